@@ -1,0 +1,26 @@
+"""Mistakes that a user can mend, said in one line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ParamgenError(Exception):
+    """A mistake of input: what was given, what was expected, what exists. The command line prints it and exits 2."""
+
+
+def near(name: str, known: Iterable[str], most: int = 12) -> str:
+    """What exists, nearest names first: ``"there are: a, b"``.
+
+    Args:
+        name: What was asked for.
+        known: The names that exist.
+        most: How many names to list at most.
+    """
+    names = sorted(set(known))
+    if not names:
+        return "there are none"
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    listed = close + [n for n in names if n not in close]
+    more = f", and {len(listed) - most} more" if len(listed) > most else ""
+    nearest = f"nearest: {', '.join(close)}; " if close else ""
+    return f"{nearest}there are: {', '.join(listed[:most])}{more}"
