@@ -1,0 +1,164 @@
+"""Simple generators that every method must beat, one function each: (pool, n, generator) -> (n, P).
+
+They see what a generator sees: the zoo's train split, and the train accuracies recorded with it. K: networks in the pool, P: parameters.
+Zeng et al. 2025 (arXiv:2506.07998) found that averages of a few checkpoints, or one Gaussian a weight, match what p-diff generates.
+
+Convex combinations of networks stay in raw weights. The others draw with batch-norm's `running_var` in log space and come back through
+exp, so that a variance is never negative; :func:`generate` does both ways.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from paramgen.spec import ParamSpec
+
+PCA_COMPONENTS = 64  # at most; the latent of the p-diff prototype
+TOP_SHARE = 0.3  # S_KDE30 keeps the best 30 % of the zoo
+_TINY = 1e-12  # below any variance that batch norm meets; its own eps is 1e-5
+
+
+class Pool(NamedTuple):
+    """What a baseline may see: weights (K, P), train accuracies (K,), and the sizes of the tensors that P falls into."""
+
+    weights: Tensor
+    accuracy: Tensor
+    sizes: tuple[int, ...]
+
+
+Draw = Callable[[Pool, int, Generator], Tensor]
+
+
+class Baseline(NamedTuple):
+    """How to draw from a pool, and whether in raw weights (convex combinations) or with running_var in log space."""
+
+    draw: Draw
+    raw: bool = False
+
+
+def copy(pool: Pool, n: int, generator: Generator) -> Tensor:
+    """Training networks as they are, without replacement as long as they last: retrieval."""
+    K = len(pool.weights)
+    rounds = [torch.randperm(K, generator=generator) for _ in range(-(-n // K))]
+    return pool.weights[torch.cat(rounds)[:n]]  # (n, P)
+
+
+def noise(pool: Pool, n: int, generator: Generator, sigma: float) -> Tensor:
+    """Copies with white noise of standard deviation sigma x the tensor's spread in the zoo.
+
+    The spread of a tensor is the root mean square, over its weights, of the standard deviation across networks: at sigma 1 the noise has
+    the energy of the zoo's own spread, tensor by tensor, and a noised copy lies sigma x ‖std of the zoo‖ from its original.
+    """
+    variance = pool.weights.var(0, correction=min(1, len(pool.weights) - 1))  # (P,)
+    scale = torch.cat([v.mean().sqrt().expand(len(v)) for v in variance.split(pool.sizes)])
+    return copy(pool, n, generator) + sigma * scale * _normal(n, pool.weights.shape[1], generator)
+
+
+def interpolation(pool: Pool, n: int, generator: Generator) -> Tensor:
+    """Points between a random pair: u w_i + (1 − u) w_j, u uniform in [0, 1]."""
+    K = len(pool.weights)
+    pairs = torch.stack([torch.randperm(K, generator=generator)[:2].expand(2) for _ in range(n)])  # (n, 2)
+    u = torch.rand(n, 1, generator=generator)
+    return u * pool.weights[pairs[:, 0]] + (1 - u) * pool.weights[pairs[:, 1]]
+
+
+def soup(pool: Pool, n: int, generator: Generator, m: int) -> Tensor:
+    """Means of m random training networks (all of them where the zoo has fewer): Wortsman et al. 2022's uniform soup."""
+    K = len(pool.weights)
+    choice = torch.zeros(n, K)
+    for row in choice:
+        row[torch.randperm(K, generator=generator)[:m]] = 1 / min(m, K)
+    return choice @ pool.weights  # (n, P)
+
+
+def gaussian(pool: Pool, n: int, generator: Generator) -> Tensor:
+    """One Gaussian a weight, each with the zoo's mean and standard deviation."""
+    std = pool.weights.std(0, correction=min(1, len(pool.weights) - 1))
+    return pool.weights.mean(0) + std * _normal(n, pool.weights.shape[1], generator)
+
+
+def pca_gaussian(pool: Pool, n: int, generator: Generator, components: int = PCA_COMPONENTS) -> Tensor:
+    """A Gaussian in the zoo's principal components: the zoo's mean and covariance, cut to the largest components."""
+    mean, basis, z = _pca(pool.weights, components)
+    std = z.std(0, correction=min(1, len(z) - 1))  # (k,)
+    return mean + (std * _normal(n, len(std), generator)) @ basis
+
+
+def kde(pool: Pool, n: int, generator: Generator, share: float = TOP_SHARE) -> Tensor:
+    """S_KDE30 (Schürholt et al. 2022): a kernel density per latent dimension, of the best 30 % on train, dimensions drawn independently.
+
+    The latent is the zoo's principal components; Gaussian kernels with Scott's bandwidth std x k^(-1/5), k networks kept.
+    """
+    mean, basis, z = _pca(pool.weights, len(pool.weights))
+    kept = z[pool.accuracy.argsort(descending=True, stable=True)[: max(2, round(share * len(z)))]]  # (k, d)
+    k, d = kept.shape
+    centres = kept.gather(0, torch.randint(k, (n, d), generator=generator))  # (n, d)
+    bandwidth = kept.std(0, correction=min(1, k - 1)) * k**-0.2
+    return mean + (centres + bandwidth * _normal(n, d, generator)) @ basis
+
+
+BASELINES: Mapping[str, Baseline] = MappingProxyType(
+    {
+        "copy": Baseline(copy, raw=True),
+        **{f"noise-{s:g}": Baseline(partial(noise, sigma=s)) for s in (0.1, 0.3, 0.5, 1.0, 2.0)},
+        "interpolation": Baseline(interpolation, raw=True),
+        "soup-2": Baseline(partial(soup, m=2), raw=True),
+        "soup-16": Baseline(partial(soup, m=16), raw=True),
+        "gaussian": Baseline(gaussian),
+        "pca-gaussian": Baseline(pca_gaussian),
+        "kde": Baseline(kde),
+    }
+)
+
+
+def generate(name: str, pool: Pool, spec: ParamSpec, n: int, seed: int) -> Tensor:
+    """Draw n networks (n, P) with a named baseline, running_var positive.
+
+    Args:
+        name: One of :data:`BASELINES`.
+        pool: Raw weights of the zoo's train split.
+        spec: Says which columns are variances.
+        n: How many.
+        seed: The same seed gives the same networks.
+    """
+    baseline = BASELINES[name]
+    generator = Generator().manual_seed(seed)
+    variances = variance_columns(spec)
+    if baseline.raw or not variances.any():
+        return baseline.draw(pool, n, generator)
+    logged = pool.weights.clone()
+    logged[:, variances] = logged[:, variances].clamp_min(_TINY).log()
+    drawn = baseline.draw(pool._replace(weights=logged), n, generator)
+    drawn[:, variances] = drawn[:, variances].exp()
+    return drawn
+
+
+def variance_columns(spec: ParamSpec) -> Tensor:
+    """Which of the P columns are batch-norm's running variances: (P,) bool."""
+    return torch.cat([torch.full((t.numel,), t.kind == "running_var") for t in spec.tensors])
+
+
+def _normal(n: int, P: int, generator: Generator) -> Tensor:
+    return torch.randn(n, P, generator=generator)
+
+
+class _Latent(NamedTuple):
+    mean: Tensor
+    basis: Tensor
+    z: Tensor
+
+
+def _pca(W: Tensor, components: int) -> _Latent:
+    """Principal components through the (K, K) Gram matrix: mean (P,), basis (k, P) orthonormal, coordinates (K, k)."""
+    mean = W.mean(0)
+    X = W - mean
+    values, vectors = torch.linalg.eigh((X @ X.T).double())  # ascending
+    k = min(components, max(1, len(W) - 1))
+    scale = values[-k:].clamp_min(0).sqrt()
+    z = (vectors[:, -k:] * scale).to(W.dtype)  # (K, k)
+    basis = (vectors[:, -k:] / scale.clamp_min(1e-12)).T.to(W.dtype) @ X  # (k, P)
+    return _Latent(mean, basis, z)

@@ -1,0 +1,273 @@
+"""What is measured on generated networks, as functions of tensors.
+
+N: networks generated, K: networks of the zoo's train split, P: generated parameters, M: test images, C: classes.
+w_g, w_i: weights of a generated network and of a training one, as plain numbers (no normalisation): distances are L2 in weight space.
+Accuracies and shares are fractions in [0, 1]. ``nan`` stands for a figure that cannot be had (the spread of one network, say).
+
+Sources: p-diff (Wang et al. 2024, arXiv:2402.13144) for the IoU of wrong predictions; Zeng et al. 2025 (arXiv:2506.07998) for distances to
+the nearest training network beside accuracy; Meehan et al. 2020 (arXiv:2004.05675) for the copying statistic.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from scipy.stats import mannwhitneyu
+from torch import Tensor
+
+NOVEL_AT = (0.25, 0.5, 0.75, 1.0, 2.0)
+_COLUMNS = 1 << 18  # weights worked on at once: bounds memory at N x 2^18 doubles, whatever P
+
+
+class AccuracySummary(NamedTuple):
+    """Accuracies of N networks on the test split; `selected` is the test accuracy of the one best on train."""
+
+    best: float
+    mean: float
+    median: float
+    min: float
+    std: float
+    selected: float
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """For each network its nearest neighbour: how far (N,) float64, and which (N,) int64."""
+
+    distance: Tensor
+    index: Tensor
+
+
+class WrongIoU(NamedTuple):
+    """p-diff's Fig. 4a: mean IoU of wrong predictions in four comparisons."""
+
+    zoo: float
+    samples: float
+    between: float
+    nearest: float
+
+
+def accuracy_summary(test: Tensor, train: Tensor | None = None) -> AccuracySummary:
+    """Best, mean, median, minimum, spread, and p-diff's protocol (choose on train, report test).
+
+    Args:
+        test: (N,) test accuracies.
+        train: (N,) train accuracies; without them `selected` is nan. Of equal ones the first is chosen.
+    """
+    test = test.double()
+    selected = float("nan") if train is None else test[train.argmax()].item()
+    return AccuracySummary(
+        best=test.max().item(),
+        mean=test.mean().item(),
+        median=test.quantile(0.5).item(),
+        min=test.min().item(),
+        std=test.std().item() if len(test) > 1 else float("nan"),
+        selected=selected,
+    )
+
+
+def nearest(queries: Tensor, bank: Tensor) -> Nearest:
+    """min_i ‖w_g − w_i‖₂ over the bank, by matrix products: nothing of size (N, K, P) is made.
+
+    Squares are summed in float64 about the bank's mean, and the distance to the one found is computed directly: a copy is at 0.
+
+    Args:
+        queries: (N, P).
+        bank: (K, P).
+    """
+    square = _squared_distances(queries, bank)  # (N, K)
+    return _refine(queries, bank, square)
+
+
+def nearest_other(bank: Tensor) -> Nearest:
+    """Leave-one-out: each network's nearest neighbour among the others of (K, P), K at least 2."""
+    if len(bank) < 2:
+        raise ValueError(f"a nearest other needs at least 2 networks, got {len(bank)}")
+    square = _squared_distances(bank, bank)  # (K, K)
+    square.fill_diagonal_(float("inf"))
+    return _refine(bank, bank, square)
+
+
+def tau(bank: Tensor) -> float:
+    """The zoo's own scale: median leave-one-out nearest-neighbour distance of (K, P)."""
+    return nearest_other(bank).distance.quantile(0.5).item()
+
+
+def nn_ratio(distance: Tensor, tau: float) -> float:
+    """Median over samples of the distance to the nearest training network, over `tau`; 0 for copies, about 1 for fresh networks.
+
+    Args:
+        distance: (N,) as of :func:`nearest`.
+        tau: As of :func:`tau`.
+    """
+    return distance.double().quantile(0.5).item() / tau if len(distance) and tau > 0 else float("nan")
+
+
+def zu(generated: Tensor, heldout: Tensor) -> float:
+    """Copying statistic of Meehan et al. 2020: z = (U − mn/2) / √(mn(m+n+1)/12).
+
+    U is Mann-Whitney's: the number of pairs (generated, held-out) where the generated network is the farther one. About 0 when
+    generated networks are as far from the training ones as held-out runs are; far below 0: copying.
+
+    Args:
+        generated: (n,) distances of generated networks to their nearest training network.
+        heldout: (m,) the same for held-out runs.
+    """
+    n, m = len(generated), len(heldout)
+    if not n or not m:
+        return float("nan")
+    U = float(mannwhitneyu(generated.cpu().numpy(), heldout.cpu().numpy(), method="asymptotic").statistic)
+    return (U - m * n / 2) / (m * n * (m + n + 1) / 12) ** 0.5
+
+
+def id_match(index: Tensor, identity: Tensor) -> float:
+    """Share of samples whose nearest training network (N,) is the one whose identity (N,) conditioned them."""
+    return (index.cpu() == identity.cpu()).double().mean().item()
+
+
+def wrong_iou(a: Tensor, b: Tensor) -> Tensor:
+    """|E_a ∩ E_b| / |E_a ∪ E_b| of every pair (p-diff eq. 7), E the wrongly predicted images; 1 where neither errs.
+
+    Args:
+        a: (N, M) bool, True where network n is wrong on image m.
+        b: (K, M) bool.
+
+    Returns:
+        (N, K) float32.
+    """
+    x, y = a.float(), b.float()
+    both = x @ y.T  # (N, K), exact: counts below 2^24
+    either = x.sum(1)[:, None] + y.sum(1)[None, :] - both
+    return torch.where(either > 0, both / either.clamp_min(1), 1.0)
+
+
+def iou_wrong_max(samples: Tensor, zoo: Tensor) -> float:
+    """Mean over samples of the largest IoU of wrong predictions with a training network: (N, M), (K, M) bool."""
+    return wrong_iou(samples, zoo).amax(1).mean().item()
+
+
+def wrong_iou_averages(samples: Tensor, zoo: Tensor) -> WrongIoU:
+    """The four averages of p-diff's Fig. 4a: among the zoo, among the samples, between them, and at each sample's largest.
+
+    Args:
+        samples: (N, M) bool, True where wrong.
+        zoo: (K, M) bool.
+    """
+    between = wrong_iou(samples, zoo)
+    return WrongIoU(
+        zoo=_mean_off_diagonal(wrong_iou(zoo, zoo)),
+        samples=_mean_off_diagonal(wrong_iou(samples, samples)),
+        between=between.mean().item(),
+        nearest=between.amax(1).mean().item(),
+    )
+
+
+def disagreement(a: Tensor, b: Tensor) -> float:
+    """Share of images on which two networks say different classes, averaged over rows of (N, M) and (N, M) int64."""
+    return (a != b).double().mean().item()
+
+
+def disagreement_among(classes: Tensor) -> float:
+    """Mean :func:`disagreement` over all pairs of (N, M) int64; nan for one network."""
+    n = len(classes)
+    if n < 2:
+        return float("nan")
+    differing = sum((classes[i] != classes[i + 1 :]).sum().item() for i in range(n - 1))
+    return differing / (n * (n - 1) / 2 * classes.shape[1])
+
+
+def majority_accuracy(classes: Tensor, labels: Tensor) -> float:
+    """Accuracy of a majority vote of N networks; a tie goes to the lower class.
+
+    Args:
+        classes: (N, M) int64.
+        labels: (M,) int64.
+    """
+    return (classes.mode(dim=0).values == labels).double().mean().item()
+
+
+def cosine_max(queries: Tensor, bank: Tensor | None = None) -> float:
+    """Mean over (N, P) of the largest cosine with a row of the bank (K, P); without a bank, with another row (Wild-P-Diff)."""
+    other = queries if bank is None else bank
+    dot = torch.zeros(len(queries), len(other), dtype=torch.float64, device=queries.device)
+    for columns in _column_slices(queries.shape[1]):
+        dot += queries[:, columns].double() @ other[:, columns].double().T
+    cosine = dot / (_norms(queries)[:, None] * _norms(other)[None, :]).clamp_min(1e-300)
+    if bank is None:
+        if len(queries) < 2:
+            return float("nan")
+        cosine.fill_diagonal_(-1.0)
+    return cosine.amax(1).mean().clamp(-1, 1).item()
+
+
+def dispersion(samples: Tensor, zoo: Tensor) -> float:
+    """‖std of the samples‖₂ ÷ ‖std of the zoo‖₂, std per weight across networks; nan where either has one network.
+
+    Below 0.8 the generator narrows, below 0.5 it has collapsed, whatever its accuracy.
+
+    Args:
+        samples: (N, P).
+        zoo: (K, P).
+    """
+    if len(samples) < 2 or len(zoo) < 2:
+        return float("nan")
+    spread = _total_spread(zoo)
+    return _total_spread(samples) / spread if spread > 0 else float("nan")
+
+
+def novel_and_good(
+    accuracy: Tensor, distance: Tensor, floor: float, tau: float, at: Sequence[float] = NOVEL_AT
+) -> dict[str, float]:
+    """Share of networks with accuracy at least `floor` and distance at least c·tau, for each c.
+
+    Args:
+        accuracy: (N,) test accuracies.
+        distance: (N,) to the nearest training network.
+        floor: Usually the zoo's mean accuracy less one point.
+        tau: As of :func:`tau`.
+        at: The factors c.
+
+    Returns:
+        ``{"0.25": share, …}``.
+    """
+    good = accuracy.cpu() >= floor
+    return {f"{c:g}": (good & (distance.cpu() >= c * tau)).double().mean().item() for c in at}
+
+
+def _column_slices(P: int) -> list[slice]:
+    return [slice(start, start + _COLUMNS) for start in range(0, P, _COLUMNS)]
+
+
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """(N, K) float64; centred on the mean of `b`, because |a|² + |b|² − 2ab cancels when both are far from the origin."""
+    out = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
+    for columns in _column_slices(a.shape[1]):
+        y = b[:, columns].double()
+        centre = y.mean(0)
+        y, x = y - centre, a[:, columns].double() - centre
+        out += x.square().sum(1)[:, None] + y.square().sum(1)[None, :] - 2 * x @ y.T
+    return out.clamp_min_(0)
+
+
+def _refine(queries: Tensor, bank: Tensor, square: Tensor) -> Nearest:
+    index = square.argmin(1)  # (N,)
+    exact = torch.zeros(len(queries), dtype=torch.float64, device=queries.device)
+    for columns in _column_slices(queries.shape[1]):
+        exact += (queries[:, columns].double() - bank[index, columns].double()).square().sum(1)
+    return Nearest(exact.sqrt(), index)
+
+
+def _norms(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)  # (N,)
+
+
+def _total_spread(x: Tensor) -> float:
+    return sum(x[:, c].double().var(0).sum().item() for c in _column_slices(x.shape[1])) ** 0.5
+
+
+def _mean_off_diagonal(matrix: Tensor) -> float:
+    n = len(matrix)
+    return (
+        ((matrix.double().sum() - matrix.diagonal().double().sum()) / (n * (n - 1))).item() if n > 1 else float("nan")
+    )
