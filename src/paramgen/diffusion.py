@@ -1,0 +1,256 @@
+"""Diffusion (Ho et al. 2020, arXiv:2006.11239): the training loss, and sampling with diffusers' solvers.
+
+x0: data (B, ...). eps: standard normal noise. t: step, 0 (almost clean) to T - 1 (almost noise). abar: cumulative product of 1 - beta (T,).
+x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps. v = sqrt(abar_t) eps - sqrt(1 - abar_t) x0.
+
+Departs from a plain diffusers loop: a solver is built on the n chosen steps alone (abar respaced, as in Nichol and Dhariwal 2021), because
+DDIM takes the previous step to be t - T // n, which skips or repeats noise levels whenever n does not divide T; nothing is clipped, because
+weights are not images in [-1, 1]; cosine ends at the noise of linear (see COSINE_FLOOR).
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Literal, NamedTuple
+
+import diffusers
+import torch
+from torch import Tensor
+
+from paramgen.errors import ParamgenError, near
+
+BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+PredictionType = Literal["epsilon", "sample", "v_prediction"]
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""``denoise(x_t, t)``: x_t (B, ...), t (B,) in training and (1,) in sampling; returns the prediction, shaped like x_t."""
+
+SCHEDULERS = (
+    "DDPM",
+    "DDIM",
+    "DPMSolverMultistep",
+    "UniPCMultistep",
+    "EulerDiscrete",
+    "EulerAncestralDiscrete",
+    "HeunDiscrete",
+    "KDPM2Discrete",
+    "KDPM2AncestralDiscrete",
+    "LMSDiscrete",
+)
+"""Diffusers' schedulers that sample here, by class name without ``Scheduler``. Left out: those that average raw predictions,
+which biases v (PNDM), end above zero noise (DEIS, SASolver), fail at one step (DPMSolverSinglestep) or want a distilled network (LCM)."""
+
+COSINE_FLOOR = 3.7e-5
+"""The cosine schedule's abar is lifted to end here, where linear, 1e-4 to 2e-2, ends too, instead of at 2.4e-9: there
+x0 = (x_t - sigma eps) / sqrt(abar) multiplies the network's error by 20,000, and the solvers that work in sigma diverge."""
+
+_OWN_NOISE = ("EulerAncestralDiscrete", "KDPM2AncestralDiscrete")  # draw noise inside, unscaled
+_NO_SAMPLE = (*_OWN_NOISE, "HeunDiscrete", "KDPM2Discrete")  # take epsilon and v alone
+
+
+class Noised(NamedTuple):
+    """A noised batch and what the network should answer."""
+
+    x_t: Tensor  # (B, ...)
+    t: Tensor  # (B,) long
+    eps: Tensor  # (B, ...)
+    target: Tensor  # (B, ...)
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """A noise schedule and what the network predicts; no weights, no state between calls.
+
+    Args:
+        num_train_timesteps: T, the number of noise levels.
+        beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2`` (cosine; ignores both betas).
+        beta_start: First beta.
+        beta_end: Last beta.
+        prediction_type: What the network answers: ``epsilon`` (the noise), ``sample`` (x0) or ``v_prediction``.
+    """
+
+    num_train_timesteps: int = 1000
+    beta_schedule: BetaSchedule = "linear"
+    beta_start: float = 1e-4
+    beta_end: float = 2e-2
+    prediction_type: PredictionType = "epsilon"
+    _abar: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.num_train_timesteps < 1:
+            raise ParamgenError(f"num_train_timesteps is {self.num_train_timesteps}, expected at least 1")
+        for name, value, known in (
+            ("beta_schedule", self.beta_schedule, BetaSchedule.__args__),  # type: ignore[attr-defined]
+            ("prediction_type", self.prediction_type, PredictionType.__args__),  # type: ignore[attr-defined]
+        ):
+            if value not in known:
+                raise ParamgenError(f"no {name} {value!r}; {near(value, known)}")
+
+    def alphas_cumprod(self, device: torch.device | str = "cpu") -> Tensor:
+        """The cumulative product abar (T,), float32 on `device`."""
+        device = torch.device(device)
+        if device not in self._abar:
+            schedule = diffusers.DDPMScheduler(
+                self.num_train_timesteps, self.beta_start, self.beta_end, self.beta_schedule
+            )
+            abar = schedule.alphas_cumprod
+            if self.beta_schedule == "squaredcos_cap_v2":
+                abar = COSINE_FLOOR + (1 - COSINE_FLOOR) * abar
+            self._abar[device] = abar.to(device)
+        return self._abar[device]
+
+    def noise(self, x0: Tensor, t: Tensor | None = None, generator: torch.Generator | None = None) -> Noised:
+        """Noise each row of `x0` at its own step.
+
+        Args:
+            x0: (B, ...).
+            t: (B,) long; drawn uniformly when not given.
+            generator: Where steps and noise come from; the global state when not given. It may live on the CPU.
+        """
+        if t is None:
+            drawn_on = generator.device if generator is not None else x0.device
+            t = torch.randint(self.num_train_timesteps, x0.shape[:1], generator=generator, device=drawn_on)
+        t = t.to(x0.device)
+        clean = x0.float()
+        eps = _randn(x0.shape, generator, x0.device)  # (B, ...)
+        abar = self.alphas_cumprod(x0.device)[t].view(-1, *[1] * (x0.dim() - 1))  # (B, 1, ...)
+        signal, sigma = abar.sqrt(), (1 - abar).sqrt()
+        x_t = signal * clean + sigma * eps
+        if self.prediction_type == "epsilon":
+            target = eps
+        elif self.prediction_type == "sample":
+            target = clean
+        else:
+            target = signal * eps - sigma * clean
+        return Noised(x_t.to(x0.dtype), t, eps, target)
+
+    def loss(
+        self, denoise: Denoiser, x0: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Mean squared error of the network's prediction, a scalar; padding does not count.
+
+        Args:
+            denoise: The network.
+            x0: (B, ...).
+            mask: Broadcasts to x0, ``False`` on padding.
+            generator: See :meth:`noise`.
+        """
+        x_t, t, _, target = self.noise(x0, generator=generator)
+        error = (denoise(x_t, t).float() - target).square()  # (B, ...)
+        if mask is None:
+            return error.mean()
+        mask = mask.expand_as(error)
+        return (error * mask).sum() / mask.sum().clamp_min(1)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        denoise: Denoiser,
+        shape: tuple[int, ...],
+        *,
+        scheduler: str = "DDIM",
+        num_inference_steps: int = 50,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Draw x0 from noise: `shape`, float32.
+
+        Args:
+            denoise: The network.
+            shape: (N, ...).
+            scheduler: One of :data:`SCHEDULERS`.
+            num_inference_steps: Steps of the solver, 1 to T, evenly spread and starting from T - 1.
+            temperature: Scales the initial noise and the noise that the solver adds; below 1 samples are closer to the mode.
+            generator: Where noise comes from; the global state when not given. It may live on the CPU.
+            device: Where to sample.
+
+        Raises:
+            ParamgenError: A scheduler that does not exist or whose noise cannot be scaled, or too many steps.
+        """
+        name = self._check(scheduler, num_inference_steps, temperature)
+        grid = self._grid(num_inference_steps)  # (n,) long, falling from T - 1
+        solver, predicts = self._solver(name, grid)
+        options: dict[str, Any] = {"eta": 1.0} if name == "DDPM" else {}
+        takes = inspect.signature(solver.step).parameters
+        if "generator" in takes and name in _OWN_NOISE:
+            options["generator"] = generator
+        rising = grid.flip(0).double()
+        flat = (shape[0], prod(shape[1:]))  # UniPC wants (N, P)
+        x = _randn(flat, generator, device) * (temperature * float(solver.init_noise_sigma))  # (N, P)
+        for index in solver.timesteps:  # index into the grid, from n - 1 down to 0; KDPM2 also stops between two
+            t = _lerp(rising, float(index)).float().to(device).view(1)
+            x_t = solver.scale_model_input(x, index)  # (N, P)
+            out = denoise(x_t.view(shape), t).float().reshape(flat)
+            if predicts != self.prediction_type:
+                out = self._sample_to_v(out, x_t, solver, float(index))
+            if name == "DDPM":
+                options["variance_noise"] = temperature * _randn(flat, generator, device)
+            x = solver.step(out, index, x, **options).prev_sample
+        return x.view(shape)
+
+    def _check(self, scheduler: str, steps: int, temperature: float) -> str:
+        name = scheduler.removesuffix("Scheduler")
+        if name not in SCHEDULERS:
+            raise ParamgenError(f"no scheduler {scheduler!r}; {near(name, SCHEDULERS, most=len(SCHEDULERS))}")
+        if not 1 <= steps <= self.num_train_timesteps:
+            raise ParamgenError(
+                f"num_inference_steps is {steps}, expected 1 to num_train_timesteps = {self.num_train_timesteps}"
+            )
+        if temperature < 0:
+            raise ParamgenError(f"temperature is {temperature}, expected 0 or more")
+        if temperature != 1 and name in _OWN_NOISE:
+            able = ", ".join(s for s in SCHEDULERS if s not in _OWN_NOISE)
+            raise ParamgenError(f"{name} draws noise that temperature cannot scale; those it can: {able}")
+        return name
+
+    def _grid(self, n: int) -> Tensor:
+        """The steps used, (n,) long, falling, the first T - 1: diffusers' ``trailing`` spacing, free of its rounding."""
+        t = torch.arange(n, dtype=torch.float64) * self.num_train_timesteps / n
+        return (self.num_train_timesteps - t).round().long() - 1
+
+    def _solver(self, name: str, grid: Tensor) -> tuple[Any, str]:
+        """A fresh solver whose training steps are the grid's n steps, and what it expects the network to predict."""
+        # DDIM with eta 1 is DDPM, and takes the noise from outside, so that temperature can scale it
+        kind = getattr(diffusers, f"{'DDIM' if name == 'DDPM' else name}Scheduler")
+        predicts = "v_prediction" if self.prediction_type == "sample" and name in _NO_SAMPLE else self.prediction_type
+        n = len(grid)
+        settings = {
+            "num_train_timesteps": n,
+            "prediction_type": predicts,
+            "clip_sample": False,
+            "thresholding": False,
+            "timestep_spacing": "trailing",
+            "set_alpha_to_one": True,
+        }
+        takes = inspect.signature(kind.__init__).parameters
+        solver = kind(**{key: value for key, value in settings.items() if key in takes})
+        solver.alphas_cumprod = self.alphas_cumprod()[grid.flip(0)]  # every set_timesteps reads it
+        if "timesteps" in inspect.signature(solver.set_timesteps).parameters:
+            solver.set_timesteps(timesteps=list(range(n - 1, -1, -1)))
+        else:
+            solver.set_timesteps(n)
+        return solver, predicts
+
+    @staticmethod
+    def _sample_to_v(x0: Tensor, x_t: Tensor, solver: Any, index: float) -> Tensor:
+        """What a v-predicting network would have answered, for solvers that do not take x0."""
+        log_sigma = ((1 - solver.alphas_cumprod) / solver.alphas_cumprod).double().sqrt().log()
+        ratio = _lerp(log_sigma, index).exp()  # sigma / signal
+        signal = (1 + ratio**2).rsqrt()
+        return ((signal * x_t - x0) / (signal * ratio)).float()
+
+
+def _lerp(values: Tensor, index: float) -> Tensor:
+    """The entry of `values` (n,) at a place that may lie between two."""
+    low = min(int(index), len(values) - 1)
+    high = min(low + 1, len(values) - 1)
+    return values[low].lerp(values[high], index - low)
+
+
+def _randn(
+    shape: tuple[int, ...] | torch.Size, generator: torch.Generator | None, device: torch.device | str
+) -> Tensor:
+    """Standard normal noise, float32, drawn where the generator lives and moved to `device`."""
+    drawn_on = generator.device if generator is not None else device
+    return torch.randn(shape, generator=generator, device=drawn_on).to(device)
