@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -89,3 +90,32 @@ def sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def map_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file memory-mapped: its tensors are read only where they are touched; do not write to them.
+
+    The format is 8 bytes of header length, a JSON header of offsets, and the data (huggingface/safetensors).
+
+    Raises:
+        ParamgenError: The file is missing or shorter than its header says; it is named.
+    """
+    try:
+        with path.open("rb") as file:
+            header_size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(header_size))
+        start, size = 8 + header_size, path.stat().st_size
+        data = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+        tensors = {}
+        for name, entry in header.items():
+            if name != "__metadata__":
+                begin, end = (start + offset for offset in entry["data_offsets"])
+                if end > size:
+                    raise ParamgenError(f"cannot read {path}: truncated ({size} bytes of {end})")
+                tensors[name] = data[begin:end].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
+    except (OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
+        raise ParamgenError(f"cannot read {path}: damaged or not safetensors ({error})") from error
+    return tensors
+
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

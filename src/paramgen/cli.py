@@ -1,0 +1,96 @@
+"""The command ``paramgen``: a table of commands; only the one asked for is imported."""
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from paramgen import __version__
+from paramgen.errors import ParamgenError, near
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+LIGHTNING = {
+    "fit": "train a generator on a zoo",
+    "validate": "its losses on the zoo's validation runs",
+    "test": "its losses on the zoo's held-out runs",
+    "predict": "draw one network for each training network",
+}
+FUNCTIONS = {  # commands/<name>.py: its `main` is the command line
+    "collect": "train networks and keep them as a zoo",
+    "zoo": "look at, check, import or align a zoo: info | verify | import | align",
+    "sample": "draw new networks from a fitted generator",
+    "evaluate": "score generated networks beside every baseline",
+    "configs": "list the shipped configs",
+    "doctor": "check this installation",
+}
+CONFIG_FOLDERS = {"collect": "zoo"}  # where a command's short config names are looked for
+
+
+def usage() -> str:
+    """The page of ``paramgen --help``."""
+    rows = [f"  {name:10s}{what}" for name, what in {**LIGHTNING, **FUNCTIONS}.items()]
+    return "\n".join(["usage: paramgen <command> [options]", "", *rows, "", "paramgen <command> --help tells more."])
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: The command line after ``paramgen``; the process's own when None.
+
+    Returns:
+        0, or 2 for a mistake that the user can mend, said in one line on stderr.
+    """
+    command, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
+    try:
+        if command in LIGHTNING:
+            import_module("paramgen.lit_cli").main([command, *rest])
+        elif command in FUNCTIONS:
+            _run_function(command, rest)
+        elif command in ("-h", "--help", "--version"):
+            print(__version__ if command == "--version" else usage())
+        else:
+            raise ParamgenError(f"no command {command!r}; {near(command, {**LIGHTNING, **FUNCTIONS})}")  # noqa: TRY301
+    except ParamgenError as error:
+        print(f"paramgen: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("paramgen: interrupted; what was written is whole", file=sys.stderr)
+        return 130
+    return 0
+
+
+def entry_point() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def _run_function(command: str, args: list[str]) -> None:
+    """Parse the command line that a function's signature and docstring describe, and call it."""
+    functions = import_module(f"paramgen.commands.{command}")
+    if hasattr(functions, "COMMANDS"):
+        verbs: dict[str, Any] = functions.COMMANDS
+        if not args or args[0] in ("-h", "--help"):
+            rows = [f"  {verb:10s}{(f.__doc__ or '').splitlines()[0]}" for verb, f in verbs.items()]
+            print("\n".join([f"usage: paramgen {command} <verb> [options]", "", *rows]))
+            return
+        if args[0] not in verbs:
+            raise ParamgenError(f"no command '{command} {args[0]}'; {near(args[0], verbs)}")
+        function, prog, args = verbs[args[0]], f"paramgen {command} {args[0]}", args[1:]
+    else:
+        function, prog = functions.main, f"paramgen {command}"
+    parser, skip = _parser_of(function, prog, CONFIG_FOLDERS.get(command, ""))
+    if not skip:
+        print(parser.format_help()) if args else function()
+        return
+    config = parser.instantiate_classes(parser.parse_args(args))
+    function(**{name: value for name, value in vars(config).items() if name != "config"})
+
+
+def _parser_of(function: Any, prog: str, folder: str) -> "tuple[ArgumentParser, list[str]]":
+    from paramgen.parsing import ConfigFile, OneLineErrors
+
+    parser = OneLineErrors(prog=prog, description=(function.__doc__ or "").splitlines()[0])
+    parser.add_argument("-c", "--config", action=ConfigFile, folder=folder, help="YAML file, or the name of a shipped config.")
+    return parser, parser.add_function_arguments(function, sub_configs=True)

@@ -1,0 +1,270 @@
+"""Trained networks as training data: batches of tokens from a zoo.
+
+A global batch is cut from one shuffled stream of the training networks: with two processes of batch 8, rank 0 gets the first half
+of what one process of batch 16 would get and rank 1 the second.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import psutil
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from paramgen.codec import FlatCodec, ParamCodec
+from paramgen.errors import ParamgenError
+from paramgen.files import map_tensors
+from paramgen.spec import StateDict
+from paramgen.zoo import Split, Zoo
+
+Residency = Literal["auto", "device", "ram", "disk"]
+
+
+class ParamBatch(NamedTuple):
+    """Some networks, or some tokens of them.
+
+    Args:
+        x: (B, L', D) standardised tokens.
+        condition: (B, C), or None when the zoo has no conditions.
+        index: (B,) long, which of the K training networks; -1 for networks of another split.
+        run: (B,) long, which of the R training runs; -1 for networks of another split.
+        token: (L',) long, which tokens `x` holds; None for all L.
+    """
+
+    x: Tensor
+    condition: Tensor | None
+    index: Tensor  # type: ignore[assignment]  # tuple.index is not missed
+    run: Tensor
+    token: Tensor | None
+
+
+class NetworkTokens:
+    """Tokens of some networks of a zoo, kept where there is room for them.
+
+    Args:
+        zoo: The zoo.
+        indices: Which networks.
+        codec: Bound codec.
+        residency: ``device`` and ``ram`` hold all tokens, ``disk`` reads only the chosen ones from memory-mapped files.
+        device: Where ``device`` is.
+    """
+
+    def __init__(
+        self, zoo: Zoo, indices: Sequence[int], codec: ParamCodec, residency: Residency, device: torch.device
+    ) -> None:
+        self.codec = codec
+        self.residency = _resolve(residency, 4 * len(indices) * math.prod(codec.shape), device)
+        self.files = [zoo.path / zoo.entries[i].file for i in indices]
+        self.tokens: Tensor | None = None
+        self._maps: dict[int, StateDict] = {}
+        if self.residency != "disk":
+            self.tokens = torch.empty(len(indices), *codec.shape)
+            for row, i in zip(self.tokens, indices, strict=True):
+                row.copy_(codec.encode(zoo[i]))
+            if self.residency == "device":
+                self.tokens = self.tokens.to(device)
+        conditions = [zoo.entries[i].condition for i in indices]
+        self.conditions = torch.tensor(conditions) if conditions and None not in conditions else None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: Tensor, token: Tensor | None) -> Tensor:
+        """Tokens (B, L', D) of networks `index` (B,)."""
+        if self.tokens is not None:
+            index = index.to(self.tokens.device)
+            return self.tokens[index] if token is None else self.tokens[index[:, None], token.to(index.device)]
+        wanted = torch.arange(self.codec.shape[0]) if token is None else token
+        return torch.stack([self.codec.encode_tokens(self._mapped(i), wanted) for i in index.tolist()])
+
+    def _mapped(self, i: int) -> StateDict:
+        if i not in self._maps:
+            self._maps[i] = map_tensors(self.files[i])
+        return self._maps[i]
+
+
+class BatchStream:
+    """An epoch of batches; an epoch is a unit of validation and logging, not of the data.
+
+    Args:
+        tokens: The networks.
+        runs: (K,) long, the run of each.
+        batch_size: Networks a batch and process.
+        steps: Batches an epoch; None: one pass in order.
+        tokens_per_step: Tokens a batch, drawn at random and shared by its networks; None for all.
+        seed: Of the stream.
+        rank: Which process this is.
+        world_size: How many processes there are.
+    """
+
+    def __init__(
+        self,
+        tokens: NetworkTokens,
+        runs: Tensor,
+        batch_size: int,
+        steps: int | None,
+        tokens_per_step: int | None,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.tokens, self.runs, self.batch_size, self.seed = tokens, runs, batch_size, seed
+        self.shuffle, self.length = steps is not None, steps or math.ceil(len(tokens) / batch_size)
+        seq_len = tokens.codec.shape[0]
+        self.tokens_per_step = tokens_per_step if tokens_per_step and tokens_per_step < seq_len else None
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[ParamBatch]:
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
+        self.epoch += self.shuffle
+        left = torch.empty(0, dtype=torch.long)
+        for step in range(self.length):
+            if not self.shuffle:
+                index = torch.arange(step * self.batch_size, min((step + 1) * self.batch_size, len(self.tokens)))
+            else:
+                wanted = self.batch_size * self.world_size
+                while len(left) < wanted:
+                    left = torch.cat([left, torch.randperm(len(self.tokens), generator=generator)])
+                index, left = left[:wanted], left[wanted:]
+                index = index[self.rank * self.batch_size :][: self.batch_size]
+            yield self._batch(index, self._choose_tokens(generator))
+
+    def _choose_tokens(self, generator: torch.Generator) -> Tensor | None:
+        if self.tokens_per_step is None:
+            return None
+        return torch.randperm(self.tokens.codec.shape[0], generator=generator)[: self.tokens_per_step].sort().values
+
+    def _batch(self, index: Tensor, token: Tensor | None) -> ParamBatch:
+        conditions = self.tokens.conditions
+        x = self.tokens.read(index, token)  # (B, L', D)
+        known = index if self.shuffle else torch.full_like(index, -1)
+        return ParamBatch(x, None if conditions is None else conditions[index], known, self.runs[index], token)
+
+
+class ParameterDataModule(LightningDataModule):
+    """Batches of trained networks from a zoo.
+
+    Args:
+        zoo: Folder of a zoo, or its name under $PARAMGEN_ZOO or ./checkpoints_zoo.
+        codec: How a network becomes tokens; FlatCodec when left out.
+        batch_size: Networks a batch and process; may exceed the zoo.
+        steps_per_epoch: Batches an epoch, the unit of validation and logging.
+        tokens_per_step: Tokens a batch, drawn at random; all when left out.
+        max_networks: Take only the first so many training networks, spread over the runs.
+        residency: Where the tokens are kept: on the device, in ram, or on disk (read in part, memory-mapped).
+        seed: Of the order of the networks.
+
+    Raises:
+        ParamgenError: No such zoo, sizes below 1, fewer than two training networks, a damaged file.
+    """
+
+    def __init__(
+        self,
+        zoo: str,
+        codec: ParamCodec | None = None,
+        batch_size: int = 50,
+        steps_per_epoch: int = 200,
+        tokens_per_step: int | None = None,
+        max_networks: int | None = None,
+        residency: Residency = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        sizes = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "tokens_per_step": tokens_per_step}
+        for name, size in sizes.items():
+            if size is not None and size < 1:
+                raise ParamgenError(f"data.{name} is {size}, expected 1 or more")
+        self.zoo = Zoo(zoo)
+        self.codec = codec or FlatCodec()
+        self.codec.lay_out(self.zoo.spec)
+        self.batch_size, self.steps_per_epoch, self.tokens_per_step = batch_size, steps_per_epoch, tokens_per_step
+        self.residency: Residency = residency
+        self.seed = seed
+        train = self.zoo.indices("train")
+        self.train_indices = train if max_networks is None else _spread(train, max_networks)
+        if len(self.train_indices) < 2:
+            raise ParamgenError(
+                f"zoo {self.zoo.name!r} gives {len(self.train_indices)} training network(s); a distribution needs 2 or more"
+            )
+        self._bound = False
+
+    @property
+    def seq_len(self) -> int:
+        """L, tokens a network."""
+        return self.codec.shape[0]
+
+    @property
+    def token_dim(self) -> int:
+        """D, numbers a token."""
+        return self.codec.shape[1]
+
+    @property
+    def cond_dim(self) -> int:
+        """C, numbers a condition; 0 when the zoo has none."""
+        return len(self.zoo.entries[self.train_indices[0]].condition or [])
+
+    @property
+    def num_networks(self) -> int:
+        """K, training networks."""
+        return len(self.train_indices)
+
+    @property
+    def num_runs(self) -> int:
+        """R, training runs."""
+        return len({self.zoo.entries[i].run for i in self.train_indices})
+
+    def setup(self, stage: str | None = None) -> None:
+        """Take the codec's statistics of the training networks, once."""
+        if not self._bound:
+            self.codec.bind(self.zoo.spec, (self.zoo[i] for i in self.train_indices))
+            self._bound = True
+
+    def train_dataloader(self) -> BatchStream:
+        """Shuffled batches of the train split."""
+        runs = [self.zoo.entries[i].run for i in self.train_indices]
+        order = {run: r for r, run in enumerate(sorted(set(runs)))}
+        return self._stream(self.train_indices, torch.tensor([order[r] for r in runs]), self.steps_per_epoch)
+
+    def val_dataloader(self) -> BatchStream | list[ParamBatch]:
+        """The val split in order; nothing when the zoo has no validation run."""
+        return self._unseen("val")
+
+    def test_dataloader(self) -> BatchStream | list[ParamBatch]:
+        """The held-out runs in order; nothing when the zoo has none."""
+        return self._unseen("heldout")
+
+    def predict_dataloader(self) -> BatchStream:
+        """The train split in order, one sample is drawn for each of its networks."""
+        return self._stream(self.train_indices, torch.full((self.num_networks,), -1), None)
+
+    def _unseen(self, split: Split) -> BatchStream | list[ParamBatch]:
+        indices = self.zoo.indices(split)
+        return self._stream(indices, torch.full((len(indices),), -1), None) if indices else []
+
+    def _stream(self, indices: Sequence[int], runs: Tensor, steps: int | None) -> BatchStream:
+        trainer = self.trainer
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        tokens = NetworkTokens(self.zoo, indices, self.codec, self.residency, device)
+        return BatchStream(tokens, runs, self.batch_size, steps, self.tokens_per_step, self.seed, rank, world)
+
+
+def _spread(indices: list[int], most: int) -> list[int]:
+    """`most` of the indices, evenly spaced."""
+    if most >= len(indices):
+        return indices
+    return [indices[i * len(indices) // most] for i in range(most)]
+
+
+def _resolve(residency: Residency, size: int, device: torch.device) -> Residency:
+    """Where `size` bytes of tokens go: a quarter of the device's free memory at most, half of the free RAM, else the disk."""
+    if residency != "auto":
+        return residency
+    if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 4:
+        return "device"
+    return "ram" if size < psutil.virtual_memory().available / 2 else "disk"

@@ -1,0 +1,190 @@
+"""The contract every backend fulfils, and what all of them share: training steps, checkpoints that sample alone, sampling."""
+
+import importlib
+import warnings
+from abc import ABC, abstractmethod
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
+
+from paramgen import __version__
+from paramgen.codec import ParamCodec
+from paramgen.data import ParamBatch
+from paramgen.errors import ParamgenError
+from paramgen.spec import StateDict
+
+
+class ParameterGenerator(LightningModule, ABC):
+    """Learns a distribution over networks from their tokens and draws new ones.
+
+    A backend is a subclass in ``backends/``: an ``__init__`` with plain arguments that calls ``save_hyperparameters()``, ``loss``,
+    ``sample_tokens`` and ``configure_optimizers``. Its arguments ``seq_len``, ``token_dim``, ``cond_dim``, ``num_networks`` and
+    ``num_runs``, those it has, come from the data.
+    """
+
+    codec: ParamCodec | None = None
+    base: StateDict
+    zoo_info: dict[str, Any]
+
+    @abstractmethod
+    def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
+        """Terms of the training loss; ``loss`` is what is minimised, all are logged."""
+
+    @abstractmethod
+    def sample_tokens(
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        *,
+        scheduler: str | None = None,
+        num_inference_steps: int | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """New networks as tokens (n, L, D), all at once.
+
+        Args:
+            n: How many.
+            condition: (n, C) or None.
+            scheduler: A diffusers scheduler, for example DDIM; None for the backend's own choice.
+            num_inference_steps: Solver steps; None for the backend's own choice.
+            temperature: Factor of all noise; below 1 samples are closer to the mean.
+            generator: Source of randomness; the global one when None.
+        """
+
+    def identities(self) -> list[int | None] | None:
+        """For the networks drawn last, the training network each was conditioned on; None when a backend has no such thing."""
+        return None
+
+    @torch.no_grad()
+    def sample(self, n: int, condition: Tensor | None = None, **options: Any) -> list[StateDict]:
+        """New networks: n state dicts that load with ``strict=True`` into the plain network.
+
+        Args:
+            n: How many, 1 or more.
+            condition: (n, C) or None.
+            **options: Of :meth:`sample_tokens`.
+
+        Raises:
+            ParamgenError: `n` below 1.
+        """
+        if n < 1:
+            raise ParamgenError(f"n is {n}, expected 1 or more networks to sample")
+        assert self.codec is not None
+        training = self.training
+        self.eval()
+        tokens = self.sample_tokens(n, condition, **options).float().cpu()  # (n, L, D)
+        self.train(training)
+        return [{**self.base, **generated} for generated in self.codec.decode_many(tokens)]
+
+    def setup(self, stage: str) -> None:
+        """Take the codec from the data module; refuse data that the loaded checkpoint was not made for."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        if self.codec is not None and self.codec.spec != data.codec.spec:
+            raise ParamgenError(
+                f"the checkpoint generates other tensors than zoo {data.zoo.name!r} holds; it was fitted on another zoo"
+            )
+        self.codec = data.codec
+        self.base = data.zoo.base()
+        self.zoo_info = {"name": data.zoo.name, "path": str(data.zoo.path), "task": data.zoo.task_config}
+
+    def on_fit_start(self) -> None:
+        """Give every process its own noise: Lightning seeds all of them alike."""
+        if self.trainer.world_size > 1:
+            torch.manual_seed((torch.initial_seed() + 1_000_003 * self.global_rank) % 2**63)
+
+    def training_step(self, batch: ParamBatch, batch_idx: int) -> STEP_OUTPUT:
+        """One step; logs every term under ``train/``."""
+        terms = self.loss(batch)
+        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True, batch_size=len(batch.x))
+        return terms["loss"]
+
+    def validation_step(self, batch: ParamBatch, batch_idx: int) -> None:
+        """Losses on the zoo's val runs, under ``val/``."""
+        self._log_unseen("val", batch)
+
+    def test_step(self, batch: ParamBatch, batch_idx: int) -> None:
+        """Losses on the zoo's held-out runs, under ``test/``."""
+        self._log_unseen("test", batch)
+
+    def predict_step(self, batch: ParamBatch, batch_idx: int) -> list[StateDict]:
+        """As many new networks as the batch has."""
+        return self.sample(len(batch.x), batch.condition)
+
+    def _log_unseen(self, name: str, batch: ParamBatch) -> None:
+        terms = self.loss(batch)
+        self.log_dict({f"{name}/{k}": v for k, v in terms.items()}, batch_size=len(batch.x), sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what sampling needs beside the weights: the class, the codec, the tensors that are not generated."""
+        assert self.codec is not None
+        checkpoint["paramgen"] = {
+            "version": __version__,
+            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "codec": self.codec.state_dict(),
+            "base": self.base,
+            "zoo": self.zoo_info,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what :meth:`on_save_checkpoint` stored."""
+        saved = checkpoint.get("paramgen")
+        if saved is None:
+            raise ParamgenError("this is no checkpoint of paramgen: it holds no codec")
+        mine = f"{type(self).__module__}.{type(self).__qualname__}"
+        if saved["class_path"] != mine:
+            raise ParamgenError(f"the checkpoint was made by {saved['class_path']}, the config asks for {mine}")
+        codec = ParamCodec.from_state_dict(saved["codec"])
+        if self.codec is not None:
+            _check_same_data(codec, self.codec)
+        self.codec = codec
+        self.base, self.zoo_info = saved["base"], saved["zoo"]
+
+
+def _check_same_data(saved: ParamCodec, given: ParamCodec) -> None:
+    """Refuse to go on with a checkpoint on data that it was not made for."""
+    if saved.spec != given.spec:
+        raise ParamgenError("the checkpoint generates other tensors than the zoo holds: it was fitted on another zoo")
+    old, new = ({k: v for k, v in codec.state_dict().items() if k in ("class_path", "init_args")} for codec in (saved, given))
+    if old != new:
+        raise ParamgenError(f"the checkpoint was made with the codec {old}, the data now use {new}")
+    if not torch.allclose(saved.shift, given.shift) or not torch.allclose(saved.scale, given.scale):
+        raise ParamgenError("the zoo's networks are others than those the checkpoint was fitted on (their statistics differ)")
+
+
+def load_generator(path: str | Path, device: str = "cpu") -> ParameterGenerator:
+    """A fitted generator from its checkpoint alone: no YAML, no zoo.
+
+    Args:
+        path: A ``.ckpt`` written by ``paramgen fit``.
+        device: Where to put it.
+
+    Raises:
+        ParamgenError: No such file, no checkpoint of paramgen, or a backend that is not installed.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ParamgenError(f"no checkpoint {str(path)!r}") from error
+    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ParamgenError(f"cannot read checkpoint {str(path)!r}: {str(error).splitlines()[0]}") from error
+    if not isinstance(checkpoint, dict) or "paramgen" not in checkpoint:
+        raise ParamgenError(f"{str(path)!r} is no checkpoint of paramgen: it holds no codec")
+    module, _, name = checkpoint["paramgen"]["class_path"].rpartition(".")
+    try:
+        backend = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ParamgenError(
+            f"checkpoint {str(path)!r} needs the backend {module}.{name}, which cannot be imported: {error}"
+        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # older Lightning versions in the file: its content is checked above
+        model = backend.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    return model.to(device).eval()

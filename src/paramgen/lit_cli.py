@@ -1,0 +1,82 @@
+"""``paramgen fit | validate | test | predict``: LightningCLI with short config names and arguments linked from the data."""
+
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+import paramgen.backends  # noqa: F401  registers the backends
+from paramgen.callbacks import SampleQuality
+from paramgen.data import ParameterDataModule
+from paramgen.errors import ParamgenError
+from paramgen.generator import ParameterGenerator
+from paramgen.parsing import ConfigFile, OneLineErrors
+
+LINKED = ("seq_len", "token_dim", "cond_dim", "num_networks", "num_runs")  # arguments of a backend that the data decide
+
+
+class Parser(OneLineErrors, LightningArgumentParser):
+    """Lightning's parser, with mistakes said in one line."""
+
+
+class GeneratorCLI(LightningCLI):
+    """A backend, a data module and a Trainer from one YAML."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser whose ``--config`` knows short names."""
+        parser = self.parser_class(**kwargs)
+        parser.add_argument("-c", "--config", action=ConfigFile, help="YAML file, or the name of a shipped config.")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Callbacks that every fit has, and the arguments that the data decide."""
+        parser.add_lightning_class_args(SampleQuality, "quality")
+        parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
+        for name in LINKED:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Keep what was asked for: ``--ckpt_path`` replaces the model's arguments by the checkpoint's later."""
+        super().parse_arguments(parser, args)
+        self.requested: Namespace = self.config.clone()
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a checkpoint that would silently change the model."""
+        torch.set_flush_denormal(True)
+        if self.subcommand is None:
+            return
+        asked, got = (config[self.subcommand].model for config in (self.requested, self.config))
+        if asked.class_path != got.class_path:
+            raise ParamgenError(f"the config asks for {asked.class_path}, the checkpoint was made by {got.class_path}")
+        for name in asked.init_args.keys():  # noqa: SIM118  a Namespace iterates over something else
+            if name not in LINKED and asked.init_args[name] != got.init_args[name]:
+                given, saved = asked.init_args[name], got.init_args[name]
+                raise ParamgenError(f"config and checkpoint disagree: model.{name} is {given!r} here and {saved!r} in the checkpoint")
+
+
+def main(args: list[str] | None = None) -> GeneratorCLI:
+    """Run one of Lightning's verbs.
+
+    Args:
+        args: The command line after ``paramgen``; the process's own when None.
+
+    Raises:
+        ParamgenError: A mistake in a config, a zoo or a checkpoint.
+    """
+    return GeneratorCLI(
+        ParameterGenerator,
+        ParameterDataModule,
+        subclass_mode_model=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        trainer_defaults={
+            "default_root_dir": "runs",
+            "logger": {"class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger", "init_args": {"save_dir": "runs"}},
+        },
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"prog": "paramgen"},
+        args=args,
+    )

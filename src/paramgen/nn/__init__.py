@@ -1,0 +1,1 @@
+"""Networks that take and return tensors: no Lightning, no paths, no logging."""
