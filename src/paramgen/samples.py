@@ -1,0 +1,232 @@
+"""A folder of generated networks: ``samples.json`` and one complete, loadable safetensors file a network.
+
+Folders made by other programs need no ``samples.json``: any folder of safetensors files that fit the zoo can be read.
+N: networks, P: parameters.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paramgen.errors import ParamgenError
+from paramgen.files import read_json, read_tensors, sha256, write_json, write_tensors
+from paramgen.spec import StateDict
+from paramgen.zoo import Zoo
+
+INDEX = "samples.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """Where generated networks come from; everything may be unknown.
+
+    Args:
+        generator: Name or class path of what made them.
+        checkpoint: The generator's checkpoint file.
+        checkpoint_sha256: Its sha256.
+        zoo: The zoo that it was trained on.
+        seed: Seed of the draw.
+        condition: What they were conditioned on.
+        scheduler: Solver, in diffusers' words.
+        num_inference_steps: Its steps.
+        temperature: Scale of the noise.
+        fit_seconds: Seconds to train the generator.
+        sample_seconds: Seconds to draw all of them.
+        generator_params: Parameters of the generator.
+        uses_task_data: Whether the generator saw the task's data in training (a behavioural loss), not only weights.
+        command: The command that made them.
+    """
+
+    generator: str | None = None
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    zoo: str | None = None
+    seed: int | None = None
+    condition: list[Any] | None = None
+    scheduler: str | None = None
+    num_inference_steps: int | None = None
+    temperature: float | None = None
+    fit_seconds: float | None = None
+    sample_seconds: float | None = None
+    generator_params: int | None = None
+    uses_task_data: bool = False
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated networks as the evaluator takes them.
+
+    Args:
+        name: Stands in the report.
+        weights: (N, P) float32, the generated tensors in the zoo's order; may hold NaN.
+        info: Where they come from.
+        identity: (N,) which network of the zoo's train split conditioned each, if any.
+        total: How many networks the folder holds; N may be fewer.
+    """
+
+    name: str
+    weights: Tensor
+    info: SampleInfo
+    identity: Tensor | None = None
+    total: int = 0
+
+
+def write_samples(
+    folder: str | Path,
+    networks: Sequence[Mapping[str, Tensor]],
+    info: SampleInfo,
+    identity: Sequence[int] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write complete state dicts and ``samples.json``, the latter last.
+
+    Args:
+        folder: Made if it does not exist.
+        networks: Complete state dicts, as ``load_state_dict(strict=True)`` takes them.
+        info: Where they come from.
+        identity: Which network of the zoo's train split conditioned each.
+        overwrite: Replace samples that are already there.
+
+    Raises:
+        ParamgenError: No network, samples already there, or a full disk.
+    """
+    path = Path(folder)
+    if not networks:
+        raise ParamgenError(f"no network to write to {path}: N = 0, expected at least 1")
+    if identity is not None and len(identity) != len(networks):
+        raise ValueError(f"expected one identity a network, got {len(identity)} for {len(networks)}")
+    if (path / INDEX).exists():
+        if not overwrite:
+            raise ParamgenError(f"{path} already holds samples; choose another folder or overwrite them")
+        _delete(path)
+    width = max(4, len(str(len(networks) - 1)))
+    listed = []
+    for i, state in enumerate(networks):
+        file = f"network_{i:0{width}d}.safetensors"
+        digest = write_tensors(path / file, _untied(state))
+        listed.append({"file": file, "sha256": digest, "identity": None if identity is None else int(identity[i])})
+    write_json(path / INDEX, {"format": FORMAT, **asdict(info), "networks": listed})
+    return path
+
+
+def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None) -> Samples:
+    """Read a folder of networks of the zoo's architecture.
+
+    NaN and inf in the weights are read as they are: the evaluator counts them.
+
+    Args:
+        folder: With or without ``samples.json``.
+        zoo: Says which tensors are generated, and what the rest must be.
+        limit: Read the first so many.
+
+    Raises:
+        ParamgenError: No such folder, an empty one, a file that is missing, truncated or altered, or a network with other tensors or shapes
+            than the zoo's; file and tensor are named.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ParamgenError(f"no folder of samples {str(path)!r}")
+    if (path / INDEX).exists():
+        info, listed = _read_index(path / INDEX)
+    else:
+        info, listed = SampleInfo(), [{"file": p.name} for p in sorted(path.glob("*.safetensors"))]
+    if not listed:
+        raise ParamgenError(f"{path} holds no networks: expected {INDEX} or *.safetensors{_others(path)}")
+    chosen = listed[:limit]
+    base = zoo.base()
+    weights = torch.empty(len(chosen), zoo.spec.numel)
+    for row, entry in zip(weights, chosen, strict=True):
+        row.copy_(zoo.spec.flatten(_read_network(path, entry, zoo, base)))
+    identities = [entry.get("identity") for entry in chosen]
+    identity = None if None in identities else torch.tensor(identities)
+    return Samples(path.resolve().name, weights, info, identity, total=len(listed))
+
+
+def distinct(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
+    """Give folders of the same name the names of their parents too, so that rows can be told apart."""
+    pairs = [(s, Path(f).resolve()) for s, f in zip(samples, folders, strict=True)]
+    names = [s.name for s, _ in pairs]
+    return [replace(s, name="/".join(f.parts[-2:])) if names.count(s.name) > 1 else s for s, f in pairs]
+
+
+def _read_index(path: Path) -> tuple[SampleInfo, list[dict[str, Any]]]:
+    saved = read_json(path)
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT or not _is_listing(saved.get("networks")):
+        raise ParamgenError(f"{path} is no index of samples of format {FORMAT}")
+    known = {f.name for f in fields(SampleInfo)}
+    return SampleInfo(**{k: v for k, v in saved.items() if k in known}), saved["networks"]
+
+
+def _is_listing(networks: Any) -> bool:
+    return isinstance(networks, list) and all(isinstance(e, dict) and isinstance(e.get("file"), str) for e in networks)
+
+
+def _read_network(folder: Path, entry: dict[str, Any], zoo: Zoo, base: StateDict) -> StateDict:
+    path = folder / Path(entry["file"]).name  # never outside the folder
+    state = read_tensors(path)  # a truncated file is named here
+    if entry.get("sha256") and sha256(path) != entry["sha256"]:
+        raise ParamgenError(f"{path}: altered (its sha256 is not the one in {INDEX})")
+    _check_fits(state, zoo, base, path)
+    return state
+
+
+def _check_fits(state: StateDict, zoo: Zoo, base: StateDict, path: Path) -> None:
+    for spec in zoo.spec.tensors:
+        if spec.name not in state:
+            raise ParamgenError(
+                f"{path}: no tensor {spec.name!r}, which zoo {zoo.name!r} generates; it has {_some(state)}"
+            )
+        if tuple(state[spec.name].shape) != spec.shape:
+            got = tuple(state[spec.name].shape)
+            raise ParamgenError(
+                f"{path}: {spec.name!r} has shape {got}, the networks of zoo {zoo.name!r} have {spec.shape}"
+            )
+        if not state[spec.name].is_floating_point():
+            raise ParamgenError(f"{path}: {spec.name!r} is {state[spec.name].dtype}, expected floating numbers")
+    known = {*zoo.spec.names, *zoo.spec.aliases, *base}
+    if unknown := [name for name in state if name not in known]:
+        raise ParamgenError(
+            f"{path}: {unknown[0]!r} is no tensor of the networks of zoo {zoo.name!r}; they have {_some(known)}"
+        )
+    for name in base.keys() & state.keys():
+        fixed, given = base[name], state[name]
+        if fixed.is_floating_point() and (
+            fixed.shape != given.shape or not torch.allclose(fixed.float(), given.float(), rtol=1e-3)
+        ):
+            raise ParamgenError(
+                f"{path}: {name!r} is not generated, but differs from the one that zoo {zoo.name!r} keeps fixed"
+            )
+
+
+def _some(names: Iterable[str], most: int = 8) -> str:
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f", and {len(listed) - most} more" if len(listed) > most else "") or "nothing"
+
+
+def _others(path: Path) -> str:
+    pickles = [p.name for p in sorted(path.iterdir()) if p.suffix in (".pt", ".pth", ".ckpt", ".bin")]
+    return f"; it has {_some(pickles, 3)}: save them as safetensors first" if pickles else ""
+
+
+def _untied(state: Mapping[str, Tensor]) -> StateDict:
+    """Tied tensors written out each, because safetensors refuses shared storage."""
+    seen: set[int] = set()
+    out = {}
+    for name, tensor in state.items():
+        out[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return out
+
+
+def _delete(path: Path) -> None:
+    old = json.loads((path / INDEX).read_text())["networks"]
+    (path / INDEX).unlink()
+    for entry in old:
+        (path / Path(entry["file"]).name).unlink(missing_ok=True)
