@@ -33,19 +33,17 @@ SCHEDULERS = (
     "EulerDiscrete",
     "EulerAncestralDiscrete",
     "HeunDiscrete",
-    "KDPM2Discrete",
-    "KDPM2AncestralDiscrete",
     "LMSDiscrete",
 )
-"""Diffusers' schedulers that sample here, by class name without ``Scheduler``. Left out: those that average raw predictions,
-which biases v (PNDM), end above zero noise (DEIS, SASolver), fail at one step (DPMSolverSinglestep) or want a distilled network (LCM)."""
+"""Diffusers' schedulers that sample here, by class name without ``Scheduler``. Left out: PNDM averages raw predictions, which biases v;
+DEIS and SASolver end above zero noise; DPMSolverSinglestep fails at 1 step; KDPM2 stops between two levels; LCM is for distilled networks."""
 
 COSINE_FLOOR = 3.7e-5
 """The cosine schedule's abar is lifted to end here, where linear, 1e-4 to 2e-2, ends too, instead of at 2.4e-9: there
 x0 = (x_t - sigma eps) / sqrt(abar) multiplies the network's error by 20,000, and the solvers that work in sigma diverge."""
 
-_OWN_NOISE = ("EulerAncestralDiscrete", "KDPM2AncestralDiscrete")  # draw noise inside, unscaled
-_NO_SAMPLE = (*_OWN_NOISE, "HeunDiscrete", "KDPM2Discrete")  # take epsilon and v alone
+_OWN_NOISE = ("EulerAncestralDiscrete",)  # draws noise inside, unscaled
+_NO_SAMPLE = ("EulerAncestralDiscrete", "HeunDiscrete")  # take epsilon and v alone
 
 
 class Noised(NamedTuple):
@@ -171,21 +169,18 @@ class Diffusion:
         name = self._check(scheduler, num_inference_steps, temperature)
         grid = self._grid(num_inference_steps)  # (n,) long, falling from T - 1
         solver, predicts = self._solver(name, grid)
-        options: dict[str, Any] = {"eta": 1.0} if name == "DDPM" else {}
-        takes = inspect.signature(solver.step).parameters
-        if "generator" in takes and name in _OWN_NOISE:
-            options["generator"] = generator
-        rising = grid.flip(0).double()
+        options: dict[str, Any] = {"generator": generator} if name in _OWN_NOISE else {}
+        steps = grid.to(device)
         flat = (shape[0], prod(shape[1:]))  # UniPC wants (N, P)
         x = _randn(flat, generator, device) * (temperature * float(solver.init_noise_sigma))  # (N, P)
-        for index in solver.timesteps:  # index into the grid, from n - 1 down to 0; KDPM2 also stops between two
-            t = _lerp(rising, float(index)).float().to(device).view(1)
+        for index in solver.timesteps:  # the solver's own step, from n - 1 down to 0; Heun visits most twice
+            t = steps[num_inference_steps - 1 - int(index)].view(1)
             x_t = solver.scale_model_input(x, index)  # (N, P)
             out = denoise(x_t.view(shape), t).float().reshape(flat)
             if predicts != self.prediction_type:
-                out = self._sample_to_v(out, x_t, solver, float(index))
+                out = _sample_to_v(out, x_t, self.alphas_cumprod(device)[t])
             if name == "DDPM":
-                options["variance_noise"] = temperature * _randn(flat, generator, device)
+                options = {"eta": 1.0, "variance_noise": temperature * _randn(flat, generator, device)}
             x = solver.step(out, index, x, **options).prev_sample
         return x.view(shape)
 
@@ -225,27 +220,17 @@ class Diffusion:
         }
         takes = inspect.signature(kind.__init__).parameters
         solver = kind(**{key: value for key, value in settings.items() if key in takes})
-        solver.alphas_cumprod = self.alphas_cumprod()[grid.flip(0)]  # every set_timesteps reads it
+        solver.alphas_cumprod = self.alphas_cumprod()[grid.flip(0)].double()  # every set_timesteps reads it
         if "timesteps" in inspect.signature(solver.set_timesteps).parameters:
             solver.set_timesteps(timesteps=list(range(n - 1, -1, -1)))
         else:
             solver.set_timesteps(n)
         return solver, predicts
 
-    @staticmethod
-    def _sample_to_v(x0: Tensor, x_t: Tensor, solver: Any, index: float) -> Tensor:
-        """What a v-predicting network would have answered, for solvers that do not take x0."""
-        log_sigma = ((1 - solver.alphas_cumprod) / solver.alphas_cumprod).double().sqrt().log()
-        ratio = _lerp(log_sigma, index).exp()  # sigma / signal
-        signal = (1 + ratio**2).rsqrt()
-        return ((signal * x_t - x0) / (signal * ratio)).float()
 
-
-def _lerp(values: Tensor, index: float) -> Tensor:
-    """The entry of `values` (n,) at a place that may lie between two."""
-    low = min(int(index), len(values) - 1)
-    high = min(low + 1, len(values) - 1)
-    return values[low].lerp(values[high], index - low)
+def _sample_to_v(x0: Tensor, x_t: Tensor, abar: Tensor) -> Tensor:
+    """What a v-predicting network would have answered, for solvers that do not take x0."""
+    return (abar.sqrt() * x_t - x0) / (1 - abar).sqrt()
 
 
 def _randn(

@@ -1,0 +1,244 @@
+"""The diffusion process, proved against closed forms: the ideal denoiser is known for a Gaussian and for a handful of points."""
+
+from itertools import pairwise
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor
+
+from paramgen.diffusion import SCHEDULERS, Diffusion
+from paramgen.errors import ParamgenError
+
+SCHEDULES = ("linear", "squaredcos_cap_v2")
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+POINTS = torch.tensor([[2.0, -1.0, 0.5], [-1.5, 1.0, 3.0], [0.0, 4.0, -2.0]])
+
+
+def answer(diffusion: Diffusion, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+    """What a network that knows x0 (float64) predicts, by the definitions of epsilon and v."""
+    abar = diffusion.alphas_cumprod().double()[t].view(-1, *[1] * (x_t.dim() - 1))
+    eps = (x_t.double() - abar.sqrt() * x0) / (1 - abar).sqrt()
+    kinds = {"epsilon": eps, "sample": x0, "v_prediction": abar.sqrt() * eps - (1 - abar).sqrt() * x0}
+    return kinds[diffusion.prediction_type].float()
+
+
+def ideal_for_points(diffusion: Diffusion):
+    """E[x0 | x_t] for data uniform on POINTS: a softmax over the points."""
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        abar = diffusion.alphas_cumprod().double()[t].view(-1, 1, 1)
+        distance = (x_t.double()[:, None] - abar.sqrt() * POINTS.double()).square().sum(-1)  # (B, points)
+        weights = (-distance / (2 * (1 - abar[..., 0]))).softmax(-1)
+        return answer(diffusion, x_t, t, weights @ POINTS.double())
+
+    return denoise
+
+
+def ideal_for_gaussian(diffusion: Diffusion, mean: float, std: float):
+    """E[x0 | x_t] for data N(mean, std^2)."""
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        abar = diffusion.alphas_cumprod().double()[t].view(-1, *[1] * (x_t.dim() - 1))
+        gain = abar.sqrt() * std**2 / (abar * std**2 + 1 - abar)
+        return answer(diffusion, x_t, t, mean + gain * (x_t.double() - abar.sqrt() * mean))
+
+    return denoise
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+@pytest.mark.parametrize("beta_schedule", SCHEDULES)
+def test_target_and_x_t_are_the_hand_formulas(beta_schedule, prediction_type):
+    diffusion = Diffusion(beta_schedule=beta_schedule, prediction_type=prediction_type)
+    x0 = torch.randn(64, 5, 3, generator=seeded())
+    x_t, t, eps, target = diffusion.noise(x0, generator=seeded(1))
+    abar = diffusion.alphas_cumprod().double()[t].view(-1, 1, 1)
+    torch.testing.assert_close(x_t.double(), abar.sqrt() * x0 + (1 - abar).sqrt() * eps, rtol=0, atol=1e-6)
+    by_hand = {"epsilon": eps, "sample": x0, "v_prediction": abar.sqrt() * eps - (1 - abar).sqrt() * x0}
+    torch.testing.assert_close(target.double(), by_hand[prediction_type].double(), rtol=0, atol=1e-6)
+
+
+def test_noising_equals_diffusers():
+    theirs = diffusers.DDPMScheduler(1000, 1e-4, 2e-2, "linear")
+    x0 = torch.randn(32, 7, generator=seeded())
+    x_t, t, eps, _ = Diffusion().noise(x0, generator=seeded(1))
+    torch.testing.assert_close(x_t, theirs.add_noise(x0, eps, t), rtol=0, atol=1e-6)
+
+
+def test_steps_are_uniform_over_all_levels_and_differ_between_rows():
+    t = Diffusion(num_train_timesteps=10).noise(torch.zeros(5000, 1), generator=seeded()).t
+    counts = t.bincount(minlength=10)
+    assert len(counts) == 10
+    assert (counts - 500).abs().max() < 110  # five standard deviations of a binomial
+
+
+def test_cosine_ends_where_linear_ends_and_keeps_falling():
+    abar = Diffusion(beta_schedule="squaredcos_cap_v2").alphas_cumprod()
+    theirs = diffusers.DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    assert (abar.diff() < 0).all()
+    assert abar[-1] == pytest.approx(Diffusion().alphas_cumprod()[-1].item(), rel=0.1)
+    assert (abar.sqrt() - theirs.sqrt()).abs().max() < 0.0061
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+@pytest.mark.parametrize("beta_schedule", SCHEDULES)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_scheduler_recovers_points_with_the_ideal_denoiser(scheduler, beta_schedule, prediction_type):
+    diffusion = Diffusion(beta_schedule=beta_schedule, prediction_type=prediction_type)
+    x = diffusion.sample(
+        ideal_for_points(diffusion), (200, 3), scheduler=scheduler, num_inference_steps=50, generator=seeded()
+    )
+    distance, nearest = torch.cdist(x, POINTS).min(1)
+    assert (distance < 0.02).float().mean() > 0.98
+    assert (nearest.bincount(minlength=3) > 40).all()  # no point is lost
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+@pytest.mark.parametrize("beta_schedule", SCHEDULES)
+@pytest.mark.parametrize(("scheduler", "steps"), [("DDPM", 1000), ("DDIM", 200), ("DPMSolverMultistep", 30)])
+def test_scheduler_recovers_a_gaussian_with_the_ideal_denoiser(scheduler, steps, beta_schedule, prediction_type):
+    diffusion = Diffusion(beta_schedule=beta_schedule, prediction_type=prediction_type)
+    denoise = ideal_for_gaussian(diffusion, mean=1.5, std=0.4)
+    x = diffusion.sample(denoise, (4000, 1), scheduler=scheduler, num_inference_steps=steps, generator=seeded())
+    assert x.mean().item() == pytest.approx(1.5, abs=0.025)
+    assert x.std().item() == pytest.approx(0.4, abs=0.02)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 60, 333])
+def test_any_number_of_steps_ends_at_the_mean_of_a_narrow_gaussian(scheduler, steps):
+    diffusion = Diffusion(prediction_type="v_prediction")
+    denoise = ideal_for_gaussian(diffusion, mean=-2.0, std=1e-3)
+    x = diffusion.sample(denoise, (8, 2), scheduler=scheduler, num_inference_steps=steps, generator=seeded())
+    assert (x + 2).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("scheduler", ["DDIM", "DDPM", "DPMSolverMultistep"])
+@pytest.mark.parametrize("steps", [1, 7, 60, 600, 999, 1000])
+def test_denoiser_is_asked_at_every_chosen_level_once_from_the_noisiest(steps, scheduler):
+    asked = []
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        asked.append(t.item())
+        return x_t
+
+    Diffusion().sample(denoise, (1, 1), scheduler=scheduler, num_inference_steps=steps)
+    assert asked[0] == 999
+    assert len(asked) == steps
+    gaps = [a - b for a, b in pairwise([*asked, -1])]
+    assert max(gaps) - min(gaps) <= 1  # evenly spread, down to the clean end
+    assert min(gaps) >= 1
+
+
+def network(x_t: Tensor, t: Tensor) -> Tensor:
+    """Any smooth function of both arguments."""
+    return torch.sin(3 * x_t + t.view(-1, 1) / 200) * 0.7
+
+
+@pytest.mark.parametrize("beta_schedule", SCHEDULES)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("steps", [60, 1000])
+def test_ddpm_equals_ancestral_sampling_written_by_hand(steps, temperature, beta_schedule):
+    diffusion = Diffusion(beta_schedule=beta_schedule, prediction_type="v_prediction")
+    ours = diffusion.sample(
+        network, (5, 4), scheduler="DDPM", num_inference_steps=steps, temperature=temperature, generator=seeded()
+    )
+    abar = diffusion.alphas_cumprod().double()
+    g = seeded()
+    levels = [round(1000 - i * 1000 / steps) - 1 for i in range(steps)]
+    x = temperature * torch.randn(5, 4, generator=g).double()
+    for t, before in pairwise([*levels, None]):
+        a, a_prev = abar[t], abar[before] if before is not None else torch.tensor(1.0).double()
+        v = network(x.float(), torch.tensor([t])).double()
+        x0 = a.sqrt() * x - (1 - a).sqrt() * v
+        alpha = a / a_prev
+        mean = (a_prev.sqrt() * (1 - alpha) * x0 + alpha.sqrt() * (1 - a_prev) * x) / (1 - a)
+        std = ((1 - a_prev) / (1 - a) * (1 - alpha)).sqrt()
+        x = mean + temperature * std * torch.randn(5, 4, generator=g).double()
+    torch.testing.assert_close(ours.double(), x, rtol=0, atol=1e-4)  # a float32 chain of up to 1,000 steps
+
+
+def test_one_ddpm_step_equals_diffusers_to_1e_6():
+    theirs = diffusers.DDPMScheduler(1000, 1e-4, 2e-2, "linear", clip_sample=False)
+    theirs.set_timesteps(1000)
+    theirs.alphas_cumprod = theirs.alphas_cumprod.double()  # in float32 its two coefficients are off by 1e-4 at t = 1
+    x = torch.randn(5, 4, generator=seeded())
+    ours, *_ = Diffusion()._solver("DDPM", torch.arange(999, -1, -1))
+    for t in (999, 500, 1, 0):
+        eps, noise = network(x, torch.tensor([t])), torch.randn(5, 4, generator=seeded(t))
+        step = ours.step(eps, t, x, eta=1.0, variance_noise=noise).prev_sample
+        torch.testing.assert_close(step, theirs.step(eps, t, x, generator=seeded(t)).prev_sample, rtol=0, atol=1e-6)
+
+
+def test_samples_repeat_with_the_generator_and_calls_leave_nothing_behind():
+    diffusion = Diffusion()
+    for name in SCHEDULERS:
+        first, second = (diffusion.sample(network, (3, 4), scheduler=name, generator=seeded(5)) for _ in range(2))
+        assert torch.equal(first, second)
+        assert torch.isfinite(first).all()
+
+
+@pytest.mark.parametrize("scheduler", ["DDPM", "DDIM", "DPMSolverMultistep", "EulerDiscrete"])
+def test_lower_temperature_narrows_a_gaussian(scheduler):
+    diffusion = Diffusion(prediction_type="sample")
+    denoise = ideal_for_gaussian(diffusion, mean=0.0, std=1.0)
+    wide, narrow = (
+        diffusion.sample(denoise, (3000, 1), scheduler=scheduler, temperature=t, generator=seeded()).std().item()
+        for t in (1.0, 0.5)
+    )
+    assert narrow == pytest.approx(0.5 * wide, rel=0.02)  # the ideal denoiser of a unit Gaussian is linear
+
+
+def test_masked_loss_ignores_padding():
+    diffusion, mask = Diffusion(), torch.tensor([[True, True, False]])
+    x0 = torch.randn(16, 3, generator=seeded())
+    spoiled = x0.masked_fill(~mask, 1e6)
+    losses = [diffusion.loss(network, x, mask, generator=seeded(1)) for x in (x0, spoiled)]
+    assert losses[0] == losses[1]
+    by_hand = (network(*diffusion.noise(x0, generator=seeded(1))[:2]) - diffusion.noise(x0, generator=seeded(1)).eps)[
+        :, :2
+    ]
+    assert losses[0].item() == pytest.approx(by_hand.square().mean().item(), rel=1e-6)
+
+
+def test_bf16_network_gets_a_float32_loss_and_a_float32_sample():
+    layer = torch.nn.Linear(4, 4)
+    x0 = torch.randn(512, 4, generator=seeded())
+    plain = Diffusion().loss(lambda x, t: layer(x), x0, generator=seeded(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = Diffusion().loss(lambda x, t: layer(x), x0, generator=seeded(1))
+        x = Diffusion().sample(lambda x, t: layer(x), (3, 4))
+    assert mixed.dtype == x.dtype == torch.float32
+    assert mixed.item() == pytest.approx(plain.item(), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"scheduler": "DIMM"}, "nearest: D"),
+        ({"num_inference_steps": 1001}, "expected 1 to num_train_timesteps = 1000"),
+        ({"num_inference_steps": 0}, "expected 1"),
+        ({"temperature": -1.0}, "expected 0 or more"),
+        ({"scheduler": "EulerAncestralDiscrete", "temperature": 0.5}, "cannot scale"),
+    ],
+)
+def test_impossible_sampling_is_refused_in_one_line(change, says):
+    with pytest.raises(ParamgenError, match=says):
+        Diffusion().sample(network, (1, 2), **change)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"beta_schedule": "cosine"}, {"prediction_type": "eps"}, {"num_train_timesteps": 0}]
+)
+def test_unknown_settings_are_refused(setting):
+    with pytest.raises(ParamgenError, match=next(iter(setting))):
+        Diffusion(**setting)
+
+
+def test_scheduler_may_carry_its_class_name():
+    a, b = (Diffusion().sample(network, (2, 2), scheduler=s, generator=seeded()) for s in ("DDIM", "DDIMScheduler"))
+    assert torch.equal(a, b)
