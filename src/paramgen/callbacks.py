@@ -24,7 +24,9 @@ class SampleQuality(Callback):
 
     def __init__(self, sample_every: int = 1000, n: int = 8) -> None:
         if sample_every < 0 or n < 2:
-            raise ParamgenError(f"quality.sample_every is {sample_every} (expected 0 or more), quality.n is {n} (expected 2 or more)")
+            raise ParamgenError(
+                f"quality.sample_every is {sample_every} (expected 0 or more), quality.n is {n} (expected 2 or more)"
+            )
         self.sample_every, self.n = sample_every, n
         self._task: Task | None = None
         self._weights: Tensor | None = None
@@ -44,9 +46,9 @@ class SampleQuality(Callback):
         """Accuracy, nn_ratio and dispersion of `n` new networks."""
         if self._task is None or self._weights is None:
             self._task = load_task(data.zoo.task_config)
-            self._weights = data.zoo.matrix(data.train_indices)                    # (K, P)
+            self._weights = data.zoo.matrix(data.train_indices)  # (K, P)
         networks = module.sample(self.n)
-        samples = data.zoo.spec.flatten_many(networks)                             # (n, P)
+        samples = data.zoo.spec.flatten_many(networks)  # (n, P)
         accuracy = predict(self._task.build(), networks, self._task.data("val")).accuracy
         distance = metrics.nearest(samples, self._weights).distance
         return {

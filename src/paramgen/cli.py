@@ -51,7 +51,7 @@ def main(args: list[str] | None = None) -> int:
         elif command in ("-h", "--help", "--version"):
             print(__version__ if command == "--version" else usage())
         else:
-            raise ParamgenError(f"no command {command!r}; {near(command, {**LIGHTNING, **FUNCTIONS})}")  # noqa: TRY301
+            raise ParamgenError(f"no command {command!r}; {near(command, {**LIGHTNING, **FUNCTIONS})}")
     except ParamgenError as error:
         print(f"paramgen: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -92,5 +92,7 @@ def _parser_of(function: Any, prog: str, folder: str) -> "tuple[ArgumentParser, 
     from paramgen.parsing import ConfigFile, OneLineErrors
 
     parser = OneLineErrors(prog=prog, description=(function.__doc__ or "").splitlines()[0])
-    parser.add_argument("-c", "--config", action=ConfigFile, folder=folder, help="YAML file, or the name of a shipped config.")
+    parser.add_argument(
+        "-c", "--config", action=ConfigFile, folder=folder, help="YAML file, or the name of a shipped config."
+    )
     return parser, parser.add_function_arguments(function, sub_configs=True)

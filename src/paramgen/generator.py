@@ -1,6 +1,7 @@
 """The contract every backend fulfils, and what all of them share: training steps, checkpoints that sample alone, sampling."""
 
 import importlib
+import time
 import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -30,6 +31,7 @@ class ParameterGenerator(LightningModule, ABC):
     codec: ParamCodec | None = None
     base: StateDict
     zoo_info: dict[str, Any]
+    fit_seconds: float = 0.0
 
     @abstractmethod
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
@@ -96,7 +98,8 @@ class ParameterGenerator(LightningModule, ABC):
         self.zoo_info = {"name": data.zoo.name, "path": str(data.zoo.path), "task": data.zoo.task_config}
 
     def on_fit_start(self) -> None:
-        """Give every process its own noise: Lightning seeds all of them alike."""
+        """Start the clock, and give every process its own noise: Lightning seeds all of them alike."""
+        self._started = time.perf_counter() - self.fit_seconds
         if self.trainer.world_size > 1:
             torch.manual_seed((torch.initial_seed() + 1_000_003 * self.global_rank) % 2**63)
 
@@ -131,6 +134,7 @@ class ParameterGenerator(LightningModule, ABC):
             "codec": self.codec.state_dict(),
             "base": self.base,
             "zoo": self.zoo_info,
+            "fit_seconds": time.perf_counter() - self._started if hasattr(self, "_started") else self.fit_seconds,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -146,17 +150,22 @@ class ParameterGenerator(LightningModule, ABC):
             _check_same_data(codec, self.codec)
         self.codec = codec
         self.base, self.zoo_info = saved["base"], saved["zoo"]
+        self.fit_seconds = saved["fit_seconds"]
 
 
 def _check_same_data(saved: ParamCodec, given: ParamCodec) -> None:
     """Refuse to go on with a checkpoint on data that it was not made for."""
     if saved.spec != given.spec:
         raise ParamgenError("the checkpoint generates other tensors than the zoo holds: it was fitted on another zoo")
-    old, new = ({k: v for k, v in codec.state_dict().items() if k in ("class_path", "init_args")} for codec in (saved, given))
+    old, new = (
+        {k: v for k, v in codec.state_dict().items() if k in ("class_path", "init_args")} for codec in (saved, given)
+    )
     if old != new:
         raise ParamgenError(f"the checkpoint was made with the codec {old}, the data now use {new}")
     if not torch.allclose(saved.shift, given.shift) or not torch.allclose(saved.scale, given.scale):
-        raise ParamgenError("the zoo's networks are others than those the checkpoint was fitted on (their statistics differ)")
+        raise ParamgenError(
+            "the zoo's networks are others than those the checkpoint was fitted on (their statistics differ)"
+        )
 
 
 def load_generator(path: str | Path, device: str = "cpu") -> ParameterGenerator:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -35,6 +35,8 @@ class GeneratorCLI(LightningCLI):
         """Callbacks that every fit has, and the arguments that the data decide."""
         parser.add_lightning_class_args(SampleQuality, "quality")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.enable_version_counter": False})
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
@@ -54,7 +56,9 @@ class GeneratorCLI(LightningCLI):
         for name in asked.init_args.keys():  # noqa: SIM118  a Namespace iterates over something else
             if name not in LINKED and asked.init_args[name] != got.init_args[name]:
                 given, saved = asked.init_args[name], got.init_args[name]
-                raise ParamgenError(f"config and checkpoint disagree: model.{name} is {given!r} here and {saved!r} in the checkpoint")
+                raise ParamgenError(
+                    f"config and checkpoint disagree: model.{name} is {given!r} here and {saved!r} in the checkpoint"
+                )
 
 
 def main(args: list[str] | None = None) -> GeneratorCLI:
@@ -69,12 +73,18 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
     return GeneratorCLI(
         ParameterGenerator,
         ParameterDataModule,
+        parser_class=Parser,
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
         trainer_defaults={
             "default_root_dir": "runs",
-            "logger": {"class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger", "init_args": {"save_dir": "runs"}},
+            "max_epochs": -1,
+            "num_sanity_val_steps": 0,
+            "logger": {
+                "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
+                "init_args": {"save_dir": "runs"},
+            },
         },
         save_config_kwargs={"overwrite": True},
         parser_kwargs={"prog": "paramgen"},

@@ -1,0 +1,41 @@
+# Every target sets up what it needs: a virtual environment in .venv, made anew when pyproject.toml changes.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint bench clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv and install paramgen with its development tools
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## The main job on real digits: collect, fit, generate, evaluate; see runs/demo/report.html
+	BIN=$(BIN) sh configs/demo.sh
+
+test: $(STAMP) ## The tests, with coverage (under 5 minutes)
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+test-slow: $(STAMP) ## The slow tests too
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+lint: $(STAMP) ## ruff, mypy, and the one-way imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## Measure speed against the published code's figures; writes benchmarks/results/
+	$(BIN)/python benchmarks/pdiff_speed.py
+	$(BIN)/python benchmarks/rpg_speed.py
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .mypy_cache .coverage htmlcov dist

@@ -1,0 +1,81 @@
+"""``paramgen doctor``: does this installation work, and what would mend it."""
+
+import importlib
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Callable
+
+from paramgen import __version__
+
+_PACKAGES = ("torch", "torchvision", "lightning", "timm", "diffusers", "jsonargparse", "safetensors", "scikit-learn")
+_OPTIONAL = {
+    "mamba_ssm": "fused Mamba kernels; pip install --no-build-isolation 'paramgen[cuda]' on a CUDA machine",
+    "bitsandbytes": "8-bit AdamW; pip install 'paramgen[adamw8bit]'",
+}
+
+
+def main() -> None:
+    """Check this installation and say what would mend it."""
+    print(f"paramgen {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for package in _PACKAGES:
+        print(f"  {package:14s}{_version(package)}")
+    checks: dict[str, Callable[[], str]] = {
+        "torch and torchvision match": _torchvision,
+        "accelerator": _accelerator,
+        "processes (gloo)": _distributed,
+        "disk": _disk,
+    }
+    for name, check in checks.items():
+        print(f"  {name}: {check()}")
+    for module, what in _OPTIONAL.items():
+        print(f"  {module}: {_optional(module, what)}")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return f"missing; pip install {package}"
+
+
+def _torchvision() -> str:
+    try:
+        importlib.import_module("torchvision.ops")
+    except (ImportError, RuntimeError) as error:
+        return (
+            f"no ({str(error).splitlines()[0]}): these builds do not belong together, and timm and lightning fail with them; "
+            "pip install --force-reinstall torch torchvision from one index"
+        )
+    return "yes"
+
+
+def _accelerator() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
+    return "mps" if torch.backends.mps.is_available() else f"none, CPU with {torch.get_num_threads()} threads"
+
+
+def _distributed() -> str:
+    import torch.distributed
+
+    return (
+        "yes"
+        if torch.distributed.is_available() and torch.distributed.is_gloo_available()
+        else "no: this torch has no gloo"
+    )
+
+
+def _disk() -> str:
+    return f"{shutil.disk_usage('.').free / 1e9:.0f} GB free here"
+
+
+def _optional(module: str, what: str) -> str:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken CUDA build raises anything
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module
+        return f"not installed ({what})" if missing else f"installed but broken ({error})"
+    return "yes"

@@ -1,0 +1,70 @@
+"""What many tests share: small real zoos, made once a session."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from paramgen.spec import ParamSpec
+from paramgen.zoo import Zoo, ZooWriter
+
+torch.set_num_threads(1)
+torch.set_flush_denormal(True)
+
+
+class TinyNet(nn.Module):
+    """A network with everything that is hard: batch norm, a scalar, a one-element tensor, tied weights, an integer buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.gain = nn.Parameter(torch.ones(1))
+        self.out = nn.Linear(4, 3)
+        self.out.weight = self.linear.weight
+        self.register_buffer("steps", torch.tensor(7))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.linear(x)) * self.scale * self.gain + self.out(x)
+
+
+def vary(module: nn.Module, seed: int) -> dict[str, torch.Tensor]:
+    """A state dict of the module's shapes, the same for the same seed: variances positive, integers as they are, ties kept."""
+    generator = torch.Generator().manual_seed(seed)
+    state: dict[str, torch.Tensor] = {}
+    first: dict[int, str] = {}
+    for name, tensor in module.state_dict().items():
+        tied = first.setdefault(tensor.data_ptr(), name)
+        if tied != name:
+            state[name] = state[tied]
+        elif tensor.is_floating_point():
+            noise = torch.randn(tensor.shape, generator=generator)
+            state[name] = (noise.abs() + 1e-3 if name.endswith("running_var") else noise).to(tensor.dtype)
+        else:
+            state[name] = tensor
+    return state
+
+
+def write_zoo(path: Path, networks: int = 6, runs: int = 3, task: dict | None = None) -> Zoo:
+    """A zoo of varied TinyNets: the last run is held out, the one before it is for validation."""
+    model = TinyNet()
+    spec = ParamSpec.of(model)
+    writer = ZooWriter(
+        path, spec, {"steps": torch.tensor(7)}, task or {"class_path": "none", "init_args": {}}, {"made": "by a test"}
+    )
+    for i in range(networks):
+        run = i % runs
+        split = "heldout" if run == runs - 1 and runs > 2 else "val" if run == runs - 2 and runs > 2 else "train"
+        writer.add(vary(model, i), run=run, step=i, seed=i, split=split)
+    return writer.close()
+
+
+@pytest.fixture
+def tiny_zoo(tmp_path: Path) -> Zoo:
+    return write_zoo(tmp_path / "zoo", networks=9)

@@ -1,0 +1,151 @@
+import errno
+import json
+import os
+
+import pytest
+import torch
+
+import paramgen.files
+from conftest import TinyNet, vary, write_zoo
+from paramgen.errors import ParamgenError
+from paramgen.files import map_tensors, read_tensors, write_atomic, write_tensors
+from paramgen.paths import find_zoo
+from paramgen.spec import ParamSpec
+from paramgen.zoo import Zoo, ZooWriter
+
+
+def writer_at(path, **recipe):
+    model = TinyNet()
+    return ZooWriter(
+        path, ParamSpec.of(model), {"steps": torch.tensor(7)}, {"class_path": "x", "init_args": {}}, recipe
+    )
+
+
+def test_network_comes_back_bit_for_bit_and_loads_strictly(tmp_path):
+    zoo = write_zoo(tmp_path / "z")
+    expected = vary(TinyNet(), 0)
+    assert all(torch.equal(zoo[0][name], expected[name]) for name in zoo.spec.names)
+    model = TinyNet()
+    state = zoo.full(0)
+    state["norm.num_batches_tracked"] = torch.tensor(0)
+    model.load_state_dict(state, strict=True)
+
+
+def test_splits_are_by_run(tiny_zoo):
+    runs = {split: {tiny_zoo.entries[i].run for i in tiny_zoo.indices(split)} for split in ("train", "val", "heldout")}
+    assert all(runs.values())
+    assert not runs["train"] & runs["val"]
+    assert not runs["train"] & runs["heldout"]
+
+
+def test_statistics_are_of_the_train_split(tiny_zoo):
+    matrix = torch.stack([tiny_zoo[i]["linear.weight"] for i in tiny_zoo.indices("train")]).double()
+    saved = tiny_zoo.meta["statistics"]["linear.weight"]
+    assert saved["mean"] == pytest.approx(matrix.mean().item(), abs=1e-9)
+    assert saved["std"] == pytest.approx(matrix.std(correction=0).item(), rel=1e-6)
+
+
+def test_interrupted_zoo_goes_on(tmp_path):
+    first = writer_at(tmp_path / "z", lr=1.0)
+    first.add(vary(TinyNet(), 0), run=0, step=1, seed=0)
+    with (tmp_path / "z" / "zoo.partial.jsonl").open("a") as journal:
+        journal.write('{"file": "run0000_st')  # killed in the middle of a line
+    with pytest.raises(ParamgenError, match="no zoo"):
+        Zoo(tmp_path / "z")
+    second = writer_at(tmp_path / "z", lr=1.0)
+    assert second.done == {(0, 1)}
+    second.add(vary(TinyNet(), 1), run=0, step=2, seed=0)
+    zoo = second.close()
+    assert [e.step for e in zoo.entries] == [1, 2]
+    assert zoo.verify() == []
+
+
+def test_other_recipe_is_refused_by_name(tmp_path):
+    writer_at(tmp_path / "z", lr=1.0).add(vary(TinyNet(), 0), run=0, step=1, seed=0)
+    with pytest.raises(ParamgenError, match=r"lr=1\.0, now lr=2\.0"):
+        writer_at(tmp_path / "z", lr=2.0)
+
+
+def test_finished_zoo_is_not_overwritten(tmp_path):
+    write_zoo(tmp_path / "z")
+    with pytest.raises(ParamgenError, match="already holds a zoo"):
+        writer_at(tmp_path / "z")
+
+
+def test_nan_network_is_refused_by_name(tmp_path):
+    state = vary(TinyNet(), 0)
+    state["linear.bias"] = torch.full((3,), torch.nan)
+    with pytest.raises(ParamgenError, match=r"run 3, step 5: 'linear.bias' holds 3 NaN"):
+        writer_at(tmp_path / "z").add(state, run=3, step=5, seed=0)
+
+
+def test_full_disk_leaves_what_was_written(tmp_path, monkeypatch):
+    writer = writer_at(tmp_path / "z")
+    writer.add(vary(TinyNet(), 0), run=0, step=0, seed=0)
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(paramgen.files.os, "fsync", full)
+    with pytest.raises(ParamgenError, match="the disk is full"):
+        writer.add(vary(TinyNet(), 1), run=0, step=1, seed=0)
+    monkeypatch.undo()
+    assert not list((tmp_path / "z").glob(".*"))
+    again = writer_at(tmp_path / "z")
+    assert again.done == {(0, 0)}
+    assert again.close().verify() == []
+
+
+def test_altered_truncated_and_missing_files_are_named(tmp_path):
+    zoo = write_zoo(tmp_path / "z")
+    paths = [zoo.path / e.file for e in zoo.entries]
+    data = bytearray(paths[0].read_bytes())
+    data[-1] ^= 1
+    paths[0].write_bytes(data)
+    paths[1].write_bytes(paths[1].read_bytes()[:-10])
+    paths[2].unlink()
+    problems = zoo.verify()
+    assert len(problems) == 3
+    assert all(p.name in problem for p, problem in zip(paths, problems, strict=False))
+    with pytest.raises(ParamgenError, match=paths[1].name):
+        zoo[1]
+
+
+def test_newer_format_is_refused(tmp_path):
+    zoo = write_zoo(tmp_path / "z")
+    meta = json.loads((zoo.path / "zoo.json").read_text())
+    (zoo.path / "zoo.json").write_text(json.dumps({**meta, "format": 99}))
+    with pytest.raises(ParamgenError, match="format 99, expected 1"):
+        Zoo(zoo.path)
+
+
+def test_zoo_is_found_by_name(tmp_path, monkeypatch):
+    write_zoo(tmp_path / "zoos" / "digits")
+    monkeypatch.setenv("PARAMGEN_ZOO", str(tmp_path / "zoos"))
+    assert find_zoo("digits") == tmp_path / "zoos" / "digits"
+    with pytest.raises(ParamgenError, match="nearest: digits"):
+        find_zoo("digit")
+
+
+def test_atomic_write_replaces_whole_files(tmp_path):
+    path = tmp_path / "a" / "file"
+    write_atomic(path, b"old")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_mapped_tensors_equal_the_loaded_ones(tmp_path, dtype):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.randn(5, 3).to(dtype), "b": torch.randn(()).to(dtype)})
+    mapped, loaded = map_tensors(path), read_tensors(path)
+    assert all(torch.equal(mapped[k], loaded[k]) and mapped[k].dtype == dtype for k in ("a", "b"))
+
+
+def test_mapping_a_truncated_file_names_it(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.randn(50)})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ParamgenError, match=r"x\.safetensors: truncated"):
+        map_tensors(path)
