@@ -91,7 +91,8 @@ def test_iou_of_known_wrong_sets():
     iou = metrics.wrong_iou(wrong[:2], wrong[1:])
     assert iou.tolist() == [pytest.approx([2 / 5, 0, 0]), pytest.approx([1, 0, 0])]
     assert metrics.wrong_iou(wrong[2:], wrong[2:]).tolist() == [[1, 1], [1, 1]]  # neither errs: the same
-    assert metrics.iou_wrong_max(wrong[:1], wrong[1:]) == pytest.approx(2 / 5)
+    assert metrics.wrong_iou_averages(wrong[:1], wrong[1:]).nearest == pytest.approx(2 / 5)
+    assert metrics.wrong_iou_averages(wrong[:3]).nearest == pytest.approx((2 / 5 + 2 / 5 + 0) / 3)  # never with itself
 
 
 def test_four_iou_averages_equal_scipy_jaccard(rng):

@@ -16,6 +16,8 @@ import torch
 from torch import Generator, Tensor
 
 from paramgen.spec import ParamSpec
+from paramgen.tasks import Task
+from paramgen.zoo import Zoo
 
 PCA_COMPONENTS = 64  # at most; the latent of the p-diff prototype
 TOP_SHARE = 0.3  # S_KDE30 keeps the best 30 % of the zoo
@@ -83,7 +85,7 @@ def gaussian(pool: Pool, n: int, generator: Generator) -> Tensor:
 
 def pca_gaussian(pool: Pool, n: int, generator: Generator, components: int = PCA_COMPONENTS) -> Tensor:
     """A Gaussian in the zoo's principal components: the zoo's mean and covariance, cut to the largest components."""
-    mean, basis, z = _pca(pool.weights, components)
+    mean, basis, z = principal_components(pool.weights, components)
     std = z.std(0, correction=min(1, len(z) - 1))  # (k,)
     return mean + (std * _normal(n, len(std), generator)) @ basis
 
@@ -93,7 +95,7 @@ def kde(pool: Pool, n: int, generator: Generator, share: float = TOP_SHARE) -> T
 
     The latent is the zoo's principal components; Gaussian kernels with Scott's bandwidth std x k^(-1/5), k networks kept.
     """
-    mean, basis, z = _pca(pool.weights, len(pool.weights))
+    mean, basis, z = principal_components(pool.weights, len(pool.weights))
     kept = z[pool.accuracy.argsort(descending=True, stable=True)[: max(2, round(share * len(z)))]]  # (k, d)
     k, d = kept.shape
     centres = kept.gather(0, torch.randint(k, (n, d), generator=generator))  # (n, d)
@@ -146,14 +148,16 @@ def _normal(n: int, P: int, generator: Generator) -> Tensor:
     return torch.randn(n, P, generator=generator)
 
 
-class _Latent(NamedTuple):
+class Components(NamedTuple):
+    """Principal components: mean (P,), orthonormal basis (k, P), coordinates z (K, k)."""
+
     mean: Tensor
     basis: Tensor
     z: Tensor
 
 
-def _pca(W: Tensor, components: int) -> _Latent:
-    """Principal components through the (K, K) Gram matrix: mean (P,), basis (k, P) orthonormal, coordinates (K, k)."""
+def principal_components(W: Tensor, components: int) -> Components:
+    """The largest principal components of (K, P), largest last, through the (K, K) Gram matrix."""
     mean = W.mean(0)
     X = W - mean
     values, vectors = torch.linalg.eigh((X @ X.T).double())  # ascending
@@ -161,4 +165,21 @@ def _pca(W: Tensor, components: int) -> _Latent:
     scale = values[-k:].clamp_min(0).sqrt()
     z = (vectors[:, -k:] * scale).to(W.dtype)  # (K, k)
     basis = (vectors[:, -k:] / scale.clamp_min(1e-12)).T.to(W.dtype) @ X  # (k, P)
-    return _Latent(mean, basis, z)
+    return Components(mean, basis, z)
+
+
+class TaskBaseline(NamedTuple):
+    """A baseline that needs the task: (task, zoo, n, seed) -> (n, P); `uses_task_data`: it sees train images."""
+
+    draw: Callable[[Task, Zoo, int, int], Tensor]
+    uses_task_data: bool
+
+
+def random_init(task: Task, zoo: Zoo, n: int, seed: int) -> Tensor:
+    """The network's own initialisation, n times."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return zoo.spec.flatten_many([task.build().state_dict() for _ in range(n)])  # (n, P)
+
+
+TASK_BASELINES: Mapping[str, TaskBaseline] = MappingProxyType({"random-init": TaskBaseline(random_init, uses_task_data=False)})

@@ -40,7 +40,7 @@ class Nearest:
 
 
 class WrongIoU(NamedTuple):
-    """p-diff's Fig. 4a: mean IoU of wrong predictions in four comparisons."""
+    """p-diff's Fig. 4a: mean IoU of wrong predictions in four comparisons; `nearest` is ``iou_wrong_max``."""
 
     zoo: float
     samples: float
@@ -60,7 +60,7 @@ def accuracy_summary(test: Tensor, train: Tensor | None = None) -> AccuracySumma
     return AccuracySummary(
         best=test.max().item(),
         mean=test.mean().item(),
-        median=test.quantile(0.5).item(),
+        median=median(test),
         min=test.min().item(),
         std=test.std().item() if len(test) > 1 else float("nan"),
         selected=selected,
@@ -89,9 +89,14 @@ def nearest_other(bank: Tensor) -> Nearest:
     return _refine(bank, bank, square)
 
 
+def median(x: Tensor) -> float:
+    """The middle of (N,), between the two middle ones where N is even; nan of none."""
+    return x.double().quantile(0.5).item() if len(x) else float("nan")
+
+
 def tau(bank: Tensor) -> float:
     """The zoo's own scale: median leave-one-out nearest-neighbour distance of (K, P)."""
-    return nearest_other(bank).distance.quantile(0.5).item()
+    return median(nearest_other(bank).distance)
 
 
 def nn_ratio(distance: Tensor, tau: float) -> float:
@@ -101,7 +106,7 @@ def nn_ratio(distance: Tensor, tau: float) -> float:
         distance: (N,) as of :func:`nearest`.
         tau: As of :func:`tau`.
     """
-    return distance.double().quantile(0.5).item() / tau if len(distance) and tau > 0 else float("nan")
+    return median(distance) / tau if tau > 0 else float("nan")
 
 
 def zu(generated: Tensor, heldout: Tensor) -> float:
@@ -142,22 +147,21 @@ def wrong_iou(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(either > 0, both / either.clamp_min(1), 1.0)
 
 
-def iou_wrong_max(samples: Tensor, zoo: Tensor) -> float:
-    """Mean over samples of the largest IoU of wrong predictions with a training network: (N, M), (K, M) bool."""
-    return wrong_iou(samples, zoo).amax(1).mean().item()
-
-
-def wrong_iou_averages(samples: Tensor, zoo: Tensor) -> WrongIoU:
+def wrong_iou_averages(samples: Tensor, zoo: Tensor | None = None) -> WrongIoU:
     """The four averages of p-diff's Fig. 4a: among the zoo, among the samples, between them, and at each sample's largest.
 
     Args:
         samples: (N, M) bool, True where wrong.
-        zoo: (K, M) bool.
+        zoo: (K, M) bool; None: the samples are the zoo, and no network is compared with itself.
     """
+    among = wrong_iou(samples, samples)
+    if zoo is None:
+        mean = _mean_off_diagonal(among)
+        return WrongIoU(zoo=mean, samples=mean, between=mean, nearest=among.fill_diagonal_(-1).amax(1).mean().item())
     between = wrong_iou(samples, zoo)
     return WrongIoU(
         zoo=_mean_off_diagonal(wrong_iou(zoo, zoo)),
-        samples=_mean_off_diagonal(wrong_iou(samples, samples)),
+        samples=_mean_off_diagonal(among),
         between=between.mean().item(),
         nearest=between.amax(1).mean().item(),
     )

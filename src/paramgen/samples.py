@@ -82,7 +82,7 @@ def write_samples(
     folder: str | Path,
     networks: Sequence[Mapping[str, Tensor]],
     info: SampleInfo,
-    identity: Sequence[int] | None = None,
+    identity: Sequence[int | None] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write complete state dicts and ``samples.json``, the latter last.
@@ -111,7 +111,7 @@ def write_samples(
     for i, state in enumerate(networks):
         file = f"network_{i:0{width}d}.safetensors"
         digest = write_tensors(path / file, _untied(state))
-        listed.append({"file": file, "sha256": digest, "identity": None if identity is None else int(identity[i])})
+        listed.append({"file": file, "sha256": digest, "identity": None if identity is None else identity[i]})
     write_json(path / INDEX, {"format": FORMAT, **asdict(info), "networks": listed})
     return path
 

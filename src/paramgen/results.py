@@ -1,0 +1,158 @@
+"""What an evaluation found, as plain values: ``results.json`` and everything that the report is made from.
+
+Field names are the keys of ``results.json``; other programs read them, so they are stable. Accuracies and shares are fractions in [0, 1].
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from math import isfinite
+from typing import Any, Literal
+
+from paramgen import __version__
+from paramgen.metrics import AccuracySummary, WrongIoU
+
+FORMAT = 1
+Kind = Literal["reference", "baseline", "generator"]
+
+
+@dataclass(frozen=True)
+class Points:
+    """One value a network, for pictures.
+
+    Args:
+        accuracy: On the test split.
+        distance: To the nearest training network, over tau.
+        xy: Place in the plane of the zoo's first two principal components, over tau.
+    """
+
+    accuracy: list[float]
+    distance: list[float]
+    xy: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is measured on one set of networks; nan or None where a figure cannot be had.
+
+    Args:
+        name: Stands in the table.
+        kind: Reference, baseline or generator.
+        n: Networks scored.
+        nonfinite: How many of them hold NaN or inf; they count in the accuracies as they score, and in no distance.
+        accuracy: On the test split.
+        accuracy_recalibrated: The same with batch-norm statistics measured anew on train images.
+        ensemble_16: Accuracy of a majority vote of the first 16.
+        nn_ratio: Median distance to the nearest training network over tau.
+        nn_ratio_aligned: The same up to permutation and scale.
+        zu: Copying statistic against held-out runs.
+        id_match: Share of samples nearest to the network whose identity conditioned them.
+        iou_wrong_max: Mean over samples of the largest IoU of wrong predictions with the zoo.
+        iou_wrong: The four averages of p-diff's Fig. 4a.
+        disagreement_nearest: Share of test images on which a network and its nearest training network differ.
+        disagreement_samples: The same between networks of the row.
+        cosine_zoo: Mean of the largest cosine with a training network.
+        cosine_samples: Mean of the largest cosine with another network of the row.
+        dispersion: Spread of the row over the zoo's spread.
+        novel_and_good: Share both accurate and far, by the distance asked for.
+        fit_seconds: Seconds to train the generator; of the zoo, to build it.
+        sample_seconds_per_network: Seconds to draw one network.
+        num_inference_steps: Solver steps.
+        generator_params: Parameters of the generator.
+        uses_task_data: Whether the generator saw the task's data.
+        flags: What to know before believing the row, in words.
+        points: One value a network.
+    """
+
+    name: str
+    kind: Kind
+    n: int
+    nonfinite: int
+    accuracy: AccuracySummary
+    accuracy_recalibrated: AccuracySummary | None
+    ensemble_16: float
+    nn_ratio: float
+    nn_ratio_aligned: float | None
+    zu: float
+    id_match: float | None
+    iou_wrong_max: float
+    iou_wrong: WrongIoU
+    disagreement_nearest: float
+    disagreement_samples: float
+    cosine_zoo: float
+    cosine_samples: float
+    dispersion: float
+    novel_and_good: Mapping[str, float]
+    fit_seconds: float | None
+    sample_seconds_per_network: float | None
+    num_inference_steps: int | None
+    generator_params: int | None
+    uses_task_data: bool
+    flags: Sequence[str]
+    points: Points
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole evaluation.
+
+    Args:
+        zoo: Its name.
+        task: Its config, ``{"class_path", "init_args"}``.
+        networks: K, training networks in the zoo.
+        runs: Training runs that they come from.
+        heldout: Held-out networks.
+        params: P, generated parameters of one network.
+        test_images: Images that accuracies are measured on.
+        train_images: Images that `selected` chooses on.
+        n: Networks asked of every baseline and generator.
+        seed: Of the baselines.
+        tau: The zoo's median leave-one-out nearest-neighbour distance.
+        good_from: Accuracy from which a network is 'good': the zoo's mean less one point.
+        seconds: Seconds of this evaluation.
+        forward_seconds: Of these, seconds in the networks' forward passes.
+        generators: Where each generator's networks come from.
+        notes: What this evaluation could not do, and why.
+        rows: The zoo first.
+        command: The command line that made it.
+        format: Version of this layout.
+        paramgen: Version of the program.
+    """
+
+    zoo: str
+    task: Mapping[str, Any]
+    networks: int
+    runs: int
+    heldout: int
+    params: int
+    test_images: int
+    train_images: int
+    n: int
+    seed: int
+    tau: float
+    good_from: float
+    seconds: float
+    forward_seconds: float
+    generators: Mapping[str, Mapping[str, Any]]
+    notes: Sequence[str]
+    rows: Sequence[Row]
+    command: str | None = None
+    format: int = FORMAT
+    paramgen: str = __version__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: names for fields, None for nan and inf, floats to 7 significant digits."""
+        return _plain(self)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if isfinite(value) else None
+    return value
