@@ -45,7 +45,7 @@ def main(args: list[str] | None = None) -> int:
     command, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
     try:
         if command in LIGHTNING:
-            import_module("paramgen.lit_cli").main([command, *rest])
+            import_module("paramgen.lit_cli").main(args)  # None: sys.argv, where the verb is its subcommand
         elif command in FUNCTIONS:
             _run_function(command, rest)
         elif command in ("-h", "--help", "--version"):

@@ -60,6 +60,13 @@ class GeneratorCLI(LightningCLI):
                     f"config and checkpoint disagree: model.{name} is {given!r} here and {saved!r} in the checkpoint"
                 )
 
+    def after_fit(self) -> None:
+        """Say where the result is and what to do with it."""
+        callback = self.trainer.checkpoint_callback
+        path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+        if path and self.trainer.is_global_zero:
+            print(f"checkpoint: {path}\nnext:       paramgen sample --ckpt_path {path}")
+
 
 def main(args: list[str] | None = None) -> GeneratorCLI:
     """Run one of Lightning's verbs.

@@ -1,10 +1,13 @@
 """How every command reads its line: short config names, mistakes said in one line."""
 
+import inspect
+import re
+from importlib import import_module
 from typing import Any, NoReturn
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, near
 from paramgen.paths import find_config
 
 
@@ -32,4 +35,25 @@ class OneLineErrors(ArgumentParser):
             cause = cause.__cause__ or cause.__context__
         if not self.exit_on_error:  # jsonargparse itself tries one reading after another
             super().error(message, ex)
-        raise ParamgenError(message) from ex
+        raise ParamgenError(_tidy(message)) from ex
+
+
+def _tidy(message: str) -> str:
+    """What matters of a message of jsonargparse, which tells every reading it tried."""
+    flat = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(message.split()))
+    key = re.match(r'Parser key "([^"]+)"', flat)
+    unknown = re.search(r"(?:dot import path string: |Import path |given class_path ')([\w.]+)", flat)
+    base = re.search(r"Subtypes: \[<class '([\w.]+)'>|subclass of <class '([\w.]+)'>|subclass of ([\w.]+)", message)
+    if key and unknown and base and "is not accepted" not in flat:
+        module, _, name = next(filter(None, base.groups())).rpartition(".")
+        kinds = _concrete(getattr(import_module(module), name)) if module else []
+        if unknown[1].rpartition(".")[2] not in kinds:
+            return f"{key[1]}: no {name} {unknown[1]!r}; {near(unknown[1], kinds)}"
+    tries = re.search(r"Errors: - (.*?)(?: - Expected a NoneType.*| Given value type: .*)$", flat)
+    return re.sub(r'Parser key "([^"]+)":', r"\1:", f"{key[1]}: {tries[1]}" if key and tries else flat)
+
+
+def _concrete(base: type) -> list[str]:
+    """Names of the imported subclasses that can be used."""
+    found = [name for child in type.__subclasses__(base) for name in _concrete(child)]
+    return found if inspect.isabstract(base) else [base.__name__, *found]
