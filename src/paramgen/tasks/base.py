@@ -1,0 +1,72 @@
+"""What a task is: a network to build, data to train and score it on."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class SplitData(ABC):
+    """Labelled images of one split.
+
+    M: images in the split. R: networks trained at once. B: batch.
+
+    Args:
+        labels: (M,) int64.
+    """
+
+    def __init__(self, labels: Tensor) -> None:
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image once, in order, never augmented: (B, C, H, W) float32 normalised, and labels (B,)."""
+
+    @abstractmethod
+    def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented batches for R networks, each in its own order.
+
+        Args:
+            order: (steps, R, B) indices into the split.
+            generators: One a network; what one network sees never depends on the others.
+
+        Yields:
+            Images (R, B, C, H, W) and labels (R, B).
+        """
+
+
+class Task(ABC):
+    """A target network, its data and its score, from plain arguments."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The plain network, freshly initialised from torch's global seed."""
+
+    @abstractmethod
+    def data(self, split: str) -> SplitData:
+        """A split: ``train``, ``val`` (carved from train by a fixed seed) or ``test``, which belongs to the evaluator.
+
+        Raises:
+            ParamgenError: No such split, or the data are not there.
+        """
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """``{"class_path", "init_args"}`` with plain values, for :func:`paramgen.tasks.load_task`."""
+
+    def start(self, source: str) -> nn.Module:
+        """The network with start weights: ``pretrained``, or those of a weights file.
+
+        Raises:
+            ParamgenError: The task has no such weights, or they do not fit.
+        """
+        from paramgen.tasks.networks import load_weights, read_weights
+
+        network = self.build()
+        load_weights(network, read_weights(source), where=source)
+        return network

@@ -1,0 +1,138 @@
+"""Score many networks of one architecture on one split.
+
+N: networks. M: images. B: batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from paramgen.tasks.base import SplitData
+from paramgen.tasks.stacked import can_stack, stack_states, stacked_forward, worth_stacking
+
+MEMORY = 1 << 22  # floats of the largest activation and of the weights in one chunk; more falls out of the caches
+
+
+class Predictions(NamedTuple):
+    """What N networks say of M images.
+
+    Args:
+        classes: (N, M) int64, predicted classes.
+        loss: (N,) mean cross-entropy.
+        labels: (M,) int64.
+    """
+
+    classes: Tensor
+    loss: Tensor
+    labels: Tensor
+
+    @property
+    def accuracy(self) -> Tensor:
+        """(N,) fractions in [0, 1]."""
+        return (self.classes == self.labels).float().mean(1)
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    weights: Sequence[Mapping[str, Tensor]],
+    data: SplitData,
+    batch_size: int = 1024,
+    device: torch.device | str = "cpu",
+) -> Predictions:
+    """Classes and losses of N networks, many at once where that is faster, else one after the other.
+
+    Weights that are not finite are scored like any others: their loss is NaN or infinite, their classes are as computed.
+
+    Args:
+        model: The architecture; it comes back as it was.
+        weights: N complete state dicts.
+        data: The split.
+        batch_size: Images at a time.
+        device: Where to compute.
+
+    Raises:
+        ValueError: A state dict lacks a tensor of the model.
+    """
+    device = torch.device(device)
+    needed = model.state_dict().keys()
+    for i, state in enumerate(weights):
+        if missing := needed - state.keys():
+            raise ValueError(f"state dict {i} lacks {sorted(missing)[0]!r}; expected a complete one")
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        return _predict(model, [{k: _plain(s[k], device) for k in needed} for s in weights], data, batch_size, device)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _predict(
+    model: nn.Module, states: list[dict[str, Tensor]], data: SplitData, batch_size: int, device: torch.device
+) -> Predictions:
+    classes = torch.empty(len(states), len(data), dtype=torch.int64)
+    loss = torch.zeros(len(states))
+    chunks: list[tuple[slice, dict[str, Tensor] | None]] | None = None
+    done = 0
+    for x, labels in data.batches(batch_size):
+        x, y = x.to(device), labels.to(device)
+        chunks = chunks or _chunks(model, states, x)
+        for part, stacked in chunks:
+            if stacked is None:
+                logits = functional_call(model, states[part.start], (x,))[None]
+            else:
+                logits = stacked_forward(model, shared_images=True)(stacked, x)
+            classes[part, done : done + len(y)] = logits.argmax(-1).cpu()  # (n, B)
+            loss[part] += summed_cross_entropy(logits, y.expand(len(logits), -1)).cpu()
+        done += len(y)
+    return Predictions(classes, loss / max(len(data), 1), data.labels)
+
+
+def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy summed over the batch.
+
+    Args:
+        logits: (N, B, classes).
+        labels: (N, B).
+
+    Returns:
+        (N,).
+    """
+    each = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+    return each.unflatten(0, labels.shape).sum(1)
+
+
+def _chunks(
+    model: nn.Module, states: list[dict[str, Tensor]], x: Tensor
+) -> list[tuple[slice, dict[str, Tensor] | None]]:
+    """Which networks run together, with their stacked states; a network alone has none."""
+    if len(states) > 1 and worth_stacking(model, x.device) and can_stack(model, states[0], x[:2]):
+        numel = max(_largest_activation(model, states[0], x), sum(t.numel() for t in states[0].values()))
+        size = max(1, min(len(states), MEMORY // numel))
+        starts = range(0, len(states), size)
+        return [(slice(i, min(i + size, len(states))), stack_states(states[i : i + size])) for i in starts]
+    return [(slice(i, i + 1), None) for i in range(len(states))]
+
+
+def _largest_activation(model: nn.Module, state: dict[str, Tensor], x: Tensor) -> int:
+    """Numbers in the largest output of a layer for a whole batch."""
+    sizes = [x.numel()]
+    hooks = [
+        module.register_forward_hook(lambda _m, _i, out: sizes.append(out.numel() if isinstance(out, Tensor) else 0))
+        for module in model.modules()
+    ]
+    try:
+        functional_call(model, state, (x[:1],))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(sizes[0], max(sizes[1:], default=0) * len(x))
+
+
+def _plain(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)

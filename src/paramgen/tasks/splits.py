@@ -1,0 +1,157 @@
+"""Splits of images: in memory, or streamed from files.
+
+M: images in the split. R: networks trained at once. B: batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from paramgen.tasks.base import SplitData
+
+
+class TensorSplit(SplitData):
+    """A split that lies in memory.
+
+    Args:
+        raw: (M, C, H, W) uint8 pixels.
+        labels: (M,) int64.
+        mean: Per channel, of pixels in [0, 1].
+        std: Per channel.
+        pad: Random crops of the image padded by this many pixels, in training alone.
+        flip: Random horizontal flips, in training alone.
+        white: Value of a white pixel.
+    """
+
+    def __init__(
+        self,
+        raw: Tensor,
+        labels: Tensor,
+        mean: Sequence[float],
+        std: Sequence[float],
+        pad: int = 0,
+        flip: bool = False,
+        white: int = 255,
+    ) -> None:
+        super().__init__(labels)
+        self.raw, self.pad, self.flip = raw, pad, flip
+        self._scale = (1 / (white * torch.tensor(std))).view(-1, 1, 1)
+        self._shift = (torch.tensor(mean) / torch.tensor(std)).view(-1, 1, 1)
+        small = raw.numel() <= 1 << 22 and not (pad or flip)
+        self._ready = self._normalise(raw) if small else None  # a few MB: cheaper than normalising at every step
+
+    @property
+    def images(self) -> Tensor:
+        """All images (M, C, H, W), float32, normalised, not augmented."""
+        return self._normalise(self.raw) if self._ready is None else self._ready
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As in the base class."""
+        for i in range(0, len(self), batch_size):
+            part = slice(i, i + batch_size)
+            yield self._normalise(self.raw[part]) if self._ready is None else self._ready[part], self.labels[part]
+
+    def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
+        """As in the base class."""
+        for index in order:  # (R, B)
+            if self._ready is not None:
+                yield self._ready[index], self.labels[index]
+                continue
+            x = self.raw[index.flatten()]  # (R*B, C, H, W)
+            if self.pad:
+                sides = 2 * self.pad + 1
+                corner = torch.cat([torch.randint(sides, (index.shape[1], 2), generator=g) for g in generators])
+                x = crop(F.pad(x, (self.pad,) * 4), corner, self.raw.shape[-2:])
+            if self.flip:
+                turn = torch.cat([torch.rand(index.shape[1], generator=g) < 0.5 for g in generators])
+                x = torch.where(turn.view(-1, 1, 1, 1), x.flip(-1), x)
+            yield self._normalise(x).unflatten(0, index.shape), self.labels[index]
+
+    def _normalise(self, raw: Tensor) -> Tensor:
+        return raw.float().mul_(self._scale).sub_(self._shift)
+
+
+def crop(images: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut one window out of every image.
+
+    Args:
+        images: (n, C, H, W).
+        corner: (n, 2) row and column of each window's corner.
+        size: Height and width of the windows.
+
+    Returns:
+        (n, C, *size).
+    """
+    windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)  # (n, C, rows, columns, h, w), a view
+    return windows[torch.arange(len(images)), :, corner[:, 0], corner[:, 1]]
+
+
+class _Seeded(Dataset[Any]):
+    """Items of a dataset under ``(index, seed)``, so that random transforms do not depend on workers or on neighbours."""
+
+    def __init__(self, dataset: Dataset[Any], transform: Callable[[Any], Tensor]) -> None:
+        self.dataset, self.transform = dataset, transform
+
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        index, seed = key
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            return self.transform(self.dataset[index][0])
+
+
+class StreamedSplit(SplitData):
+    """A split whose images are decoded when they are needed.
+
+    Args:
+        dataset: Yields (PIL image, label).
+        labels: (M,) int64.
+        size: Height and width after cropping.
+        mean: Per channel, of pixels in [0, 1].
+        std: Per channel.
+        augment: Random resized crops and flips in training.
+        num_workers: Processes that decode; 0 for none.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        labels: Tensor,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: bool = True,
+        num_workers: int = 0,
+    ) -> None:
+        from torchvision import transforms as T
+
+        super().__init__(labels)
+        finish = [_rgb, T.ToTensor(), T.Normalize(mean, std)]
+        whole = T.Compose([T.Resize(round(size * 256 / 224)), T.CenterCrop(size), *finish])
+        varied = T.Compose([T.RandomResizedCrop(size), T.RandomHorizontalFlip(), *finish]) if augment else whole
+        self._plain, self._varied = _Seeded(dataset, whole), _Seeded(dataset, varied)
+        self._loader = partial(DataLoader, num_workers=num_workers)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As in the base class."""
+        keys = [[(i, 0) for i in range(s, min(s + batch_size, len(self)))] for s in range(0, len(self), batch_size)]
+        yield from zip(self._loader(self._plain, batch_sampler=keys), self.labels.split(batch_size), strict=True)
+
+    def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
+        """As in the base class."""
+        steps, _, size = order.shape
+        seeds = torch.stack([torch.randint(2**62, (steps, size), generator=g) for g in generators], 1)
+        keys = [
+            list(zip(i.flatten().tolist(), s.flatten().tolist(), strict=True))
+            for i, s in zip(order, seeds, strict=True)
+        ]
+        for x, index in zip(self._loader(self._varied, batch_sampler=keys), order, strict=True):
+            yield x.unflatten(0, index.shape), self.labels[index]
+
+
+def _rgb(image: Any) -> Any:
+    return image.convert("RGB")
