@@ -68,6 +68,24 @@ def test_epochs_differ_and_runs_repeat(tiny_zoo):
     assert torch.equal(epochs[0], torch.cat([b.index for b in second]))
 
 
+def test_resumed_stream_goes_on_with_the_next_batch(tiny_zoo):
+    data = module(tiny_zoo, codec=TokenCodec(5))
+    stopped, resumed = (stream(data, batch_size=2, tokens_per_step=3) for _ in range(2))
+    uninterrupted = stream(data, batch_size=2, tokens_per_step=3)
+    whole = [b for _ in range(2) for b in uninterrupted]
+    taken = []
+    for _ in range(2):
+        for batch in stopped:
+            taken.append(batch)
+            if len(taken) == 7:
+                break
+    resumed.load_state_dict(stopped.state_dict())
+    rest = list(resumed)
+    assert len(taken) + len(rest) == len(whole) == 10
+    for expected, got in zip(whole[7:], rest, strict=True):
+        assert torch.equal(expected.x, got.x)
+
+
 @pytest.mark.parametrize("tokens_per_step", [None, 3])
 def test_disk_and_ram_give_the_same_batches(tiny_zoo, tokens_per_step):
     batches = []

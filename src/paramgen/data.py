@@ -115,14 +115,15 @@ class BatchStream:
         seq_len = tokens.codec.shape[0]
         self.tokens_per_step = tokens_per_step if tokens_per_step and tokens_per_step < seq_len else None
         self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self._taken = self._skip = 0
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[ParamBatch]:
         generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
-        self.epoch += self.shuffle
         left = torch.empty(0, dtype=torch.long)
+        skip, self._skip = self._skip, 0
         for step in range(self.length):
             if not self.shuffle:
                 index = torch.arange(step * self.batch_size, min((step + 1) * self.batch_size, len(self.tokens)))
@@ -132,7 +133,20 @@ class BatchStream:
                     left = torch.cat([left, torch.randperm(len(self.tokens), generator=generator)])
                 index, left = left[:wanted], left[wanted:]
                 index = index[self.rank * self.batch_size :][: self.batch_size]
-            yield self._batch(index, self._choose_tokens(generator))
+            token = self._choose_tokens(generator)
+            if step >= skip:
+                self._taken = step + 1
+                yield self._batch(index, token)
+        self.epoch, self._taken = self.epoch + self.shuffle, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the stream stands; Lightning stores it, so that a resumed fit sees the batches that it would have seen."""
+        return {"epoch": self.epoch, "taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        finished, self._skip = divmod(state["taken"], self.length)
+        self.epoch = state["epoch"] + finished
 
     def _choose_tokens(self, generator: torch.Generator) -> Tensor | None:
         if self.tokens_per_step is None:

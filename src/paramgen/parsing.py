@@ -55,5 +55,6 @@ def _tidy(message: str) -> str:
 
 def _concrete(base: type) -> list[str]:
     """Names of the imported subclasses that can be used."""
-    found = [name for child in type.__subclasses__(base) for name in _concrete(child)]
+    children: list[type] = type.__subclasses__(base)
+    found = [name for child in children for name in _concrete(child)]
     return found if inspect.isabstract(base) else [base.__name__, *found]
