@@ -1,0 +1,52 @@
+"""Every backend, found by the configs that are shipped for the digits MLP, plus the variants that need tests of their own."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import gaussian_backend  # noqa: F401
+import paramgen.backends  # noqa: F401
+from paramgen.codec import ParamCodec
+from paramgen.data import ParameterDataModule
+from paramgen.generator import ParameterGenerator
+from paramgen.lit_cli import LINKED
+from paramgen.paths import list_configs
+
+TWO_PHASES = {
+    "latent": "autoencoder",
+    "ae_steps": 3,
+    "ae_channels": [4, 4],
+    "denoiser_channels": [4, 4],
+    "num_inference_steps": 5,
+}
+
+
+def cases() -> dict[str, dict[str, Any]]:
+    """Name -> model and codec sections of a config."""
+    found: dict[str, dict[str, Any]] = {"gaussian": {"model": {"class_path": "GaussianBackend"}}}
+    for name, path in list_configs().items():
+        if name.endswith("_digits_mlp"):
+            found[name] = yaml.safe_load(Path(path).read_text())
+    found["pdiff_two_phases"] = {"model": {"class_path": "PDiff", "init_args": TWO_PHASES}}
+    return found
+
+
+def build(case: dict[str, Any], zoo: str, **data_arguments: Any) -> tuple[ParameterGenerator, ParameterDataModule]:
+    """Model and data of a case on another zoo."""
+    codec = case.get("data", {}).get("codec")
+    data = ParameterDataModule(zoo, None if codec is None else _make(ParamCodec, codec), **data_arguments)
+    return _make(ParameterGenerator, case["model"], {name: getattr(data, name) for name in LINKED}), data
+
+
+def _make(base: type, section: dict[str, Any] | str, linked: dict[str, Any] | None = None) -> Any:
+    section = {"class_path": section} if isinstance(section, str) else section
+    kind = next(c for c in _descendants(base) if c.__name__ == section["class_path"].rpartition(".")[2])
+    accepted = inspect.signature(kind).parameters
+    given = {name: value for name, value in (linked or {}).items() if name in accepted}
+    return kind(**given, **section.get("init_args", {}))
+
+
+def _descendants(base: type) -> list[type]:
+    return [c for child in base.__subclasses__() for c in (child, *_descendants(child))]

@@ -1,0 +1,75 @@
+"""The contract, over every backend."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+
+from conftest import TinyNet, write_zoo
+from every_backend import build, cases
+from paramgen.generator import load_generator
+
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
+
+
+def fit(name, zoo, path, *, max_steps, ckpt_path=None, **trainer):
+    seed_everything(0)
+    model, data = build(cases()[name], str(zoo.path), batch_size=4, steps_per_epoch=4)
+    trainer = Trainer(accelerator="cpu", max_steps=max_steps, max_epochs=-1, num_sanity_val_steps=0, **QUIET, **trainer)
+    trainer.fit(model, data, ckpt_path=ckpt_path)
+    trainer.save_checkpoint(path)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    return write_zoo(tmp_path_factory.mktemp("zoo") / "zoo", networks=24)
+
+
+@pytest.fixture(scope="module", params=cases())
+def fitted(request, zoo, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fit") / "x.ckpt"
+    return request.param, path, fit(request.param, zoo, path, max_steps=6)
+
+
+def test_checkpoint_alone_draws_networks_that_load_strictly(fitted):
+    _, path, _ = fitted
+    networks = load_generator(path).sample(3)
+    for state in networks:
+        TinyNet().load_state_dict({**state, "norm.num_batches_tracked": torch.tensor(0)}, strict=True)
+        assert all(torch.isfinite(t).all() for t in state.values())
+        assert (state["norm.running_var"] >= 0).all()
+    assert not torch.equal(networks[0]["linear.weight"], networks[1]["linear.weight"])
+
+
+def test_same_generator_seed_gives_the_same_networks(fitted):
+    _, path, _ = fitted
+    model = load_generator(path)
+    first, second = (model.sample(2, generator=torch.Generator().manual_seed(7)) for _ in range(2))
+    assert all(torch.equal(a[name], b[name]) for a, b in zip(first, second, strict=True) for name in a)
+
+
+def test_arguments_are_plain_and_stored(fitted):
+    _, path, trainer = fitted
+    saved = torch.load(path, weights_only=True)
+    assert dict(saved["hyper_parameters"]) == dict(trainer.model.hparams)
+
+
+def test_losses_are_logged_for_training_and_validation(fitted):
+    *_, trainer = fitted
+    assert "train/loss" in trainer.callback_metrics
+    assert "val/loss" in trainer.callback_metrics
+    assert all(torch.isfinite(value) for value in trainer.callback_metrics.values())
+
+
+def test_it_resumes(fitted, zoo, tmp_path):
+    name, path, _ = fitted
+    trainer = fit(name, zoo, tmp_path / "y.ckpt", max_steps=9, ckpt_path=path)
+    assert trainer.global_step == 9
+
+
+def test_it_learns_in_bf16(fitted, zoo, tmp_path):
+    name, *_ = fitted
+    trainer = fit(name, zoo, tmp_path / "y.ckpt", max_steps=5, precision="bf16-mixed")
+    assert torch.isfinite(trainer.callback_metrics["train/loss"])
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+    assert len(load_generator(tmp_path / "y.ckpt").sample(2)) == 2
