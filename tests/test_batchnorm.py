@@ -39,7 +39,11 @@ def torchs_own(model, images):
     return model.state_dict()
 
 
-@pytest.mark.parametrize(("build", "shape"), [(small, (16, 1, 8, 8)), (Branching, (16, 5))])
+def dense() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4), nn.BatchNorm1d(4))
+
+
+@pytest.mark.parametrize(("build", "shape"), [(small, (16, 1, 8, 8)), (Branching, (16, 5)), (dense, (16, 5))])
 def test_recalibration_equals_torchs_cumulative_average(build, shape):
     torch.manual_seed(0)
     models = [build() for _ in range(5)]

@@ -182,4 +182,6 @@ def random_init(task: Task, zoo: Zoo, n: int, seed: int) -> Tensor:
         return zoo.spec.flatten_many([task.build().state_dict() for _ in range(n)])  # (n, P)
 
 
-TASK_BASELINES: Mapping[str, TaskBaseline] = MappingProxyType({"random-init": TaskBaseline(random_init, uses_task_data=False)})
+TASK_BASELINES: Mapping[str, TaskBaseline] = MappingProxyType(
+    {"random-init": TaskBaseline(random_init, uses_task_data=False)}
+)

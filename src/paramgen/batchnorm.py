@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from paramgen.spec import StateDict
+from paramgen.tasks.stacked import worth_stacking
 
 BATCHES = 20
 _BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -26,7 +27,7 @@ def recalibrate(
 ) -> list[StateDict]:
     """Complete state dicts with running statistics measured anew on `images`, everything else as given.
 
-    Equal to torch's own ``momentum=None`` over the same batches. Many networks run at once; one by one where vmap cannot.
+    Equal to torch's own ``momentum=None`` over the same batches. Many networks run at once where that is faster, else one by one.
 
     Args:
         model: The architecture; its own weights do not matter and are left as they are.
@@ -58,13 +59,17 @@ def _run(
         functional_call(model, state, (x,))  # batch norm writes its statistics in place
         return {name: state[name] for name in statistics}
 
-    batched = vmap(step, in_dims=(0, None))
+    together = worth_stacking(model, images[0].device)
     for i, x in enumerate(images):
         for norm in norms:
             norm.momentum = 1 / (i + 1)  # the cumulative average; at i = 0 it forgets what was there
-        try:
-            measured = batched(stacked, x)
-        except RuntimeError:  # control flow or an operation that vmap cannot batch
+        measured = None
+        if together:
+            try:
+                measured = vmap(step, in_dims=(0, None))(stacked, x)
+            except RuntimeError:  # control flow or an operation that vmap cannot batch
+                together = False
+        if measured is None:
             rows = [step({name: t[n] for name, t in stacked.items()}, x) for n in range(len(stacked[statistics[0]]))]
             measured = {name: torch.stack([row[name] for row in rows]) for name in statistics}
         stacked = {**stacked, **measured}

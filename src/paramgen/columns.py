@@ -1,0 +1,235 @@
+"""The columns of the report's table: what each figure is called, what it means, and how it is written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+RowDict = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Args:
+        key: Names it in the page.
+        title: Its head.
+        definition: What it is, shown on demand.
+        value: Row to number, None where there is none.
+        show: Number to text.
+        more: Hidden until all figures are asked for.
+    """
+
+    key: str
+    title: str
+    definition: str
+    value: Callable[[RowDict], float | None]
+    show: Callable[[float], str]
+    more: bool = False
+
+
+def _percent(v: float) -> str:
+    return f"{100 * v:.1f}"
+
+
+def _plain(v: float) -> str:
+    return f"{v:.2f}"
+
+
+def _count(v: float) -> str:
+    return f"{v:,.0f}"
+
+
+def _signed(v: float) -> str:
+    return f"{v:+.1f}".replace("-", "−")
+
+
+def _seconds(v: float) -> str:
+    return f"{v:,.1f}"
+
+
+def _milliseconds(v: float) -> str:
+    return f"{1000 * v:,.1f}" if v >= 1e-4 else "<0.1"
+
+
+def _of(*path: str) -> Callable[[RowDict], float | None]:
+    def value(row: RowDict) -> float | None:
+        found: Any = row
+        for key in path:
+            found = None if found is None else found[key]
+        return found
+
+    return value
+
+
+COLUMNS = (
+    Column(
+        "n",
+        "N",
+        "How many networks the row has. Best and minimum depend on it, so every row but the references has the same.",
+        _of("n"),
+        _count,
+        more=True,
+    ),
+    Column(
+        "mean",
+        "Mean",
+        "Mean test accuracy over all N networks, none selected, in percent. The figure to compare first.",
+        _of("accuracy", "mean"),
+        _percent,
+    ),
+    Column(
+        "std",
+        "±",
+        "Standard deviation of the test accuracy across the networks, in points.",
+        _of("accuracy", "std"),
+        _percent,
+    ),
+    Column(
+        "best",
+        "Best",
+        "Highest test accuracy. It is a maximum over N and chosen on test: an upper end, not a result.",
+        _of("accuracy", "best"),
+        _percent,
+    ),
+    Column(
+        "median", "Median", "Median test accuracy over all N networks.", _of("accuracy", "median"), _percent, more=True
+    ),
+    Column("min", "Min", "Lowest test accuracy: how bad a generated network can be.", _of("accuracy", "min"), _percent),
+    Column(
+        "selected",
+        "Selected",
+        "Test accuracy of the one network that is best on the train split: p-diff's protocol, free of choosing on "
+        "test.",
+        _of("accuracy", "selected"),
+        _percent,
+    ),
+    Column(
+        "recalibrated",
+        "Mean, BN recal.",
+        "Mean test accuracy after measuring batch-norm statistics anew on train images (reset, cumulative). 'Mean'"
+        " has the statistics as generated.",
+        _of("accuracy_recalibrated", "mean"),
+        _percent,
+    ),
+    Column(
+        "ensemble",
+        "Vote of 16",
+        "Accuracy of a majority vote of the first 16 networks: whether they err differently enough to help each other.",
+        _of("ensemble_16"),
+        _percent,
+        more=True,
+    ),
+    Column(
+        "nn_ratio",
+        "nn_ratio",
+        "Median L2 distance from a network to its nearest training network, over tau, the zoo's own median "
+        "nearest-neighbour distance. 0: copies; about 1: as fresh as another training network.",
+        _of("nn_ratio"),
+        _plain,
+    ),
+    Column(
+        "zu",
+        "zu",
+        "Mann-Whitney z of those distances against the held-out runs' (Meehan et al. 2020). About 0: as far as "
+        "held-out runs; far below 0: nearer, copying.",
+        _of("zu"),
+        _signed,
+    ),
+    Column(
+        "novel",
+        "Novel & good",
+        "Share of networks with accuracy at least the zoo's mean less one point and distance at least tau/2, in "
+        "percent. The held-out runs' share is the ceiling.",
+        _of("novel_and_good", "0.5"),
+        _percent,
+    ),
+    Column(
+        "dispersion",
+        "Dispersion",
+        "Spread of the row's weights over the spread of the zoo's: norm of the standard deviation across networks."
+        " Below 0.8 narrow, below 0.5 collapsed, whatever the accuracy.",
+        _of("dispersion"),
+        _plain,
+    ),
+    Column(
+        "iou",
+        "IoU wrong",
+        "Intersection over union of the wrongly predicted test images with the training network where it is "
+        "largest (p-diff eq. 7), averaged. It does not tell copies from fresh networks well; distance does.",
+        _of("iou_wrong_max"),
+        _plain,
+    ),
+    Column(
+        "disagree",
+        "Disagree",
+        "Share of test images, in percent, on which a network and its nearest training network say different classes.",
+        _of("disagreement_nearest"),
+        _percent,
+    ),
+    Column(
+        "among",
+        "Among",
+        "Share of test images, in percent, on which two networks of the row say different classes.",
+        _of("disagreement_samples"),
+        _percent,
+        more=True,
+    ),
+    Column(
+        "iou_samples",
+        "IoU among",
+        "Mean IoU of wrong predictions between networks of the row (p-diff Fig. 4a).",
+        _of("iou_wrong", "samples"),
+        _plain,
+        more=True,
+    ),
+    Column(
+        "iou_between",
+        "IoU to zoo",
+        "Mean IoU of wrong predictions between networks of the row and all of the zoo (p-diff Fig. 4a).",
+        _of("iou_wrong", "between"),
+        _plain,
+        more=True,
+    ),
+    Column(
+        "cosine",
+        "Cosine",
+        "Mean of the largest cosine between a network's weights and a training network's (Wild-P-Diff).",
+        _of("cosine_zoo"),
+        lambda v: f"{v:.3f}",
+        more=True,
+    ),
+    Column(
+        "cosine_samples",
+        "Cosine among",
+        "Mean of the largest cosine with another network of the row.",
+        _of("cosine_samples"),
+        lambda v: f"{v:.3f}",
+        more=True,
+    ),
+    Column(
+        "id_match",
+        "id match",
+        "Share of networks, in percent, whose nearest training network is the one whose identity conditioned them."
+        " High: the generator recalls.",
+        _of("id_match"),
+        _percent,
+        more=True,
+    ),
+    Column(
+        "sample_seconds",
+        "ms / network",
+        "Milliseconds to draw one network, all of the row drawn together.",
+        _of("sample_seconds_per_network"),
+        _milliseconds,
+    ),
+    Column(
+        "fit_seconds",
+        "s to fit",
+        "Seconds to train the generator; for the zoo, seconds to build it.",
+        _of("fit_seconds"),
+        _milliseconds,
+        more=True,
+    ),
+    Column("params", "Parameters", "Parameters of the generator.", _of("generator_params"), _count, more=True),
+)

@@ -1,0 +1,135 @@
+"""``paramgen evaluate``: measure generated networks beside the zoo, held-out runs and every baseline."""
+
+import shlex
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from paramgen.columns import COLUMNS
+from paramgen.errors import ParamgenError, near
+from paramgen.evaluation import ALL_BASELINES, evaluate
+from paramgen.files import write_atomic, write_json
+from paramgen.plots import save_plots
+from paramgen.report import page, verdict
+from paramgen.results import Results
+from paramgen.samples import distinct, read_samples
+from paramgen.tasks import load_task
+from paramgen.zoo import Zoo
+
+SHOWN = {  # column of the report: its head on the terminal
+    "mean": "mean",
+    "std": "±",
+    "best": "best",
+    "selected": "selected",
+    "recalibrated": "BN recal.",
+    "nn_ratio": "nn_ratio",
+    "zu": "zu",
+    "dispersion": "dispers.",
+}
+
+
+def main(
+    zoo: str,
+    samples: str | list[str] | None = None,
+    out: str = "runs/evaluate",
+    n: int = 100,
+    baselines: str | list[str] = "all",
+    seed: int = 0,
+    device: str = "cpu",
+    train_images: int = 10_000,
+) -> Results:
+    """Measure generated networks beside the zoo, held-out runs and every baseline.
+
+    Args:
+        zoo: The zoo that the generators learnt from: a folder or a name.
+        samples: A folder of networks, or several: ``[runs/a/samples, runs/b/samples]``. Made by ``paramgen sample`` or by any other
+            program that writes safetensors of the zoo's architecture. Without any, the zoo and the baselines alone are measured.
+        out: Folder for results.json, report.html and the pictures.
+        n: How many networks of each row.
+        baselines: ``all``, ``none``, or names.
+        seed: Of the baselines.
+        device: Where the networks run, for example cuda.
+        train_images: How many train images the choice of ``selected`` looks at.
+
+    Raises:
+        ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
+    """
+    if n < 1:
+        raise ParamgenError(f"n is {n}, expected 1 or more networks to evaluate")
+    names = _baselines(baselines)
+    opened = Zoo(zoo)
+    folders = [samples] if isinstance(samples, str) else samples or []
+    read = distinct([read_samples(folder, opened, limit=n) for folder in folders], folders)
+    results = evaluate(opened, load_task(opened.task_config), read, names, n, seed, device, train_images)
+    asked = {"n": n, "baselines": baselines, "seed": seed, "device": device, "train_images": train_images, "out": out}
+    values = {**results.to_dict(), "command": _command(zoo, folders, asked)}
+    folder = Path(out)
+    write_json(folder / "results.json", values)
+    write_atomic(folder / "report.html", page(values).encode())
+    pictures = save_plots(values, folder)
+    _print(values, [folder / "results.json", folder / "report.html", *pictures])
+    return results
+
+
+def table(results: dict[str, Any]) -> Table:
+    """The rows as a table for the terminal.
+
+    Args:
+        results: As ``results.json`` holds it.
+    """
+    rows = results["rows"]
+    columns = [c for c in COLUMNS if c.key in SHOWN and any(c.value(row) is not None for row in rows)]
+    made = Table(box=None, header_style="dim", pad_edge=False)
+    made.add_column("networks", no_wrap=True)
+    for column in columns:
+        made.add_column(SHOWN[column.key], justify="right", no_wrap=True)
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        cells = ["–" if (v := c.value(row)) is None else c.show(v) for c in columns]
+        ends = following is not None and following["kind"] != row["kind"]
+        style = "bold" if row["kind"] == "generator" else None
+        made.add_row(Text(row["name"]), *cells, style=style, end_section=ends)
+    return made
+
+
+def _print(results: dict[str, Any], files: list[Path]) -> None:
+    console = Console()
+    console.print(
+        f"[bold]{results['zoo']}[/]: {results['networks']} networks of {results['params']:,} parameters, accuracies in % of "
+        f"{results['test_images']:,} test images, {results['n']} networks a row",
+        highlight=False,
+    )
+    console.print(table(results))
+    for row in results["rows"]:
+        if row["kind"] == "generator":
+            console.print(Text.assemble((f"{row['name']}: ", "bold"), " ".join(verdict(row, results))))
+    for note in results["notes"]:
+        console.print(Text(note, style="yellow"))
+    console.print(Text("wrote " + ", ".join(map(str, files)), style="dim"), soft_wrap=True)
+
+
+def _baselines(asked: str | list[str]) -> list[str]:
+    if asked in ("all", "none"):
+        return list(ALL_BASELINES) if asked == "all" else []
+    names = [asked] if isinstance(asked, str) else asked
+    if unknown := [name for name in names if name not in ALL_BASELINES]:
+        raise ParamgenError(f"no baseline {unknown[0]!r}; {near(unknown[0], ALL_BASELINES)}")
+    return names
+
+
+def _command(zoo: str, folders: list[str], options: dict[str, Any]) -> str:
+    """The command line that measures the same again; options at their defaults are left out."""
+    words = ["paramgen", "evaluate", "--zoo", zoo]
+    if folders:
+        words += ["--samples", folders[0] if len(folders) == 1 else _bracketed(folders)]
+    for name, value in options.items():
+        if value != signature(main).parameters[name].default:
+            words += [f"--{name}", _bracketed(value) if isinstance(value, list) else str(value)]
+    return shlex.join(words)
+
+
+def _bracketed(names: list[str]) -> str:
+    return f"[{', '.join(names)}]"

@@ -1,0 +1,302 @@
+"""Rows of an honest report: the zoo, held-out runs, every baseline and the generators, all measured alike.
+
+Distances are plain L2 in raw weight space over the generated tensors alone, the same for every row. The test split is predicted here and
+nowhere else; what is chosen (`selected`) and recalibrated (batch norm) sees train images only. N: networks of a row, K: of the zoo's train
+split, P: generated parameters, M: test images.
+"""
+
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from paramgen import metrics
+from paramgen.baselines import BASELINES, TASK_BASELINES, Pool, generate, principal_components
+from paramgen.batchnorm import BATCHES, has_statistics, recalibrate
+from paramgen.errors import ParamgenError, near
+from paramgen.metrics import AccuracySummary
+from paramgen.results import Kind, Points, Results, Row
+from paramgen.samples import SampleInfo, Samples
+from paramgen.spec import StateDict
+from paramgen.tasks import SplitData, Task
+from paramgen.tasks.scoring import predict
+from paramgen.zoo import Zoo
+
+POINT = 0.01  # 'good' is the zoo's mean accuracy less one point
+COLLAPSED, NARROW = 0.5, 0.8  # dispersion below which a row is flagged
+COPIES_RATIO, COPIES_ZU = 0.25, -3.0  # nn_ratio and zu below which a row is flagged
+RECALIBRATION_BATCH = 128
+ALL_BASELINES = (*BASELINES, *TASK_BASELINES)
+
+
+def evaluate(
+    zoo: Zoo,
+    task: Task,
+    samples: Sequence[Samples] = (),
+    baselines: Sequence[str] = ALL_BASELINES,
+    n: int = 100,
+    seed: int = 0,
+    device: str = "cpu",
+    train_images: int = 10_000,
+) -> Results:
+    """Measure everything: the zoo's row first, then held-out runs, the generators, and the baselines at the same N.
+
+    Args:
+        zoo: What the generators learnt from.
+        task: Its task; gives the data and the network.
+        samples: One set of networks a generator.
+        baselines: Names of :data:`ALL_BASELINES`.
+        n: Networks of every row but the references; the smallest set of samples lowers it for all, because best and min depend on it.
+        seed: Of the baselines.
+        device: Where networks run.
+        train_images: `selected` chooses on the first so many train images.
+
+    Raises:
+        ParamgenError: n below 1, an unknown baseline, or a zoo with fewer than two training networks.
+    """
+    if n < 1:
+        raise ParamgenError(f"n is {n}, expected 1 or more networks to evaluate")
+    if unknown := [name for name in baselines if name not in ALL_BASELINES]:
+        raise ParamgenError(f"no baseline {unknown[0]!r}; {near(unknown[0], ALL_BASELINES)}")
+    start = time.perf_counter()
+    bench = _Bench(zoo, task, torch.device(device), train_images)
+    notes = _notes(bench, n, samples)
+    n = min([n, *(len(s.weights) for s in samples)])
+    rows = bench.references()
+    rows += [bench.generator_row(s, n) for s in samples]
+    rows += [bench.baseline_row(name, n, seed) for name in baselines]
+    rows = [replace(row, flags=_flags(row, rows)) for row in rows]
+    return Results(
+        zoo=zoo.name,
+        task=zoo.task_config,
+        networks=len(bench.weights),
+        runs=len({zoo.entries[i].run for i in bench.indices}),
+        heldout=len(bench.heldout_indices),
+        params=zoo.spec.numel,
+        test_images=len(bench.labels),
+        train_images=len(bench.train),
+        n=n,
+        seed=seed,
+        tau=bench.tau,
+        good_from=bench.good_from,
+        seconds=time.perf_counter() - start,
+        forward_seconds=bench.forward_seconds,
+        generators={s.name: asdict(s.info) for s in samples},
+        notes=notes,
+        rows=rows,
+    )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Predictions of N networks: classes (N, M) int64 and accuracies (N,) on test, accuracies (N,) on train."""
+
+    classes: Tensor
+    accuracy: Tensor
+    train: Tensor
+    recalibrated: AccuracySummary | None
+
+
+class _FirstImages(SplitData):
+    """The first images of a split."""
+
+    def __init__(self, data: SplitData, most: int) -> None:
+        super().__init__(data.labels[:most])
+        self.data = data
+
+    def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
+        """As the split's own."""
+        return self.data.training_batches(order, generators)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The split's batches until the first images are through."""
+        left = len(self)
+        for x, y in self.data.batches(batch_size):
+            yield x[:left], y[:left]
+            left -= len(y)
+            if left <= 0:
+                return
+
+
+class _Bench:
+    """What every row is measured against, computed once."""
+
+    def __init__(self, zoo: Zoo, task: Task, device: torch.device, train_images: int) -> None:
+        self.zoo, self.task, self.device = zoo, task, device
+        self.indices, self.heldout_indices = zoo.indices("train"), zoo.indices("heldout")
+        if len(self.indices) < 2:
+            raise ParamgenError(
+                f"zoo {zoo.name!r} has {len(self.indices)} training network, expected at least 2 to measure distances by"
+            )
+        self.forward_seconds = 0.0
+        self.model = task.build().to(device).eval()
+        self.test, self.train = task.data("test"), _FirstImages(task.data("train"), train_images)
+        self.labels = self.test.labels  # (M,)
+        self.base = {name: t.to(device) for name, t in zoo.base().items()}
+        self.images = self._recalibration_images()
+        self.weights = zoo.matrix(self.indices).to(device)  # (K, P)
+        self.near = metrics.nearest_other(self.weights)
+        self.tau = metrics.median(self.near.distance)
+        self.scored = self.score(self.weights)
+        self.wrong = self.scored.classes != self.labels  # (K, M)
+        self.good_from = self.scored.accuracy.mean().item() - POINT
+        self.plane = principal_components(self.weights, 2)
+        self.heldout = zoo.matrix(self.heldout_indices).to(device)  # (m, P), m may be 0
+        self.heldout_distance = metrics.nearest(self.heldout, self.weights).distance
+
+    def references(self) -> list[Row]:
+        """The zoo's own row, each network against the others, and the held-out runs' where there are any."""
+        seconds = self.zoo.meta.get("seconds")
+        zoo = self._row("zoo", "reference", self.weights, self.scored, SampleInfo(fit_seconds=seconds), own=True)
+        if not self.heldout_indices:
+            return [zoo]
+        heldout = self._row("held-out runs", "reference", self.heldout, self.score(self.heldout), SampleInfo())
+        return [zoo, replace(heldout, zu=float("nan"))]  # they are what zu compares with
+
+    def generator_row(self, samples: Samples, n: int) -> Row:
+        """What a generator drew."""
+        weights = samples.weights[:n].to(self.device)
+        identity = None if samples.identity is None else samples.identity[:n]
+        info = samples.info
+        if info.sample_seconds is not None and samples.total:
+            info = replace(info, sample_seconds=info.sample_seconds * n / samples.total)
+        return self._row(samples.name, "generator", weights, self.score(weights), info, identity)
+
+    def baseline_row(self, name: str, n: int, seed: int) -> Row:
+        """What a baseline drew from the train split."""
+        seed = (seed + zlib.crc32(name.encode())) % 2**31
+        start = time.perf_counter()
+        if name in BASELINES:
+            pool = Pool(self.weights.cpu(), self.scored.train.cpu(), tuple(t.numel for t in self.zoo.spec.tensors))
+            weights = generate(name, pool, self.zoo.spec, n, seed)
+        else:
+            weights = TASK_BASELINES[name].draw(self.task, self.zoo, n, seed)
+        info = SampleInfo(
+            sample_seconds=time.perf_counter() - start,
+            uses_task_data=name in TASK_BASELINES and TASK_BASELINES[name].uses_task_data,
+        )
+        weights = weights.to(self.device)
+        return self._row(name, "baseline", weights, self.score(weights), info)
+
+    def score(self, weights: Tensor) -> _Scored:
+        """Predictions of (N, P), on test and on train, and on test with batch norm recalibrated."""
+        start = time.perf_counter()
+        states = [self._complete(row) for row in weights]
+        test, train = (predict(self.model, states, data, device=self.device) for data in (self.test, self.train))
+        recalibrated = None
+        if self.images:
+            states = recalibrate(self.model, states, self.images)
+            recalibrated = metrics.accuracy_summary(predict(self.model, states, self.test, device=self.device).accuracy)
+        self.forward_seconds += time.perf_counter() - start
+        return _Scored(test.classes, test.accuracy, train.accuracy, recalibrated)
+
+    def _row(
+        self,
+        name: str,
+        kind: Kind,
+        weights: Tensor,
+        scored: _Scored,
+        info: SampleInfo,
+        identity: Tensor | None = None,
+        own: bool = False,
+    ) -> Row:
+        finite = weights.isfinite().all(1).cpu()  # (N,)
+        whole = weights[finite.to(self.device)]
+        near = self.near if own else metrics.nearest(whole, self.weights)
+        wrong = metrics.wrong_iou_averages(scored.classes != self.labels, None if own else self.wrong)
+        distance = torch.full((len(weights),), float("nan"), dtype=torch.float64)
+        distance[finite] = near.distance.cpu()
+        n = len(weights)
+        return Row(
+            name=name,
+            kind=kind,
+            n=n,
+            nonfinite=n - len(whole),
+            accuracy=metrics.accuracy_summary(scored.accuracy, scored.train),
+            accuracy_recalibrated=scored.recalibrated,
+            ensemble_16=metrics.majority_accuracy(scored.classes[:16], self.labels),
+            nn_ratio=metrics.nn_ratio(near.distance, self.tau),
+            nn_ratio_aligned=None,
+            zu=metrics.zu(near.distance, self.heldout_distance),
+            id_match=None if identity is None else metrics.id_match(near.index, identity[finite]),
+            iou_wrong_max=wrong.nearest,
+            iou_wrong=wrong,
+            disagreement_nearest=metrics.disagreement(scored.classes[finite], self.scored.classes[near.index.cpu()]),
+            disagreement_samples=metrics.disagreement_among(scored.classes),
+            cosine_zoo=metrics.cosine_max(whole, None if own else self.weights),
+            cosine_samples=metrics.cosine_max(whole),
+            dispersion=metrics.dispersion(whole, self.weights),
+            novel_and_good=metrics.novel_and_good(scored.accuracy, distance, self.good_from, self.tau),
+            fit_seconds=info.fit_seconds,
+            sample_seconds_per_network=None if info.sample_seconds is None else info.sample_seconds / n,
+            num_inference_steps=info.num_inference_steps,
+            generator_params=info.generator_params,
+            uses_task_data=info.uses_task_data,
+            flags=[],
+            points=self._points(scored.accuracy, distance, weights),
+        )
+
+    def _points(self, accuracy: Tensor, distance: Tensor, weights: Tensor) -> Points:
+        """What the pictures need."""
+        scale = self.tau or 1.0
+        xy = (weights - self.plane.mean) @ self.plane.basis.flip(0).T / scale  # (N, 2), largest component first
+        return Points(accuracy.tolist(), (distance / scale).tolist(), xy.tolist())
+
+    def _complete(self, vector: Tensor) -> StateDict:
+        return {**self.base, **self.zoo.spec.unflatten(vector)}
+
+    def _recalibration_images(self) -> list[Tensor]:
+        if not has_statistics(self.model):
+            return []
+        return [x.to(self.device) for x, _ in islice(self.train.batches(RECALIBRATION_BATCH), BATCHES)]
+
+
+def _notes(bench: _Bench, n: int, samples: Sequence[Samples]) -> list[str]:
+    """What this evaluation could not do, in words."""
+    notes = []
+    runs = len({e.run for e in bench.zoo.entries})
+    if not bench.heldout_indices:
+        only = "one run" if runs == 1 else f"{runs} runs, none of them held out"
+        notes.append(
+            f"The zoo holds {only}: there is no held-out row, no zu, and no ceiling for the shares of novel and good networks."
+        )
+    if bench.tau == 0:
+        notes.append("At least half of the zoo's networks have an exact twin, so tau is 0 and distances have no scale.")
+    fewest = min((len(s.weights) for s in samples), default=n)
+    if fewest < n:
+        notes.append(
+            f"Every row has {fewest} networks, as many as the smallest set of samples, instead of {n}: best and min depend on N."
+        )
+    return notes
+
+
+def _flags(row: Row, rows: Sequence[Row]) -> list[str]:
+    """What to know before believing a row, in words."""
+    if row.kind == "reference":
+        return []
+    flags = []
+    if row.nonfinite:
+        flags.append(f"{row.nonfinite} of {row.n} networks hold NaN or inf")
+    if row.dispersion < COLLAPSED:
+        flags.append("collapsed")
+    elif row.dispersion < NARROW:
+        flags.append("narrow")
+    if row.nn_ratio < COPIES_RATIO:
+        flags.append("copies")
+    elif row.zu < COPIES_ZU:
+        flags.append("nearer to the zoo than held-out runs")
+    if row.uses_task_data:
+        flags.append("saw the task's data")
+    if row.kind == "generator":
+        flags += [f"no better than {b.name}" for b in rows if b.kind == "baseline" and _at_least_as_good(b, row)]
+    return flags
+
+
+def _at_least_as_good(baseline: Row, row: Row) -> bool:
+    """Both mean accuracy and distance; a baseline that saw the task's data counts against such generators only."""
+    fair = row.uses_task_data or not baseline.uses_task_data
+    return fair and baseline.accuracy.mean >= row.accuracy.mean and baseline.nn_ratio >= row.nn_ratio

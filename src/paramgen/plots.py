@@ -1,0 +1,152 @@
+"""PNG pictures of an evaluation, made from ``results.json`` alone: accuracies, accuracy against distance, the zoo's plane, dispersion."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Results = dict[str, Any]
+RowDict = dict[str, Any]
+
+COLOURS = ("#1257c9", "#c2470b", "#0b7f5b", "#7a3fd1", "#b0186a", "#7d6608")  # generators, as on the page
+INK, GREY = "#17191e", "#9a9fa7"
+STYLE: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "grid.color": "#e3e3de",
+    "axes.axisbelow": True,
+    "font.size": 9,
+    "figure.facecolor": "white",
+}
+
+
+def save_plots(results: Results, folder: Path) -> list[Path]:
+    """Draw every picture into a folder.
+
+    Args:
+        results: As ``results.json`` holds it.
+        folder: Made if it does not exist.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, draw in (("accuracy", accuracies), ("plane", plane), ("map", principal_map), ("dispersion", dispersions)):
+        with mpl.rc_context(STYLE):
+            figure = draw(results)
+            files.append(folder / f"{name}.png")
+            figure.savefig(files[-1], dpi=160, bbox_inches="tight")
+    return files
+
+
+def accuracies(results: Results) -> Figure:
+    """A strip of dots a row: the test accuracy of each network; the bar is the mean, the dotted line the zoo's mean."""
+    rows = results["rows"][::-1]
+    figure, axes = _figure(7, 0.6 + 0.28 * len(rows))
+    for y, row in enumerate(rows):
+        values = [v for v in row["points"]["accuracy"] if v is not None]
+        heights = [y + ((i * 0.618) % 1 - 0.5) * 0.5 for i in range(len(values))]
+        axes.scatter(
+            [_error(v, results) for v in values], heights, s=7, alpha=0.4, color=_colour(results, row), linewidths=0
+        )
+        axes.vlines(
+            _error(row["accuracy"]["mean"], results), y - 0.35, y + 0.35, color=_colour(results, row), linewidth=2
+        )
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes.axvline(_error(results["rows"][0]["accuracy"]["mean"], results), color=INK, linestyle=":", linewidth=1)
+    _accuracy_axis(axes, "x")
+    return figure
+
+
+def plane(results: Results) -> Figure:
+    """Mean accuracy against nn_ratio: far and accurate is up and to the right; the noise sweep is a line."""
+    figure, axes = _figure(6.4, 4.6)
+    rows = [row for row in results["rows"] if row["nn_ratio"] is not None]
+    sweep = sorted((r for r in rows if r["name"].startswith("noise-")), key=lambda r: r["nn_ratio"])
+    axes.plot(
+        [r["nn_ratio"] for r in sweep], [_error(r["accuracy"]["mean"], results) for r in sweep], color=GREY, linewidth=1
+    )
+    for row in rows:
+        x, y = row["nn_ratio"], _error(row["accuracy"]["mean"], results)
+        face = "white" if row["name"] == "held-out runs" else _colour(results, row)
+        axes.scatter(
+            x, y, s=44 if row["kind"] == "generator" else 22, color=face, edgecolors=_colour(results, row), zorder=3
+        )
+        axes.annotate(
+            row["name"], (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8, color=_colour(results, row)
+        )
+    axes.axvline(1, color=INK, linestyle=":", linewidth=1)
+    axes.axhline(_error(results["good_from"], results), color=INK, linestyle=":", linewidth=1)
+    axes.set_xscale("symlog", linthresh=0.1)
+    axes.set_xlim(left=-0.01)
+    axes.set_xlabel("nn_ratio: distance to the nearest training network, over the zoo's own")
+    _accuracy_axis(axes, "y")
+    return figure
+
+
+def principal_map(results: Results) -> Figure:
+    """Networks in the plane of the zoo's first two principal components, in units of tau."""
+    figure, axes = _figure(6.4, 4.6)
+    shown = [r for r in results["rows"] if r["kind"] != "baseline" or r["name"] in ("noise-1", "soup-16")]
+    for row in sorted(shown, key=lambda r: ("baseline", "reference", "generator").index(r["kind"])):
+        points = [p for p in row["points"]["xy"] if None not in p]
+        if points:
+            x, y = ([p[i] for p in points] for i in (0, 1))
+            axes.scatter(x, y, s=10, alpha=0.6, color=_colour(results, row), linewidths=0, label=row["name"])
+    axes.set_xlabel("first principal component of the zoo, over tau")
+    axes.set_ylabel("second")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def dispersions(results: Results) -> Figure:
+    """Spread of each row over the zoo's: below 0.5 (shaded) a generator has collapsed."""
+    rows = [row for row in results["rows"][::-1] if row["dispersion"] is not None]
+    figure, axes = _figure(7, 0.6 + 0.24 * len(rows))
+    axes.axvspan(0, 0.5, color=COLOURS[1], alpha=0.08, linewidth=0)
+    axes.axvline(1, color=INK, linestyle=":", linewidth=1)
+    axes.scatter(
+        [min(row["dispersion"], 2.5) for row in rows],
+        range(len(rows)),
+        s=24,
+        color=[_colour(results, row) for row in rows],
+    )
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes.set_xlim(0, 2.55)
+    axes.set_xlabel("dispersion: spread over the zoo's (2.5 and more at the edge)")
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots()
+
+
+def _colour(results: Results, row: RowDict) -> str:
+    generators = [r["name"] for r in results["rows"] if r["kind"] == "generator"]
+    if row["kind"] == "generator":
+        return COLOURS[generators.index(row["name"]) % len(COLOURS)]
+    return INK if row["kind"] == "reference" else GREY
+
+
+def _error(accuracy: float, results: Results) -> float:
+    """The error that is drawn: at least half an image, because the axis is logarithmic."""
+    return max(1 - accuracy, 0.5 / results["test_images"])
+
+
+def _accuracy_axis(axes: Axes, which: str) -> None:
+    """A log axis of the error, labelled with the accuracy, better to the right or up."""
+    ticks = [0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001]
+    low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
+    low, high = max(low, 1e-4), min(high, 1.0)
+    getattr(axes, f"set_{which}scale")("log")
+    getattr(axes, f"set_{which}lim")(high, low)
+    kept = [t for t in ticks if low <= t <= high]
+    getattr(axes, f"set_{which}ticks")(kept, [f"{100 * (1 - t):g}" for t in kept])
+    getattr(axes, f"set_{which}ticks")([], minor=True)
+    getattr(axes, f"set_{which}label")("test accuracy, %")

@@ -1,0 +1,118 @@
+"""``report.html``: one self-contained page made from ``results.json`` alone."""
+
+import json
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from paramgen import figures
+from paramgen.columns import COLUMNS, RowDict
+from paramgen.evaluation import ALL_BASELINES
+
+Results = dict[str, Any]
+NO_BETTER = "no better than "
+
+
+def page(results: Results) -> str:
+    """The report of an evaluation, as HTML with no outside reference.
+
+    Args:
+        results: As ``results.json`` holds it.
+    """
+    environment = Environment(
+        loader=PackageLoader("paramgen"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    rows = results["rows"]
+    columns = [c for c in COLUMNS if any(c.value(row) is not None for row in rows)]
+    return environment.get_template("report.html.j2").render(
+        results=results,
+        columns=columns,
+        rows=rows,
+        colour=lambda row: figures.colour(results, row),
+        short_flags=short_flags,
+        verdicts=[(row, verdict(row, results)) for row in rows if row["kind"] == "generator"],
+        figures=figures,
+        task=json.dumps(results["task"], indent=2),
+        generators=json.dumps(results["generators"], indent=2),
+        omitted=[name for name in ALL_BASELINES if name not in {row["name"] for row in rows}],
+    )
+
+
+def verdict(row: RowDict, results: Results) -> list[str]:
+    """What a generator's figures mean, in sentences.
+
+    Args:
+        row: The generator's row.
+        results: All of it; the zoo's row comes first.
+    """
+    zoo = results["rows"][0]
+    heldout = next((r for r in results["rows"] if r["name"] == "held-out runs"), None)
+    sentences = [_on_accuracy(row, zoo)]
+    if row["nn_ratio"] is not None:
+        sentences.append(_on_distance(row, heldout))
+    if row["dispersion"] is not None:
+        sentences.append(_on_dispersion(row["dispersion"]))
+    better = [flag.removeprefix(NO_BETTER) for flag in row["flags"] if flag.startswith(NO_BETTER)]
+    if better:
+        verb = "is" if len(better) == 1 else "are"
+        sentences.append(
+            f"{_listed(better)} {verb} at least as accurate and at least as far from the zoo: here the generator shows nothing that "
+            "simpler means do not."
+        )
+    if row["nonfinite"]:
+        sentences.append(f"{row['nonfinite']} of its {row['n']} networks hold NaN or inf.")
+    if row["uses_task_data"]:
+        sentences.append("It saw the task's data while it was trained, which the other rows did not.")
+    return sentences
+
+
+def short_flags(row: RowDict) -> list[str]:
+    """The row's flags, those of the same beginning as one."""
+    better = [flag.removeprefix(NO_BETTER) for flag in row["flags"] if flag.startswith(NO_BETTER)]
+    others = [flag for flag in row["flags"] if not flag.startswith(NO_BETTER)]
+    return others + ([NO_BETTER + ", ".join(better)] if better else [])
+
+
+def _on_accuracy(row: RowDict, zoo: RowDict) -> str:
+    mean, reference = row["accuracy"]["mean"], zoo["accuracy"]["mean"]
+    gap = 100 * (mean - reference)
+    spread = 100 * (zoo["accuracy"]["std"] or 0)
+    side = "above" if gap >= 0 else "below"
+    inside = ", inside the zoo's own spread" if abs(gap) <= spread else ""
+    selected = row["accuracy"]["selected"]
+    best = "" if selected is None else f"; the one best on train has {100 * selected:.1f} %"
+    return (
+        f"Its {row['n']} networks average {100 * mean:.1f} %, {abs(gap):.1f} points {side} the zoo's {100 * reference:.1f} %"
+        f"{inside}{best}."
+    )
+
+
+def _on_distance(row: RowDict, heldout: RowDict | None) -> str:
+    ratio = row["nn_ratio"]
+    beside = f", held-out runs at {heldout['nn_ratio']:.2f}" if heldout and heldout["nn_ratio"] is not None else ""
+    meaning = (
+        "they are copies with small changes"
+        if ratio < 0.25
+        else "nearer to a training network than training networks are to each other"
+        if ratio < 0.8
+        else "as far from the training networks as these are from each other"
+        if ratio < 1.25
+        else "farther from the training networks than these are from each other"
+    )
+    return f"They lie at {ratio:.2f} of the zoo's own nearest-neighbour distance{beside}: {meaning}."
+
+
+def _on_dispersion(dispersion: float) -> str:
+    if dispersion < 0.5:
+        return f"Dispersion {dispersion:.2f}: the generator has collapsed towards one network, whatever its accuracy."
+    if dispersion < 0.8:
+        return f"Dispersion {dispersion:.2f}: narrower than the zoo."
+    return f"Dispersion {dispersion:.2f}: as varied as the zoo, or more."
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

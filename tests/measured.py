@@ -1,0 +1,48 @@
+"""A small real zoo of digits networks for the tests of evaluation, and folders of samples of it."""
+
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from paramgen.samples import SampleInfo, write_samples
+from paramgen.spec import ParamSpec
+from paramgen.tasks import ClassificationTask
+from paramgen.zoo import Zoo, ZooWriter
+
+
+def trained(task: ClassificationTask, seed: int, steps: int = 60) -> dict[str, torch.Tensor]:
+    """A network trained for a moment: good enough that the figures mean something."""
+    torch.manual_seed(seed)
+    model = task.build().train()
+    x, y = next(iter(task.data("train").batches(10_000)))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(steps):
+        chosen = torch.randint(len(x), (64,))
+        loss = F.cross_entropy(model(x[chosen]), y[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return {name: t.clone() for name, t in model.state_dict().items()}
+
+
+def make_zoo(path: Path, runs: int = 12, heldout: int = 4, network: str = "mlp", **network_args: object) -> Zoo:
+    """One network a run; the last runs are held out. With `runs` = 1, two checkpoints of one run."""
+    task = ClassificationTask(network=network, network_args=dict(network_args))
+    trainings = [(r, 0, trained(task, r)) for r in range(runs)]
+    if runs == 1:
+        trainings.append((0, 10, trained(task, 0, steps=70)))
+    spec = ParamSpec.of(trainings[0][2])
+    base = {name: t for name, t in trainings[0][2].items() if name not in spec.names}
+    writer = ZooWriter(path, spec, base, task.config(), {"made": "by a test"})
+    for run, step, state in trainings:
+        writer.add(
+            state, run=run, step=step, seed=run, split="heldout" if runs > 1 and run >= runs - heldout else "train"
+        )
+    return writer.close(seconds=1.0)
+
+
+def folder_of(zoo: Zoo, weights: torch.Tensor, path: Path, **info: object) -> Path:
+    """Write rows of (N, P) as samples."""
+    states = [zoo.complete(zoo.spec.unflatten(row)) for row in weights]
+    return write_samples(path, states, SampleInfo(generator="test", **info))  # type: ignore[arg-type]

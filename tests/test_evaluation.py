@@ -1,0 +1,218 @@
+import json
+import time
+from importlib.resources import files
+
+import jsonschema
+import pytest
+import torch
+
+from measured import make_zoo
+from paramgen import metrics
+from paramgen.errors import ParamgenError
+from paramgen.evaluation import ALL_BASELINES, evaluate
+from paramgen.samples import SampleInfo, Samples
+from paramgen.tasks import load_task
+from paramgen.zoo import Zoo
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory) -> Zoo:
+    return make_zoo(tmp_path_factory.mktemp("zoos") / "seeds", runs=12, heldout=4, hidden=[16])
+
+
+@pytest.fixture(scope="module")
+def samples(zoo) -> list[Samples]:
+    W = zoo.matrix(zoo.indices("train"))
+    near = W[:6] + 1e-4 * torch.randn(6, W.shape[1], generator=torch.Generator().manual_seed(0))
+    info = SampleInfo(fit_seconds=2.0, sample_seconds=0.6, num_inference_steps=20, generator_params=1000)
+    return [
+        Samples("copier", near, info, identity=torch.arange(6), total=6),
+        Samples("collapsed", W.mean(0) + 0.1 * (W[:6] - W.mean(0)), SampleInfo(uses_task_data=True), total=6),
+    ]
+
+
+@pytest.fixture(scope="module")
+def results(zoo, samples) -> dict:
+    return evaluate(zoo, load_task(zoo.task_config), samples, n=6).to_dict()
+
+
+def row(results: dict, name: str) -> dict:
+    return next(r for r in results["rows"] if r["name"] == name)
+
+
+def accuracy_by_hand(zoo: Zoo, state: dict, split: str) -> float:
+    task = load_task(zoo.task_config)
+    model = task.build().eval()
+    model.load_state_dict(state)
+    x, y = next(iter(task.data(split).batches(10_000)))
+    with torch.no_grad():
+        return (model(x).argmax(1) == y).double().mean().item()
+
+
+def test_rows_are_references_then_generators_then_every_baseline(results):
+    names = [r["name"] for r in results["rows"]]
+    assert names == ["zoo", "held-out runs", "copier", "collapsed", *ALL_BASELINES]
+    assert [r["kind"] for r in results["rows"][:3]] == ["reference", "reference", "generator"]
+
+
+def test_results_keep_to_the_packaged_schema(results):
+    schema = json.loads(files("paramgen").joinpath("results.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(results, schema)
+    broken = json.loads(json.dumps(results))
+    del broken["rows"][3]["dispersion"]
+    with pytest.raises(jsonschema.ValidationError, match="dispersion"):
+        jsonschema.validate(broken, schema)
+
+
+def test_accuracies_are_those_of_the_networks_loaded_one_by_one(zoo, results):
+    train = zoo.indices("train")
+    test = [accuracy_by_hand(zoo, zoo.full(i), "test") for i in train]
+    found = row(results, "zoo")["accuracy"]
+    assert found["mean"] == pytest.approx(sum(test) / len(test), abs=1e-6)
+    assert (found["best"], found["min"]) == pytest.approx((max(test), min(test)), abs=1e-6)
+    on_train = [accuracy_by_hand(zoo, zoo.full(i), "train") for i in train]
+    assert found["selected"] == pytest.approx(test[on_train.index(max(on_train))], abs=1e-6)
+    assert results["good_from"] == pytest.approx(sum(test) / len(test) - 0.01, abs=1e-6)
+
+
+def test_held_out_runs_are_never_in_what_baselines_and_distances_see(zoo, results):
+    train, heldout = zoo.matrix(zoo.indices("train")), zoo.matrix(zoo.indices("heldout"))
+    expected = metrics.nn_ratio(metrics.nearest(heldout, train).distance, metrics.tau(train))
+    assert row(results, "held-out runs")["nn_ratio"] == pytest.approx(expected, rel=1e-5)
+    assert (results["networks"], results["heldout"], results["runs"]) == (8, 4, 8)
+
+
+def test_references_measure_themselves(results):
+    zoo, heldout = row(results, "zoo"), row(results, "held-out runs")
+    assert zoo["nn_ratio"] == pytest.approx(1)
+    assert zoo["dispersion"] == pytest.approx(1)
+    assert heldout["nn_ratio"] == pytest.approx(1, abs=0.15)
+    assert abs(zoo["zu"]) < 2.5
+    assert heldout["zu"] is None
+    assert zoo["flags"] == heldout["flags"] == []
+
+
+def test_copies_are_flagged_and_matched_to_their_identity(results):
+    copier = row(results, "copier")
+    assert copier["nn_ratio"] < 0.01
+    assert copier["zu"] < -2
+    assert copier["id_match"] == 1
+    assert copier["iou_wrong_max"] > 0.95
+    assert copier["novel_and_good"]["0.25"] == 0
+    assert "copies" in copier["flags"]
+    assert row(results, "copy")["nn_ratio"] == 0
+
+
+def test_collapse_is_flagged_with_task_data_and_better_baselines(results):
+    collapsed = row(results, "collapsed")
+    assert collapsed["dispersion"] < 0.15
+    assert {"collapsed", "saw the task's data"} <= set(collapsed["flags"])
+    better = {f.removeprefix("no better than ") for f in collapsed["flags"] if f.startswith("no better than")}
+    assert better == {
+        r["name"]
+        for r in results["rows"]
+        if r["kind"] == "baseline"
+        and r["accuracy"]["mean"] >= collapsed["accuracy"]["mean"]
+        and r["nn_ratio"] >= collapsed["nn_ratio"]
+    }
+    assert better
+
+
+def test_costs_are_those_of_the_samples(results):
+    copier = row(results, "copier")
+    assert copier["fit_seconds"] == 2.0
+    assert copier["sample_seconds_per_network"] == pytest.approx(0.1)
+    assert (copier["num_inference_steps"], copier["generator_params"]) == (20, 1000)
+    assert row(results, "zoo")["fit_seconds"] == 1.0
+    assert row(results, "gaussian")["sample_seconds_per_network"] > 0
+
+
+def test_baselines_depend_on_the_seed_alone(zoo):
+    task = load_task(zoo.task_config)
+    a, b, c = (evaluate(zoo, task, baselines=["gaussian", "random-init"], n=3, seed=s) for s in (0, 0, 1))
+    assert [r.points for r in a.rows] == [r.points for r in b.rows]
+    assert a.rows[2].points != c.rows[2].points
+
+
+def test_every_row_has_as_many_networks_as_the_smallest_set_and_it_is_said(zoo, samples):
+    found = evaluate(zoo, load_task(zoo.task_config), samples, ["copy"], n=50)
+    assert {r.n for r in found.rows if r.kind != "reference"} == {6}
+    assert any("6 networks" in note for note in found.notes)
+
+
+def test_nan_weights_are_counted_and_the_rest_is_measured(zoo, samples, results):
+    weights = samples[0].weights.clone()
+    weights[1, 5] = float("nan")
+    weights[4] = float("inf")
+    found = evaluate(
+        zoo, load_task(zoo.task_config), [Samples("ill", weights, SampleInfo(), torch.arange(6), 6)], [], n=6
+    ).to_dict()
+    ill, whole = row(found, "ill"), row(results, "copier")
+    assert ill["nonfinite"] == 2
+    assert "2 of 6 networks hold NaN or inf" in ill["flags"]
+    assert ill["id_match"] == 1
+    assert ill["nn_ratio"] == pytest.approx(whole["nn_ratio"], rel=0.1)
+    assert [d is None for d in ill["points"]["distance"]] == [False, True, False, False, True, False]
+    assert ill["accuracy"]["mean"] < whole["accuracy"]["mean"]  # broken networks are not left out of the mean
+    schema = json.loads(files("paramgen").joinpath("results.schema.json").read_text())
+    jsonschema.validate(found, schema)
+
+
+def test_samples_that_are_all_nan_give_a_row_without_distances(zoo):
+    nothing = Samples("nothing", torch.full((3, zoo.spec.numel), float("nan")), SampleInfo(), total=3)
+    found = row(evaluate(zoo, load_task(zoo.task_config), [nothing], [], n=3).to_dict(), "nothing")
+    assert found["nonfinite"] == 3
+    assert found["nn_ratio"] is None
+    assert found["dispersion"] is None
+
+
+def test_a_zoo_of_one_run_has_no_held_out_row_and_says_so(tmp_path):
+    zoo = make_zoo(tmp_path / "one", runs=1, hidden=[8])
+    found = evaluate(zoo, load_task(zoo.task_config), baselines=["soup-2"], n=3).to_dict()
+    assert [r["name"] for r in found["rows"]] == ["zoo", "soup-2"]
+    assert all(r["zu"] is None for r in found["rows"])
+    assert any("one run" in note and "no held-out row" in note for note in found["notes"])
+
+
+def test_batch_norm_networks_are_shown_with_and_without_recalibration(tmp_path):
+    zoo = make_zoo(tmp_path / "bn", runs=3, heldout=1, network="cnn_digits")
+    stale = zoo.matrix([0, 1])
+    statistics = torch.cat([torch.full((t.numel,), t.kind != "weight") for t in zoo.spec.tensors])
+    stale[:, statistics] = stale[:, statistics] * 30 + 1
+    found = evaluate(
+        zoo, load_task(zoo.task_config), [Samples("stale", stale, SampleInfo(), total=2)], [], n=2
+    ).to_dict()
+    ill = row(found, "stale")
+    assert ill["accuracy"]["mean"] < 0.5  # the statistics as generated
+    assert ill["accuracy_recalibrated"]["mean"] == pytest.approx(row(found, "zoo")["accuracy"]["mean"], abs=0.05)
+    assert ill["accuracy_recalibrated"]["selected"] is None
+
+
+def test_networks_without_batch_norm_have_no_recalibrated_figure(results):
+    assert all(r["accuracy_recalibrated"] is None for r in results["rows"])
+
+
+@pytest.mark.parametrize(
+    ("n", "baselines", "message"), [(0, [], "n is 0"), (3, ["gausian"], "no baseline 'gausian'; nearest: gaussian")]
+)
+def test_wrong_wishes_are_refused(n, baselines, message, zoo):
+    with pytest.raises(ParamgenError, match=message):
+        evaluate(zoo, load_task(zoo.task_config), baselines=baselines, n=n)
+
+
+def test_a_zoo_of_one_training_network_is_refused(tmp_path):
+    zoo = make_zoo(tmp_path / "two", runs=2, heldout=1, hidden=[8])
+    with pytest.raises(ParamgenError, match="1 training network, expected at least 2"):
+        evaluate(zoo, load_task(zoo.task_config), n=2)
+
+
+def test_a_hundred_networks_and_all_baselines_take_five_cpu_seconds(tmp_path):
+
+    zoo = make_zoo(tmp_path / "zoo", runs=6, heldout=2)  # the default MLP, 5,018 parameters
+    assert zoo.spec.numel == 5018
+    drawn = zoo.matrix([0]).expand(100, -1) + 0.01 * torch.randn(100, 5018)
+    task = load_task(zoo.task_config)
+    start = time.process_time()
+    evaluate(zoo, task, [Samples("generator", drawn, SampleInfo(), total=100)], n=100)
+    assert time.process_time() - start < 5

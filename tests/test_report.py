@@ -1,0 +1,183 @@
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from measured import folder_of, make_zoo
+from paramgen.columns import COLUMNS
+from paramgen.evaluation import evaluate
+from paramgen.plots import save_plots
+from paramgen.report import page, verdict
+from paramgen.samples import read_samples
+from paramgen.tasks import load_task
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("report")
+    zoo = make_zoo(folder / "zoo", runs=8, heldout=3, hidden=[12])
+    W = zoo.matrix(zoo.indices("train"))
+    samples = [
+        read_samples(folder_of(zoo, weights, folder / name), zoo)
+        for name, weights in (("mean<b>", W.mean(0) + 0.1 * (W[:4] - W.mean(0))), ("copies", W[:4]))
+    ]
+    found = evaluate(zoo, load_task(zoo.task_config), samples, n=4).to_dict()
+    return {**found, "command": "paramgen evaluate --zoo zoo --samples 'mean<b>'"}
+
+
+class Parsed(HTMLParser):
+    """Tags with their attributes, and whether every tag is closed in order."""
+
+    VOID = frozenset({"meta", "link", "br", "input", "circle", "line", "polyline", "rect"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def test_the_page_is_whole_and_asks_nothing_of_the_network(results):
+    html = page(results)
+    parsed = Parsed(html)
+    assert parsed.open == []
+    assert not [a for _, attrs in parsed.tags for a in ("src", "srcset", "action") if a in attrs]
+    assert [link["href"] for link in parsed.all("link")] == ["data:,"]
+    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", html)
+
+
+def test_every_row_and_column_stands_in_the_table(results):
+    html = page(results)
+    parsed = Parsed(html)
+    table = html[html.index("<tbody>") : html.index("</tbody>")]
+    assert table.count("<tr") == len(results["rows"])
+    shown = [c for c in COLUMNS if any(c.value(r) is not None for r in results["rows"])]
+    assert table.count("<td") == len(shown) * len(results["rows"])
+    for row in results["rows"]:
+        assert f'data-value="{row["accuracy"]["mean"]}"' in table
+    asked = {b["popovertarget"] for b in parsed.all("button") if "popovertarget" in b}
+    assert asked == {d["id"] for d in parsed.all("div") if "popover" in d} == {f"def-{c.key}" for c in shown}
+
+
+def test_names_cannot_put_markup_into_the_page(results):
+    html = page(results)
+    assert "mean&lt;b&gt;" in html
+    assert "mean<b>" not in html
+
+
+def test_the_page_holds_results_json_itself(results):
+    text = re.search(r'<script type="application/json" id="results">(.*?)</script>', page(results), re.S).group(1)
+    assert json.loads(text) == results
+
+
+def test_every_figure_draws_every_row_it_should(results):
+    parsed = Parsed(page(results))
+    assert len(parsed.all("svg")) == 5
+    tips = [attrs["data-tip"] for _, attrs in parsed.tags if "data-tip" in attrs]
+    for row in results["rows"]:
+        dots = [t for t in tips if t.startswith(f"{row['name']} #") and ": accuracy" in t]
+        assert len(dots) == row["n"]
+
+
+def test_verdict_says_collapse_copies_and_better_baselines(results):
+    by_name = {r["name"]: r for r in results["rows"]}
+    collapsed, copies = (" ".join(verdict(by_name[name], results)) for name in ("mean<b>", "copies"))
+    assert "the generator has collapsed" in collapsed
+    assert "at least as accurate and at least as far" in collapsed
+    assert "copies with small changes" in copies
+    assert f"{100 * by_name['copies']['accuracy']['mean']:.1f} %" in copies
+
+
+@pytest.mark.parametrize("row", [{"nn_ratio": None, "dispersion": None, "nonfinite": 4}, {"uses_task_data": True}])
+def test_a_row_with_gaps_is_told_and_drawn(row, results):
+    holes = json.loads(json.dumps(results))
+    holes["rows"][2] |= row
+    holes["rows"][2]["accuracy"]["selected"] = None
+    holes["rows"][2]["points"]["distance"] = [None] * 4
+    holes["rows"][2]["points"]["xy"] = [[None, None]] * 4
+    html = page(holes)
+    assert ("hold NaN or inf" in html) == bool(row.get("nonfinite"))
+    assert ("saw the task&#39;s data" in html) == bool(row.get("uses_task_data"))
+
+
+def test_a_zoo_alone_has_a_page_and_pictures(results, tmp_path):
+    alone = {
+        **results,
+        "rows": results["rows"][:1],
+        "heldout": 0,
+        "generators": {},
+        "command": None,
+        "notes": ["No held-out row."],
+    }
+    html = page(alone)
+    assert "Not run: copy" in html
+    assert "No held-out row." in html
+    assert len(save_plots(alone, tmp_path)) == 4
+
+
+def test_pictures_are_written_as_png(results, tmp_path):
+    paths = save_plots(results, tmp_path)
+    assert [p.name for p in paths] == ["accuracy.png", "plane.png", "map.png", "dispersion.png"]
+    assert all(p.read_bytes().startswith(b"\x89PNG") and p.stat().st_size > 5000 for p in paths)
+
+
+PROBE = """
+<script>
+addEventListener("error", (e) => document.title = "ERROR " + e.message);
+const order = () => [...document.querySelectorAll("#rows tbody th .name")].map((n) => n.textContent);
+const before = order(), heads = document.querySelectorAll("#rows .sort");
+heads[0].click(); const byName = order();
+document.querySelector('[popovertarget="def-mean"]').click();
+const says = document.querySelector("#def-mean").matches(":popover-open");
+document.querySelector(".theme").click(); const theme = document.documentElement.dataset.theme;
+document.querySelector(".more-switch").click();
+const drawn = [...document.querySelectorAll("svg")].every((s) => s.getBoundingClientRect().height > 100);
+const wide = document.documentElement.scrollWidth <= innerWidth;
+const sorted = JSON.stringify(byName) === JSON.stringify([...before].sort((a, b) => a.localeCompare(b)));
+if (!document.title.startsWith("ERROR")) document.title = JSON.stringify({ sorted, says, theme, drawn, wide });
+</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: install one (Debian: chromium) to test the page in it")
+@pytest.mark.parametrize("width", [1280, 500])
+def test_page_sorts_toggles_explains_and_draws_in_a_browser(results, width, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(page(results).replace("</body>", PROBE + "</body>"))
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        f"--user-data-dir={tmp_path}/b",
+    ]
+    done = subprocess.run(
+        [*command, f"--window-size={width},900", "--dump-dom", f"file://{Path(file)}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    title = re.search(r"<title>(.*?)</title>", done.stdout).group(1)
+    assert json.loads(title) == {"sorted": True, "says": True, "theme": "dark", "drawn": True, "wide": True}
