@@ -3,7 +3,6 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
@@ -158,7 +157,6 @@ if (!document.title.startsWith("ERROR")) document.title = JSON.stringify({ sorte
 </script>"""
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here: install one (Debian: chromium) to test the page in it")
 @pytest.mark.parametrize("width", [1280, 500])
 def test_page_sorts_toggles_explains_and_draws_in_a_browser(results, width, tmp_path):
@@ -173,7 +171,7 @@ def test_page_sorts_toggles_explains_and_draws_in_a_browser(results, width, tmp_
         f"--user-data-dir={tmp_path}/b",
     ]
     done = subprocess.run(
-        [*command, f"--window-size={width},900", "--dump-dom", f"file://{Path(file)}"],
+        [*command, f"--window-size={width},900", "--dump-dom", f"file://{file}"],
         capture_output=True,
         text=True,
         timeout=120,
