@@ -1,9 +1,13 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
+from measured import make_zoo
 from paramgen import baselines, metrics
 from paramgen.baselines import BASELINES, Pool
 from paramgen.spec import ParamSpec, TensorSpec
+from paramgen.tasks import load_task
+from paramgen.tasks.scoring import predict
 
 SPEC = ParamSpec(
     (
@@ -109,3 +113,49 @@ def test_kde_bandwidth_is_scotts():
     drawn = baselines.kde(Pool(W, torch.ones(100), (1,)), 40_000, torch.Generator().manual_seed(0), share=1.0)
     bandwidth = W.std().item() * 100**-0.2
     assert drawn.var().item() == pytest.approx(1 + bandwidth**2, rel=0.03)
+
+
+@pytest.fixture(scope="module", params=["mlp", "cnn_digits"])
+def small_zoo(request, tmp_path_factory):
+    args = {"hidden": [8]} if request.param == "mlp" else {}
+    return make_zoo(tmp_path_factory.mktemp("baselines") / "zoo", runs=3, heldout=1, network=request.param, **args)
+
+
+def test_random_init_is_the_networks_own_and_leaves_the_global_seed_alone(small_zoo):
+    task = load_task(small_zoo.task_config)
+    before = torch.get_rng_state()
+    drawn = baselines.random_init(task, small_zoo, 3, seed=7)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(7)
+    assert torch.equal(drawn[0], small_zoo.spec.flatten(task.build().state_dict()))
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_finetuned_copy_equals_adam_on_one_network(small_zoo, monkeypatch):
+    task = load_task(small_zoo.task_config)
+    monkeypatch.setattr(baselines, "FINETUNED_AT_ONCE", 1)
+    found = baselines.finetuned_copy(task, small_zoo, 1, seed=3, steps=4, batch_size=16)[0]
+    generator = torch.Generator().manual_seed(3)
+    pool = Pool(small_zoo.matrix(small_zoo.indices("train")), torch.empty(0), ())
+    model = task.build()
+    model.load_state_dict(small_zoo.complete(small_zoo.spec.unflatten(baselines.copy(pool, 1, generator)[0])))
+    model.eval()
+    orders = torch.randint(len(task.data("train")), (4, 1, 16), generator=generator)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for x, y in task.data("train").training_batches(orders, [torch.Generator().manual_seed(0)]):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[0]), y[0]).backward()
+        optimizer.step()
+    torch.testing.assert_close(found, small_zoo.spec.flatten(model.state_dict()), atol=2e-5, rtol=1e-4)
+
+
+def test_finetuned_copies_move_away_and_stay_good(small_zoo):
+    task = load_task(small_zoo.task_config)
+    W = small_zoo.matrix(small_zoo.indices("train"))
+    drawn = baselines.finetuned_copy(task, small_zoo, 4, seed=0)
+    moved = metrics.nearest(drawn, W).distance
+    assert (moved > 0).all()
+    assert moved.max() < metrics.tau(W)
+    states = [small_zoo.complete(small_zoo.spec.unflatten(row)) for row in (*drawn, *W)]
+    accuracy = predict(task.build(), states, task.data("train")).accuracy
+    assert accuracy[:4].mean() >= accuracy[4:].mean() - 0.01

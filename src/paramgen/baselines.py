@@ -13,14 +13,18 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
 
-from paramgen.spec import ParamSpec
+from paramgen.spec import ParamSpec, StateDict
 from paramgen.tasks import Task
+from paramgen.tasks.stacked import can_stack, stack_states, stacked_forward, worth_stacking
 from paramgen.zoo import Zoo
 
 PCA_COMPONENTS = 64  # at most; the latent of the p-diff prototype
 TOP_SHARE = 0.3  # S_KDE30 keeps the best 30 % of the zoo
+FINETUNED_AT_ONCE = 32  # networks in memory with their gradients and Adam's moments
 _TINY = 1e-12  # below any variance that batch norm meets; its own eps is 1e-5
 
 
@@ -182,6 +186,47 @@ def random_init(task: Task, zoo: Zoo, n: int, seed: int) -> Tensor:
         return zoo.spec.flatten_many([task.build().state_dict() for _ in range(n)])  # (n, P)
 
 
+def finetuned_copy(
+    task: Task, zoo: Zoo, n: int, seed: int, steps: int = 20, batch_size: int = 64, lr: float = 1e-3
+) -> Tensor:
+    """Copies trained a few steps further on train images with Adam, each in its own order; batch-norm statistics stay as copied."""
+    generator = Generator().manual_seed(seed)
+    pool = Pool(zoo.matrix(zoo.indices("train")), torch.empty(0), ())
+    model, data, fixed = task.build().eval(), task.data("train"), zoo.base()
+    parts = []
+    for vectors in copy(pool, n, generator).split(FINETUNED_AT_ONCE):
+        state = stack_states([{**fixed, **zoo.spec.unflatten(v)} for v in vectors])
+        weights = [state[t.name].requires_grad_() for t in zoo.spec.tensors if t.kind == "weight"]
+        tied = {name: state[canonical] for name, canonical in zoo.spec.aliases.items()}
+        logits_of = _forward(model, {**state, **tied}, next(iter(data.batches(2)))[0])
+        optimizer = torch.optim.Adam(weights, lr)
+        orders = torch.randint(len(data), (steps, len(vectors), batch_size), generator=generator)
+        augment = [Generator().manual_seed(int(s)) for s in torch.randint(2**31, (len(vectors),), generator=generator)]
+        for x, y in data.training_batches(orders, augment):  # (R, B, C, H, W), (R, B)
+            logits = logits_of({**state, **tied}, x)  # (R, B, classes)
+            loss = cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum") / batch_size
+            optimizer.zero_grad()
+            loss.backward()  # a sum over networks: each gets its own gradient
+            optimizer.step()
+        parts.append(torch.cat([state[t.name].detach().flatten(1).float() for t in zoo.spec.tensors], 1))
+    return torch.cat(parts)  # (n, P)
+
+
 TASK_BASELINES: Mapping[str, TaskBaseline] = MappingProxyType(
-    {"random-init": TaskBaseline(random_init, uses_task_data=False)}
+    {
+        "random-init": TaskBaseline(random_init, uses_task_data=False),
+        "finetuned-copy": TaskBaseline(finetuned_copy, uses_task_data=True),
+    }
 )
+
+
+def _forward(model: nn.Module, stacked: StateDict, x: Tensor) -> Callable[[StateDict, Tensor], Tensor]:
+    """A function of R stacked networks and images (R, B, …), each network its own, to logits (R, B, classes)."""
+    if worth_stacking(model, x.device) and can_stack(model, {name: t[0] for name, t in stacked.items()}, x):
+        return stacked_forward(model)
+
+    def one_by_one(state: StateDict, images: Tensor) -> Tensor:
+        rows = [{name: t[i] for name, t in state.items()} for i in range(len(images))]
+        return torch.stack([functional_call(model, row, (x,)) for row, x in zip(rows, images, strict=True)])
+
+    return one_by_one
