@@ -1,0 +1,101 @@
+"""Distances between networks up to permutation and scale: a permuted copy is a copy.
+
+N generated networks, K of the zoo, P parameters. Matching more than one group is a search (the exact problem is NP-hard), so what
+is found is an upper bound of the true aligned distance; it never exceeds the distance without permutation.
+"""
+
+import torch
+from torch import Tensor
+
+from paramgen.align.matching import align_matrix, match
+from paramgen.align.scale import balance_matrix
+from paramgen.align.spec import PermutationSpec
+from paramgen.metrics import Nearest
+
+_NUMBERS = 1 << 24  # weights worked on at once
+
+
+def aligned_distances(samples: Tensor, zoo: Tensor, spec: PermutationSpec, scale: bool = True) -> Tensor:
+    """Distance of each sample to each neighbour after aligning the one to the other.
+
+    It costs N * K matchings; :class:`AlignedZoo` finds the nearest neighbours with a tenth of them.
+
+    Args:
+        samples: (N, P).
+        zoo: (K, P).
+        spec: The architecture's symmetries.
+        scale: Balance both sides first, so that rescaled copies are copies too.
+
+    Returns:
+        (N, K) float64; infinite where weights are NaN or infinite.
+    """
+    if scale:
+        samples, zoo = balance_matrix(samples, spec), balance_matrix(zoo, spec)
+    n, k = torch.meshgrid(torch.arange(len(samples)), torch.arange(len(zoo)), indexing="ij")
+    return _pairs(samples, zoo, n.flatten(), k.flatten(), spec).view(n.shape)
+
+
+class AlignedZoo:
+    """The zoo's networks, balanced and in one common order, ready to be compared with.
+
+    Nearest neighbours are looked for among the `candidates` that are nearest in the common order, each of them then matched with the
+    sample. A permuted copy has the same place in the common order as its original, so copies are always found.
+
+    Args:
+        zoo: (K, P) the networks to be compared with.
+        spec: The architecture's symmetries.
+        candidates: How many neighbours are matched with each sample.
+        scale: Balance first, so that rescaled copies are copies too.
+    """
+
+    def __init__(self, zoo: Tensor, spec: PermutationSpec, candidates: int = 8, scale: bool = True) -> None:
+        self.spec, self.candidates, self.scale = spec, candidates, scale
+        zoo = self._balanced(zoo)
+        self.weights = align_matrix(zoo, spec, zoo[0], rounds=2).weights  # (K, P)
+        self.centre = self.weights.mean(0, keepdim=True)  # (1, P)
+        self.weights = match(self.centre, self.weights, spec).weights
+
+    def nearest(self, samples: Tensor) -> Nearest:
+        """The nearest training network of each sample (N, P), up to permutation and scale."""
+        placed = match(self.centre, self._balanced(samples), self.spec).weights
+        return self._nearest(placed, torch.cdist(placed.double(), self.weights.double()))
+
+    def nearest_other(self) -> Nearest:
+        """The nearest other training network of each training network."""
+        distance = torch.cdist(self.weights.double(), self.weights.double()).fill_diagonal_(float("inf"))
+        return self._nearest(self.weights, distance)
+
+    def tau(self) -> float:
+        """The zoo's own scale: median leave-one-out nearest-neighbour distance, up to permutation and scale."""
+        return self.nearest_other().distance.quantile(0.5).item()
+
+    def _balanced(self, W: Tensor) -> Tensor:
+        return balance_matrix(W, self.spec) if self.scale else W
+
+    def _nearest(self, placed: Tensor, distance: Tensor) -> Nearest:
+        """Match each network with those nearest by `distance` (N, K), infinite where they must not meet."""
+        distance = distance.nan_to_num(nan=float("inf"))
+        few = distance.topk(min(self.candidates, distance.shape[1]), largest=False)  # (N, m)
+        n = torch.arange(len(placed))[:, None].expand_as(few.indices)
+        found = _pairs(placed, self.weights, n.flatten(), few.indices.flatten(), self.spec).view(few.indices.shape)
+        found[few.values.isinf()] = float("inf")
+        best = found.min(1)
+        return Nearest(best.values, few.indices.gather(1, best.indices[:, None])[:, 0])
+
+
+def _pairs(samples: Tensor, zoo: Tensor, n: Tensor, k: Tensor, spec: PermutationSpec) -> Tensor:
+    """Distance of samples[n] to zoo[k] after aligning, pair by pair: (M,) float64."""
+    out = torch.empty(len(n), dtype=torch.float64)
+    step = max(1, _NUMBERS // samples.shape[1])
+    for start in range(0, len(n), step):
+        rows = slice(start, start + step)
+        mine, other = samples[n[rows]], zoo[k[rows]]
+        plain = _gap(mine, other)
+        fresh = _gap(match(other, mine, spec).weights, other)
+        kept = _gap(match(other, mine, spec, keep_order=True).weights, other)
+        out[rows] = torch.stack([plain, fresh, kept]).amin(0)
+    return out.nan_to_num(nan=float("inf"))
+
+
+def _gap(a: Tensor, b: Tensor) -> Tensor:
+    return (a.double() - b.double()).square().sum(1).sqrt()
