@@ -175,6 +175,24 @@ def test_a_zoo_of_one_run_has_no_held_out_row_and_says_so(tmp_path):
     assert any("one run" in note and "no held-out row" in note for note in found["notes"])
 
 
+def test_a_permuted_copy_is_far_raw_and_a_copy_aligned(zoo):
+    shuffled = []
+    for i in zoo.indices("train")[:5]:
+        state = zoo[i]
+        order = torch.randperm(16, generator=torch.Generator().manual_seed(i))
+        for name in ("layers.0.weight", "layers.0.bias"):
+            state[name] = state[name][order]
+        state["layers.1.weight"] = state["layers.1.weight"][:, order]
+        shuffled.append(zoo.spec.flatten(state))
+    permuted = Samples("permuted", torch.stack(shuffled), SampleInfo(), total=5)
+    found = evaluate(zoo, load_task(zoo.task_config), [permuted], [], n=5, aligned=True).to_dict()
+    assert row(found, "permuted")["nn_ratio"] > 0.5
+    assert row(found, "permuted")["nn_ratio_aligned"] < 1e-3
+    assert "copies up to permutation and scale" in row(found, "permuted")["flags"]
+    assert row(found, "zoo")["nn_ratio_aligned"] == pytest.approx(1)
+    assert row(found, "held-out runs")["nn_ratio_aligned"] == pytest.approx(1, abs=0.2)
+
+
 def test_batch_norm_networks_are_shown_with_and_without_recalibration(tmp_path):
     zoo = make_zoo(tmp_path / "bn", runs=3, heldout=1, network="cnn_digits")
     stale = zoo.matrix([0, 1])

@@ -129,6 +129,14 @@ COLUMNS = (
         _plain,
     ),
     Column(
+        "nn_ratio_aligned",
+        "aligned",
+        "nn_ratio after bringing each network's hidden units to the order and the scale in which it is nearest: a permuted copy "
+        "is a copy. An upper bound: matching is a search.",
+        _of("nn_ratio_aligned"),
+        _plain,
+    ),
+    Column(
         "zu",
         "zu",
         "Mann-Whitney z of those distances against the held-out runs' (Meehan et al. 2020). About 0: as far as "

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from paramgen import metrics
+from paramgen.align import AlignedZoo, CannotAlign, PermutationSpec
 from paramgen.baselines import BASELINES, TASK_BASELINES, Pool, generate, principal_components
 from paramgen.batchnorm import BATCHES, has_statistics, recalibrate
 from paramgen.errors import ParamgenError, near
@@ -42,6 +43,7 @@ def evaluate(
     seed: int = 0,
     device: str = "cpu",
     train_images: int = 10_000,
+    aligned: bool = False,
 ) -> Results:
     """Measure everything: the zoo's row first, then held-out runs, the generators, and the baselines at the same N.
 
@@ -54,6 +56,7 @@ def evaluate(
         seed: Of the baselines.
         device: Where networks run.
         train_images: `selected` chooses on the first so many train images.
+        aligned: Measure distances up to permutation and scale too: a permuted copy is a copy. About a second a row of 100 small networks.
 
     Raises:
         ParamgenError: n below 1, an unknown baseline, or a zoo with fewer than two training networks.
@@ -64,6 +67,8 @@ def evaluate(
         raise ParamgenError(f"no baseline {unknown[0]!r}; {near(unknown[0], ALL_BASELINES)}")
     start = time.perf_counter()
     bench = _Bench(zoo, task, torch.device(device), train_images)
+    if aligned:
+        bench.align()
     notes = _notes(bench, n, samples)
     n = min([n, *(len(s.weights) for s in samples)])
     rows = bench.references()
@@ -132,7 +137,8 @@ class _Bench:
             raise ParamgenError(
                 f"zoo {zoo.name!r} has {len(self.indices)} training network, expected at least 2 to measure distances by"
             )
-        self.forward_seconds = 0.0
+        self.forward_seconds, self.notes = 0.0, list[str]()
+        self.aligned: AlignedZoo | None = None
         self.model = task.build().to(device).eval()
         self.test, self.train = task.data("test"), _FirstImages(task.data("train"), train_images)
         self.labels = self.test.labels  # (M,)
@@ -147,6 +153,17 @@ class _Bench:
         self.plane = principal_components(self.weights, 2)
         self.heldout = zoo.matrix(self.heldout_indices).to(device)  # (m, P), m may be 0
         self.heldout_distance = metrics.nearest(self.heldout, self.weights).distance
+
+    def align(self) -> None:
+        """Make ready to measure up to permutation and scale, where the network's symmetries can be read."""
+        try:
+            images = next(iter(self.train.batches(2)))[0]
+            spec = PermutationSpec.of(self.task.build().eval(), images, self.zoo.spec)
+        except CannotAlign as error:
+            self.notes.append(f"Distances are raw alone: this network cannot be aligned ({error}).")
+        else:
+            self.aligned = AlignedZoo(self.weights.cpu(), spec)
+            self.aligned_near = self.aligned.nearest_other()
 
     def references(self) -> list[Row]:
         """The zoo's own row, each network against the others, and the held-out runs' where there are any."""
@@ -220,7 +237,7 @@ class _Bench:
             accuracy_recalibrated=scored.recalibrated,
             ensemble_16=metrics.majority_accuracy(scored.classes[:16], self.labels),
             nn_ratio=metrics.nn_ratio(near.distance, self.tau),
-            nn_ratio_aligned=None,
+            nn_ratio_aligned=self._aligned_ratio(whole, own),
             zu=metrics.zu(near.distance, self.heldout_distance),
             id_match=None if identity is None else metrics.id_match(near.index, identity[finite]),
             iou_wrong_max=wrong.nearest,
@@ -240,6 +257,12 @@ class _Bench:
             points=self._points(scored.accuracy, distance, weights),
         )
 
+    def _aligned_ratio(self, weights: Tensor, own: bool) -> float | None:
+        if self.aligned is None:
+            return None
+        near = self.aligned_near if own else self.aligned.nearest(weights.cpu())
+        return metrics.nn_ratio(near.distance, metrics.median(self.aligned_near.distance))
+
     def _points(self, accuracy: Tensor, distance: Tensor, weights: Tensor) -> Points:
         """What the pictures need."""
         scale = self.tau or 1.0
@@ -257,7 +280,7 @@ class _Bench:
 
 def _notes(bench: _Bench, n: int, samples: Sequence[Samples]) -> list[str]:
     """What this evaluation could not do, in words."""
-    notes = []
+    notes = list(bench.notes)
     runs = len({e.run for e in bench.zoo.entries})
     if not bench.heldout_indices:
         only = "one run" if runs == 1 else f"{runs} runs, none of them held out"
@@ -287,6 +310,8 @@ def _flags(row: Row, rows: Sequence[Row]) -> list[str]:
         flags.append("narrow")
     if row.nn_ratio < COPIES_RATIO:
         flags.append("copies")
+    elif row.nn_ratio_aligned is not None and row.nn_ratio_aligned < COPIES_RATIO:
+        flags.append("copies up to permutation and scale")
     elif row.zu < COPIES_ZU:
         flags.append("nearer to the zoo than held-out runs")
     if row.uses_task_data:

@@ -103,7 +103,9 @@ def _on_distance(row: RowDict, heldout: RowDict | None) -> str:
         if ratio < 1.25
         else "farther from the training networks than these are from each other"
     )
-    return f"They lie at {ratio:.2f} of the zoo's own nearest-neighbour distance{beside}: {meaning}."
+    aligned = row["nn_ratio_aligned"]
+    up_to = "" if aligned is None else f" Up to permutation and scale they lie at {aligned:.2f}."
+    return f"They lie at {ratio:.2f} of the zoo's own nearest-neighbour distance{beside}: {meaning}.{up_to}"
 
 
 def _on_dispersion(dispersion: float) -> str:

@@ -74,7 +74,7 @@ class AlignedZoo:
 
     def _nearest(self, placed: Tensor, distance: Tensor) -> Nearest:
         """Match each network with those nearest by `distance` (N, K), infinite where they must not meet."""
-        distance = distance.nan_to_num(nan=float("inf"))
+        distance = distance.nan_to_num(nan=float("inf"), posinf=float("inf"))
         few = distance.topk(min(self.candidates, distance.shape[1]), largest=False)  # (N, m)
         n = torch.arange(len(placed))[:, None].expand_as(few.indices)
         found = _pairs(placed, self.weights, n.flatten(), few.indices.flatten(), self.spec).view(few.indices.shape)
@@ -94,7 +94,7 @@ def _pairs(samples: Tensor, zoo: Tensor, n: Tensor, k: Tensor, spec: Permutation
         fresh = _gap(match(other, mine, spec).weights, other)
         kept = _gap(match(other, mine, spec, keep_order=True).weights, other)
         out[rows] = torch.stack([plain, fresh, kept]).amin(0)
-    return out.nan_to_num(nan=float("inf"))
+    return out.nan_to_num(nan=float("inf"), posinf=float("inf"))
 
 
 def _gap(a: Tensor, b: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ SHOWN = {  # column of the report: its head on the terminal
     "selected": "selected",
     "recalibrated": "BN recal.",
     "nn_ratio": "nn_ratio",
+    "nn_ratio_aligned": "aligned",
     "zu": "zu",
     "dispersion": "dispers.",
 }
@@ -41,6 +42,7 @@ def main(
     seed: int = 0,
     device: str = "cpu",
     train_images: int = 10_000,
+    aligned: bool = False,
 ) -> Results:
     """Measure generated networks beside the zoo, held-out runs and every baseline.
 
@@ -54,6 +56,7 @@ def main(
         seed: Of the baselines.
         device: Where the networks run, for example cuda.
         train_images: How many train images the choice of ``selected`` looks at.
+        aligned: Measure distances up to permutation and scale too: a permuted copy is a copy.
 
     Raises:
         ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
@@ -65,7 +68,15 @@ def main(
     folders = [samples] if isinstance(samples, str) else samples or []
     read = distinct([read_samples(folder, opened, limit=n) for folder in folders], folders)
     results = evaluate(opened, load_task(opened.task_config), read, names, n, seed, device, train_images)
-    asked = {"n": n, "baselines": baselines, "seed": seed, "device": device, "train_images": train_images, "out": out}
+    asked = {
+        "n": n,
+        "baselines": baselines,
+        "seed": seed,
+        "device": device,
+        "train_images": train_images,
+        "aligned": aligned,
+        "out": out,
+    }
     values = {**results.to_dict(), "command": _command(zoo, folders, asked)}
     folder = Path(out)
     write_json(folder / "results.json", values)
