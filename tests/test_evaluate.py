@@ -56,7 +56,7 @@ def test_the_recorded_command_gives_the_same_figures(zoo, samples, tmp_path):
         "--seed",
         "5",
     ]
-    assert main([*args, "--baselines", "[gaussian, noise-1]"]) == 0
+    assert main([*args, "--baselines", "[gaussian, noise-1]", "--aligned", "true"]) == 0
     first = json.loads((tmp_path / "a" / "results.json").read_text())
     program, *again = shlex.split(first["command"])
     assert program == "paramgen"
@@ -65,6 +65,8 @@ def test_the_recorded_command_gives_the_same_figures(zoo, samples, tmp_path):
     second = json.loads((tmp_path / "b" / "results.json").read_text())
     assert [r["name"] for r in first["rows"]] == ["zoo", "held-out runs", "drawn", "other", "gaussian", "noise-1"]
     assert [r["points"] for r in first["rows"]] == [r["points"] for r in second["rows"]]
+    assert [r["nn_ratio_aligned"] for r in first["rows"]] == [r["nn_ratio_aligned"] for r in second["rows"]]
+    assert first["rows"][0]["nn_ratio_aligned"] == pytest.approx(1)
 
 
 def test_a_zoo_is_measured_without_any_samples(zoo, tmp_path):

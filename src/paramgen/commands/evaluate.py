@@ -67,7 +67,7 @@ def main(
     opened = Zoo(zoo)
     folders = [samples] if isinstance(samples, str) else samples or []
     read = distinct([read_samples(folder, opened, limit=n) for folder in folders], folders)
-    results = evaluate(opened, load_task(opened.task_config), read, names, n, seed, device, train_images)
+    results = evaluate(opened, load_task(opened.task_config), read, names, n, seed, device, train_images, aligned)
     asked = {
         "n": n,
         "baselines": baselines,
