@@ -59,7 +59,7 @@ def accuracies(results: Results) -> Figure:
         )
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes.axvline(_error(results["rows"][0]["accuracy"]["mean"], results), color=INK, linestyle=":", linewidth=1)
-    _accuracy_axis(axes, "x")
+    _accuracy_axis(axes, "x", [_error(v, results) for row in rows for v in row["points"]["accuracy"] if v is not None])
     return figure
 
 
@@ -77,15 +77,13 @@ def plane(results: Results) -> Figure:
         axes.scatter(
             x, y, s=44 if row["kind"] == "generator" else 22, color=face, edgecolors=_colour(results, row), zorder=3
         )
-        axes.annotate(
-            row["name"], (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8, color=_colour(results, row)
-        )
     axes.axvline(1, color=INK, linestyle=":", linewidth=1)
     axes.axhline(_error(results["good_from"], results), color=INK, linestyle=":", linewidth=1)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set_xlim(left=-0.01)
     axes.set_xlabel("nn_ratio: distance to the nearest training network, over the zoo's own")
-    _accuracy_axis(axes, "y")
+    _accuracy_axis(axes, "y", [_error(row["accuracy"]["mean"], results) for row in rows])
+    _name(axes, results, rows)
     return figure
 
 
@@ -139,14 +137,24 @@ def _error(accuracy: float, results: Results) -> float:
     return max(1 - accuracy, 0.5 / results["test_images"])
 
 
-def _accuracy_axis(axes: Axes, which: str) -> None:
-    """A log axis of the error, labelled with the accuracy, better to the right or up."""
-    ticks = [0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001]
-    low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
-    low, high = max(low, 1e-4), min(high, 1.0)
+def _accuracy_axis(axes: Axes, which: str, errors: list[float]) -> None:
+    """A log axis of the error over all that is drawn, labelled with the accuracy, better to the right or up."""
+    low, high = min(errors) / 1.3, min(1.0, 1.15 * max(errors))
     getattr(axes, f"set_{which}scale")("log")
     getattr(axes, f"set_{which}lim")(high, low)
-    kept = [t for t in ticks if low <= t <= high]
+    kept = [t for t in (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001) if low <= t <= high]
     getattr(axes, f"set_{which}ticks")(kept, [f"{100 * (1 - t):g}" for t in kept])
     getattr(axes, f"set_{which}ticks")([], minor=True)
     getattr(axes, f"set_{which}label")("test accuracy, %")
+
+
+def _name(axes: Axes, results: Results, rows: list[RowDict]) -> None:
+    """Names beside the spots of the plane, generators first, where they cover no other name."""
+    taken: list[tuple[float, float]] = []
+    for row in sorted(rows, key=lambda r: ("generator", "reference", "baseline").index(r["kind"])):
+        at = (row["nn_ratio"], _error(row["accuracy"]["mean"], results))
+        x, y = axes.transData.transform(at)
+        if all(abs(x - a) > 60 or abs(y - b) > 11 for a, b in taken):
+            taken.append((x, y))
+            colour = _colour(results, row)
+            axes.annotate(row["name"], at, xytext=(5, 3), textcoords="offset points", fontsize=8, color=colour)
