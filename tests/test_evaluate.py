@@ -87,6 +87,7 @@ def spoil(folder: Path) -> None:
         (["--samples", "absent"], "no folder of samples 'absent'"),
         (["--n", "0"], "n is 0, expected 1 or more"),
         (["--n", "many"], "n"),
+        (["--device", "gpu"], "device 'gpu' cannot be used"),
         (["--baselines", "gausian"], "no baseline 'gausian'; nearest: gaussian"),
     ],
 )

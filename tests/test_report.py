@@ -10,7 +10,7 @@ from measured import folder_of, make_zoo
 from paramgen.columns import COLUMNS
 from paramgen.evaluation import evaluate
 from paramgen.plots import save_plots
-from paramgen.report import page, verdict
+from paramgen.report import accuracy_of_noise, page, verdict
 from paramgen.samples import read_samples
 from paramgen.tasks import load_task
 
@@ -105,6 +105,16 @@ def test_verdict_says_collapse_copies_and_better_baselines(results):
     assert "at least as accurate and at least as far" in collapsed
     assert "copies with small changes" in copies
     assert f"{100 * by_name['copies']['accuracy']['mean']:.1f} %" in copies
+
+
+def test_noise_at_the_same_distance_is_read_off_the_sweep():
+    rows = [
+        {"name": f"noise-{i}", "nn_ratio": r, "accuracy": {"mean": a}} for i, r, a in ((1, 0.1, 0.9), (2, 10.0, 0.5))
+    ]
+    assert accuracy_of_noise(1.0, rows) == pytest.approx(0.7)  # half-way on the log axis
+    assert accuracy_of_noise(10.0, rows) == pytest.approx(0.5)
+    assert accuracy_of_noise(0.01, rows) is None
+    assert accuracy_of_noise(20.0, rows) is None
 
 
 @pytest.mark.parametrize("row", [{"nn_ratio": None, "dispersion": None, "nonfinite": 4}, {"uses_task_data": True}])

@@ -59,14 +59,18 @@ def evaluate(
         aligned: Measure distances up to permutation and scale too: a permuted copy is a copy. About a second a row of 100 small networks.
 
     Raises:
-        ParamgenError: n below 1, an unknown baseline, or a zoo with fewer than two training networks.
+        ParamgenError: n below 1, an unknown baseline, a zoo with fewer than two training networks, or a device that cannot be used.
     """
     if n < 1:
         raise ParamgenError(f"n is {n}, expected 1 or more networks to evaluate")
     if unknown := [name for name in baselines if name not in ALL_BASELINES]:
         raise ParamgenError(f"no baseline {unknown[0]!r}; {near(unknown[0], ALL_BASELINES)}")
     start = time.perf_counter()
-    bench = _Bench(zoo, task, torch.device(device), train_images)
+    try:
+        where = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    bench = _Bench(zoo, task, where, train_images)
     if aligned:
         bench.align()
     notes = _notes(bench, n, samples)

@@ -1,6 +1,8 @@
 """``report.html``: one self-contained page made from ``results.json`` alone."""
 
 import json
+from itertools import pairwise
+from math import log
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -54,6 +56,9 @@ def verdict(row: RowDict, results: Results) -> list[str]:
     sentences = [_on_accuracy(row, zoo)]
     if row["nn_ratio"] is not None:
         sentences.append(_on_distance(row, heldout))
+        noisy = accuracy_of_noise(row["nn_ratio"], results["rows"])
+        if noisy is not None:
+            sentences.append(f"Training networks with white noise that far away average {100 * noisy:.1f} %.")
     if row["dispersion"] is not None:
         sentences.append(_on_dispersion(row["dispersion"]))
     better = [flag.removeprefix(NO_BETTER) for flag in row["flags"] if flag.startswith(NO_BETTER)]
@@ -68,6 +73,23 @@ def verdict(row: RowDict, results: Results) -> list[str]:
     if row["uses_task_data"]:
         sentences.append("It saw the task's data while it was trained, which the other rows did not.")
     return sentences
+
+
+def accuracy_of_noise(ratio: float, rows: list[RowDict]) -> float | None:
+    """Mean accuracy of noised copies at a distance, between the two nearest of the noise sweep; None beyond it.
+
+    Args:
+        ratio: nn_ratio to look at.
+        rows: All rows.
+    """
+    sweep = sorted(
+        (r["nn_ratio"], r["accuracy"]["mean"]) for r in rows if r["name"].startswith("noise-") and r["nn_ratio"]
+    )
+    for (near, there), (far, beyond) in pairwise(sweep):
+        if near <= ratio <= far:
+            share = log(ratio / near) / log(far / near) if far > near else 0.0
+            return there + share * (beyond - there)
+    return None
 
 
 def short_flags(row: RowDict) -> list[str]:
