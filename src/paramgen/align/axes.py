@@ -43,7 +43,7 @@ Axis = tuple[Segment, ...]
 
 def fixed(size: int) -> Axis:
     """An axis whose positions stay where they are."""
-    return (Segment(FIXED, size),)
+    return (Segment(FIXED, size),) if size else ()
 
 
 def is_fixed(axis: Axis) -> bool:
@@ -64,8 +64,8 @@ class Groups:
 
     def fresh(self, size: int) -> Axis:
         """An axis of `size` units that nothing else carries yet; one unit alone has nowhere to go and is fixed."""
-        if size == 1:
-            return fixed(1)
+        if size < 2:
+            return fixed(size)
         self._bound.append(None)
         return (Segment(len(self._bound) - 1, size),)
 

@@ -12,7 +12,7 @@ from paramgen.align.scale import balance_matrix
 from paramgen.align.spec import PermutationSpec
 from paramgen.metrics import Nearest
 
-_NUMBERS = 1 << 24  # weights worked on at once
+_NUMBERS = 1 << 19  # weights worked on at once: they stay in the cache
 
 
 def aligned_distances(samples: Tensor, zoo: Tensor, spec: PermutationSpec, scale: bool = True) -> Tensor:
@@ -32,7 +32,7 @@ def aligned_distances(samples: Tensor, zoo: Tensor, spec: PermutationSpec, scale
     if scale:
         samples, zoo = balance_matrix(samples, spec), balance_matrix(zoo, spec)
     n, k = torch.meshgrid(torch.arange(len(samples)), torch.arange(len(zoo)), indexing="ij")
-    return _pairs(samples, zoo, n.flatten(), k.flatten(), spec).view(n.shape)
+    return _pairs(samples, zoo, n.flatten(), k.flatten(), spec, keep_order=False).view(n.shape)
 
 
 class AlignedZoo:
@@ -48,7 +48,7 @@ class AlignedZoo:
         scale: Balance first, so that rescaled copies are copies too.
     """
 
-    def __init__(self, zoo: Tensor, spec: PermutationSpec, candidates: int = 8, scale: bool = True) -> None:
+    def __init__(self, zoo: Tensor, spec: PermutationSpec, candidates: int = 4, scale: bool = True) -> None:
         self.spec, self.candidates, self.scale = spec, candidates, scale
         zoo = self._balanced(zoo)
         self.weights = align_matrix(zoo, spec, zoo[0], rounds=2).weights  # (K, P)
@@ -61,7 +61,9 @@ class AlignedZoo:
         return self._nearest(placed, torch.cdist(placed.double(), self.weights.double()))
 
     def nearest_other(self) -> Nearest:
-        """The nearest other training network of each training network."""
+        """The nearest other training network of each training network, two of them at least."""
+        if len(self.weights) < 2:
+            raise ValueError(f"a nearest other needs at least 2 networks, got {len(self.weights)}")
         distance = torch.cdist(self.weights.double(), self.weights.double()).fill_diagonal_(float("inf"))
         return self._nearest(self.weights, distance)
 
@@ -77,13 +79,14 @@ class AlignedZoo:
         distance = distance.nan_to_num(nan=float("inf"), posinf=float("inf"))
         few = distance.topk(min(self.candidates, distance.shape[1]), largest=False)  # (N, m)
         n = torch.arange(len(placed))[:, None].expand_as(few.indices)
-        found = _pairs(placed, self.weights, n.flatten(), few.indices.flatten(), self.spec).view(few.indices.shape)
+        found = _pairs(placed, self.weights, n.flatten(), few.indices.flatten(), self.spec, keep_order=True)
+        found = found.view(few.indices.shape)
         found[few.values.isinf()] = float("inf")
         best = found.min(1)
         return Nearest(best.values, few.indices.gather(1, best.indices[:, None])[:, 0])
 
 
-def _pairs(samples: Tensor, zoo: Tensor, n: Tensor, k: Tensor, spec: PermutationSpec) -> Tensor:
+def _pairs(samples: Tensor, zoo: Tensor, n: Tensor, k: Tensor, spec: PermutationSpec, keep_order: bool) -> Tensor:
     """Distance of samples[n] to zoo[k] after aligning, pair by pair: (M,) float64."""
     out = torch.empty(len(n), dtype=torch.float64)
     step = max(1, _NUMBERS // samples.shape[1])
@@ -91,9 +94,7 @@ def _pairs(samples: Tensor, zoo: Tensor, n: Tensor, k: Tensor, spec: Permutation
         rows = slice(start, start + step)
         mine, other = samples[n[rows]], zoo[k[rows]]
         plain = _gap(mine, other)
-        fresh = _gap(match(other, mine, spec).weights, other)
-        kept = _gap(match(other, mine, spec, keep_order=True).weights, other)
-        out[rows] = torch.stack([plain, fresh, kept]).amin(0)
+        out[rows] = torch.minimum(plain, _gap(match(other, mine, spec, keep_order).weights, other))
     return out.nan_to_num(nan=float("inf"), posinf=float("inf"))
 
 

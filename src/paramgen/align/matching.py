@@ -19,7 +19,7 @@ from paramgen.align.spec import Permutations, PermutationSpec, Place, coupled, p
 from paramgen.spec import StateDict
 
 MAX_ROUNDS = 100
-_NUMBERS = 1 << 24  # weights worked on at once
+_NUMBERS = 1 << 20  # weights worked on at once: they stay in the cache
 
 
 class Matched(NamedTuple):

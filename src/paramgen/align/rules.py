@@ -289,7 +289,9 @@ RULES = {
     **_all("add sub", _add),
     **_all("relu leaky_relu neg abs", _pointwise),
     **_all("prelu", _prelu),
-    **_all("relu6 selu hardswish hardsigmoid mish threshold", _pointwise, gauges=False),  # not tagged as pointwise
+    **_all(
+        "relu6 selu hardswish hardsigmoid mish threshold log_sigmoid rrelu", _pointwise, gauges=False
+    ),  # not tagged as pointwise
     **_all("softmax log_softmax", _same, gauges=False),
     **_all("clone detach alias contiguous to _to_copy lift_fresh_copy dropout feature_dropout alpha_dropout", _same),
     **_all("sum mean amax amin", _reduce),
