@@ -2,6 +2,7 @@
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
 from torch import Tensor
 
 from paramgen import metrics
@@ -40,7 +41,7 @@ class SampleQuality(Callback):
             self._last = step
             assert isinstance(module, ParameterGenerator)
             with torch.random.fork_rng():  # looking does not change what is learned
-                trainer.logger.log_metrics(self.look(module, trainer.datamodule), step)  # type: ignore[attr-defined]
+                trainer.logger.log_metrics(self.look(module, trainer.datamodule), step)
 
     def look(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, float]:
         """Accuracy, nn_ratio and dispersion of `n` new networks."""
@@ -57,3 +58,12 @@ class SampleQuality(Callback):
             "sample/nn_ratio": metrics.nn_ratio(distance, metrics.tau(self._weights)),
             "sample/dispersion": metrics.dispersion(samples, self._weights),
         }
+
+
+class LearningRates(LearningRateMonitor):
+    """Logs the learning rates, where there is a logger; Lightning's own refuses a trainer without one."""
+
+    def on_train_start(self, trainer: Trainer, *args: object, **kwargs: object) -> None:
+        """Begin, unless nobody listens."""
+        if trainer.loggers:
+            super().on_train_start(trainer, *args, **kwargs)

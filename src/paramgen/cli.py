@@ -2,13 +2,10 @@
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paramgen import __version__
 from paramgen.errors import ParamgenError, near
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 LIGHTNING = {
     "fit": "train a generator on a zoo",
@@ -21,10 +18,11 @@ FUNCTIONS = {  # commands/<name>.py: its `main` is the command line
     "zoo": "look at, check, import or align a zoo: info | verify | import | align",
     "sample": "draw new networks from a fitted generator",
     "evaluate": "score generated networks beside every baseline",
+    "compare": "fit, sample and evaluate several generators on one zoo or more, over seeds",
     "configs": "list the shipped configs",
     "doctor": "check this installation",
 }
-CONFIG_FOLDERS = {"collect": "zoo"}  # where a command's short config names are looked for
+CONFIG_FOLDERS = {"collect": "zoo", "compare": "compare"}  # where a command's short config names are looked for
 
 
 def usage() -> str:
@@ -42,16 +40,8 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         0, or 2 for a mistake that the user can mend, said in one line on stderr.
     """
-    command, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
     try:
-        if command in LIGHTNING:
-            import_module("paramgen.lit_cli").main(args)  # None: sys.argv, where the verb is its subcommand
-        elif command in FUNCTIONS:
-            _run_function(command, rest)
-        elif command in ("-h", "--help", "--version"):
-            print(__version__ if command == "--version" else usage())
-        else:
-            raise ParamgenError(f"no command {command!r}; {near(command, {**LIGHTNING, **FUNCTIONS})}")
+        run(sys.argv[1:] if args is None else args)
     except ParamgenError as error:
         print(f"paramgen: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -59,6 +49,26 @@ def main(args: list[str] | None = None) -> int:
         print("paramgen: interrupted; what was written is whole", file=sys.stderr)
         return 130
     return 0
+
+
+def run(args: list[str]) -> None:
+    """Run one command, as :func:`main`, for callers that handle its errors.
+
+    Args:
+        args: The command line after ``paramgen``.
+
+    Raises:
+        ParamgenError: A mistake that the user can mend.
+    """
+    command, *rest = args or ["--help"]
+    if command in LIGHTNING:
+        import_module("paramgen.lit_cli").main(args)
+    elif command in FUNCTIONS:
+        _run_function(command, rest)
+    elif command in ("-h", "--help", "--version"):
+        print(__version__ if command == "--version" else usage())
+    else:
+        raise ParamgenError(f"no command {command!r}; {near(command, {**LIGHTNING, **FUNCTIONS})}")
 
 
 def entry_point() -> None:
@@ -80,19 +90,17 @@ def _run_function(command: str, args: list[str]) -> None:
         function, prog, args = verbs[args[0]], f"paramgen {command} {args[0]}", args[1:]
     else:
         function, prog = functions.main, f"paramgen {command}"
-    parser, skip = _parser_of(function, prog, CONFIG_FOLDERS.get(command, ""))
-    if not skip:
-        print(parser.format_help()) if args else function()
-        return
-    config = parser.instantiate_classes(parser.parse_args(args))
-    function(**{name: value for name, value in vars(config).items() if name != "config"})
+    config = _instantiate(function, prog, CONFIG_FOLDERS.get(command, ""), args)
+    function(**{name: value for name, value in config.items() if name != "config"})
 
 
-def _parser_of(function: Any, prog: str, folder: str) -> "tuple[ArgumentParser, list[str]]":
+def _instantiate(function: Any, prog: str, folder: str, args: list[str]) -> dict[str, Any]:
+    """The values of a function's parameters, as the command line and a config give them."""
     from paramgen.parsing import ConfigFile, OneLineErrors
 
     parser = OneLineErrors(prog=prog, description=(function.__doc__ or "").splitlines()[0])
     parser.add_argument(
         "-c", "--config", action=ConfigFile, folder=folder, help="YAML file, or the name of a shipped config."
     )
-    return parser, parser.add_function_arguments(function, sub_configs=True)
+    parser.add_function_arguments(function, sub_configs=True)
+    return vars(parser.instantiate_classes(parser.parse_args(args)))

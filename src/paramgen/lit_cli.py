@@ -1,15 +1,16 @@
 """``paramgen fit | validate | test | predict``: LightningCLI with short config names and arguments linked from the data."""
 
+import sys
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 import paramgen.backends  # noqa: F401  registers the backends
-from paramgen.callbacks import SampleQuality
+from paramgen.callbacks import LearningRates, SampleQuality
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
 from paramgen.generator import ParameterGenerator
@@ -34,7 +35,7 @@ class GeneratorCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Callbacks that every fit has, and the arguments that the data decide."""
         parser.add_lightning_class_args(SampleQuality, "quality")
-        parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
+        parser.add_lightning_class_args(LearningRates, "lr_monitor")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.enable_version_counter": False})
         for name in LINKED:
@@ -60,6 +61,8 @@ class GeneratorCLI(LightningCLI):
                     f"config and checkpoint disagree: model.{name} is {given!r} here and {saved!r} in the checkpoint"
                 )
 
+        self.config[self.subcommand].model = asked  # the checkpoint's holds arguments of the data that not every backend has
+
     def after_fit(self) -> None:
         """Say where the result is and what to do with it."""
         callback = self.trainer.checkpoint_callback
@@ -77,6 +80,16 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
     Raises:
         ParamgenError: A mistake in a config, a zoo or a checkpoint.
     """
+    before = sys.argv
+    if args is not None:
+        sys.argv = [before[0], *args]  # Lightning starts its other processes by this line
+    try:
+        return _run()
+    finally:
+        sys.argv = before
+
+
+def _run() -> GeneratorCLI:
     return GeneratorCLI(
         ParameterGenerator,
         ParameterDataModule,
@@ -95,5 +108,4 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
         },
         save_config_kwargs={"overwrite": True},
         parser_kwargs={"prog": "paramgen"},
-        args=args,
     )

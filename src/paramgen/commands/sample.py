@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -61,7 +62,7 @@ def main(
     info = SampleInfo(
         generator=type(model).__name__,
         checkpoint=ckpt_path,
-        checkpoint_sha256=sha256(ckpt_path),
+        checkpoint_sha256=sha256(Path(ckpt_path)),
         zoo=model.zoo_info["name"],
         seed=seed,
         condition=condition,

@@ -1,4 +1,4 @@
-"""``paramgen zoo info | verify | import``: what is in a zoo, is it whole, networks from elsewhere."""
+"""``paramgen zoo info | verify | import | align``: what is in a zoo, is it whole, networks from elsewhere, one order of hidden units."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from paramgen.align import align_state_dicts
 from paramgen.errors import ParamgenError
 from paramgen.files import read_tensors
-from paramgen.select import select_names
+from paramgen.select import select_tensors
 from paramgen.spec import ParamSpec
-from paramgen.tasks import Task
+from paramgen.tasks import Task, load_task
 from paramgen.tasks.scoring import predict
 from paramgen.zoo import Zoo, ZooWriter
 
@@ -105,7 +106,7 @@ def import_(
         raise ParamgenError(f"no {', '.join(_SUFFIXES)} file in {source!r}")
     network = task.build()
     expected = network.state_dict()
-    spec = ParamSpec.of(network, select_names(network, parameters or ["all"]))
+    spec = ParamSpec.of(network, select_tensors(network, parameters or ["all"]))
     states = (_read_network(path, prefix, expected) for path in files)
     first = next(states)
     recipe = {"imported_from": str(folder), "files": [p.name for p in files], "prefix": prefix}
@@ -123,6 +124,42 @@ def import_(
         writer.add(state, run=0 if one_run else i, step=i, seed=0, split=split, scores=scores)
     zoo = writer.close()
     print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, in {zoo.path}")
+
+
+def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0) -> None:
+    """Write a zoo whose networks have their hidden units in one order and on one scale; each computes what it computed.
+
+    Args:
+        zoo: Folder or name of a zoo.
+        out: Folder of the aligned zoo.
+        rounds: Rounds of matching to the running mean, after the first to one network.
+        scale: Balance each hidden unit's input and output norm too, where its activation allows it.
+        seed: Chooses that first network.
+
+    Raises:
+        ParamgenError: The network's symmetries cannot be read from its graph, or `out` already holds a zoo.
+    """
+    found = Zoo(zoo)
+    task = load_task(found.task_config)
+    images, _ = next(iter(task.data("train").batches(2)))
+    result = align_state_dicts(task.build().eval(), images, list(found), rounds, seed, scale, found.indices("train"))
+    recipe = {
+        "aligned_from": str(found.path),
+        "rounds": rounds,
+        "scale": scale,
+        "seed": seed,
+        "recipe": found.meta["recipe"],
+    }
+    writer = ZooWriter(out, found.spec, found.base(), found.task_config, recipe)
+    for entry, state in zip(found.entries, result.state_dicts, strict=True):
+        if (entry.run, entry.step) not in writer.done:
+            kept = {k: v for k, v in vars(entry).items() if k not in ("file", "sha256")}
+            writer.add(state, **kept)
+    writer.close(**({"seconds": found.meta["seconds"]} if "seconds" in found.meta else {}))
+    before, after = result.mean_cost_before, result.mean_cost_after
+    print(
+        f"{len(found)} networks aligned, mean distance to their mean {before:.3g} before and {after:.3g} after, in {out}"
+    )
 
 
 def _read_network(path: Path, prefix: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -174,4 +211,4 @@ def _task_line(config: Mapping[str, Any]) -> str:
     return f"{config['class_path'].rsplit('.', 1)[-1]}({arguments})"
 
 
-COMMANDS = {"info": info, "verify": verify, "import": import_}
+COMMANDS = {"info": info, "verify": verify, "import": import_, "align": align}

@@ -1,0 +1,172 @@
+"""``paramgen compare``: several generators on one zoo or more, over seeds, in one report."""
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from paramgen.cli import run
+from paramgen.comparison import Report, summarise, summary_table
+from paramgen.errors import ParamgenError, near
+from paramgen.files import write_atomic, write_json
+from paramgen.report import comparison_page
+from paramgen.samples import INDEX
+
+
+@dataclass(frozen=True)
+class ZooSource:
+    """Where a zoo comes from; exactly one of `collect`, `align` and `path`.
+
+    Args:
+        collect: Config of ``paramgen collect``; with several seeds each has a zoo of its own.
+        align: Name of another zoo of this comparison, to be aligned.
+        path: A zoo that is there already.
+        arguments: Further arguments of ``collect``, for example ``{runs: 20}``.
+    """
+
+    collect: str | None = None
+    align: str | None = None
+    path: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GeneratorSource:
+    """Where a generator's networks come from; exactly one of `fit`, `ckpt_path` and `samples`.
+
+    Args:
+        fit: Config of ``paramgen fit``.
+        ckpt_path: A checkpoint.
+        samples: A folder of networks, made by anyone.
+        arguments: Further arguments of ``fit``, for example ``{model.lr: 0.001}``.
+        sample: Further arguments of ``sample``, for example ``{num_inference_steps: 20}``.
+        zoos: Only on these zoos; on all when empty.
+    """
+
+    fit: str | None = None
+    ckpt_path: str | None = None
+    samples: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    sample: dict[str, Any] = field(default_factory=dict)
+    zoos: list[str] = field(default_factory=list)
+
+
+def main(
+    zoos: dict[str, ZooSource],
+    generators: dict[str, GeneratorSource] | None = None,
+    out: str = "runs/compare",
+    title: str = "",
+    about: str = "",
+    n: int = 100,
+    baselines: str | list[str] = "all",
+    seeds: list[int] | None = None,
+    paper: dict[str, dict[str, float]] | None = None,
+) -> None:
+    """Fit, sample and evaluate several generators on one zoo or more, over seeds, and write one page.
+
+    What is already in `out` is used again: a stopped comparison goes on with the same command.
+
+    Args:
+        zoos: By name.
+        generators: By name; the baselines alone when left out.
+        out: Folder for everything.
+        title: Head of the page.
+        about: What is compared, and on what smaller task where a paper's own cannot be run.
+        n: Networks of each row.
+        baselines: ``all``, ``none``, or names.
+        seeds: Of zoo, fit, samples and baselines; one report each, and means with their spread over them. ``[0]`` when left out.
+        paper: A paper's accuracies, ``{row: {column: fraction}}``, shown beside ours.
+
+    Raises:
+        ParamgenError: A source with none or several origins, an unknown zoo, and whatever the single commands raise.
+    """
+    generators, seeds = generators or {}, seeds or [0]
+    _check(zoos, generators, seeds)
+    folder, reports = Path(out), list[Report]()
+    for seed in seeds:
+        here = folder / f"seed{seed}" if len(seeds) > 1 else folder
+        for name, source in zoos.items():
+            _make_zoo(here, name, source, seed)
+            zoo, wanted = (
+                _zoo_path(here, name, source),
+                {k: g for k, g in generators.items() if not g.zoos or name in g.zoos},
+            )
+            drawn = [str(_draw(here / name, zoo, k, g, n, seed)) for k, g in wanted.items()]
+            given = {"zoo": zoo, "samples": drawn, "out": here / name, "n": n, "baselines": baselines, "seed": seed}
+            run(["evaluate", *_options(given)])
+            reports.append(Report(name, seed, here / name / "results.json"))
+    comparison = {
+        "title": title or folder.name,
+        "about": about,
+        "seeds": seeds,
+        "paper": paper or {},
+        "reports": [{"zoo": r.zoo, "seed": r.seed, "file": str(r.path.relative_to(folder))} for r in reports],
+        "summary": summarise(reports),
+        "command": shlex.join(["paramgen", *sys.argv[1:]]),
+    }
+    write_json(folder / "comparison.json", comparison)
+    write_atomic(folder / "report.html", comparison_page(comparison, [r.results for r in reports]).encode())
+    console = Console()
+    for name in zoos:
+        console.print(summary_table(name, comparison))
+    console.print(f"wrote {folder / 'comparison.json'}, {folder / 'report.html'}", style="dim", soft_wrap=True)
+
+
+def _check(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSource], seeds: list[int]) -> None:
+    if not zoos or not seeds:
+        raise ParamgenError("a comparison needs at least one zoo and one seed")
+    for kind, sources, origins in (("zoo", zoos, _ZOO_ORIGINS), ("generator", generators, _GENERATOR_ORIGINS)):
+        for name, source in sources.items():
+            if sum(getattr(source, origin) is not None for origin in origins) != 1:
+                raise ParamgenError(f"{kind} {name!r} needs exactly one of {', '.join(origins)}")
+    asked = [z for g in generators.values() for z in g.zoos] + [z.align for z in zoos.values() if z.align]
+    if unknown := [zoo for zoo in asked if zoo not in zoos]:
+        raise ParamgenError(f"no zoo {unknown[0]!r} in this comparison; {near(unknown[0], zoos)}")
+
+
+def _make_zoo(here: Path, name: str, source: ZooSource, seed: int) -> None:
+    """The zoo's folder under `here`, made unless it is there."""
+    target = _zoo_path(here, name, source)
+    if (target / "zoo.json").exists() or source.path:
+        return
+    if source.collect:
+        run(
+            ["collect", "--config", source.collect, *_options({"seed": seed, **source.arguments}), "--out", str(target)]
+        )
+    else:
+        run(["zoo", "align", "--zoo", str(here / str(source.align) / "zoo"), "--out", str(target)])
+
+
+def _zoo_path(here: Path, name: str, source: ZooSource) -> Path:
+    return Path(source.path) if source.path else here / name / "zoo"
+
+
+def _draw(here: Path, zoo: Path, name: str, source: GeneratorSource, n: int, seed: int) -> Path:
+    """The folder of a generator's networks, fitted and drawn unless they are there."""
+    if source.samples:
+        return Path(source.samples)
+    checkpoint, target = here / "fits" / name / "last.ckpt", here / "samples" / name
+    if source.fit and not (target / INDEX).exists():
+        where = {"data.zoo": zoo, "checkpoint.dirpath": checkpoint.parent, "seed_everything": seed}
+        run(["fit", "--config", source.fit, *_options({**source.arguments, **where})])
+    if not (target / INDEX).exists():
+        where = {"ckpt_path": source.ckpt_path or checkpoint, "out": target, "n": n, "seed": seed}
+        run(["sample", *_options({**source.sample, **where})])
+    return target
+
+
+def _options(arguments: dict[str, Any]) -> list[str]:
+    """``--name value`` for each argument, values as YAML has them."""
+    return [
+        word
+        for name, value in arguments.items()
+        for word in (f"--{name}", value if isinstance(value, str) else json.dumps(value, default=str).strip('"'))
+    ]
+
+
+_ZOO_ORIGINS = ("collect", "align", "path")
+_GENERATOR_ORIGINS = ("fit", "ckpt_path", "samples")

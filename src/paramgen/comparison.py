@@ -1,0 +1,127 @@
+"""Several evaluations beside each other: means over seeds with their spread, a paper's figures beside ours.
+
+The spread is the standard deviation over seeds of each seed's figure; differences to the zoo are paired by seed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.table import Table
+
+from paramgen.files import read_json
+
+FIGURES = (
+    "mean",
+    "best",
+    "selected",
+    "std",
+    "gap",
+    "nn_ratio",
+    "nn_ratio_aligned",
+    "dispersion",
+    "zu",
+    "id_match",
+    "fit_seconds",
+)
+_PERCENT = ("mean", "best", "selected", "std", "gap")
+
+
+@dataclass(frozen=True)
+class Report:
+    """One evaluation.
+
+    Args:
+        zoo: Name of the zoo within the comparison.
+        seed: Of everything in it.
+        path: Its ``results.json``.
+    """
+
+    zoo: str
+    seed: int
+    path: Path
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """What ``results.json`` holds."""
+        return read_json(self.path)
+
+
+def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """One row for each zoo and name: every figure's mean and spread over the seeds.
+
+    Args:
+        reports: Of every zoo and seed.
+
+    Returns:
+        ``{"zoo", "name", "kind", "seeds", "figures": {figure: {"mean", "std"}}}``; std is None with fewer than two seeds.
+    """
+    summary = []
+    for zoo in dict.fromkeys(r.zoo for r in reports):
+        mine = [r.results["rows"] for r in reports if r.zoo == zoo]
+        for first in mine[0]:
+            rows = [(row, rows[0]) for rows in mine for row in rows if row["name"] == first["name"]]
+            values = {name: [v for row, of in rows if (v := _figure(row, of, name)) is not None] for name in FIGURES}
+            figures = {name: _spread(found) for name, found in values.items() if found}
+            summary.append(
+                {"zoo": zoo, "name": first["name"], "kind": first["kind"], "seeds": len(rows), "figures": figures}
+            )
+    return summary
+
+
+def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
+    """One zoo's rows for the terminal: mean ± spread over seeds.
+
+    Args:
+        zoo: Which.
+        comparison: As ``comparison.json`` holds it.
+    """
+    rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
+    shown = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
+    seeds = len(comparison["seeds"])
+    table = Table(
+        title=f"{zoo}, {seeds} seed{'s' if seeds > 1 else ''}", box=None, header_style="dim", title_justify="left"
+    )
+    table.add_column("networks", no_wrap=True)
+    for name in [*shown, *_columns(comparison["paper"])]:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
+        papers = [comparison["paper"].get(row["name"], {}).get(column) for column in _columns(comparison["paper"])]
+        cells = [
+            *(show(row["figures"].get(name), name) for name in shown),
+            *("" if p is None else f"{100 * p:.1f}" for p in papers),
+        ]
+        table.add_row(row["name"], *cells, style="bold" if row["kind"] == "generator" else None)
+    return table
+
+
+def show(figure: dict[str, float | None] | None, name: str) -> str:
+    """A figure as text, ``96.8 ± 0.2``; accuracies in percent.
+
+    Args:
+        figure: Mean and std over seeds; None where there is none.
+        name: Of :data:`FIGURES`.
+    """
+    if figure is None or figure["mean"] is None:
+        return "–"
+    factor, digits = (100, 1) if name in _PERCENT else (1, 2)
+    sign = "+" if name == "gap" else ""
+    text = f"{factor * figure['mean']:{sign}.{digits}f}"
+    return text if figure["std"] is None else f"{text} ± {factor * figure['std']:.{digits}f}"
+
+
+def _figure(row: dict[str, Any], zoo: dict[str, Any], name: str) -> float | None:
+    if name == "gap":
+        return row["accuracy"]["mean"] - zoo["accuracy"]["mean"]
+    return row["accuracy"][name] if name in ("mean", "best", "selected", "std") else row[name]
+
+
+def _spread(values: list[float]) -> dict[str, float | None]:
+    return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None}
+
+
+def _columns(paper: dict[str, dict[str, float]]) -> list[str]:
+    return list(dict.fromkeys(column for row in paper.values() for column in row))

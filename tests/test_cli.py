@@ -1,0 +1,250 @@
+"""The command line, run in this process: every mistake is one line on stderr and exit code 2."""
+
+import json
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import gaussian_backend  # noqa: F401  registers the backend
+from conftest import TinyNet, vary, write_zoo
+from paramgen.cli import FUNCTIONS, LIGHTNING, main
+from paramgen.files import write_tensors
+
+DIGITS = {"class_path": "paramgen.tasks.ClassificationTask", "init_args": {"dataset": "digits", "network": "mlp"}}
+
+
+@pytest.fixture(autouse=True)
+def bare_argv(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["paramgen"])
+
+
+@pytest.fixture
+def config(tmp_path, tiny_zoo):
+    """A whole fit in a YAML, a second long."""
+
+    def write(**changes):
+        whole = {
+            "trainer": {
+                "max_steps": 20,
+                "accelerator": "cpu",
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "logger": False,
+            },
+            "model": {"class_path": "GaussianBackend", "init_args": {"lr": 0.05}},
+            "data": {"zoo": str(tiny_zoo.path), "batch_size": 3, "steps_per_epoch": 10},
+            "checkpoint": {"dirpath": str(tmp_path / "fit")},
+            "quality": {"sample_every": 0},
+            **changes,
+        }
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(whole))
+        return str(path)
+
+    return write
+
+
+def refuses(capsys, *args) -> str:
+    """The one line that a refused command prints."""
+    assert main([str(a) for a in args]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("paramgen: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_help_imports_no_torch():
+    code = "import sys; from paramgen.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(f"  {name} " in done.stdout for name in {**LIGHTNING, **FUNCTIONS})
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out[0].isdigit()
+
+
+@pytest.mark.parametrize("command", sorted(FUNCTIONS))
+def test_every_command_explains_itself(command, capsys):
+    with nullcontext() if command == "zoo" else pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"usage: paramgen {command}" in capsys.readouterr().out
+
+
+def test_fit_then_sample_from_the_checkpoint_alone(config, tmp_path, capsys, tiny_zoo):
+    path = config()
+    assert main(["fit", "--config", path]) == 0
+    checkpoint = tmp_path / "fit" / "last.ckpt"
+    assert str(checkpoint) in capsys.readouterr().out
+    for file in tiny_zoo.path.iterdir():
+        file.unlink()
+    Path(path).unlink()
+    assert (
+        main(["sample", "--ckpt_path", str(checkpoint), "--n", "4", "--out", str(tmp_path / "s"), "--seed", "3"]) == 0
+    )
+    listed = json.loads((tmp_path / "s" / "samples.json").read_text())
+    assert (len(listed["networks"]), listed["seed"]) == (4, 3)
+    assert listed["fit_seconds"] > 0
+
+
+def test_fit_resumes_from_its_checkpoint(config, tmp_path):
+    path = config()
+    assert main(["fit", "--config", path]) == 0
+    assert (
+        main(["fit", "--config", path, "--trainer.max_steps", "30", "--ckpt_path", str(tmp_path / "fit" / "last.ckpt")])
+        == 0
+    )
+    assert torch.load(tmp_path / "fit" / "last.ckpt", weights_only=True)["global_step"] == 30
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_other_verbs_take_the_checkpoint(config, tmp_path, verb):
+    path = config()
+    assert main(["fit", "--config", path]) == 0
+    assert main([verb, "--config", path, "--ckpt_path", str(tmp_path / "fit" / "last.ckpt")]) == 0
+
+
+def test_checkpoint_that_disagrees_with_the_config_is_refused(config, tmp_path, capsys):
+    path = config()
+    main(["fit", "--config", path])
+    line = refuses(capsys, "fit", "--config", path, "--model.lr", "0.5", "--ckpt_path", tmp_path / "fit" / "last.ckpt")
+    assert "model.lr is 0.5 here and 0.05 in the checkpoint" in line
+
+
+def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
+    main(["fit", "--config", config()])
+    other = config(model={"class_path": "PDiff", "init_args": {"latent": "none"}})
+    line = refuses(capsys, "validate", "--config", other, "--ckpt_path", tmp_path / "fit" / "last.ckpt")
+    assert "PDiff" in line
+    assert "GaussianBackend" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fitt"], "no command 'fitt'; nearest: fit"),
+        (["fit", "--config", "pdif_digits_mlp"], "nearest: pdiff_digits_mlp"),
+        (["fit", "--model", "PDif"], "no ParameterGenerator 'PDif'; nearest: PDiff"),
+        (["zoo", "inspect"], "no command 'zoo inspect'"),
+        (["zoo", "info", "--zoo", "nowhere"], "no zoo 'nowhere'"),
+        (["sample", "--ckpt_path", "nowhere.ckpt"], "no checkpoint 'nowhere.ckpt'"),
+        (["sample", "--ckpt_path", "x.ckpt", "--n", "0"], "n is 0"),
+        (["sample", "--ckpt_path", "x.ckpt", "--n", "many"], "n: Expected a int. Got value: many"),
+        (["sample", "--ckpt_path", "x.ckpt", "--temperature", "-1"], "temperature is -1.0"),
+        (["collect", "--config", "digits_mlp_trajectry"], "nearest: digits_mlp_trajectory"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, expected, capsys):
+    assert expected in refuses(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"data": {"zoo": "nowhere"}}, "no zoo 'nowhere'"),
+        ({"model": {"class_path": "GaussianBackend", "init_args": {"lrr": 1}}}, "lrr"),
+        (
+            {"model": {"class_path": "GaussianBackend", "init_args": {"lr": "fast"}}},
+            "lr: Expected a float. Got value: fast",
+        ),
+        ({"trainer": {"max_steps": "many"}}, "max_steps"),
+        ({"data": {"zoo": "x", "batchsize": 3}}, "batchsize"),
+        ({"data": {"zoo": "x", "codec": "TokenCodek"}}, "no ParamCodec 'TokenCodek'; nearest: TokenCodec"),
+    ],
+)
+def test_mistakes_in_a_yaml_are_one_line(config, changes, expected, capsys):
+    assert expected in refuses(capsys, "fit", "--config", config(**changes))
+
+
+def test_broken_yaml_is_one_line(tmp_path, capsys):
+    (tmp_path / "bad.yaml").write_text("trainer: {max_steps: 20\nmodel: [")
+    assert "parsing" in refuses(capsys, "fit", "--config", tmp_path / "bad.yaml")
+
+
+def test_verify_names_the_damaged_file(tiny_zoo, capsys):
+    assert main(["zoo", "verify", "--zoo", str(tiny_zoo.path)]) == 0
+    path = tiny_zoo.path / tiny_zoo.entries[2].file
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert path.name in refuses(capsys, "zoo", "verify", "--zoo", tiny_zoo.path)
+
+
+def test_info_shows_what_a_zoo_holds(tiny_zoo, capsys):
+    assert main(["zoo", "info", "--zoo", str(tiny_zoo.path)]) == 0
+    out = capsys.readouterr().out
+    assert "linear.weight" in out
+    assert "3 train (1 runs)" in out
+
+
+def test_configs_are_listed_with_what_they_are(capsys):
+    assert main(["configs"]) == 0
+    assert "pdiff_digits_mlp" in capsys.readouterr().out
+    assert main(["configs", "--show", "pdiff_digits_mlp"]) == 0
+    assert "model:" in capsys.readouterr().out
+
+
+def test_doctor_finds_this_installation_sound(capsys):
+    assert main(["doctor"]) == 0
+    assert "torch and torchvision match: yes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["bare.pt", "lightning.ckpt", "weights.safetensors"])
+def test_import_reads_what_others_wrote(tmp_path, form, capsys):
+    task = digits_task(tmp_path)
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for k in range(3):
+        state = vary(task.build(), k)
+        name = folder / f"{k}_{form}"
+        if form == "lightning.ckpt":
+            torch.save({"state_dict": {f"model.{n}": t for n, t in state.items()}, "epoch": 3}, name)
+        elif form == "bare.pt":
+            torch.save(state, name)
+        else:
+            write_tensors(name, state)
+    prefix = ["--prefix", "model."] if form == "lightning.ckpt" else []
+    assert main([*import_line(folder, tmp_path), *prefix]) == 0
+    assert "3 networks of 5,018 generated parameters" in capsys.readouterr().out
+    assert main(["zoo", "verify", "--zoo", str(tmp_path / "imported")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda s: s.pop(next(iter(s))), "1_net.pt: no tensor"),
+        (lambda s: s.update({next(iter(s)): torch.zeros(2, 2)}), "1_net.pt: "),
+        (lambda s: s.update({"extra": torch.zeros(2)}), "'extra' is not in the architecture"),
+        (lambda s: s.update({next(iter(s)): next(iter(s.values())) * torch.inf}), "NaN or infinite"),
+        (lambda s: s.update({"run": subprocess.run}), "loading it would run its code"),
+    ],
+)
+def test_import_refuses_by_name_what_does_not_fit(tmp_path, damage, expected, capsys):
+    task = digits_task(tmp_path)
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for k in range(2):
+        state = vary(task.build(), k)
+        if k == 1:
+            damage(state)
+        torch.save(state, folder / f"{k}_net.pt")
+    assert expected in refuses(capsys, *import_line(folder, tmp_path))
+
+
+def digits_task(tmp_path):
+    from paramgen.tasks import load_task
+
+    return load_task(DIGITS)
+
+
+def import_line(folder, tmp_path):
+    task = ["--task", "ClassificationTask", "--task.dataset", "digits", "--task.network", "mlp"]
+    return ["zoo", "import", "--source", str(folder), "--out", str(tmp_path / "imported"), *task]
+
+
+def test_zoo_of_one_network_is_refused(tmp_path, config, capsys):
+    zoo = write_zoo(tmp_path / "one", networks=1, runs=1)
+    assert "gives 1 training network" in refuses(capsys, "fit", "--config", config(data={"zoo": str(zoo.path)}))
+    assert isinstance(TinyNet(), torch.nn.Module)
