@@ -12,7 +12,8 @@ import yaml
 
 import gaussian_backend  # noqa: F401  registers the backend
 from conftest import TinyNet, vary, write_zoo
-from paramgen.cli import FUNCTIONS, LIGHTNING, main
+from paramgen.cli import main
+from paramgen.dispatch import FUNCTIONS, LIGHTNING
 from paramgen.files import write_tensors
 
 DIGITS = {"class_path": "paramgen.tasks.ClassificationTask", "init_args": {"dataset": "digits", "network": "mlp"}}

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from paramgen.cli import run
 from paramgen.comparison import Report, summarise, summary_table
+from paramgen.dispatch import run
 from paramgen.errors import ParamgenError, near
 from paramgen.files import write_atomic, write_json
 from paramgen.report import comparison_page

@@ -1,0 +1,80 @@
+"""Commands by name: a table; only the one asked for is imported."""
+
+from importlib import import_module
+from typing import Any
+
+from paramgen import __version__
+from paramgen.errors import ParamgenError, near
+
+LIGHTNING = {
+    "fit": "train a generator on a zoo",
+    "validate": "its losses on the zoo's validation runs",
+    "test": "its losses on the zoo's held-out runs",
+    "predict": "draw one network for each training network",
+}
+FUNCTIONS = {  # commands/<name>.py: its `main` is the command line
+    "collect": "train networks and keep them as a zoo",
+    "zoo": "look at, check, import or align a zoo: info | verify | import | align",
+    "sample": "draw new networks from a fitted generator",
+    "evaluate": "score generated networks beside every baseline",
+    "compare": "fit, sample and evaluate several generators on one zoo or more, over seeds",
+    "configs": "list the shipped configs",
+    "doctor": "check this installation",
+}
+CONFIG_FOLDERS = {"collect": "zoo", "compare": "compare"}  # where a command's short config names are looked for
+
+
+def usage() -> str:
+    """The page of ``paramgen --help``."""
+    rows = [f"  {name:10s}{what}" for name, what in {**LIGHTNING, **FUNCTIONS}.items()]
+    return "\n".join(["usage: paramgen <command> [options]", "", *rows, "", "paramgen <command> --help tells more."])
+
+
+def run(args: list[str]) -> None:
+    """Run one command.
+
+    Args:
+        args: The command line after ``paramgen``.
+
+    Raises:
+        ParamgenError: A mistake that the user can mend.
+    """
+    command, *rest = args or ["--help"]
+    if command in LIGHTNING:
+        import_module("paramgen.lit_cli").main(args)
+    elif command in FUNCTIONS:
+        _run_function(command, rest)
+    elif command in ("-h", "--help", "--version"):
+        print(__version__ if command == "--version" else usage())
+    else:
+        raise ParamgenError(f"no command {command!r}; {near(command, {**LIGHTNING, **FUNCTIONS})}")
+
+
+def _run_function(command: str, args: list[str]) -> None:
+    """Parse the command line that a function's signature and docstring describe, and call it."""
+    functions = import_module(f"paramgen.commands.{command}")
+    if hasattr(functions, "COMMANDS"):
+        verbs: dict[str, Any] = functions.COMMANDS
+        if not args or args[0] in ("-h", "--help"):
+            rows = [f"  {verb:10s}{(f.__doc__ or '').splitlines()[0]}" for verb, f in verbs.items()]
+            print("\n".join([f"usage: paramgen {command} <verb> [options]", "", *rows]))
+            return
+        if args[0] not in verbs:
+            raise ParamgenError(f"no command '{command} {args[0]}'; {near(args[0], verbs)}")
+        function, prog, args = verbs[args[0]], f"paramgen {command} {args[0]}", args[1:]
+    else:
+        function, prog = functions.main, f"paramgen {command}"
+    config = _instantiate(function, prog, CONFIG_FOLDERS.get(command, ""), args)
+    function(**{name: value for name, value in config.items() if name != "config"})
+
+
+def _instantiate(function: Any, prog: str, folder: str, args: list[str]) -> dict[str, Any]:
+    """The values of a function's parameters, as the command line and a config give them."""
+    from paramgen.parsing import ConfigFile, OneLineErrors
+
+    parser = OneLineErrors(prog=prog, description=(function.__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "-c", "--config", action=ConfigFile, folder=folder, help="YAML file, or the name of a shipped config."
+    )
+    parser.add_function_arguments(function, sub_configs=True)
+    return vars(parser.instantiate(parser.parse_args(args)))
