@@ -1,0 +1,113 @@
+"""How a task's condition enters a network, the same for every backend.
+
+C: numbers of a condition. A *marked* condition (B, C + 1) ends in 1 where there is one and is all 0 where there is none: so that a
+generator learns to do without (condition dropout) and can be guided (Ho and Salimans 2022, arXiv:2207.12598).
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from paramgen.errors import ParamgenError
+
+Entry = Literal["latent", "film", "concat"]
+"""Where a condition enters a denoiser: added to its input, the scale and shift of every layer, or beside its input."""
+
+
+class ConditionInput(nn.Module):
+    """Marked conditions as features (B, width).
+
+    Args:
+        cond_dim: C.
+        width: Of the features.
+        dropout: Share of training conditions that are left out.
+        hidden: Width of the layer between.
+    """
+
+    mean: Tensor  # (C,)
+    scale: Tensor  # (C,)
+
+    def __init__(self, cond_dim: int, width: int, dropout: float = 0.0, hidden: int = 256) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ParamgenError(f"cond_dropout is {dropout}, expected 0 or more and below 1")
+        self.cond_dim, self.dropout = cond_dim, dropout
+        self.layers = nn.Sequential(nn.Linear(cond_dim + 1, hidden), nn.SiLU(), nn.Linear(hidden, width))
+        self.register_buffer("mean", torch.zeros(cond_dim))
+        self.register_buffer("scale", torch.ones(cond_dim))
+
+    def standardise(self, conditions: Tensor) -> None:
+        """Take mean and spread of the seen tasks' conditions (K, C); a number that is the same for all counts for nothing."""
+        std = conditions.std(0, correction=0)
+        self.mean.copy_(conditions.mean(0))
+        self.scale.copy_(torch.where(std > 1e-6 * conditions.abs().amax(0), 1 / std, 0.0))
+
+    def mark(self, condition: Tensor | None, n: int) -> Tensor:
+        """Marked conditions (n, C + 1); some are left out in training, all where there is none.
+
+        Args:
+            condition: (n, C) or None.
+            n: Rows.
+
+        Raises:
+            ParamgenError: A condition of another width, or none where the generator has never done without.
+        """
+        if condition is None:
+            if self.dropout == 0:
+                raise ParamgenError(
+                    f"the generator needs a condition of {self.cond_dim} numbers: it was fitted with cond_dropout 0"
+                )
+            return self.mean.new_zeros(n, self.cond_dim + 1)
+        if condition.dim() != 2 or condition.shape[1] != self.cond_dim:
+            raise ParamgenError(f"the condition has {condition.shape[-1]} numbers, the generator takes {self.cond_dim}")
+        marked = torch.cat([condition.to(self.mean), self.mean.new_ones(len(condition), 1)], 1)
+        if not self.training or self.dropout == 0:
+            return marked
+        return marked * (torch.rand(len(marked), 1, device=marked.device) >= self.dropout)
+
+    def forward(self, marked: Tensor) -> Tensor:
+        """Features (B, width) of marked conditions (B, C + 1)."""
+        condition, present = marked[:, :-1], marked[:, -1:]
+        return self.layers(torch.cat([(condition - self.mean) * self.scale * present, 1 - present], 1))
+
+
+class FiLM(nn.Module):
+    """Features scaled and shifted by a condition (Perez et al. 2018, arXiv:1709.07871); starts as the identity.
+
+    Args:
+        width: Of the condition's features.
+        channels: Of what is modulated.
+    """
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, 2 * channels)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        """Features h (B, channels, ...) modulated by c (B, width)."""
+        scale, shift = self.layer(c).view(len(c), 2, -1, *[1] * (h.dim() - 2)).unbind(1)
+        return h * (1 + scale) + shift
+
+
+def guided(
+    conditional: Callable[[Tensor, Tensor], Tensor], unconditional: Callable[[Tensor, Tensor], Tensor], scale: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A denoiser that goes `scale` times the way from the unconditional prediction to the conditional one.
+
+    Args:
+        conditional: ``denoise(x_t, t)`` with the condition.
+        unconditional: The same without.
+        scale: 0 without the condition, 1 with it, above 1 beyond it.
+    """
+    if scale == 1:
+        return conditional
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        without = unconditional(x_t, t)
+        return without + scale * (conditional(x_t, t) - without)
+
+    return denoise
