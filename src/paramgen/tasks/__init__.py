@@ -1,14 +1,31 @@
 """Tasks: which network is trained, on what, and how it is scored."""
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from paramgen.errors import ParamgenError, near
 from paramgen.tasks.base import SplitData, Task
+from paramgen.tasks.camera_traps import CameraTrapFamily
 from paramgen.tasks.classification import ClassificationTask
+from paramgen.tasks.construct import construct
+from paramgen.tasks.domains import DomainFamily
+from paramgen.tasks.family import Member, TaskFamily, load_family, score_family
+from paramgen.tasks.relabel import RelabelFamily
+from paramgen.tasks.rotated import RotatedFamily
 
-__all__ = ["ClassificationTask", "SplitData", "Task", "load_task"]
+__all__ = [
+    "CameraTrapFamily",
+    "ClassificationTask",
+    "DomainFamily",
+    "Member",
+    "RelabelFamily",
+    "RotatedFamily",
+    "SplitData",
+    "Task",
+    "TaskFamily",
+    "load_family",
+    "load_task",
+    "score_family",
+]
 
 
 def load_task(config: Mapping[str, Any]) -> Task:
@@ -20,16 +37,4 @@ def load_task(config: Mapping[str, Any]) -> Task:
     Raises:
         ParamgenError: No such class, or arguments that it does not take.
     """
-    path, arguments = str(config.get("class_path", "")), dict(config.get("init_args") or {})
-    module, _, name = path.rpartition(".")
-    known = {cls.__name__ for cls in Task.__subclasses__()}
-    try:
-        cls = getattr(importlib.import_module(module or __name__), name)
-    except (ImportError, AttributeError) as error:
-        raise ParamgenError(f"no task {path!r}; {near(name, known)}") from error
-    if not (isinstance(cls, type) and issubclass(cls, Task)):
-        raise ParamgenError(f"no task {path!r}: it is not a subclass of paramgen.tasks.Task; {near(name, known)}")
-    try:
-        return cls(**arguments)
-    except TypeError as error:
-        raise ParamgenError(f"task {path!r} does not take these arguments: {error}") from error
+    return construct(config, Task, "task")  # type: ignore[type-abstract]
