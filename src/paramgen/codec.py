@@ -180,19 +180,31 @@ class ParamCodec(ABC):
         Raises:
             ValueError: Another shape.
         """
+        assert self.spec is not None
+        columns = self.decode_stacked(tokens.detach())
+        networks = []
+        for n in range(len(tokens)):
+            state = {name: column[n] for name, column in columns.items()}
+            networks.append(state | {name: state[canonical] for name, canonical in self.spec.aliases.items()})
+        return networks
+
+    def decode_stacked(self, tokens: Tensor) -> StateDict:
+        """Generated tensors of n networks, each (n, …), differentiable in the tokens; tied names not included.
+
+        Args:
+            tokens: (n, L, D) on any device; what stands on padding is ignored.
+
+        Raises:
+            ValueError: Another shape.
+        """
         if tuple(tokens.shape[1:]) != self.shape:
             raise ValueError(f"expected tokens (n, {self.shape[0]}, {self.shape[1]}), got {tuple(tokens.shape)}")
-        assert self.spec is not None
-        flat, columns = tokens.detach().flatten(1), {}
+        flat, columns = tokens.flatten(1), {}
         for i, block in enumerate(self.blocks):
             shift, scale = self._shift_scale(i)
             values = block.view(flat).flatten(1).double() * scale.to(flat.device) + shift.to(flat.device)
-            columns[block.spec.name] = _backward(block.spec, values).unflatten(1, block.spec.shape or (1,))
-        networks = []
-        for n in range(len(tokens)):
-            state = {t.name: columns[t.name][n].reshape(t.shape) for t in self.spec.tensors}
-            networks.append(state | {name: state[canonical] for name, canonical in self.spec.aliases.items()})
-        return networks
+            columns[block.spec.name] = _backward(block.spec, values).reshape(-1, *block.spec.shape)
+        return columns
 
     def decode(self, tokens: Tensor) -> StateDict:
         """Generated tensors of one network from its tokens (L, D)."""

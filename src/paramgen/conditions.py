@@ -7,10 +7,10 @@ T: tasks. C: numbers of a condition. m: images.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -258,13 +258,6 @@ KINDS: dict[str, type[ConditionEncoder]] = {
 }
 
 
-class Conditions(NamedTuple):
-    """Conditions of some tasks, and what made them, for ``zoo.json``."""
-
-    values: Tensor  # (T, C)
-    config: dict[str, Any]
-
-
 def load_encoder(config: Mapping[str, Any]) -> ConditionEncoder:
     """The encoder of a recorded configuration.
 
@@ -286,31 +279,6 @@ def load_encoder(config: Mapping[str, Any]) -> ConditionEncoder:
     if lacking := [name for name, p in takes.items() if p.default is p.empty and name not in arguments]:
         raise ParamgenError(f"condition {kind!r} needs {lacking[0]!r}")
     return KINDS[kind](**arguments)
-
-
-def encode_tasks(tasks: Sequence[Description], kind: str, **arguments: Any) -> Conditions:
-    """Encode the tasks of a zoo, once; what the tasks themselves decide (widths, counts) may be left out.
-
-    Args:
-        tasks: T descriptions.
-        kind: ``code``, ``label``, ``image``, ``statistics`` or ``file``.
-        **arguments: Of that kind's encoder.
-
-    Raises:
-        ParamgenError: No such kind, arguments that it does not take, or a task that lacks what it reads.
-    """
-    first = tasks[0]
-    decided: dict[str, Any] = {}
-    if kind == "code" and first.code is not None:
-        decided = {"dim": len(first.code)}
-    elif kind == "label":
-        decided = {"num_tasks": 1 + max(task.index for task in tasks)}
-    elif kind == "statistics":
-        decided = {"channels": first.images.shape[1]}
-    elif kind == "code":
-        raise ParamgenError(f"task {first.name!r} has no code; condition it on an image, statistics, a label or a file")
-    encoder = load_encoder({"kind": kind, **decided, **arguments})
-    return Conditions(torch.stack([encoder.encode(task) for task in tasks]), encoder.config())
 
 
 def load_tower(name: str, pretrained: bool = True, weights: str | None = None, seed: int = 0) -> nn.Module:
