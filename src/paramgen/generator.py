@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,6 +18,22 @@ from paramgen.codec import ParamCodec
 from paramgen.data import ParamBatch
 from paramgen.errors import ParamgenError
 from paramgen.spec import StateDict
+
+
+class Denoised(NamedTuple):
+    """Whole networks of a batch, noised and predicted again."""
+
+    tokens: Tensor  # (B, L, D), with gradients
+    signal: Tensor  # (B,) share of the networks' own variance in what was predicted from, 0 to 1
+
+
+class Behaviour(Protocol):
+    """A loss on what predicted networks do; see :mod:`paramgen.behaviour`."""
+
+    weight: float
+
+    def loss(self, codec: ParamCodec, predicted: Denoised, batch: ParamBatch) -> Tensor:
+        """A scalar."""
 
 
 class ParameterGenerator(LightningModule, ABC):
@@ -32,6 +48,8 @@ class ParameterGenerator(LightningModule, ABC):
     base: StateDict
     zoo_info: dict[str, Any]
     fit_seconds: float = 0.0
+    behaviour: Behaviour | None = None
+    uses_task_data: bool = False
 
     @abstractmethod
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
@@ -58,6 +76,16 @@ class ParameterGenerator(LightningModule, ABC):
             temperature: Factor of all noise; below 1 samples are closer to the mean.
             generator: Source of randomness; the global one when None.
         """
+
+    def denoised(self, batch: ParamBatch) -> Denoised:
+        """Whole networks as the backend now takes them to be; what the behavioural loss is computed on.
+
+        Raises:
+            ParamgenError: The backend does not offer it.
+        """
+        raise ParamgenError(
+            f"{type(self).__name__} has no behavioural loss: it does not predict whole networks in training"
+        )
 
     def identities(self) -> list[int | None] | None:
         """For the networks drawn last, the training network each was conditioned on; None when a backend has no such thing."""
@@ -106,6 +134,10 @@ class ParameterGenerator(LightningModule, ABC):
     def training_step(self, batch: ParamBatch, batch_idx: int) -> STEP_OUTPUT:
         """One step; logs every term under ``train/``."""
         terms = self.loss(batch)
+        if self.behaviour is not None:
+            assert self.codec is not None
+            extra = self.behaviour.loss(self.codec, self.denoised(batch), batch)
+            terms = {**terms, "loss": terms["loss"] + self.behaviour.weight * extra, "behaviour_loss": extra}
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True, batch_size=len(batch.x))
         return terms["loss"]
 
@@ -134,6 +166,7 @@ class ParameterGenerator(LightningModule, ABC):
             "codec": self.codec.state_dict(),
             "base": self.base,
             "zoo": self.zoo_info,
+            "uses_task_data": self.uses_task_data,
             "fit_seconds": time.perf_counter() - self._started if hasattr(self, "_started") else self.fit_seconds,
         }
 
@@ -150,7 +183,7 @@ class ParameterGenerator(LightningModule, ABC):
             _check_same_data(codec, self.codec)
         self.codec = codec
         self.base, self.zoo_info = saved["base"], saved["zoo"]
-        self.fit_seconds = saved["fit_seconds"]
+        self.fit_seconds, self.uses_task_data = saved["fit_seconds"], saved["uses_task_data"]
 
 
 def _check_same_data(saved: ParamCodec, given: ParamCodec) -> None:

@@ -72,6 +72,7 @@ def main(
         fit_seconds=model.fit_seconds,
         sample_seconds=seconds,
         generator_params=sum(p.numel() for p in model.parameters()),
+        uses_task_data=model.uses_task_data,
         command=shlex.join(["paramgen", *sys.argv[1:]]),
     )
     folder = write_samples(out, networks, info, model.identities(), overwrite)
