@@ -29,8 +29,7 @@ def aligned_distances(samples: Tensor, zoo: Tensor, spec: PermutationSpec, scale
     Returns:
         (N, K) float64; infinite where weights are NaN or infinite.
     """
-    if scale:
-        samples, zoo = balance_matrix(samples, spec), balance_matrix(zoo, spec)
+    samples, zoo = _prepared(samples, spec, scale), _prepared(zoo, spec, scale)
     n, k = torch.meshgrid(torch.arange(len(samples)), torch.arange(len(zoo)), indexing="ij")
     return _pairs(samples, zoo, n.flatten(), k.flatten(), spec, keep_order=False).view(n.shape)
 
@@ -50,29 +49,29 @@ class AlignedZoo:
 
     def __init__(self, zoo: Tensor, spec: PermutationSpec, candidates: int = 4, scale: bool = True) -> None:
         self.spec, self.candidates, self.scale = spec, candidates, scale
-        zoo = self._balanced(zoo)
+        zoo = _prepared(zoo, spec, scale)
         self.weights = align_matrix(zoo, spec, zoo[0], rounds=2).weights  # (K, P)
         self.centre = self.weights.mean(0, keepdim=True)  # (1, P)
         self.weights = match(self.centre, self.weights, spec).weights
 
     def nearest(self, samples: Tensor) -> Nearest:
         """The nearest training network of each sample (N, P), up to permutation and scale."""
-        placed = match(self.centre, self._balanced(samples), self.spec).weights
-        return self._nearest(placed, torch.cdist(placed.double(), self.weights.double()))
+        placed = match(self.centre, _prepared(samples, self.spec, self.scale), self.spec).weights
+        return self._nearest(placed, self._rough(placed))
 
     def nearest_other(self) -> Nearest:
         """The nearest other training network of each training network, two of them at least."""
         if len(self.weights) < 2:
             raise ValueError(f"a nearest other needs at least 2 networks, got {len(self.weights)}")
-        distance = torch.cdist(self.weights.double(), self.weights.double()).fill_diagonal_(float("inf"))
-        return self._nearest(self.weights, distance)
+        return self._nearest(self.weights, self._rough(self.weights).fill_diagonal_(float("inf")))
 
     def tau(self) -> float:
         """The zoo's own scale: median leave-one-out nearest-neighbour distance, up to permutation and scale."""
         return self.nearest_other().distance.quantile(0.5).item()
 
-    def _balanced(self, W: Tensor) -> Tensor:
-        return balance_matrix(W, self.spec) if self.scale else W
+    def _rough(self, placed: Tensor) -> Tensor:
+        """Distances in the common order (N, K), good enough to choose candidates by."""
+        return torch.cdist(placed - self.centre, self.weights - self.centre)
 
     def _nearest(self, placed: Tensor, distance: Tensor) -> Nearest:
         """Match each network with those nearest by `distance` (N, K), infinite where they must not meet."""
@@ -84,6 +83,12 @@ class AlignedZoo:
         found[few.values.isinf()] = float("inf")
         best = found.min(1)
         return Nearest(best.values, few.indices.gather(1, best.indices[:, None])[:, 0])
+
+
+def _prepared(W: Tensor, spec: PermutationSpec, scale: bool) -> Tensor:
+    """Weights as they are compared, on the CPU, where assignments are solved."""
+    W = W.detach().float().cpu()
+    return balance_matrix(W, spec) if scale else W
 
 
 def _pairs(samples: Tensor, zoo: Tensor, n: Tensor, k: Tensor, spec: PermutationSpec, keep_order: bool) -> Tensor:

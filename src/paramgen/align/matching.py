@@ -19,6 +19,8 @@ from paramgen.align.spec import Permutations, PermutationSpec, Place, coupled, p
 from paramgen.spec import StateDict
 
 MAX_ROUNDS = 100
+_PRICE_STEPS = 5
+_NEAR = 0.1  # share of units at home from which prices save more than they cost
 _NUMBERS = 1 << 20  # weights worked on at once: they stay in the cache
 
 
@@ -39,8 +41,8 @@ def match(reference: Tensor, W: Tensor, spec: PermutationSpec, keep_order: bool 
     """Align networks to a reference each, or to one.
 
     Args:
-        reference: (K, P) or (1, P).
-        W: (K, P); networks with NaN or infinite weights are left as they are.
+        reference: (K, P) or (1, P), float32 on the CPU, where assignments are solved.
+        W: (K, P), likewise; networks with NaN or infinite weights are left as they are.
         spec: The architecture's groups.
         keep_order: Start from the order the networks have (they are nearly aligned) rather than from none.
     """
@@ -167,10 +169,26 @@ def _assign(cost: Tensor) -> tuple[Tensor, Tensor]:
     R, U, _ = cost.shape
     stay = cost.diagonal(dim1=1, dim2=2)  # (R, U)
     best = torch.arange(U).repeat(R, 1)
-    for r in (cost.amax(2) > stay).any(1).nonzero()[:, 0].tolist():  # elsewhere staying is optimal unit by unit
+    home = (cost.amax(2) <= stay).float().mean(1)  # (R,) share of units that are best where they are
+    for r in (home <= _NEAR).nonzero()[:, 0].tolist():
         best[r] = torch.from_numpy(linear_sum_assignment(cost[r].numpy(), maximize=True)[1])
+    near = ((home > _NEAR) & (home < 1)).nonzero()[:, 0]  # where all are, staying is optimal
+    for r, matrix in zip(near.tolist(), _reduced(cost[near]).numpy(), strict=True):
+        best[r] = torch.from_numpy(linear_sum_assignment(matrix)[1])
     gain = cost.gather(2, best[:, :, None])[:, :, 0].sum(1) - stay.sum(1)
     return best, gain
+
+
+def _reduced(cost: Tensor) -> Tensor:
+    """The same assignment problem (R, U, U), to be minimised, with column prices near those at which staying is optimal.
+
+    Any prices leave the optimum where it is; with these, most units of a nearly aligned network find their own column at once.
+    """
+    regret = cost.diagonal(dim1=1, dim2=2)[:, :, None] - cost  # (R, U, U)
+    price = torch.zeros_like(cost[:, 0])  # (R, U)
+    for _ in range(_PRICE_STEPS):
+        price = torch.minimum(price, (price[:, :, None] + regret).amin(1))
+    return regret - price[:, None, :]
 
 
 def _inner(reference: Tensor, W: Tensor, spec: PermutationSpec, tensors: set[str], rows: Tensor) -> Tensor:
