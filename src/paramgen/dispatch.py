@@ -14,6 +14,7 @@ LIGHTNING = {
 }
 FUNCTIONS = {  # commands/<name>.py: its `main` is the command line
     "collect": "train networks and keep them as a zoo",
+    "collect_tasks": "train a network or an adapter for every task of a family",
     "zoo": "look at, check, import or align a zoo: info | verify | import | align",
     "sample": "draw new networks from a fitted generator",
     "evaluate": "score generated networks beside every baseline",
@@ -21,12 +22,12 @@ FUNCTIONS = {  # commands/<name>.py: its `main` is the command line
     "configs": "list the shipped configs",
     "doctor": "check this installation",
 }
-CONFIG_FOLDERS = {"collect": "zoo", "compare": "compare"}  # where a command's short config names are looked for
+CONFIG_FOLDERS = {"collect": "zoo", "collect_tasks": "zoo", "compare": "compare"}  # where short config names are looked for
 
 
 def usage() -> str:
     """The page of ``paramgen --help``."""
-    rows = [f"  {name:10s}{what}" for name, what in {**LIGHTNING, **FUNCTIONS}.items()]
+    rows = [f"  {name:15s}{what}" for name, what in {**LIGHTNING, **FUNCTIONS}.items()]
     return "\n".join(["usage: paramgen <command> [options]", "", *rows, "", "paramgen <command> --help tells more."])
 
 
