@@ -42,7 +42,7 @@ def ssd(
         A: (H,) negative.
         Bm: (B, L, G, N) input maps.
         Cm: (B, L, G, N) output maps.
-        chunk: Tokens a chunk; any, the result is the same.
+        chunk: Most tokens a chunk; any, the result is the same.
         initial: (B, H, N, P) state before the first token; zero by default.
 
     Returns:
@@ -50,11 +50,11 @@ def ssd(
     """
     B, L, H, P = x.shape
     G, N = Bm.shape[2:]
-    R, T = H // G, min(chunk, L)
-    if pad := (-L) % T:  # a padded token has dt = 0: it neither decays the state nor adds to it
+    R, n = H // G, -(-L // chunk)
+    T = -(-L // n)  # equal chunks waste least on padding
+    if pad := n * T - L:  # a padded token has dt = 0: it neither decays the state nor adds to it
         x, Bm, Cm = (F.pad(v, (0, 0, 0, 0, 0, pad)) for v in (x, Bm, Cm))
         dt = F.pad(dt, (0, 0, 0, pad))
-    n = (L + pad) // T
     X = (x * dt[..., None]).view(B, n, T, G, R, P).permute(0, 1, 3, 4, 2, 5)  # (B, n, G, R, T, P)
     a = (dt * A).view(B, n, T, G, R).permute(0, 1, 3, 4, 2)  # (B, n, G, R, T)
     Bc = Bm.view(B, n, T, G, N).transpose(2, 3)  # (B, n, G, T, N)
@@ -68,9 +68,11 @@ def ssd(
     whole = since[..., -1].exp()[:, :, :, None, :, None]  # (B, n, G, 1, R, 1)
     h = x.new_zeros(B, G, N, R, P) if initial is None else initial.view(B, G, R, N, P).transpose(2, 3)
     before = []
-    for c in range(n):
+    for more, kept in zip(
+        added.unbind(1), whole.unbind(1), strict=True
+    ):  # unbind: slices would have a quadratic backward
         before.append(h)
-        h = torch.addcmul(added[:, c], whole[:, c], h)
+        h = torch.addcmul(more, kept, h)
     if n > 1 or initial is not None:
         carried = Cc @ torch.stack(before, 1).reshape(B, n, G, N, R * P)  # (B, n, G, T, R P)
         Y = torch.addcmul(Y, carried.view(B, n, G, T, R, P).transpose(3, 4), since.exp()[..., None])

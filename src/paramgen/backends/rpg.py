@@ -1,0 +1,367 @@
+"""RPG, recurrent diffusion (Wang et al. 2025, arXiv:2501.11587).
+
+A recurrent model turns positions and a permutation state into one prototype a token; a diffusion model shared by all tokens turns
+noise into the token, given its prototype. Given the prototypes tokens are independent of each other: what makes them fit together
+is the state alone.
+
+B networks, L tokens, D token size, K training networks, R runs, S distinct states (or conditions) at hand, M tokens the head sees at
+once, z: prototypes (S, L, d_model), c: prototypes as the head takes them.
+
+Departs from the authors' code: an explicit mask where they pad with NaN; prototypes once per distinct state; one-hot states that stay
+fixed, as in the paper, where the code trains one row a checkpoint from equal starts (`state_embedding: trained` comes nearest); every
+solver step at its own noise level.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from paramgen.data import ParamBatch
+from paramgen.diffusion import BetaSchedule, Diffusion, PredictionType
+from paramgen.errors import ParamgenError
+from paramgen.generator import ParameterGenerator
+from paramgen.nn.positions import Position, Positions
+from paramgen.nn.recurrence import Recurrent, make_recurrence
+from paramgen.nn.scan import Kernel
+from paramgen.nn.states import StateEmbedding, StateEmbeddings, States
+from paramgen.nn.token_heads import ConvHead, Head, MLPHead
+from paramgen.optim import lr_factor, scheduled
+
+Sampling = Literal["sequential", "partial", "full"]
+PIECE = 256  # tokens whose prototypes are in memory at once, unless sampling is full
+
+
+class RPG(ParameterGenerator):
+    """Recurrent parameter generation.
+
+    Args:
+        seq_len: L, from the data.
+        token_dim: D, from the data.
+        num_networks: K, from the data.
+        num_runs: R, from the data.
+        cond_dim: C, from the data; 0 for none.
+        d_model: Width of each recurrent layer.
+        recurrent: ``mamba`` (Mamba-2, the authors' code), ``mamba1`` (the paper's text), ``lstm``, ``transformer`` (causal), ``none``.
+        d_state: State of the Mambas per channel.
+        d_conv: Causal convolution of the Mambas.
+        expand: Inner width of the Mambas over d_model.
+        kernel: Scan of the Mambas: ``torch``, ``cuda`` (mamba_ssm, or an error), ``auto``.
+        position: ``layer`` (which tensor, where in it), ``index`` (front to back), ``learned`` (starts as ``layer``).
+        state: What has a permutation state of its own: each ``checkpoint``, each ``run``, or ``none``.
+        state_embedding: ``one_hot`` (fixed, the paper), ``normal`` (fixed random vectors), ``trained`` (a trained table).
+        condition_tokens: The condition reaches the last so many tokens; all when left out.
+        head: ``conv`` (the paper's) or ``mlp``.
+        channels: Of the conv head.
+        kernel_size: Of the conv head.
+        hidden: Width of the mlp head.
+        blocks: Residual blocks of the mlp head.
+        checkpointing: Recompute the conv head's layers in the backward pass to save memory.
+        compile_head: torch.compile the head; pays on CUDA.
+        num_train_timesteps: T of the diffusion.
+        beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2``.
+        prediction_type: ``epsilon`` (the paper), ``sample`` or ``v_prediction``.
+        tokens_per_step: Diffusion batch: at most so many tokens, drawn at random from the whole batch; all when left out.
+        states_per_step: Use only the networks of the first so many distinct states of a batch, so that few sequences feed many
+            tokens; all when left out.
+        draws_per_token: Noise draws for each chosen token.
+        scheduler: Solver for sampling when none is given.
+        num_inference_steps: Its steps when none are given.
+        sampling: Tokens denoised at once: one place of every network (``sequential``), about 256 tokens (``partial``), or all
+            (``full``). In the first two the device's memory does not grow with the number of parameters.
+        sample_state: State of a sample when none is given: ``random`` (each as often as the others) or ``mixture`` (of two).
+        lr: Learning rate.
+        weight_decay: Of the weights; norms, biases and the scan's own parameters are not decayed.
+        warmup_steps: Steps of linear warm-up; then cosine to 0.
+        optimizer: ``adamw``, or ``adamw8bit`` (needs bitsandbytes and CUDA).
+
+    Raises:
+        ParamgenError: Sizes that do not fit each other, an unknown choice, or a library that is missing where it is demanded.
+    """
+
+    def __init__(
+        self,
+        seq_len: int,
+        token_dim: int,
+        num_networks: int,
+        num_runs: int = 1,
+        cond_dim: int = 0,
+        d_model: list[int] | None = None,
+        recurrent: Recurrent = "mamba",
+        d_state: int = 32,
+        d_conv: int = 4,
+        expand: int = 2,
+        kernel: Kernel = "auto",
+        position: Position = "layer",
+        state: States = "checkpoint",
+        state_embedding: StateEmbedding = "one_hot",
+        condition_tokens: int | None = None,
+        head: Head = "conv",
+        channels: list[int] | None = None,
+        kernel_size: int = 7,
+        hidden: int = 128,
+        blocks: int = 2,
+        checkpointing: bool = False,
+        compile_head: bool = False,
+        num_train_timesteps: int = 1000,
+        beta_schedule: BetaSchedule = "linear",
+        prediction_type: PredictionType = "epsilon",
+        tokens_per_step: int | None = None,
+        states_per_step: int | None = None,
+        draws_per_token: int = 1,
+        scheduler: str = "DDPM",
+        num_inference_steps: int = 1000,
+        sampling: Sampling = "partial",
+        sample_state: Literal["random", "mixture"] = "random",
+        lr: float = 3e-5,
+        weight_decay: float = 1e-5,
+        warmup_steps: int = 0,
+        optimizer: Literal["adamw", "adamw8bit"] = "adamw",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        widths = d_model or [256, 256]
+        _check_at_least_1(
+            tokens_per_step=tokens_per_step,
+            states_per_step=states_per_step,
+            draws_per_token=draws_per_token,
+            condition_tokens=condition_tokens,
+        )
+        if optimizer == "adamw8bit":
+            _adamw8bit()
+        self.shape, self.state = (seq_len, token_dim), state
+        self.tokens_per_step, self.states_per_step = tokens_per_step, states_per_step
+        self.draws_per_token, self.condition_tokens = draws_per_token, condition_tokens
+        self.scheduler, self.num_inference_steps = scheduler, num_inference_steps
+        self.sampling, self.sample_state = sampling, sample_state
+        self.optimizer_name, self.lr = optimizer, lr
+        self.weight_decay, self.warmup_steps = weight_decay, warmup_steps
+        self.diffusion = Diffusion(num_train_timesteps, beta_schedule, prediction_type=prediction_type)
+        self.positions = Positions(position, torch.zeros(seq_len, 2, dtype=torch.long), widths[0])
+        count = {"checkpoint": num_networks, "run": num_runs, "none": 0}.get(state)
+        if count is None:
+            raise ParamgenError(f"state {state!r}: expected checkpoint, run or none")
+        self.states = StateEmbeddings(state_embedding, count, widths[0])
+        self.condition = nn.Sequential(nn.Linear(cond_dim, widths[0]), nn.SiLU()) if cond_dim else None
+        self.recurrence = make_recurrence(recurrent, widths, d_state, d_conv, expand, None, kernel)
+        self.head: ConvHead | MLPHead
+        if head == "conv":
+            self.head = ConvHead(
+                token_dim, widths[-1], channels or [1, 32, 64, 128, 64, 32, 1], kernel_size, checkpointing
+            )
+        elif head == "mlp":
+            self.head = MLPHead(token_dim, widths[-1], hidden, blocks)
+        else:
+            raise ParamgenError(f"head {head!r}: expected conv or mlp")
+        if compile_head:
+            self.head.compile()
+        self._drawn: list[int | None] | None = None
+
+    def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
+        """Masked mean squared error of the head on some tokens of the batch."""
+        mask = self._mask(batch.token)  # (L', D)
+        weights = self.states.weights(batch.run if self.state == "run" else self._index(batch))  # (B, K)
+        keys, which = _distinct(weights, batch.condition)  # (S, K + C), (B,)
+        x, which = self._few_states(batch.x, which)
+        z = self.prototypes(keys[:, : self.states.count], keys[:, self.states.count :])  # (S, L, d_model)
+        z = z if batch.token is None else z[:, batch.token]  # (S, L', d_model)
+        network, place = self._choose(x.shape[0], x.shape[1], x.device)  # (M,), (M,)
+        c = self._project(z, which[network], place)  # (M, ...)
+        x0, mask = x[network, place], mask[place]  # (M, D)
+        if (draws := self.draws_per_token) > 1:
+            c, x0, mask = (v.repeat(draws, 1) for v in (c, x0, mask))
+        return {"loss": self.diffusion.loss(partial(self._denoise, c), x0, mask)}
+
+    def _denoise(self, c: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.head(x_t, t, c)
+
+    def _index(self, batch: ParamBatch) -> Tensor:
+        return batch.index if self.state == "checkpoint" else torch.zeros_like(batch.index)
+
+    def _mask(self, token: Tensor | None) -> Tensor:
+        assert self.codec is not None
+        mask = self.codec.mask.to(self.device)
+        return mask if token is None else mask[token]
+
+    def _few_states(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """Only the networks of the first `states_per_step` distinct states."""
+        if self.states_per_step is None:
+            return x, which
+        kept = list(dict.fromkeys(which.tolist()))[: self.states_per_step]
+        rows = torch.isin(which, torch.tensor(kept, device=which.device))
+        return x[rows], which[rows]
+
+    def _choose(self, B: int, L: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Which tokens of the batch the head sees: network (M,) and place (M,)."""
+        flat = torch.arange(B * L, device=device)
+        if self.tokens_per_step is not None and self.tokens_per_step < B * L:
+            flat = torch.randperm(B * L, device=device)[: self.tokens_per_step]
+        return flat.div(L, rounding_mode="floor"), flat % L
+
+    def _project(self, z: Tensor, which: Tensor, place: Tensor) -> Tensor:
+        """Projected prototypes of M tokens; whichever is fewer is projected: the tokens, or the prototypes at hand."""
+        if len(which) < z.shape[0] * z.shape[1]:
+            return self.head.project(z[which, place])
+        return self.head.project(z)[which, place]
+
+    def prototypes(self, weights: Tensor, condition: Tensor) -> Tensor:
+        """One sequence for each of S distinct states: (S, K), (S, C) -> (S, L, d_model)."""
+        return self.recurrence(self._inputs(weights, condition, slice(None)))
+
+    def _inputs(self, weights: Tensor, condition: Tensor, piece: slice) -> Tensor:
+        """What the recurrence reads at some places: (S, L', d_model)."""
+        u = self.positions(piece) + self.states(weights)[:, None]  # (S, L', d_model)
+        if self.condition is None:
+            return u
+        added = self.condition(condition)[:, None]  # (S, 1, d_model)
+        if self.condition_tokens is not None:
+            place = torch.arange(self.shape[0], device=u.device)[piece]
+            added = added * (place >= self.shape[0] - self.condition_tokens)[:, None]
+        return u + added
+
+    @torch.no_grad()
+    def sample_tokens(
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        *,
+        scheduler: str | None = None,
+        num_inference_steps: int | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        state: int | Sequence[int] | Tensor | Literal["random", "mixture"] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Tensor:
+        """New networks as tokens (n, L, D), all together.
+
+        Args:
+            n: How many.
+            condition: (n, C) or None.
+            scheduler: A diffusers scheduler; None for the backend's own.
+            num_inference_steps: Solver steps; None for the backend's own.
+            temperature: Factor of all noise.
+            generator: Source of randomness.
+            state: A known state for all, one for each (n,), weights over the known ones (n, K), ``random`` or ``mixture``; None for
+                the backend's own choice.
+            sampling: ``sequential``, ``partial`` or ``full``; None for the backend's own.
+
+        Raises:
+            ParamgenError: A state out of range, or a condition that does not fit.
+        """
+        weights = self._sample_states(n, state, generator).to(self.device)  # (n, K)
+        if (self.condition is None) != (condition is None):
+            expected = "no condition" if self.condition is None else f"a condition ({n}, {self.hparams['cond_dim']})"
+            raise ParamgenError(f"the generator takes {expected}")
+        keys, which = _distinct(weights, None if condition is None else condition.to(self.device))
+        steps = num_inference_steps or self.num_inference_steps
+        L, D = self.shape
+        at_once = {"sequential": 1, "partial": max(1, PIECE // n), "full": L}.get(sampling or self.sampling)
+        if at_once is None:
+            raise ParamgenError(f"sampling {sampling or self.sampling!r}: expected sequential, partial or full")
+        out = torch.empty(n, L, D, device=self.device if at_once == L else "cpu")
+        for start, z in self._pieces(keys, L if at_once == L else PIECE):
+            for first in range(0, z.shape[1], at_once):
+                c = self.head.project(z[:, first : first + at_once])[which].flatten(0, 1)  # (n l, ...)
+                tokens = self.diffusion.sample(
+                    partial(self._denoise, c),
+                    (len(c), D),
+                    scheduler=scheduler or self.scheduler,
+                    num_inference_steps=steps,
+                    temperature=temperature,
+                    generator=generator,
+                    device=self.device,
+                )
+                place = start + first
+                out[:, place : place + len(c) // n] = tokens.view(n, -1, D).to(out.device)
+        return out * self._mask(None).to(out.device)
+
+    def _pieces(self, keys: Tensor, length: int) -> Iterator[tuple[int, Tensor]]:
+        """Prototypes (S, l, d_model) of `length` tokens after the other, with the place of the first."""
+        weights, condition = keys.split([self.states.count, keys.shape[1] - self.states.count], 1)
+        L = self.shape[0]
+        if length >= L:
+            yield 0, self.prototypes(weights, condition)
+            return
+        carried: Any = None
+        for start in range(0, L, length):
+            u = self._inputs(weights, condition, slice(start, start + length))
+            z, carried = self.recurrence.resume(u, carried)
+            yield start, z
+
+    def _sample_states(self, n: int, state: Any, generator: torch.Generator | None) -> Tensor:
+        """Weights over the known states (n, K); remembers which known one each network has."""
+        count = self.states.count
+        state = self.sample_state if state is None else state
+        if isinstance(state, str):
+            if state not in ("random", "mixture"):
+                raise ParamgenError(f"state {state!r}: expected a number, a list of {n} numbers, random or mixture")
+            weights = self.states.draw(n, state == "mixture", generator)
+        elif isinstance(state, Tensor) and state.is_floating_point():
+            weights = state.float()
+        else:
+            known = torch.as_tensor(state).cpu()
+            if count == 0:
+                raise ParamgenError(f"state {state} was asked for, but the generator was fitted with state: none")
+            if bool((known < 0).any()):
+                raise ParamgenError(f"state {int(known.min())} is out of range: the states are 0 to {count - 1}")
+            weights = self.states.weights(known.expand(n) if known.dim() == 0 else known)
+        if tuple(weights.shape) != (n, count):
+            raise ParamgenError(f"states of shape {tuple(weights.shape)}; expected ({n},), or weights ({n}, {count})")
+        top, which = weights.max(1) if count else (torch.zeros(n), torch.zeros(n))
+        self._drawn = [int(i) if t == 1 else None for i, t in zip(which, top, strict=True)]
+        return weights
+
+    def identities(self) -> list[int | None] | None:
+        """The training network whose state conditioned each sample drawn last; None unless every checkpoint has its own state."""
+        return self._drawn if self.state == "checkpoint" else None
+
+    def setup(self, stage: str) -> None:
+        """Take the places of the tokens from the codec, and refuse data that do not fit."""
+        super().setup(stage)
+        if self.codec is None:
+            return
+        if self.codec.shape != self.shape:
+            raise ParamgenError(f"the generator was made for tokens {self.shape}, the data give {self.codec.shape}")
+        if not torch.equal(self.positions.places.cpu(), self.codec.positions):
+            self.positions.place(self.codec.positions)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW without decay on norms, biases and the scans' own parameters; warm-up, then cosine to 0."""
+        decayed: list[nn.Parameter] = []
+        kept: list[nn.Parameter] = []
+        for p in self.parameters():
+            (kept if p.dim() < 2 or getattr(p, "_no_weight_decay", False) else decayed).append(p)
+        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+        make = _adamw8bit() if self.optimizer_name == "adamw8bit" else torch.optim.AdamW
+        optimizer = make(groups, lr=self.lr)
+        factor = lr_factor("cosine", int(self.trainer.estimated_stepping_batches), self.warmup_steps)
+        return scheduled(optimizer, *[factor] * len(groups))
+
+
+def _distinct(weights: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Distinct rows (S, K + C) of states and conditions (n, ...), and which of them each is (n,)."""
+    keys = weights if condition is None else torch.cat([weights, condition.to(weights.dtype)], 1)
+    if keys.shape[1] == 0:
+        return keys[:1], torch.zeros(len(keys), dtype=torch.long, device=keys.device)
+    distinct, which = torch.unique(keys, dim=0, return_inverse=True)
+    return distinct, which
+
+
+def _check_at_least_1(**sizes: int | None) -> None:
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise ParamgenError(f"{name} is {size}, expected 1 or more")
+
+
+def _adamw8bit() -> Any:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except Exception as error:  # it fails in several ways where there is no CUDA
+        raise ParamgenError(
+            f"optimizer 'adamw8bit' needs bitsandbytes, which cannot be imported here ({error}); "
+            "pip install 'paramgen[adamw8bit]', or use optimizer: adamw"
+        ) from error
+    return AdamW8bit

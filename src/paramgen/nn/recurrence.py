@@ -1,0 +1,192 @@
+"""What relates the tokens of a network to each other (RPG, Wang et al. 2025, arXiv:2501.11587, section 2.3, tables 4a and 5).
+
+Every model maps (B, L, d_in) to prototypes (B, L, d_out) and never looks ahead, so that a long sequence can be computed piece by
+piece: ``resume`` takes a piece and the state after the piece before it.
+"""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paramgen.errors import ParamgenError
+from paramgen.nn.mamba import Mamba1, Mamba2
+from paramgen.nn.scan import Kernel
+
+Recurrent = Literal["mamba", "mamba1", "lstm", "transformer", "none"]
+
+
+class MambaStack(nn.Module):
+    """Mamba layers on top of each other: no residual, no norm, no MLP, as in RPG's code.
+
+    Args:
+        widths: d_model of each layer; the input has the first one's width.
+        version: 2 (RPG's code) or 1 (RPG's text).
+        d_state: N.
+        d_conv: Length of the causal convolution.
+        expand: Inner width over d_model.
+        chunk_size: Tokens a chunk of the scan; ``None``: what is fastest.
+        kernel: ``auto``, ``torch`` or ``cuda``.
+    """
+
+    def __init__(
+        self,
+        widths: list[int],
+        version: Literal[1, 2] = 2,
+        d_state: int = 32,
+        d_conv: int = 4,
+        expand: int = 2,
+        chunk_size: int | None = None,
+        kernel: Kernel = "auto",
+    ) -> None:
+        super().__init__()
+        best = (128 if max(widths) >= 4096 else 64) if version == 2 else 32
+        make: type[Mamba1 | Mamba2] = Mamba2 if version == 2 else Mamba1
+        self.layers = nn.ModuleList(
+            make(
+                width,
+                d_state=d_state,
+                d_conv=d_conv,
+                expand=expand,
+                chunk_size=chunk_size or best,
+                d_input=before,
+                kernel=kernel,
+            )
+            for before, width in zip([widths[0], *widths], widths, strict=False)
+        )
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(B, L, widths[0]) -> (B, L, widths[-1])."""
+        for layer in self.layers:
+            u = layer(u)
+        return u
+
+    def resume(self, u: Tensor, state: list[Any] | None) -> tuple[Tensor, list[Any]]:
+        """The next piece (B, L', widths[0]) and the state after it."""
+        after = []
+        for layer, before in zip(self.layers, state or [None] * len(self.layers), strict=True):
+            u, last = layer.resume(u, before)  # type: ignore[operator]
+            after.append(last)
+        return u, after
+
+
+class LSTM(nn.Module):
+    """Stacked LSTM, all layers of one width."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(width, width, layers, batch_first=True)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(B, L, width) -> (B, L, width)."""
+        return self.lstm(u)[0]
+
+    def resume(self, u: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The next piece (B, L', width) and the state after it."""
+        return self.lstm(u, state)
+
+
+class CausalTransformer(nn.Module):
+    """Transformer encoder with causal attention, as in the paper's section B.8.
+
+    Args:
+        width: d_model.
+        layers: How many.
+        heads: Attention heads, a divisor of `width`.
+
+    Raises:
+        ParamgenError: `heads` does not divide `width`.
+    """
+
+    def __init__(self, width: int, layers: int, heads: int = 8) -> None:
+        super().__init__()
+        if width % heads:
+            raise ParamgenError(f"d_model {width} is no multiple of the transformer's {heads} heads")
+        self.heads = heads
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "norm1": nn.LayerNorm(width),
+                    "qkv": nn.Linear(width, 3 * width),
+                    "out": nn.Linear(width, width),
+                    "norm2": nn.LayerNorm(width),
+                    "mlp": nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)),
+                }
+            )
+            for _ in range(layers)
+        )
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(B, L, width) -> (B, L, width)."""
+        return self.resume(u, None)[0]
+
+    def resume(self, u: Tensor, state: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+        """The next piece (B, L', width); the state is all keys and values so far, which grow with the sequence."""
+        B, L, _ = u.shape
+        after = []
+        for i, block in enumerate(self.blocks):
+            qkv = block["qkv"](block["norm1"](u)).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # type: ignore[index]
+            q, kv = qkv[0], qkv[1:]  # (B, heads, L', dim), (2, B, heads, L', dim)
+            if state is not None:
+                kv = torch.cat([state[i], kv], -2)
+            seen = kv.shape[-2]
+            mask = torch.ones(L, seen, dtype=torch.bool, device=u.device).tril(seen - L)
+            mixed = F.scaled_dot_product_attention(q, kv[0], kv[1], attn_mask=mask)  # (B, heads, L', dim)
+            u = u + block["out"](mixed.transpose(1, 2).flatten(2))  # type: ignore[index]
+            u = u + block["mlp"](block["norm2"](u))  # type: ignore[index]
+            after.append(kv)
+        return u, after
+
+
+class Tokenwise(nn.Module):
+    """The ablation: the same depth, but each token on its own, so that nothing passes between tokens."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)) for _ in range(layers))
+        )
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(B, L, width) -> (B, L, width)."""
+        return self.layers(u)
+
+    def resume(self, u: Tensor, state: None) -> tuple[Tensor, None]:
+        """The next piece; there is no state."""
+        return self.layers(u), None
+
+
+def make_recurrence(
+    kind: Recurrent,
+    widths: list[int],
+    d_state: int = 32,
+    d_conv: int = 4,
+    expand: int = 2,
+    chunk_size: int | None = None,
+    kernel: Kernel = "auto",
+) -> MambaStack | LSTM | CausalTransformer | Tokenwise:
+    """The recurrent model of a name.
+
+    Args:
+        kind: ``mamba`` (Mamba-2), ``mamba1``, ``lstm``, ``transformer`` or ``none``.
+        widths: d_model of each layer; they may differ for the Mambas alone.
+        d_state: N of the Mambas.
+        d_conv: Convolution of the Mambas.
+        expand: Inner width of the Mambas.
+        chunk_size: Of the Mambas' scan; ``None``: what is fastest.
+        kernel: Of the Mambas' scan.
+
+    Raises:
+        ParamgenError: An unknown kind, no layer, or widths that the kind cannot have.
+    """
+    if not widths:
+        raise ParamgenError("d_model is empty: give the width of each recurrent layer, for example [256, 256]")
+    if kind in ("mamba", "mamba1"):
+        return MambaStack(widths, 2 if kind == "mamba" else 1, d_state, d_conv, expand, chunk_size, kernel)
+    if kind not in ("lstm", "transformer", "none"):
+        raise ParamgenError(f"recurrent {kind!r}: expected mamba, mamba1, lstm, transformer or none")
+    if len(set(widths)) > 1:
+        raise ParamgenError(f"d_model {widths}: the layers of {kind!r} must have one width; only mamba's may differ")
+    make = {"lstm": LSTM, "transformer": CausalTransformer, "none": Tokenwise}[kind]
+    return make(widths[0], len(widths))

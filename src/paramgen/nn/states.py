@@ -1,0 +1,78 @@
+"""Permutation states: which trained network, or training run, a sequence stands for (RPG, arXiv:2501.11587, sections 2.3 and B.6).
+
+A state is given by weights over the K known ones, (S, K) with rows that sum to 1: one-hot for a known state, anything between for a
+mixture.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paramgen.errors import ParamgenError
+
+States = Literal["checkpoint", "run", "none"]
+StateEmbedding = Literal["one_hot", "normal", "trained"]
+
+
+class StateEmbeddings(nn.Module):
+    """Vectors of K states.
+
+    Args:
+        kind: ``one_hot`` (fixed), ``normal`` (fixed, standard normal), ``trained`` (starts standard normal).
+        count: K; 0 for no states at all, which embed as zeros.
+        width: Width of the vectors.
+
+    Raises:
+        ParamgenError: An unknown kind, or more one-hot states than the width has room for.
+    """
+
+    def __init__(self, kind: StateEmbedding, count: int, width: int) -> None:
+        super().__init__()
+        if kind not in ("one_hot", "normal", "trained"):
+            raise ParamgenError(f"state_embedding {kind!r}: expected one_hot, normal or trained")
+        if kind == "one_hot" and count > width:
+            raise ParamgenError(
+                f"{count} one-hot states do not fit d_model {width}; use state_embedding: normal or trained, or a larger d_model"
+            )
+        self.kind, self.count, self.width = kind, count, width
+        if kind == "one_hot" or count == 0:
+            self.table = None
+        elif kind == "trained":
+            self.table = nn.Parameter(torch.randn(count, width))
+        else:
+            self.register_buffer("table", torch.randn(count, width))
+
+    table: Tensor | None  # (K, width)
+
+    def weights(self, state: Tensor) -> Tensor:
+        """States (S,) long as weights (S, K); -1 is an unknown one, equal parts of all.
+
+        Raises:
+            ParamgenError: A state out of range.
+        """
+        if state.numel() and not -1 <= int(state.min()) <= int(state.max()) < max(self.count, 1):
+            wrong = int(state.max()) if int(state.max()) >= self.count else int(state.min())
+            raise ParamgenError(f"state {wrong} is out of range: the generator knows the states 0 to {self.count - 1}")
+        known = F.one_hot(state.clamp_min(0), max(self.count, 1))[:, : self.count].float()  # (S, K)
+        return torch.where((state < 0)[:, None], 1 / max(self.count, 1), known)
+
+    def draw(self, n: int, mixture: bool = False, generator: torch.Generator | None = None) -> Tensor:
+        """Weights (n, K) of random states, each as often as the others up to one, or of random mixtures of two."""
+        if self.count == 0:
+            return torch.zeros(n, 0)
+        order = torch.cat([torch.randperm(self.count, generator=generator) for _ in range(-(-n // self.count))])
+        first = F.one_hot(order[:n], self.count).float()  # (n, K)
+        if not mixture:
+            return first
+        second = F.one_hot(torch.randint(self.count, (n,), generator=generator), self.count).float()
+        return torch.lerp(first, second, torch.rand(n, 1, generator=generator))
+
+    def forward(self, weights: Tensor) -> Tensor:
+        """(S, K) -> (S, width)."""
+        if self.count == 0:
+            return weights.new_zeros(len(weights), self.width)
+        if self.table is None:
+            return F.pad(weights, (0, self.width - self.count))
+        return weights @ self.table.to(weights.dtype)

@@ -1,0 +1,133 @@
+"""Denoisers of single tokens, shared by all tokens (RPG, Wang et al. 2025, arXiv:2501.11587, appendix A.3; MAR, arXiv:2406.11838).
+
+n tokens of D numbers, each noised at its own step t, each with its prototype z of width d_model:
+``head(x_t (n, D), t (n,) or (1,), head.project(z (n, d_model))) -> (n, D)``. The projection is apart because it does not depend on
+x_t or t: sampling computes it once for all steps, training once for all noise draws of a token.
+"""
+
+import math
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from paramgen.errors import ParamgenError
+
+Head = Literal["conv", "mlp"]
+
+
+def time_features(t: Tensor, width: int = 256) -> Tensor:
+    """Sines and cosines of diffusion steps (n,): (n, width) float32."""
+    rate = torch.exp(torch.arange(width // 2, device=t.device) * (-math.log(1e4) / (width // 2)))
+    angle = t[:, None].float() * rate
+    return torch.cat([angle.cos(), angle.sin()], 1)
+
+
+class ConvHead(nn.Module):
+    """RPG's shared 1D-convolutional denoiser.
+
+    A token is a signal of one channel along its D numbers. Each layer computes ``conv((h + c) * t)``, the prototype added and the
+    time multiplied along the length, then batch norm and ELU except in the last; the first layers' outputs are added to their
+    mirror images'.
+
+    Args:
+        token_dim: D.
+        d_model: Width of the prototypes.
+        channels: Channels from 1 to 1, symmetric; ``[1, 32, 64, 128, 64, 32, 1]`` in the paper, ``[1, 16, 32, 16, 1]`` costs a tenth.
+        kernel_size: Odd length of the convolutions.
+        checkpointing: Recompute the layers in the backward pass instead of storing what they gave: less memory, a third more work.
+
+    Raises:
+        ParamgenError: Channels that do not go from 1 to 1 symmetrically, or an even kernel.
+    """
+
+    def __init__(
+        self, token_dim: int, d_model: int, channels: list[int], kernel_size: int = 7, checkpointing: bool = False
+    ) -> None:
+        super().__init__()
+        if len(channels) < 3 or channels[0] != 1 or channels != channels[::-1]:
+            raise ParamgenError(
+                f"channels {channels}: expected them to go from 1 to 1 symmetrically, as [1, 16, 32, 16, 1]"
+            )
+        if kernel_size % 2 == 0:
+            raise ParamgenError(f"kernel_size {kernel_size}: expected an odd one, so that the length stays {token_dim}")
+        self.checkpointing = checkpointing
+        self.time = nn.Sequential(nn.Linear(256, token_dim), nn.SiLU(), nn.Linear(token_dim, token_dim))
+        self.condition = nn.Linear(d_model, token_dim)
+        pairs = list(pairwise(channels))
+        self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel_size, padding=kernel_size // 2) for a, b in pairs)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(b) for _, b in pairs[:-1])
+
+    def project(self, z: Tensor) -> Tensor:
+        """Prototypes (n, d_model) as what is added to the token: (n, D)."""
+        return self.condition(z)
+
+    def forward(self, x_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        """Noised tokens (n, D), their steps (n,) or one for all (1,), their projected prototypes (n, D) -> (n, D)."""
+        scale = self.time(time_features(t).to(self.condition.weight.dtype))[:, None]  # (n or 1, 1, D)
+        shift = c[:, None] * scale  # (n, 1, D)
+        again = self.checkpointing and torch.is_grad_enabled()
+        h = x_t[:, None]  # (n, 1, D)
+        kept: list[Tensor] = []
+        for i in range(len(self.convs)):
+            h = (
+                checkpoint(self._layer, i, h, scale, shift, use_reentrant=False)
+                if again
+                else self._layer(i, h, scale, shift)
+            )
+            mirror = len(self.convs) - 2 - i
+            if 0 <= mirror < i:
+                h = h + kept[mirror]
+            kept.append(h)
+        return h[:, 0]
+
+    def _layer(self, i: int, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        h = self.convs[i](torch.addcmul(shift, scale, h))  # (h + c) * t in one pass over memory
+        return nn.functional.elu(self.norms[i](h), inplace=True) if i < len(self.norms) else h
+
+
+class MLPHead(nn.Module):
+    """A residual MLP on whole tokens, conditioned through shift and scale; at small scale several times faster than ConvHead.
+
+    Prototype and time enter by addition before any nonlinearity, so that sampling computes each of them once.
+
+    Args:
+        token_dim: D.
+        d_model: Width of the prototypes.
+        hidden: Width of the MLP.
+        blocks: Residual blocks.
+
+    Raises:
+        ParamgenError: A size below 1.
+    """
+
+    def __init__(self, token_dim: int, d_model: int, hidden: int = 128, blocks: int = 2) -> None:
+        super().__init__()
+        if hidden < 1 or blocks < 1:
+            raise ParamgenError(f"hidden {hidden} and blocks {blocks}: expected 1 or more of each")
+        self.hidden, self.blocks = hidden, blocks
+        modulation = hidden * (1 + 2 * blocks)
+        self.time = nn.Sequential(nn.Linear(256, hidden), nn.SiLU(), nn.Linear(hidden, modulation))
+        self.condition = nn.Linear(d_model, modulation)
+        self.enter = nn.Linear(token_dim, hidden)
+        self.mix = nn.ModuleList(
+            nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+            for _ in range(blocks)
+        )
+        self.leave = nn.Linear(hidden, token_dim)
+
+    def project(self, z: Tensor) -> Tensor:
+        """Prototypes (n, d_model) as shifts and scales (n, hidden * (1 + 2 * blocks))."""
+        return self.condition(z)
+
+    def forward(self, x_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        """Noised tokens (n, D), steps (n,) or one for all (1,), projected prototypes (n, hidden * (1 + 2 blocks)) -> (n, D)."""
+        c = c + self.time(time_features(t).to(self.condition.weight.dtype))
+        first, *rest = c.split(self.hidden, -1)  # (n, hidden) each
+        h = self.enter(x_t) + first
+        for mix, shift, scale in zip(self.mix, rest[::2], rest[1::2], strict=True):
+            normed = nn.functional.layer_norm(h, h.shape[-1:])
+            h = h + mix(torch.addcmul(normed + shift, normed, scale))
+        return self.leave(h)
