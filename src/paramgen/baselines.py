@@ -131,8 +131,19 @@ def generate(name: str, pool: Pool, spec: ParamSpec, n: int, seed: int) -> Tenso
         n: How many.
         seed: The same seed gives the same networks.
     """
-    baseline = BASELINES[name]
-    generator = Generator().manual_seed(seed)
+    return draw_from(BASELINES[name], pool, spec, n, Generator().manual_seed(seed))
+
+
+def draw_from(baseline: Baseline, pool: Pool, spec: ParamSpec, n: int, generator: Generator) -> Tensor:
+    """Draw n networks (n, P) in raw weights, running_var positive.
+
+    Args:
+        baseline: Any, of :data:`BASELINES` or with other settings.
+        pool: Raw weights to draw from.
+        spec: Says which columns are variances.
+        n: How many.
+        generator: Source of randomness, on the CPU.
+    """
     variances = variance_columns(spec)
     if baseline.raw or not variances.any():
         return baseline.draw(pool, n, generator)
