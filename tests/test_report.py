@@ -85,7 +85,7 @@ def test_names_cannot_put_markup_into_the_page(results):
 
 
 def test_the_page_holds_results_json_itself(results):
-    text = re.search(r'<script type="application/json" id="results">(.*?)</script>', page(results), re.S).group(1)
+    text = re.search(r'<script type="application/json" class="results">(.*?)</script>', page(results), re.S).group(1)
     assert json.loads(text) == results
 
 
@@ -153,8 +153,8 @@ def test_pictures_are_written_as_png(results, tmp_path):
 PROBE = """
 <script>
 addEventListener("error", (e) => document.title = "ERROR " + e.message);
-const order = () => [...document.querySelectorAll("#rows tbody th .name")].map((n) => n.textContent);
-const before = order(), heads = document.querySelectorAll("#rows .sort");
+const order = () => [...document.querySelectorAll(".rows tbody th .name")].map((n) => n.textContent);
+const before = order(), heads = document.querySelectorAll(".rows .sort");
 heads[0].click(); const byName = order();
 document.querySelector('[popovertarget="def-mean"]').click();
 const says = document.querySelector("#def-mean").matches(":popover-open");

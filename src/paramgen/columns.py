@@ -241,3 +241,11 @@ COLUMNS = (
     ),
     Column("params", "Parameters", "Parameters of the generator.", _of("generator_params"), _count, more=True),
 )
+
+GAP = Column(
+    "gap",
+    "vs zoo",
+    "Mean accuracy less the zoo's own mean, in points, seed by seed; the spread is that of the differences.",
+    _of("gap"),
+    _signed,
+)

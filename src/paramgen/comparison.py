@@ -86,10 +86,10 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
         title=f"{zoo}, {seeds} seed{'s' if seeds > 1 else ''}", box=None, header_style="dim", title_justify="left"
     )
     table.add_column("networks", no_wrap=True)
-    for name in [*shown, *_columns(comparison["paper"])]:
+    for name in [*shown, *paper_columns(comparison["paper"])]:
         table.add_column(name.replace("_", " "), justify="right")
     for row in rows:
-        papers = [comparison["paper"].get(row["name"], {}).get(column) for column in _columns(comparison["paper"])]
+        papers = [comparison["paper"].get(row["name"], {}).get(column) for column in paper_columns(comparison["paper"])]
         cells = [
             *(show(row["figures"].get(name), name) for name in shown),
             *("" if p is None else f"{100 * p:.1f}" for p in papers),
@@ -123,5 +123,6 @@ def _spread(values: list[float]) -> dict[str, float | None]:
     return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None}
 
 
-def _columns(paper: dict[str, dict[str, float]]) -> list[str]:
+def paper_columns(paper: dict[str, dict[str, float]]) -> list[str]:
+    """Columns of a paper's figures, in order of appearance."""
     return list(dict.fromkeys(column for row in paper.values() for column in row))

@@ -193,7 +193,7 @@ def novelty_figure(results: Results) -> Markup:
         tip = f"{row['name']}: " + ", ".join(f"{100 * s:.0f} % at {c:g}" for c, s in curve)
         parts.append(
             Markup('<g class="{}"><polyline class="curve {}" points="{}" data-tip="{}"/>').format(
-                colour(results, row), row["kind"], path, tip
+                colour(results["rows"], row), row["kind"], path, tip
             )
         )
         if row["kind"] != "baseline":
@@ -210,7 +210,7 @@ _END = Markup("</g>")
 
 
 def _group(results: Results, row: RowDict) -> Markup:
-    return Markup('<g class="{}">').format(colour(results, row))
+    return Markup('<g class="{}">').format(colour(results["rows"], row))
 
 
 def _references(results: Results, accuracy: Axis, ratio: Axis, dispersion: Axis) -> list[tuple[Axis, float]]:
@@ -221,10 +221,10 @@ def _ends_kind(rows: Sequence[RowDict], i: int) -> bool:
     return i + 1 < len(rows) and rows[i]["kind"] != rows[i + 1]["kind"]
 
 
-def colour(results: Results, row: RowDict) -> str:
+def colour(rows: Sequence[RowDict], row: RowDict) -> str:
     """Class that gives a row its colour: generators one each, references ink, baselines grey."""
     if row["kind"] == "generator":
-        names = [r["name"] for r in results["rows"] if r["kind"] == "generator"]
+        names = [r["name"] for r in rows if r["kind"] == "generator"]
         return f"g{names.index(row['name']) % 6}"
     if row["kind"] == "reference":
         return "zoo" if row["name"] == "zoo" else "held"

@@ -1,14 +1,18 @@
 """``report.html``: one self-contained page made from ``results.json`` alone."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from math import log
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from paramgen import figures
-from paramgen.columns import COLUMNS, RowDict
+from paramgen import __version__, figures
+from paramgen.columns import COLUMNS, GAP, Column, RowDict
+from paramgen.comparison import FIGURES, paper_columns, show
 from paramgen.evaluation import ALL_BASELINES
 
 Results = dict[str, Any]
@@ -21,6 +25,104 @@ def page(results: Results) -> str:
     Args:
         results: As ``results.json`` holds it.
     """
+    evaluation = Evaluation(results)
+    return _render("report.html.j2", e=evaluation, definitions=evaluation.columns)
+
+
+def comparison_page(comparison: dict[str, Any], results: Sequence[Results]) -> str:
+    """The report of a comparison: the summary over seeds, then every evaluation's own report, as HTML with no outside reference.
+
+    Args:
+        comparison: As ``comparison.json`` holds it.
+        results: Of each of its reports, in their order.
+    """
+    many = len(comparison["seeds"]) > 1
+    evaluations = [
+        Evaluation(found, f"{report['zoo']}, seed {report['seed']}" if many else report["zoo"])
+        for report, found in zip(comparison["reports"], results, strict=True)
+    ]
+    zoos = dict.fromkeys(report["zoo"] for report in comparison["reports"])
+    return _render(
+        "comparison.html.j2",
+        comparison=comparison,
+        evaluations=evaluations,
+        summaries=[(zoo, _summary(zoo, comparison)) for zoo in zoos],
+        definitions=[*COLUMNS, GAP],
+    )
+
+
+class Evaluation:
+    """What the template shows of one evaluation.
+
+    Args:
+        results: As ``results.json`` holds it.
+        title: Names it among others.
+    """
+
+    def __init__(self, results: Results, title: str = "") -> None:
+        self.results, self.title, self.rows = results, title, results["rows"]
+        self.columns = [c for c in COLUMNS if any(c.value(row) is not None for row in self.rows)]
+        self.verdicts = [(row, verdict(row, results)) for row in self.rows if row["kind"] == "generator"]
+        self.task = json.dumps(results["task"], indent=2)
+        self.generators = json.dumps(results["generators"], indent=2)
+        self.omitted = [name for name in ALL_BASELINES if name not in {row["name"] for row in self.rows}]
+
+    def colour(self, row: RowDict) -> str:
+        """Class that gives a row its colour."""
+        return figures.colour(self.results["rows"], row)
+
+    def short_flags(self, row: RowDict) -> list[str]:
+        """The row's flags, those of the same beginning as one."""
+        return short_flags(row)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure of the summary: the number to sort by, and its text."""
+
+    value: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One zoo's rows over the seeds.
+
+    Args:
+        says: What the figures are means of.
+        columns: Of ours.
+        paper: Columns of a paper's figures beside them.
+        rows: ``{"name", "kind", "colour", "cells"}``.
+    """
+
+    says: str
+    columns: list[Column]
+    paper: list[str]
+    rows: list[dict[str, Any]]
+
+
+def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
+    rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
+    by_key = {c.key: c for c in [*COLUMNS, GAP]}
+    shown = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
+    paper = paper_columns(comparison["paper"])
+    made = []
+    for row in rows:
+        ours = [Cell(None if (f := row["figures"].get(name)) is None else f["mean"], show(f, name)) for name in shown]
+        given = [comparison["paper"].get(row["name"], {}).get(name) for name in paper]
+        theirs = [Cell(value, "" if value is None else f"{100 * value:.1f}") for value in given]
+        colour = figures.colour(rows, row)
+        made.append({"name": row["name"], "kind": row["kind"], "colour": colour, "cells": [*ours, *theirs]})
+    return Summary(_says(comparison["seeds"]), [by_key[name] for name in shown], paper, made)
+
+
+def _says(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return "One seed: there is no spread over seeds, and small differences mean nothing."
+    return f"Mean ± standard deviation over {len(seeds)} seeds of the whole pipeline; accuracies in percent."
+
+
+def _render(template: str, **values: object) -> str:
     environment = Environment(
         loader=PackageLoader("paramgen"),
         autoescape=True,
@@ -28,20 +130,12 @@ def page(results: Results) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    rows = results["rows"]
-    columns = [c for c in COLUMNS if any(c.value(row) is not None for row in rows)]
-    return environment.get_template("report.html.j2").render(
-        results=results,
-        columns=columns,
-        rows=rows,
-        colour=lambda row: figures.colour(results, row),
-        short_flags=short_flags,
-        verdicts=[(row, verdict(row, results)) for row in rows if row["kind"] == "generator"],
-        figures=figures,
-        task=json.dumps(results["task"], indent=2),
-        generators=json.dumps(results["generators"], indent=2),
-        omitted=[name for name in ALL_BASELINES if name not in {row["name"] for row in rows}],
-    )
+
+    def asset(name: str) -> Markup:
+        assert environment.loader is not None
+        return Markup(environment.loader.get_source(environment, name)[0])
+
+    return environment.get_template(template).render(asset=asset, figures=figures, version=__version__, **values)
 
 
 def verdict(row: RowDict, results: Results) -> list[str]:
