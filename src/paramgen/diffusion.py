@@ -36,7 +36,7 @@ SCHEDULERS = (
     "LMSDiscrete",
 )
 """Diffusers' schedulers that sample here, by class name without ``Scheduler``. Left out: PNDM averages raw predictions, which biases v;
-DEIS and SASolver end above zero noise; DPMSolverSinglestep fails at 1 step; KDPM2 stops between two levels; LCM is for distilled networks."""
+DEIS and SASolver end above zero noise; DPMSolverSinglestep fails at 1 step; KDPM2 stops between levels; LCM is for distilled networks."""
 
 COSINE_FLOOR = 3.7e-5
 """The cosine schedule's abar is lifted to end here, where linear, 1e-4 to 2e-2, ends too, instead of at 2.4e-9: there
@@ -53,6 +53,13 @@ class Noised(NamedTuple):
     t: Tensor  # (B,) long
     eps: Tensor  # (B, ...)
     target: Tensor  # (B, ...)
+
+
+class Predicted(NamedTuple):
+    """What a network takes noised data for."""
+
+    x0: Tensor  # (B, ...), float32
+    abar: Tensor  # (B,) share of the data's variance in x_t
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,24 @@ class Diffusion:
             return error.mean()
         mask = mask.expand_as(error)
         return (error * mask).sum() / mask.sum().clamp_min(1)
+
+    def predict(self, denoise: Denoiser, x0: Tensor, generator: torch.Generator | None = None) -> "Predicted":
+        """Noise each row of `x0` at its own random step and say what data the network takes it for, with gradients.
+
+        Args:
+            denoise: The network.
+            x0: (B, ...).
+            generator: See :meth:`noise`.
+        """
+        x_t, t, _, _ = self.noise(x0, generator=generator)
+        out = denoise(x_t, t).float()  # (B, ...)
+        abar = self.alphas_cumprod(x0.device)[t]  # (B,)
+        signal, sigma = (a.sqrt().view(-1, *[1] * (x0.dim() - 1)) for a in (abar, 1 - abar))  # (B, 1, ...)
+        if self.prediction_type == "epsilon":
+            out = (x_t - sigma * out) / signal
+        elif self.prediction_type == "v_prediction":
+            out = signal * x_t - sigma * out
+        return Predicted(out, abar)
 
     @torch.no_grad()
     def sample(

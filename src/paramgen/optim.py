@@ -1,0 +1,108 @@
+"""Learning rates, two training phases under one optimiser, and the running average of the weights."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from paramgen.errors import ParamgenError
+
+Schedule = Literal["constant", "cosine", "linear"]
+
+
+def lr_factor(schedule: Schedule, steps: int, warmup: int = 0) -> Callable[[int], float]:
+    """The learning rate at a step, as a share of the peak; `cosine` and `linear` fall to 0 at the last step.
+
+    Args:
+        schedule: ``constant``, ``cosine`` or ``linear``.
+        steps: Optimizer steps in all.
+        warmup: Steps of linear rise at the start.
+    """
+    if schedule not in ("constant", "cosine", "linear"):
+        raise ParamgenError(f"lr_schedule is {schedule!r}, expected constant, cosine or linear")
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = min(1.0, (step - warmup) / max(1, steps - warmup))
+        if schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        return 1 - done if schedule == "linear" else 1.0
+
+    return factor
+
+
+def scheduled(optimizer: Optimizer, *factors: Callable[[int], float]) -> OptimizerLRSchedulerConfig:
+    """What ``configure_optimizers`` returns: the optimizer, with one factor for each of its parameter groups, stepped every step."""
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": LambdaLR(optimizer, list(factors)), "interval": "step"},
+    }
+
+
+def two_phases(
+    first: Iterable[nn.Parameter],
+    second: Iterable[nn.Parameter],
+    *,
+    first_steps: int,
+    steps: int,
+    first_lr: float,
+    second_lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    weight_decay: float = 0.0,
+    schedule: Schedule = "constant",
+) -> OptimizerLRSchedulerConfig:
+    """One AdamW whose first group learns for `first_steps` steps and whose second learns from then on.
+
+    Two optimizers would force manual optimisation upon Lightning. In each phase the other group has no gradients and no learning rate,
+    so AdamW neither steps nor decays it.
+
+    Args:
+        first: Parameters of the first phase.
+        second: Parameters of the second.
+        first_steps: Length of the first phase.
+        steps: Length of both.
+        first_lr: Peak of the first phase.
+        second_lr: Peak of the second.
+        betas: Of AdamW.
+        weight_decay: Of AdamW.
+        schedule: Each phase has its own.
+    """
+    early, late = lr_factor(schedule, first_steps), lr_factor(schedule, steps - first_steps)
+    groups = [{"params": [*first], "lr": first_lr}, {"params": [*second], "lr": second_lr}]
+    return scheduled(
+        AdamW(groups, betas=betas, weight_decay=weight_decay),
+        lambda step: early(step) if step < first_steps else 0.0,
+        lambda step: late(step - first_steps) if step >= first_steps else 0.0,
+    )
+
+
+class EMA(WeightAveraging):
+    """Exponential moving average of the weights, used for validation, checkpoints and sampling.
+
+    Beyond Lightning's ``EMAWeightAveraging`` the decay grows as (1 + n) / (10 + n) to its value, so that a short run is not an average
+    of its random start, and the average follows the weights exactly until `start`: an autoencoder trained first, whose latents the
+    second phase has learned, must not lag behind.
+
+    Args:
+        decay: Share of the average kept at each step, at most.
+        start: Optimizer step at which averaging begins.
+    """
+
+    def __init__(self, decay: float = 0.9999, start: int = 0) -> None:
+        def average(averaged: list[Tensor], current: list[Tensor], seen: Tensor | int) -> None:
+            n = (torch.as_tensor(seen) - start).clamp_min(0)
+            kept = ((n > 0) * (1 + n) / (10 + n)).clamp_max(decay)
+            for mean, now in zip(averaged, current, strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(now, (1 - kept).to(mean))
+                else:
+                    mean.copy_(now)
+
+        super().__init__(multi_avg_fn=average)
