@@ -61,7 +61,8 @@ class GeneratorCLI(LightningCLI):
                     f"config and checkpoint disagree: model.{name} is {given!r} here and {saved!r} in the checkpoint"
                 )
 
-        self.config[self.subcommand].model = asked  # the checkpoint's holds arguments of the data that not every backend has
+        # the checkpoint also holds arguments of the data, which not every backend has
+        self.config[self.subcommand].model = asked
 
     def after_fit(self) -> None:
         """Say where the result is and what to do with it."""
