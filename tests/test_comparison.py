@@ -5,6 +5,7 @@ import pytest
 
 from measured import folder_of, make_zoo
 from paramgen.cli import main
+from paramgen.comparison import summary_table
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def compared(tmp_path_factory):
         "baselines": ["gaussian", "noise-1"],
         "seeds": [0, 1],
         "n": 4,
-        "paper": {"close": {"mean": 0.975}},
+        "paper": {"close": {"mean": 0.975}, "two/zoo": {"original": 0.881}},
         "out": str(folder / "out"),
         "title": "Near & far",
         "about": "Two folders on two zoos.",
@@ -40,7 +41,17 @@ def test_one_page_holds_the_summary_and_every_report(compared):
     assert html.count('<script type="application/json" class="results">') == 4
     assert "Near &amp; far" in html
     assert "97.5" in html
+    assert comparison["machine"]
     for row in comparison["summary"]:
         assert row["seeds"] == 2
         if row["zoo"] == "one" and row["name"] == "gaussian":
             assert f"{100 * row['figures']['mean']['mean']:.1f} ± {100 * row['figures']['mean']['std']:.1f}" in html
+
+
+def test_a_paper_s_figure_stands_beside_the_row_and_the_zoo_that_it_is_of(compared):
+    comparison = json.loads((compared / "comparison.json").read_text())
+    tables = {zoo: summary_table(zoo, comparison) for zoo in ("one", "two")}
+    columns = {zoo: {c.header: list(c.cells) for c in table.columns} for zoo, table in tables.items()}
+    assert columns["two"]["paper: original"][columns["two"]["networks"].index("zoo")] == "88.1"
+    assert "paper: original" not in columns["one"]
+    assert columns["one"]["paper: mean"][columns["one"]["networks"].index("close")] == "97.5"

@@ -236,7 +236,7 @@ COLUMNS = (
         "s to fit",
         "Seconds to train the generator; for the zoo, seconds to build it.",
         _of("fit_seconds"),
-        _milliseconds,
+        _seconds,
         more=True,
     ),
     Column("params", "Parameters", "Parameters of the generator.", _of("generator_params"), _count, more=True),

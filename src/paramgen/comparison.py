@@ -3,6 +3,9 @@
 The spread is the standard deviation over seeds of each seed's figure; differences to the zoo are paired by seed.
 """
 
+import os
+import platform
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,24 +13,30 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import torch
 from rich.table import Table
 
+from paramgen.columns import COLUMNS
 from paramgen.files import read_json
 
-FIGURES = (
+FIGURES = (  # columns of a report's table, and the difference to the zoo
     "mean",
+    "median",
+    "min",
     "best",
     "selected",
     "std",
     "gap",
     "nn_ratio",
     "nn_ratio_aligned",
+    "iou",
     "dispersion",
     "zu",
     "id_match",
     "fit_seconds",
 )
-_PERCENT = ("mean", "best", "selected", "std", "gap")
+_PERCENT = ("mean", "median", "min", "best", "selected", "std", "gap")
+_VALUES = {column.key: column.value for column in COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -86,10 +95,11 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
         title=f"{zoo}, {seeds} seed{'s' if seeds > 1 else ''}", box=None, header_style="dim", title_justify="left"
     )
     table.add_column("networks", no_wrap=True)
-    for name in [*shown, *paper_columns(comparison["paper"])]:
+    paper = paper_of(zoo, comparison)
+    for name in [*shown, *(f"paper: {column}" for column in paper_columns(paper))]:
         table.add_column(name.replace("_", " "), justify="right")
     for row in rows:
-        papers = [comparison["paper"].get(row["name"], {}).get(column) for column in paper_columns(comparison["paper"])]
+        papers = [paper.get(row["name"], {}).get(column) for column in paper_columns(paper)]
         cells = [
             *(show(row["figures"].get(name), name) for name in shown),
             *("" if p is None else f"{100 * p:.1f}" for p in papers),
@@ -116,11 +126,36 @@ def show(figure: dict[str, float | None] | None, name: str) -> str:
 def _figure(row: dict[str, Any], zoo: dict[str, Any], name: str) -> float | None:
     if name == "gap":
         return row["accuracy"]["mean"] - zoo["accuracy"]["mean"]
-    return row["accuracy"][name] if name in ("mean", "best", "selected", "std") else row[name]
+    return _VALUES[name](row)
 
 
 def _spread(values: list[float]) -> dict[str, float | None]:
     return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None}
+
+
+def paper_of(zoo: str, comparison: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """A paper's figures for the rows of one zoo, ``{row: {column: fraction}}``: those given for ``zoo/row``, or for ``row`` everywhere.
+
+    Args:
+        zoo: Which.
+        comparison: As ``comparison.json`` holds it.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for key, figures in comparison["paper"].items():
+        where, _, name = key.rpartition("/")
+        if where in ("", zoo):
+            found.setdefault(name, {}).update(figures)
+    return found
+
+
+def machine() -> str:
+    """What this runs on, in a line: cores, processor, GPU, torch."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    processor = found[1] if found else platform.processor() or platform.machine()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    return f"{os.cpu_count()} cores of {processor}, {threads}, {gpu}, torch {torch.__version__}"
 
 
 def paper_columns(paper: dict[str, dict[str, float]]) -> list[str]:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from paramgen import __version__, figures
 from paramgen.columns import COLUMNS, GAP, Column, RowDict
-from paramgen.comparison import FIGURES, paper_columns, show
+from paramgen.comparison import FIGURES, paper_columns, paper_of, show
 from paramgen.evaluation import ALL_BASELINES
 
 Results = dict[str, Any]
@@ -105,11 +105,12 @@ def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
     rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
     by_key = {c.key: c for c in [*COLUMNS, GAP]}
     shown = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
-    paper = paper_columns(comparison["paper"])
+    theirs_by_row = paper_of(zoo, comparison)
+    paper = paper_columns(theirs_by_row)
     made = []
     for row in rows:
         ours = [Cell(None if (f := row["figures"].get(name)) is None else f["mean"], show(f, name)) for name in shown]
-        given = [comparison["paper"].get(row["name"], {}).get(name) for name in paper]
+        given = [theirs_by_row.get(row["name"], {}).get(name) for name in paper]
         theirs = [Cell(value, "" if value is None else f"{100 * value:.1f}") for value in given]
         colour = figures.colour(rows, row)
         made.append({"name": row["name"], "kind": row["kind"], "colour": colour, "cells": [*ours, *theirs]})

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from paramgen.comparison import Report, summarise, summary_table
+from paramgen.comparison import Report, machine, summarise, summary_table
 from paramgen.dispatch import run
 from paramgen.errors import ParamgenError, near
 from paramgen.files import write_atomic, write_json
@@ -36,10 +36,11 @@ class ZooSource:
 
 @dataclass(frozen=True)
 class GeneratorSource:
-    """Where a generator's networks come from; exactly one of `fit`, `ckpt_path` and `samples`.
+    """Where a generator's networks come from; exactly one of `fit`, `fit_of`, `ckpt_path` and `samples`.
 
     Args:
         fit: Config of ``paramgen fit``.
+        fit_of: Another generator of this comparison, whose fit is sampled in another way.
         ckpt_path: A checkpoint.
         samples: A folder of networks, made by anyone.
         arguments: Further arguments of ``fit``, for example ``{model.lr: 0.001}``.
@@ -48,6 +49,7 @@ class GeneratorSource:
     """
 
     fit: str | None = None
+    fit_of: str | None = None
     ckpt_path: str | None = None
     samples: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +66,7 @@ def main(
     n: int = 100,
     baselines: str | list[str] = "all",
     seeds: list[int] | None = None,
+    aligned: bool = False,
     paper: dict[str, dict[str, float]] | None = None,
 ) -> None:
     """Fit, sample and evaluate several generators on one zoo or more, over seeds, and write one page.
@@ -79,7 +82,8 @@ def main(
         n: Networks of each row.
         baselines: ``all``, ``none``, or names.
         seeds: Of zoo, fit, samples and baselines; one report each, and means with their spread over them. ``[0]`` when left out.
-        paper: A paper's accuracies, ``{row: {column: fraction}}``, shown beside ours.
+        aligned: Measure distances up to permutation and scale too.
+        paper: A paper's accuracies, ``{row: {column: fraction}}``, shown beside ours; ``zoo/row`` for the row of one zoo alone.
 
     Raises:
         ParamgenError: A source with none or several origins, an unknown zoo, and whatever the single commands raise.
@@ -97,7 +101,7 @@ def main(
             )
             drawn = [str(_draw(here / name, zoo, k, g, n, seed)) for k, g in wanted.items()]
             given = {"zoo": zoo, "samples": drawn, "out": here / name, "n": n, "baselines": baselines, "seed": seed}
-            run(["evaluate", *_options(given)])
+            run(["evaluate", *_options({**given, "aligned": aligned})])
             reports.append(Report(name, seed, here / name / "results.json"))
     comparison = {
         "title": title or folder.name,
@@ -106,6 +110,7 @@ def main(
         "paper": paper or {},
         "reports": [{"zoo": r.zoo, "seed": r.seed, "file": str(r.path.relative_to(folder))} for r in reports],
         "summary": summarise(reports),
+        "machine": machine(),
         "command": shlex.join(["paramgen", *sys.argv[1:]]),
     }
     write_json(folder / "comparison.json", comparison)
@@ -126,6 +131,9 @@ def _check(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSource], s
     asked = [z for g in generators.values() for z in g.zoos] + [z.align for z in zoos.values() if z.align]
     if unknown := [zoo for zoo in asked if zoo not in zoos]:
         raise ParamgenError(f"no zoo {unknown[0]!r} in this comparison; {near(unknown[0], zoos)}")
+    fitted = [name for name, source in generators.items() if source.fit]
+    if unknown := [g.fit_of for g in generators.values() if g.fit_of and g.fit_of not in fitted]:
+        raise ParamgenError(f"no generator {unknown[0]!r} is fitted in this comparison; {near(unknown[0], fitted)}")
 
 
 def _make_zoo(here: Path, name: str, source: ZooSource, seed: int) -> None:
@@ -149,7 +157,7 @@ def _draw(here: Path, zoo: Path, name: str, source: GeneratorSource, n: int, see
     """The folder of a generator's networks, fitted and drawn unless they are there."""
     if source.samples:
         return Path(source.samples)
-    checkpoint, target = here / "fits" / name / "last.ckpt", here / "samples" / name
+    checkpoint, target = here / "fits" / (source.fit_of or name) / "last.ckpt", here / "samples" / name
     if source.fit and not (target / INDEX).exists():
         where = {"data.zoo": zoo, "checkpoint.dirpath": checkpoint.parent, "seed_everything": seed}
         run(["fit", "--config", source.fit, *_options({**source.arguments, **where})])
@@ -169,4 +177,4 @@ def _options(arguments: dict[str, Any]) -> list[str]:
 
 
 _ZOO_ORIGINS = ("collect", "align", "path")
-_GENERATOR_ORIGINS = ("fit", "ckpt_path", "samples")
+_GENERATOR_ORIGINS = ("fit", "fit_of", "ckpt_path", "samples")
