@@ -1,0 +1,217 @@
+"""Families of tasks: relabelings, corruptions, domains."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from paramgen.errors import ParamgenError
+from paramgen.lora import LoraSettings
+from paramgen.tasks import (
+    ClassificationTask,
+    DomainFamily,
+    RelabelFamily,
+    RotatedFamily,
+    TaskFamily,
+    load_family,
+    load_task,
+    score_family,
+)
+from paramgen.tasks.family import SideBySide
+from paramgen.tasks.relabel import all_codes, flipped
+from paramgen.tasks.rotated import contrast, noise, rotate, shear
+from paramgen.tasks.scoring import predict
+from paramgen.training import fresh_states, generator
+
+
+class WholeZoo:
+    """What scoring needs of a zoo that generates every tensor."""
+
+    def __init__(self, family: TaskFamily) -> None:
+        self.task_config = family.config()
+
+    def complete(self, generated):
+        return dict(generated)
+
+
+def small_relabel(**more) -> RelabelFamily:
+    return RelabelFamily(network_args={"hidden": [8]}, **{"seen": 6, "unseen": 3} | more)
+
+
+def rotations(**more) -> RotatedFamily:
+    return RotatedFamily(seen=[-30.0, 0.0, 90.0], unseen=[45.0], network_args={"hidden": [8]}, **more)
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory) -> Path:
+    """Three domains of two classes; a domain's images all have one red value, a class's one green value."""
+    root = tmp_path_factory.mktemp("domains")
+    for d, domain in enumerate(("art", "photo", "sketch")):
+        for c, label in enumerate(("cat", "dog")):
+            (root / domain / label).mkdir(parents=True)
+            for i in range(10):
+                Image.new("RGB", (12, 10), (80 * d, 200 * c, i)).save(root / domain / label / f"{i}.png")
+    return root
+
+
+def test_ten_classes_have_1022_codes_none_of_them_constant():
+    codes = all_codes(10)
+    assert len(set(codes)) == 2**10 - 2
+    assert all(len(c) == 10 and set(c) == {"0", "1"} for c in codes)
+
+
+def test_seen_and_unseen_codes_are_apart_and_drawn_by_seed():
+    first, again, other = (RelabelFamily(seen=400, unseen=40, seed=s) for s in (1, 1, 2))
+    assert (first.seen, first.unseen) == (again.seen, again.unseen)
+    assert set(first.unseen) != set(other.unseen)
+    assert len(set(first.names)) == 440
+
+
+def test_a_relabeled_image_has_its_classs_bit():
+    family = small_relabel(seen=["0110010101"], unseen=["1000000000"])
+    digits = ClassificationTask("digits").data("test").labels
+    bits = torch.tensor([0, 1, 1, 0, 0, 1, 0, 1, 0, 1])
+    assert torch.equal(family.task("0110010101").data("test").labels, bits[digits])
+    assert torch.equal(family.task("1000000000").data("test").labels, (digits == 0).long())
+
+
+def test_flipped_codes_turn_every_bit_and_pairs_are_seen_with_unseen():
+    assert flipped("1011101000") == "0100010111"
+    family = small_relabel(seen=["1011101000", "1111100000"], unseen=["0100010111"])
+    assert family.flipped_pairs() == [("1011101000", "0100010111")]
+
+
+def test_relabelings_cannot_be_pooled():
+    family = small_relabel()
+    with pytest.raises(ParamgenError, match="label the same images differently"):
+        family.data(family.seen[:2], "train")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seen": 1000, "unseen": 40}, "leave 1022"),
+        ({"seen": ["0000000000"]}, "no code"),
+        ({"seen": ["0100000000"], "unseen": ["0100000000"]}, "twice"),
+    ],
+)
+def test_codes_that_cannot_be_are_refused(arguments, message):
+    with pytest.raises(ParamgenError, match=message):
+        small_relabel(**arguments)
+
+
+def test_rotation_by_a_right_angle_is_rot90_and_back_is_identity():
+    x = torch.rand(5, 1, 8, 8) * 16
+    assert torch.allclose(rotate(x, 90), torch.rot90(x, 1, (2, 3)), atol=1e-4)
+    assert torch.allclose(rotate(rotate(x, 90), -90), x, atol=1e-4)
+
+
+def test_corruptions_of_no_strength_change_nothing_and_noise_is_the_same_every_time():
+    x = torch.rand(5, 1, 8, 8) * 16
+    for corrupted in (rotate(x, 0), shear(x, 0), contrast(x, 1), noise(x, 0)):
+        assert torch.allclose(corrupted, x, atol=1e-4)
+    assert torch.equal(noise(x, 0.3), noise(x, 0.3))
+    assert torch.allclose(contrast(x, 0.5).std((1, 2, 3)), 0.5 * x.std((1, 2, 3)), atol=1e-4)
+
+
+def test_pooled_tasks_hold_every_tasks_images_once():
+    family = rotations()
+    parts = [next(iter(family.task(n).data("val").batches(10_000))) for n in family.seen]
+    pooled, labels = next(iter(family.data(family.seen, "val").batches(10_000)))
+    assert torch.equal(pooled, torch.cat([x for x, _ in parts]))
+    assert torch.equal(labels, torch.cat([y for _, y in parts]))
+
+
+def test_descriptions_say_the_code_and_show_unlabelled_train_images():
+    described = rotations().describe("rotation+090")
+    assert torch.allclose(described.code, torch.tensor([0.0, 1.0]), atol=1e-6)
+    assert described.images.min() >= 0
+    assert described.images.max() == 1.0
+    relabeled = small_relabel(seen=["0110010101"]).describe("0110010101")
+    assert relabeled.code.tolist() == [0, 1, 1, 0, 0, 1, 0, 1, 0, 1]
+    white = 16 * relabeled.images
+    assert torch.allclose(white, white.round(), atol=1e-4)  # digits have 17 grey values
+
+
+@pytest.mark.parametrize("make", [small_relabel, rotations])
+def test_a_family_is_made_again_from_its_config(make):
+    family = make(lora=LoraSettings(["layers.*"], r=2))
+    again = load_family(family.config())
+    assert again.config() == family.config()
+    assert again.names == family.names
+    member = load_task(family.task(family.unseen[0]).config())
+    assert torch.equal(member.data("test").labels, family.task(family.unseen[0]).data("test").labels)
+
+
+@pytest.mark.parametrize("make", [small_relabel, rotations])
+def test_each_network_is_scored_on_its_own_task(make):
+    family = make()
+    names = [family.names[i] for i in (0, 2, 1, 0, 3)]
+    states = fresh_states(family.build, range(5))
+    scores = score_family(WholeZoo(family), states, names, "test")
+    for state, name, score in zip(states, names, scores, strict=True):
+        task = family.task(name)
+        assert float(predict(task.build(), [state], task.data("test")).accuracy[0]) == pytest.approx(float(score))
+
+
+def test_a_network_that_is_right_on_a_code_is_wrong_on_the_flipped_one():
+    family = small_relabel(seen=["1011101000"], unseen=["0100010111"])
+    (state,) = fresh_states(family.build, [0])
+    right, wrong = score_family(WholeZoo(family), [state, state], family.names, "test")
+    assert float(right + wrong) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("make", [small_relabel, rotations])
+def test_side_by_side_each_network_sees_what_it_would_see_alone(make):
+    family = make()
+    splits = [family.task(n).data("train") for n in family.names[:3]]
+    order = torch.randint(len(splits[0]), (4, 3, 5), generator=generator(0))
+    together = list(SideBySide(splits).training_batches(order, [generator(i) for i in range(3)]))
+    for r, split in enumerate(splits):
+        for (x, y), (x_alone, y_alone) in zip(
+            together, split.training_batches(order[:, r : r + 1], [generator(r)]), strict=True
+        ):
+            assert torch.equal(x[r], x_alone[0])
+            assert torch.equal(y[r], y_alone[0])
+
+
+def test_unknown_tasks_splits_and_levels_are_named():
+    family = rotations()
+    with pytest.raises(ParamgenError, match=r"rotation\+091.*nearest: rotation\+090"):
+        family.task("rotation+091")
+    with pytest.raises(ParamgenError, match="train, val, test"):
+        family.data(family.seen[:1], "dev")
+    with pytest.raises(ParamgenError, match="each once"):
+        RotatedFamily(seen=[0.0, 10.0], unseen=[10.0])
+    with pytest.raises(ParamgenError, match="no task family 'RotateFamily'; nearest: RotatedFamily"):
+        load_family({"class_path": "RotateFamily"})
+
+
+def test_one_domain_is_left_out_and_its_images_are_its_own(domains):
+    family = DomainFamily(unseen=["sketch"], root=str(domains), image_size=8, network="mlp")
+    assert (family.seen, family.unseen, family.classes) == (["art", "photo"], ["sketch"], ["cat", "dog"])
+    for d, name in enumerate(("art", "photo", "sketch")):
+        parts = [family.task(name).data(split) for split in ("train", "val", "test")]
+        assert [len(p) for p in parts] == [14, 2, 4]
+        blue = torch.cat([p.raw[:, 2, 0, 0] for p in parts])
+        labels = torch.cat([p.labels for p in parts])
+        for c in (0, 1):
+            assert sorted(blue[labels == c].tolist()) == list(range(10))  # every image in one split alone
+        assert all((p.raw[:, 0] == 80 * d).all() for p in parts)
+        assert all((p.raw[:, 1, 0, 0] == 200 * p.labels).all() for p in parts)
+    assert len(family.data(family.seen, "train")) == 28
+    assert family.pretraining("train") is None
+
+
+def test_domains_that_do_not_fit_are_refused(domains, tmp_path):
+    with pytest.raises(ParamgenError, match=r"no domain 'skech'.*nearest: sketch"):
+        DomainFamily(unseen=["skech"], root=str(domains))
+    with pytest.raises(ParamgenError, match="0 domain folders"):
+        DomainFamily(unseen=[], root=str(tmp_path / "nothing"))
+    with pytest.raises(ParamgenError, match="every domain is unseen"):
+        DomainFamily(unseen=["art", "photo", "sketch"], root=str(domains))
+    for folder in ("a/cat", "a/dog", "b/cat", "b/hen"):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(ParamgenError, match="differ in their classes: dog, hen"):
+        DomainFamily(unseen=["a"], root=str(tmp_path))
