@@ -130,8 +130,6 @@ class RPG(ParameterGenerator):
             draws_per_token=draws_per_token,
             condition_tokens=condition_tokens,
         )
-        if optimizer == "adamw8bit":
-            _adamw8bit()
         self.shape, self.state = (seq_len, token_dim), state
         self.tokens_per_step, self.states_per_step = tokens_per_step, states_per_step
         self.draws_per_token, self.condition_tokens = draws_per_token, condition_tokens
@@ -165,7 +163,10 @@ class RPG(ParameterGenerator):
         mask = self._mask(batch.token)  # (L', D)
         weights = self.states.weights(batch.run if self.state == "run" else self._index(batch))  # (B, K)
         keys, which = _distinct(weights, batch.condition)  # (S, K + C), (B,)
-        x, which = self._few_states(batch.x, which)
+        x = batch.x
+        if self.states_per_step is not None:
+            rows = _of_first_states(which, self.states_per_step)
+            x, (keys, which) = x[rows], _distinct(keys[which[rows]], None)
         z = self.prototypes(keys[:, : self.states.count], keys[:, self.states.count :])  # (S, L, d_model)
         z = z if batch.token is None else z[:, batch.token]  # (S, L', d_model)
         network, place = self._choose(x.shape[0], x.shape[1], x.device)  # (M,), (M,)
@@ -185,14 +186,6 @@ class RPG(ParameterGenerator):
         assert self.codec is not None
         mask = self.codec.mask.to(self.device)
         return mask if token is None else mask[token]
-
-    def _few_states(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-        """Only the networks of the first `states_per_step` distinct states."""
-        if self.states_per_step is None:
-            return x, which
-        kept = list(dict.fromkeys(which.tolist()))[: self.states_per_step]
-        rows = torch.isin(which, torch.tensor(kept, device=which.device))
-        return x[rows], which[rows]
 
     def _choose(self, B: int, L: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which tokens of the batch the head sees: network (M,) and place (M,)."""
@@ -321,6 +314,8 @@ class RPG(ParameterGenerator):
     def setup(self, stage: str) -> None:
         """Take the places of the tokens from the codec, and refuse data that do not fit."""
         super().setup(stage)
+        if stage == "fit" and self.optimizer_name == "adamw8bit":
+            _adamw8bit()
         if self.codec is None:
             return
         if self.codec.shape != self.shape:
@@ -348,6 +343,12 @@ def _distinct(weights: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor
         return keys[:1], torch.zeros(len(keys), dtype=torch.long, device=keys.device)
     distinct, which = torch.unique(keys, dim=0, return_inverse=True)
     return distinct, which
+
+
+def _of_first_states(which: Tensor, count: int) -> Tensor:
+    """Which networks have one of the first `count` distinct states of a batch: (B,) bool."""
+    first = list(dict.fromkeys(which.tolist()))[:count]
+    return torch.isin(which, torch.tensor(first, device=which.device))
 
 
 def _check_at_least_1(**sizes: int | None) -> None:

@@ -1,0 +1,248 @@
+import importlib.util
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+
+from conftest import write_zoo
+from paramgen.backends.rpg import RPG
+from paramgen.codec import TokenCodec
+from paramgen.data import ParamBatch, ParameterDataModule
+from paramgen.errors import ParamgenError
+from paramgen.generator import load_generator
+
+QUIET = {
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "logger": False,
+    "enable_checkpointing": False,
+    "accelerator": "cpu",
+    "max_epochs": -1,
+}
+SMALL = {"d_model": [32, 32], "d_state": 8, "head": "mlp", "hidden": 32, "num_inference_steps": 4, "scheduler": "DDIM"}
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    return write_zoo(tmp_path_factory.mktemp("rpg") / "zoo", networks=12, runs=2)  # no validation run: K = 12, R = 2
+
+
+def make(zoo, token_dim=4, data_arguments=None, **arguments):
+    """A model and its data, joined as the trainer joins them."""
+    seed_everything(0)
+    data = ParameterDataModule(str(zoo.path), TokenCodec(token_dim), **{"batch_size": 6, **(data_arguments or {})})
+    data.setup()
+    model = RPG(data.seq_len, data.token_dim, data.num_networks, data.num_runs, **{**SMALL, **arguments})
+    model.codec, model.base = data.codec, {}
+    model.positions.place(data.codec.positions)
+    return model, data
+
+
+def inputs_of(module, call):
+    """What reaches a module's forward while `call` runs."""
+    seen = []
+    hook = module.register_forward_pre_hook(lambda _, args: seen.append(args))
+    call()
+    hook.remove()
+    return seen
+
+
+def first_batch(data):
+    return next(iter(data.train_dataloader()))
+
+
+def test_padding_counts_neither_in_the_loss_nor_in_its_gradients(zoo):
+    model, data = make(zoo, prediction_type="sample")
+    batch = first_batch(data)
+    assert not data.codec.mask.all()
+    out = torch.zeros(batch.x.shape[0] * data.seq_len, data.token_dim, requires_grad=True)
+    model._denoise = lambda c, x_t, t: out
+    model.loss(batch)["loss"].backward()
+    padding = ~data.codec.mask.repeat(len(batch.x), 1)
+    assert (out.grad[padding] == 0).all()
+    assert (out.grad[~padding] != 0).all()
+
+
+def test_prototypes_are_computed_once_for_each_distinct_state(zoo):
+    model, data = make(zoo, state="run")
+    batch = first_batch(data)
+    assert set(batch.run.tolist()) == {0, 1}
+    seen = inputs_of(model.recurrence, lambda: model.loss(batch))
+    assert [args[0].shape[:2] for args in seen] == [(2, data.seq_len)]
+
+
+def test_every_token_gets_the_prototype_of_its_own_network_and_place(zoo):
+    model, data = make(zoo, data_arguments={"tokens_per_step": 3})
+    batch = first_batch(data)
+    ((x_t, _, c),) = inputs_of(model.head, lambda: model.loss(batch))
+    assert x_t.shape == (6 * 3, data.token_dim)
+    for b in range(6):
+        weights = model.states.weights(batch.index[b : b + 1])
+        z = model.prototypes(weights, torch.zeros(1, 0))[0, batch.token]
+        torch.testing.assert_close(c.view(6, 3, -1)[b], model.head.project(z), rtol=1e-4, atol=1e-5)
+
+
+def test_diffusion_batch_states_and_draws_bound_what_the_networks_see(zoo):
+    model, data = make(zoo, tokens_per_step=10, draws_per_token=3, states_per_step=2)
+    batch = first_batch(data)
+    (args,) = inputs_of(model.head, lambda: model.loss(batch))
+    assert len(args[0]) == 30
+    (args,) = inputs_of(model.recurrence, lambda: model.loss(batch))
+    assert len(args[0]) == 2
+
+
+def test_states_per_step_runs_the_recurrence_on_its_own_states_alone(zoo):
+    model, data = make(zoo, states_per_step=2)
+    batch = first_batch(data)
+    (args,) = inputs_of(model.head, lambda: model.loss(batch))
+    assert len(args[0]) == 2 * data.seq_len
+
+
+@pytest.mark.parametrize("recurrent", ["mamba", "mamba1", "lstm", "transformer", "none"])
+def test_ways_of_sampling_differ_in_memory_alone(zoo, recurrent, monkeypatch):
+    monkeypatch.setattr("paramgen.backends.rpg.PIECE", 6)
+    model, _ = make(zoo, token_dim=2, recurrent=recurrent)
+    states = [3, 1, 3, 7]
+    drawn = [
+        model.sample_tokens(4, state=states, temperature=0.0, sampling=s) for s in ("sequential", "partial", "full")
+    ]
+    assert drawn[0].abs().sum() > 0
+    torch.testing.assert_close(drawn[0], drawn[2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(drawn[1], drawn[2], rtol=1e-4, atol=1e-5)
+
+
+def test_sequential_sampling_never_holds_more_than_one_place_and_one_piece(zoo, monkeypatch):
+    monkeypatch.setattr("paramgen.backends.rpg.PIECE", 4)
+    model, data = make(zoo, token_dim=2, recurrent="none")
+    assert data.seq_len > 8
+    rows = inputs_of(model.head, lambda: model.sample_tokens(5, sampling="sequential"))
+    assert {len(args[0]) for args in rows} == {5}
+    pieces = inputs_of(model.recurrence.layers, lambda: model.sample_tokens(5, sampling="sequential"))
+    assert max(args[0].shape[1] for args in pieces) == 4
+
+
+def test_samples_have_zeros_on_padding(zoo):
+    model, data = make(zoo)
+    assert (model.sample_tokens(3)[:, ~data.codec.mask] == 0).all()
+
+
+def test_random_states_are_remembered_and_mixtures_have_no_identity(zoo):
+    model, _ = make(zoo)
+    model.sample_tokens(12)
+    assert sorted(model.identities()) == list(range(12))
+    model.sample_tokens(3, state=[5, 0, 5])
+    assert model.identities() == [5, 0, 5]
+    model.sample_tokens(2, state=torch.full((2, 12), 1 / 12))
+    assert model.identities() == [None, None]
+    by_run, _ = make(zoo, state="run")
+    by_run.sample_tokens(2)
+    assert by_run.identities() is None
+
+
+def test_samples_land_at_the_network_of_their_state(zoo):
+    model, data = make(
+        zoo, token_dim=8, state_embedding="normal", prediction_type="sample", lr=3e-3, hidden=64, d_model=[64, 64],
+        data_arguments={"batch_size": 12, "steps_per_epoch": 300},
+    )  # fmt: skip
+    trainer = Trainer(max_steps=300, gradient_clip_val=1.0, **QUIET)
+    trainer.fit(model, data)
+    networks = model.sample(12, state=list(range(12)), num_inference_steps=10)
+    generated = zoo.spec.flatten_many(networks)
+    trained = zoo.matrix(data.train_indices)
+    assert torch.cdist(generated, trained).argmin(1).tolist() == list(range(12))
+
+
+def test_condition_reaches_the_last_tokens_alone_where_asked(zoo):
+    model, data = make(zoo, cond_dim=3, condition_tokens=2)
+    weights = torch.zeros(1, 12)
+    u = [model._inputs(weights, torch.full((1, 3), v), slice(None))[0] for v in (1.0, 2.0)]
+    changed = (u[0] != u[1]).any(1)
+    assert changed.nonzero()[:, 0].tolist() == [data.seq_len - 2, data.seq_len - 1]
+
+
+def test_conditions_share_prototypes_only_when_they_are_equal(zoo):
+    model, data = make(zoo, state="none", cond_dim=2)
+    batch = first_batch(data)
+    condition = torch.tensor([[0.0, 1], [1, 0], [0, 1], [0, 1], [1, 0], [1, 1]])
+    (args,) = inputs_of(model.recurrence, lambda: model.loss(ParamBatch(*batch[:1], condition, *batch[2:])))
+    assert len(args[0]) == 3
+    assert model.sample_tokens(6, condition).shape == (6, *data.codec.shape)
+    with pytest.raises(ParamgenError, match=r"takes a condition \(2, 2\)"):
+        model.sample_tokens(2)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (12, "state 12 is out of range: the generator knows the states 0 to 11"),
+        (-1, "state -1 is out of range"),
+        ([0, 1], r"states of shape \(2, 12\)"),
+        ("all", "expected a number, a list of 3 numbers, random or mixture"),
+    ],
+)
+def test_states_that_do_not_exist_are_refused(zoo, state, message):
+    model, _ = make(zoo)
+    with pytest.raises(ParamgenError, match=message):
+        model.sample_tokens(3, state=state)
+
+
+def test_state_asked_of_a_generator_without_states_is_refused(zoo):
+    model, _ = make(zoo, state="none")
+    with pytest.raises(ParamgenError, match="fitted with state: none"):
+        model.sample_tokens(3, state=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"head": "unet"}, "expected conv or mlp"),
+        ({"state": "seed"}, "expected checkpoint, run or none"),
+        ({"tokens_per_step": 0}, "tokens_per_step is 0, expected 1 or more"),
+        ({"d_model": [48, 48]}, "multiple of headdim 64"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(zoo, arguments, message):
+    with pytest.raises(ParamgenError, match=message):
+        make(zoo, **arguments)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_adamw8bit_without_its_library_names_the_install_line(zoo):
+    model, data = make(zoo, optimizer="adamw8bit")
+    with pytest.raises(ParamgenError, match=r"pip install 'paramgen\[adamw8bit\]'"):
+        Trainer(max_steps=1, **QUIET).fit(model, data)
+
+
+def test_only_matrices_decay_and_the_rate_falls_to_zero(zoo):
+    model, data = make(zoo, weight_decay=0.5, data_arguments={"steps_per_epoch": 5})
+    trainer = Trainer(max_steps=5, **QUIET)
+    trainer.fit(model, data)
+    decayed, kept = trainer.optimizers[0].param_groups
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.5, 0.0)
+    assert all(p.dim() >= 2 for p in decayed["params"])
+    names = {n for n, p in model.named_parameters() if any(p is q for q in kept["params"])}
+    assert {"recurrence.layers.0.A_log", "recurrence.layers.0.norm.weight", "head.enter.bias"} <= names
+    assert decayed["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_checkpoint_made_with_other_tokens_is_refused(zoo, tmp_path):
+    model, data = make(zoo, token_dim=4, data_arguments={"steps_per_epoch": 1})
+    trainer = Trainer(max_steps=1, **QUIET)
+    trainer.fit(model, data)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    other, data = make(zoo, token_dim=8)
+    with pytest.raises(ParamgenError, match="made with the codec"):
+        Trainer(max_steps=2, **QUIET).fit(other, data, ckpt_path=tmp_path / "x.ckpt")
+    loaded = load_generator(tmp_path / "x.ckpt")
+    with pytest.raises(ParamgenError, match="the generator was made for tokens"):
+        Trainer(max_steps=2, **QUIET).fit(loaded, data)
+
+
+def test_places_of_the_tokens_travel_in_the_checkpoint(zoo, tmp_path):
+    model, data = make(zoo, position="learned", data_arguments={"steps_per_epoch": 2})
+    trainer = Trainer(max_steps=2, **QUIET)
+    trainer.fit(model, data)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    loaded = load_generator(tmp_path / "x.ckpt")
+    assert torch.equal(loaded.positions.places, data.codec.positions)
+    assert torch.equal(loaded.positions.table, model.positions.table)
