@@ -21,6 +21,7 @@ from paramgen.paths import find_zoo
 from paramgen.spec import ParamSpec, StateDict
 
 FORMAT = 1
+JOURNAL = "zoo.partial.jsonl"
 Split = Literal["train", "val", "heldout"]
 
 
@@ -156,11 +157,10 @@ class ZooWriter:
         recipe: dict[str, Any],
     ) -> None:
         self.path, self.spec = Path(path), spec
-        self._journal = self.path / "zoo.partial.jsonl"
+        self._journal = self.path / JOURNAL
         self._header = {"format": FORMAT, "task": task_config, "recipe": recipe, "spec": spec.to_dict()}
         self.entries: list[Entry] = []
-        if (self.path / "zoo.json").exists():
-            raise ParamgenError(f"{self.path} already holds a zoo; choose another folder or delete it")
+        refuse_other(path, task_config, recipe)
         if self._journal.exists():
             self._resume()
         else:
@@ -241,19 +241,33 @@ class ZooWriter:
 
     def _resume(self) -> None:
         header, *entries = _whole_lines(self._journal)
-        for key in ("format", "task", "spec"):
-            if header.get(key) != self._header[key]:
-                raise ParamgenError(
-                    f"{self.path} holds a half-written zoo of another {key}; choose another folder or delete it"
-                )
-        old, new = header["recipe"], json.loads(json.dumps(self._header["recipe"]))
-        if differing := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
-            key = differing[0]
+        if header["spec"] != self._header["spec"]:
             raise ParamgenError(
-                f"{self.path} holds a half-written zoo made with {key}={old.get(key)!r}, now {key}={new.get(key)!r}; "
-                "choose another folder or delete it"
+                f"{self.path} holds a half-written zoo of other tensors; choose another folder or delete it"
             )
         self.entries = [entry for e in entries if (self.path / (entry := Entry(**e)).file).exists()]
+
+
+def refuse_other(path: str | Path, task_config: dict[str, Any], recipe: dict[str, Any]) -> None:
+    """Refuse a folder that a zoo of this recipe cannot be written to, before anything is trained for it.
+
+    Raises:
+        ParamgenError: It holds a finished zoo, or a half-written one of another task or recipe; the first differing key is named.
+    """
+    path = Path(path)
+    if (path / "zoo.json").exists():
+        raise ParamgenError(f"{path} already holds a zoo; choose another folder or delete it")
+    if not (path / JOURNAL).exists():
+        return
+    header = _whole_lines(path / JOURNAL)[0]
+    old = {"task": header["task"], **header["recipe"]}
+    new = json.loads(json.dumps({"task": task_config, **recipe}))
+    if differing := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
+        key = differing[0]
+        raise ParamgenError(
+            f"{path} holds a half-written zoo made with {key}={old.get(key)!r}, now {key}={new.get(key)!r}; "
+            "choose another folder or delete it"
+        )
 
 
 def _whole_lines(journal: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,246 @@
+"""``paramgen collect``: train networks of one task and keep them as a zoo."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from paramgen.errors import ParamgenError
+from paramgen.files import read_tensors, write_tensors
+from paramgen.select import select_tensors
+from paramgen.spec import ParamSpec, StateDict
+from paramgen.tasks import Task
+from paramgen.tasks.scoring import predict
+from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states, mix
+from paramgen.zoo import Split, Zoo, ZooWriter, refuse_other
+
+Mode = Literal["trajectory", "seeds"]
+REST = 20.0  # seconds between two stores of a training's whole state
+TOGETHER = 1 << 18  # numbers in the networks trained at once: what fits in a core's cache
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the networks of a zoo come to be; see :func:`main` for each field."""
+
+    mode: Mode
+    runs: int
+    checkpoints: int
+    save_every: int
+    epochs: int
+    optim: OptimSettings
+    finetune: OptimSettings
+    parameters: list[str] = field(default_factory=lambda: ["all"])
+    start: str | None = None
+    heldout_runs: int = 0
+    val_runs: int = 0
+    seed: int = 0
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("runs", "checkpoints", "save_every"):
+            if getattr(self, name) < 1:
+                raise ParamgenError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if self.epochs < 0:
+            raise ParamgenError(f"epochs is {self.epochs}, expected 0 or more")
+        if self.runs * self.checkpoints < 2:
+            raise ParamgenError("runs x checkpoints is 1; a zoo to learn from needs 2 networks or more")
+        if self.heldout_runs + self.val_runs >= self.runs and (self.heldout_runs or self.val_runs):
+            given = f"heldout_runs {self.heldout_runs} and val_runs {self.val_runs}"
+            raise ParamgenError(f"{given} leave no run to learn from, of {self.runs}")
+        if self.dtype is not None and not getattr(getattr(torch, self.dtype, None), "is_floating_point", False):
+            raise ParamgenError(f"dtype is {self.dtype!r}, expected float32, bfloat16 or float16")
+
+    def split(self, run: int) -> Split:
+        """Which split a run belongs to: held-out runs are the last, validation runs come before them."""
+        if run >= self.runs - self.heldout_runs:
+            return "heldout"
+        return "val" if run >= self.runs - self.heldout_runs - self.val_runs else "train"
+
+
+def main(
+    task: Task,
+    out: str,
+    mode: Mode = "trajectory",
+    runs: int = 1,
+    checkpoints: int = 100,
+    save_every: int = 1,
+    epochs: int = 20,
+    optim: OptimSettings | None = None,
+    finetune: OptimSettings | None = None,
+    parameters: list[str] | None = None,
+    start: str | None = None,
+    heldout_runs: int = 0,
+    val_runs: int = 0,
+    seed: int = 0,
+    dtype: str | None = None,
+    device: str = "cpu",
+) -> None:
+    """Train networks of one task and keep them as a zoo; interrupted at any moment, the same command goes on.
+
+    Args:
+        task: Network and data.
+        out: Folder of the zoo.
+        mode: ``trajectory``: train one network until it has converged, or load one, then fine-tune the chosen parameters and keep
+            checkpoints on the way. ``seeds``: independent runs from scratch, all trained at once; checkpoints are the last of each.
+        runs: Runs; of a trajectory all branch from the same converged network, each with its own order of the data.
+        checkpoints: Networks kept of each run.
+        save_every: Optimizer steps between two of them.
+        epochs: Training from scratch.
+        optim: Optimizer, rate and batch of the training from scratch.
+        finetune: Of the fine-tuning.
+        parameters: Which are generated: globs, ``re:`` patterns, or subsets such as all, last_two_norms, classifier. All when left out.
+        start: Start a trajectory from ``pretrained`` weights or a weights file instead of training from scratch.
+        heldout_runs: So many last runs are the evaluator's.
+        val_runs: So many before them are for validation.
+        seed: Of everything.
+        dtype: Store weights as float32, bfloat16 or float16; as they are when left out.
+        device: Where to train.
+
+    Raises:
+        ParamgenError: Numbers that do not fit, a pattern that selects nothing, a folder with another recipe's zoo, weights that
+            became NaN, a full disk.
+    """
+    optim, finetune = optim or OptimSettings(), finetune or OptimSettings(lr=4e-3)
+    if start is not None and mode == "seeds":
+        raise ParamgenError("start is for mode trajectory; seeds begin from scratch")
+    chosen = parameters or ["all"]
+    recipe = Recipe(
+        mode, runs, checkpoints, save_every, epochs, optim, finetune, chosen, start, heldout_runs, val_runs, seed, dtype
+    )
+    zoo = _Collector(task, Path(out), recipe, device).collect()
+    accuracy = [e.scores["val"]["accuracy"] for e in zoo.entries]
+    mean = 100 * sum(accuracy) / len(accuracy)
+    print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, {mean:.2f} % on val, in {zoo.path}")
+
+
+class _Collector:
+    """Trains, scores and writes. A training's state is stored between epochs, so that going on repeats little."""
+
+    def __init__(self, task: Task, out: Path, recipe: Recipe, device: str) -> None:
+        self.task, self.out, self.recipe, self.device = task, out, recipe, device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(recipe.seed, 0))
+            self.network = task.build() if recipe.start is None else task.start(recipe.start)
+        self.names = select_tensors(self.network, recipe.parameters)
+        floating = [name for name, t in self.network.state_dict().items() if t.is_floating_point()]
+        if recipe.mode == "seeds" and len(self.names) < len(floating):
+            raise ParamgenError("mode seeds generates all parameters: independent runs have nothing else in common")
+        refuse_other(out, task.config(), asdict(recipe))
+        self.train, self.val = task.data("train"), task.data("val")
+
+    def collect(self) -> Zoo:
+        """The finished zoo."""
+        begun = time.perf_counter()
+        columns = (TextColumn("{task.description:22s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns) as self.bar:
+            writer = self._trajectory() if self.recipe.mode == "trajectory" else self._seeds()
+        zoo = writer.close(seconds=time.perf_counter() - begun)
+        for rest in self.out.glob("rest-*.safetensors"):
+            rest.unlink()
+        return zoo
+
+    def _trajectory(self) -> ZooWriter:
+        recipe, seed = self.recipe, self.recipe.seed
+        start = self.network.state_dict()
+        if recipe.start is None and recipe.epochs:
+            steps = recipe.epochs * self._epoch(recipe.optim)
+            everything = [name for name, t in start.items() if t.is_floating_point()]
+            ((_, (start,)),) = self._run("converge", [start], everything, recipe.optim, [mix(seed, 1)], steps, {steps})
+        writer = self._writer(start)
+        kept = {k * recipe.save_every for k in range(1, recipe.checkpoints + 1)}
+        runs = [*range(recipe.runs)]
+        seeds = [mix(seed, 2, run) for run in runs]
+        branches = self._run("fine-tune", [start] * len(runs), self.names, recipe.finetune, seeds, max(kept), kept)
+        for step, states in branches:
+            self._add(writer, states, runs, step, seeds)
+        return writer
+
+    def _seeds(self) -> ZooWriter:
+        recipe = self.recipe
+        steps = recipe.epochs * self._epoch(recipe.optim)
+        kept = {steps - k * recipe.save_every for k in range(recipe.checkpoints)}
+        if min(kept) < 1:
+            raise ParamgenError(
+                f"{recipe.checkpoints} checkpoints every {recipe.save_every} steps, of {steps} steps in all: too many"
+            )
+        seeds = [mix(recipe.seed, 2, run) for run in range(recipe.runs)]
+        writer: ZooWriter | None = None
+        size = max(1, TOGETHER // sum(t.numel() for t in self.network.state_dict().values()))
+        for first in range(0, recipe.runs, size):
+            runs = [*range(first, min(first + size, recipe.runs))]
+            mine = [seeds[run] for run in runs]
+            starts = fresh_states(self.task.build, mine)
+            writer = writer or self._writer(starts[0])
+            if {(run, max(kept)) for run in runs} <= writer.done:
+                continue
+            label = f"runs {runs[0]} to {runs[-1]}"
+            for step, states in self._run(label, starts, self.names, recipe.optim, mine, steps, kept):
+                self._add(writer, states, runs, step, mine)
+        assert writer is not None  # runs is 1 or more
+        return writer
+
+    def _run(
+        self,
+        label: str,
+        starts: Sequence[StateDict],
+        names: Sequence[str],
+        settings: OptimSettings,
+        seeds: Sequence[int],
+        steps: int,
+        kept: set[int],
+    ) -> Iterator[tuple[int, list[StateDict]]]:
+        """Train, and hand out the complete state dicts at the steps that are kept."""
+        group = NetworkGroup(self.network, starts, names, self.device)
+        trainer = Trainer(group, self.train, settings, seeds, steps)
+        rest, stored = self.out / f"rest-{label.replace(' ', '-')}.safetensors", time.perf_counter()
+        if rest.exists():
+            trainer.load(read_tensors(rest))
+        if trainer.step in kept:  # stored at its last step, before its networks were written
+            yield trainer.step, group.states()
+        shown = self.bar.add_task(label, total=steps, completed=trainer.step)
+        for step in trainer.run():
+            self.bar.update(shown, completed=step)
+            if step in kept:
+                yield step, group.states()
+            late = time.perf_counter() - stored > REST or step == steps
+            if trainer.between_epochs and late and self.recipe.mode == "trajectory":
+                write_tensors(rest, trainer.state())
+                stored = time.perf_counter()
+
+    def _writer(self, first: StateDict) -> ZooWriter:
+        cast = self._cast(first)
+        spec = ParamSpec.of(self.network, self.names)
+        if self.recipe.dtype is not None:
+            spec = replace(spec, tensors=tuple(replace(t, dtype=self.recipe.dtype) for t in spec.tensors))
+        generated = {*spec.names, *spec.aliases}
+        base = {name: tensor for name, tensor in cast.items() if name not in generated}
+        return ZooWriter(self.out, spec, base, self.task.config(), asdict(self.recipe))
+
+    def _add(self, writer: ZooWriter, states: list[StateDict], runs: list[int], step: int, seeds: list[int]) -> None:
+        """Score and write the networks that are not there yet."""
+        left = [i for i, run in enumerate(runs) if (run, step) not in writer.done]
+        if not left:
+            return
+        kept = [self._cast(states[i]) for i in left]
+        for i, state in zip(left, kept, strict=True):
+            writer.spec.check(state, where=f"run {runs[i]}, step {step}")
+        parts = {"train": self.train, "val": self.val}
+        scores = {part: predict(self.network, kept, data, device=self.device) for part, data in parts.items()}
+        for k, (i, state) in enumerate(zip(left, kept, strict=True)):
+            mine = {p: {"accuracy": float(s.accuracy[k]), "loss": float(s.loss[k])} for p, s in scores.items()}
+            split = self.recipe.split(runs[i])
+            writer.add(state, run=runs[i], step=step, seed=seeds[i], split=split, scores=mine)
+
+    def _cast(self, state: StateDict) -> StateDict:
+        if self.recipe.dtype is None:
+            return state
+        dtype, names = getattr(torch, self.recipe.dtype), {*self.names}
+        return {name: t.to(dtype) if name in names else t for name, t in state.items()}
+
+    def _epoch(self, settings: OptimSettings) -> int:
+        return max(1, len(self.train) // min(settings.batch_size, len(self.train)))
