@@ -156,7 +156,7 @@ class RPG(ParameterGenerator):
             raise ParamgenError(f"head {head!r}: expected conv or mlp")
         if compile_head:
             self.head.compile()
-        self._drawn: list[int | None] | None = None
+        self.drawn_states: list[int | None] | None = None
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Masked mean squared error of the head on some tokens of the batch."""
@@ -304,12 +304,12 @@ class RPG(ParameterGenerator):
         if tuple(weights.shape) != (n, count):
             raise ParamgenError(f"states of shape {tuple(weights.shape)}; expected ({n},), or weights ({n}, {count})")
         top, which = weights.max(1) if count else (torch.zeros(n), torch.zeros(n))
-        self._drawn = [int(i) if t == 1 else None for i, t in zip(which, top, strict=True)]
+        self.drawn_states = [int(i) if t == 1 else None for i, t in zip(which, top, strict=True)]
         return weights
 
     def identities(self) -> list[int | None] | None:
         """The training network whose state conditioned each sample drawn last; None unless every checkpoint has its own state."""
-        return self._drawn if self.state == "checkpoint" else None
+        return self.drawn_states if self.state == "checkpoint" else None
 
     def setup(self, stage: str) -> None:
         """Take the places of the tokens from the codec, and refuse data that do not fit."""
