@@ -223,6 +223,11 @@ class ParameterDataModule(LightningDataModule):
         return len(self.zoo.entries[self.train_indices[0]].condition or [])
 
     @property
+    def conditions(self) -> Tensor:
+        """Conditions of the training networks (K, C), not standardised."""
+        return torch.tensor([self.zoo.entries[i].condition for i in self.train_indices])
+
+    @property
     def num_networks(self) -> int:
         """K, training networks."""
         return len(self.train_indices)

@@ -15,6 +15,8 @@ from paramgen.errors import ParamgenError
 Entry = Literal["latent", "film", "concat"]
 """Where a condition enters a denoiser: added to its input, the scale and shift of every layer, or beside its input."""
 
+FILM_WIDTH = 256  # features of a condition that modulate layers
+
 
 class ConditionInput(nn.Module):
     """Marked conditions as features (B, width).
@@ -91,6 +93,48 @@ class FiLM(nn.Module):
         """Features h (B, channels, ...) modulated by c (B, width)."""
         scale, shift = self.layer(c).view(len(c), 2, -1, *[1] * (h.dim() - 2)).unbind(1)
         return h * (1 + scale) + shift
+
+
+class ConditionedDenoiser(nn.Module):
+    """A denoiser of latents (B, C', l) that is told a condition.
+
+    Args:
+        make: The denoiser for a number of latent channels and a width of FiLM's features (0 for none).
+        latent_shape: (C', l).
+        cond_dim: C.
+        entry: ``latent``: added to the noised latent (Wild-P-Diff). ``film``: the scale and shift of every layer. ``concat``: one more
+            channel of the noised latent.
+        dropout: Share of training conditions that are left out.
+
+    Raises:
+        ParamgenError: An unknown entry.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int, int], nn.Module],
+        latent_shape: tuple[int, int],
+        cond_dim: int,
+        entry: Entry = "film",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        channels, length = latent_shape
+        widths = {"latent": channels * length, "film": FILM_WIDTH, "concat": length}
+        if entry not in widths:
+            raise ParamgenError(f"cond_entry is {entry!r}, expected latent, film or concat")
+        self.entry, self.channels = entry, channels
+        self.condition = ConditionInput(cond_dim, widths[entry], dropout)
+        self.denoiser = make(channels + (entry == "concat"), FILM_WIDTH if entry == "film" else 0)
+
+    def forward(self, z: Tensor, t: Tensor, marked: Tensor) -> Tensor:
+        """The prediction (B, C', l) for z_t at steps t, under marked conditions (B, C + 1)."""
+        c = self.condition(marked)  # (B, width)
+        if self.entry == "film":
+            return self.denoiser(z, t, c)
+        if self.entry == "latent":
+            return self.denoiser(z + c.view_as(z), t)
+        return self.denoiser(torch.cat([z, c[:, None].to(z.dtype)], 1), t)[:, : self.channels]
 
 
 def guided(

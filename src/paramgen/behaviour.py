@@ -1,0 +1,125 @@
+"""The behavioural loss: predicted networks are run on the data of their tasks, and what they get wrong is learned from.
+
+A generator learns weights; two weights that are equally far from a trained network may behave quite differently. With this loss it also
+learns what the networks do: each network that it predicts in training is decoded and run on train images of the task that the network of
+the batch was trained for. Only seen tasks, only their train split; but a generator fitted so has used task data, and its samples say so.
+
+B: networks of a batch. m: images a network. L tokens of D numbers.
+"""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from paramgen.codec import ParamCodec
+from paramgen.data import ParamBatch
+from paramgen.errors import ParamgenError
+from paramgen.generator import Denoised, ParameterGenerator
+from paramgen.spec import StateDict
+from paramgen.tasks import SplitData, load_task
+from paramgen.tasks.family import TaskFamily, load_family
+from paramgen.tasks.stacked import can_stack, stacked_forward
+
+
+class BehaviouralLoss(Callback):
+    """Adds the cross-entropy, on train images of their tasks, of the networks that a generator predicts in training.
+
+    Args:
+        weight: Of the cross-entropy beside the generator's own loss.
+        images_per_step: Images each network is run on at a step.
+        networks_per_step: Networks of the batch that are run; all when left out.
+        signal_weighting: Count networks predicted from more noise less; wise with ``prediction_type: epsilon``, whose predictions of
+            a network are wild where there is much noise.
+
+    Raises:
+        ParamgenError: Numbers that are not above 0, or a network that cannot be run many at once.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        images_per_step: int = 64,
+        networks_per_step: int | None = None,
+        signal_weighting: bool = True,
+    ) -> None:
+        sizes = {
+            "weight": weight,
+            "images_per_step": images_per_step,
+            "networks_per_step": networks_per_step,
+        }
+        for name, value in sizes.items():
+            if value is not None and value <= 0:
+                raise ParamgenError(f"behavioural loss: {name} is {value}, expected more than 0")
+        self.weight, self.images_per_step = weight, images_per_step
+        self.networks_per_step, self.signal_weighting = networks_per_step, signal_weighting
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Find the seen tasks' train images and tie the loss to the generator."""
+        if stage != "fit":
+            return
+        assert isinstance(module, ParameterGenerator)
+        data: Any = trainer.datamodule
+        zoo = data.zoo
+        self._names = [zoo.entries[i].task for i in data.train_indices]  # of each training network
+        self._network, self._splits = _network_and_splits(zoo.task_config, self._names)
+        self._base: StateDict = zoo.base()
+        self._aliases = dict(zoo.spec.aliases)
+        self._network.eval()
+        x, _ = self._draw([0], torch.device("cpu"))  # (1, m, ...)
+        if not can_stack(self._network, {**self._network.state_dict(), **self._base}, x[0, :2]):
+            raise ParamgenError(
+                "behavioural loss: this network cannot be run many at once (torch.func.vmap refuses it)"
+            )
+        module.behaviour, module.uses_task_data = self, True
+
+    def loss(self, codec: ParamCodec, predicted: Denoised, batch: ParamBatch) -> Tensor:
+        """Mean cross-entropy of the predicted networks on images of their tasks.
+
+        Args:
+            codec: Of the generator.
+            predicted: Networks (B, L, D).
+            batch: Says which training network each is a prediction of.
+        """
+        count = min(len(predicted.tokens), self.networks_per_step or len(predicted.tokens))
+        chosen = torch.randperm(len(predicted.tokens))[:count]
+        tokens, signal = predicted.tokens[chosen].float(), predicted.signal[chosen]
+        x, y = self._draw(batch.index[chosen.to(batch.index.device)].tolist(), tokens.device)  # (B, m, ...), (B, m)
+        each = self.cross_entropy(codec.decode_stacked(tokens), x, y)  # (B,)
+        return (each * signal).mean() if self.signal_weighting else each.mean()
+
+    def cross_entropy(self, networks: StateDict, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy (B,) of each network on its own images.
+
+        Args:
+            networks: Generated tensors, each (B, …).
+            x: (B, m, C, H, W).
+            y: (B, m).
+        """
+        base = {name: tensor.to(x.device) for name, tensor in self._base.items()}
+        tied = {name: networks[canonical] for name, canonical in self._aliases.items()}
+        run = stacked_forward(self._network, shared=base.keys())
+        logits = run({**base, **networks, **tied}, x)  # (B, m, classes)
+        return F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+
+    def _draw(self, index: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Random train images of the tasks of some training networks: (B, m, C, H, W) and labels (B, m)."""
+        drawn = []
+        for split in (self._splits[self._names[i]] for i in index):
+            noise = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # of augmentations
+            order = torch.randint(len(split), (1, 1, self.images_per_step))
+            drawn.append(next(iter(split.training_batches(order, [noise]))))
+        return torch.cat([x for x, _ in drawn]).to(device), torch.cat([y for _, y in drawn]).to(device)
+
+
+def _network_and_splits(
+    config: dict[str, Any], names: list[str | None]
+) -> tuple[nn.Module, dict[str | None, SplitData]]:
+    """The architecture, and the train split of each task of a zoo; a zoo of one task has the name None."""
+    if set(names) == {None}:
+        task = load_task(config)
+        return task.build(), {None: task.data("train")}
+    family: TaskFamily = load_family(config)
+    return family.build(), {name: family.data([name], "train") for name in dict.fromkeys(names) if name is not None}
