@@ -9,7 +9,7 @@ from torch import nn
 
 from paramgen.tasks import ClassificationTask
 from paramgen.tasks.networks import build_network
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.scoring import cross_entropy, predict
 from paramgen.tasks.splits import TensorSplit
 from paramgen.tasks.stacked import can_stack, stack_states, stacked_forward
 
@@ -128,3 +128,11 @@ def test_empty_and_single_lists():
     data = TensorSplit(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 2]), (0.5,), (0.5,))
     assert predict(MAKERS["mlp"](), [], data).classes.shape == (0, 3)
     assert predict(MAKERS["mlp"](), states(MAKERS["mlp"], 1), data).classes.shape == (1, 3)
+
+
+def test_cross_entropy_equals_torchs():
+    logits, labels = torch.randn(4, 7, 10), torch.randint(10, (4, 7))
+    expected = torch.stack(
+        [nn.functional.cross_entropy(a, b, reduction="none") for a, b in zip(logits, labels, strict=True)]
+    )
+    assert torch.allclose(cross_entropy(logits, labels), expected, atol=1e-6)

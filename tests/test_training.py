@@ -13,7 +13,7 @@ from paramgen.tasks import ClassificationTask
 from paramgen.tasks.networks import build_network
 from paramgen.tasks.scoring import predict
 from paramgen.tasks.splits import TensorSplit
-from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states, generator, mean_cross_entropy
+from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states, generator
 
 SEEDS = [3, 11, 42]
 
@@ -186,12 +186,6 @@ def test_schedules_begin_and_end_where_they_should():
     cycle = [OptimSettings(schedule="one_cycle").factor(s, 100) for s in range(101)]
     assert (cycle[0], max(cycle), cycle.index(max(cycle))) == (0.04, pytest.approx(1), 30)
     assert cycle[100] == pytest.approx(0)
-
-
-def test_cross_entropy_equals_torchs():
-    logits, labels = torch.randn(4, 7, 10), torch.randint(10, (4, 7))
-    expected = torch.stack([F.cross_entropy(a, b) for a, b in zip(logits, labels, strict=True)])
-    assert torch.allclose(mean_cross_entropy(logits, labels), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("settings", "message"), [({"lr": 0}, "lr is 0"), ({"batch_size": 0}, "batch_size is 0")])

@@ -10,6 +10,7 @@ what the zoo's base holds.
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import cos, pi
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 from paramgen.errors import ParamgenError
 from paramgen.spec import StateDict
 from paramgen.tasks.base import SplitData
+from paramgen.tasks.scoring import cross_entropy
 from paramgen.tasks.stacked import can_stack, stacked_forward, worth_stacking
 
 
@@ -148,7 +150,7 @@ class NetworkGroup:
 
     def _backward_stacked(self, x: Tensor, y: Tensor) -> Tensor:
         logits = self._together(self.leaves | self.moving | self.fixed, x)  # (R, B, classes)
-        losses = mean_cross_entropy(logits, y)
+        losses = cross_entropy(logits, y).mean(1)
         losses.sum().backward()
         return losses.detach()
 
@@ -159,8 +161,7 @@ class NetworkGroup:
         for r in range(self.size):
             leaves = {n: t[r].detach().requires_grad_() for n, t in self.leaves.items()}
             moving = {n: t[r] for n, t in self.moving.items()}  # views: statistics are moved in place
-            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-                torch.manual_seed(seeds[r])
+            with _randomness(seeds[r], self.device):
                 logits = functional_call(self.network, leaves | moving | self.fixed, (x[r],))
                 loss = F.cross_entropy(logits, y[r])
                 gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
@@ -244,22 +245,6 @@ class Trainer:
         return torch.stack(orders).unflatten(1, (self.steps_per_epoch, self.batch_size)).transpose(0, 1)
 
 
-def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the batch for every network.
-
-    Args:
-        logits: (R, B, classes).
-        labels: (R, B).
-
-    Returns:
-        (R,).
-    """
-    # classes first: over a last dimension of ten, torch's softmax is three to five times slower
-    first = logits.permute(2, 0, 1).flatten(1)[None]  # (1, classes, R*B)
-    each = F.cross_entropy(first, labels.reshape(1, -1), reduction="none")
-    return each.view(labels.shape).mean(1)
-
-
 def fresh_states(build: Callable[[], nn.Module], seeds: Sequence[int]) -> list[StateDict]:
     """One freshly initialised network a seed; the global random state stays as it was."""
     states = []
@@ -278,6 +263,22 @@ def mix(*numbers: int) -> int:
 def generator(*numbers: int) -> torch.Generator:
     """A generator seeded by :func:`mix`."""
     return torch.Generator().manual_seed(mix(*numbers))
+
+
+@contextmanager
+def _randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Global randomness from a seed, and afterwards as it was."""
+    if device.type != "cpu":
+        with torch.random.fork_rng(devices=[device]):
+            torch.manual_seed(seed)
+            yield
+        return
+    before = torch.default_generator.get_state()  # fork_rng and manual_seed look at every device: 1 ms a step
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
 
 
 def _freeze_statistics(network: nn.Module, chosen: set[str]) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,7 +20,9 @@ from paramgen.zoo import Split, Zoo, ZooWriter, refuse_other
 
 Mode = Literal["trajectory", "seeds"]
 REST = 20.0  # seconds between two stores of a training's whole state
-TOGETHER = 1 << 18  # numbers in the networks trained at once: what fits in a core's cache
+TOGETHER = 1 << 19  # numbers in the networks trained at once: fewer cost overhead, more fall out of the caches
+PENDING = 1 << 22  # numbers in the networks that wait to be scored together
+WAIT = 5.0  # seconds that they wait at most
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,10 @@ class _Collector:
             raise ParamgenError("mode seeds generates all parameters: independent runs have nothing else in common")
         refuse_other(out, task.config(), asdict(recipe))
         self.train, self.val = task.data("train"), task.data("val")
+        self.writer: ZooWriter | None = None
+        self.done: set[tuple[int, int]] = set()  # (run, step) of the networks that an earlier command wrote
+        self.pending: list[tuple[StateDict, dict[str, Any]]] = []  # with their place in the zoo
+        self.flushed = time.perf_counter()
 
     def collect(self) -> Zoo:
         """The finished zoo."""
@@ -139,6 +145,7 @@ class _Collector:
         columns = (TextColumn("{task.description:22s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns) as self.bar:
             writer = self._trajectory() if self.recipe.mode == "trajectory" else self._seeds()
+            self._flush()
         zoo = writer.close(seconds=time.perf_counter() - begun)
         for rest in self.out.glob("rest-*.safetensors"):
             rest.unlink()
@@ -151,7 +158,7 @@ class _Collector:
             steps = recipe.epochs * self._epoch(recipe.optim)
             everything = [name for name, t in start.items() if t.is_floating_point()]
             ((_, (start,)),) = self._run("converge", [start], everything, recipe.optim, [mix(seed, 1)], steps, {steps})
-        writer = self._writer(start)
+        writer = self.writer = self._writer(start)
         kept = {k * recipe.save_every for k in range(1, recipe.checkpoints + 1)}
         runs = [*range(recipe.runs)]
         seeds = [mix(seed, 2, run) for run in runs]
@@ -175,7 +182,7 @@ class _Collector:
             runs = [*range(first, min(first + size, recipe.runs))]
             mine = [seeds[run] for run in runs]
             starts = fresh_states(self.task.build, mine)
-            writer = writer or self._writer(starts[0])
+            writer = self.writer = writer or self._writer(starts[0])
             if {(run, max(kept)) for run in runs} <= writer.done:
                 continue
             label = f"runs {runs[0]} to {runs[-1]}"
@@ -209,6 +216,7 @@ class _Collector:
                 yield step, group.states()
             late = time.perf_counter() - stored > REST or step == steps
             if trainer.between_epochs and late and self.recipe.mode == "trajectory":
+                self._flush()  # what is stored is gone on from, so its networks must be there
                 write_tensors(rest, trainer.state())
                 stored = time.perf_counter()
 
@@ -219,22 +227,32 @@ class _Collector:
             spec = replace(spec, tensors=tuple(replace(t, dtype=self.recipe.dtype) for t in spec.tensors))
         generated = {*spec.names, *spec.aliases}
         base = {name: tensor for name, tensor in cast.items() if name not in generated}
-        return ZooWriter(self.out, spec, base, self.task.config(), asdict(self.recipe))
+        writer = ZooWriter(self.out, spec, base, self.task.config(), asdict(self.recipe))
+        self.done = writer.done
+        return writer
 
     def _add(self, writer: ZooWriter, states: list[StateDict], runs: list[int], step: int, seeds: list[int]) -> None:
-        """Score and write the networks that are not there yet."""
-        left = [i for i, run in enumerate(runs) if (run, step) not in writer.done]
-        if not left:
-            return
-        kept = [self._cast(states[i]) for i in left]
-        for i, state in zip(left, kept, strict=True):
-            writer.spec.check(state, where=f"run {runs[i]}, step {step}")
-        parts = {"train": self.train, "val": self.val}
-        scores = {part: predict(self.network, kept, data, device=self.device) for part, data in parts.items()}
-        for k, (i, state) in enumerate(zip(left, kept, strict=True)):
-            mine = {p: {"accuracy": float(s.accuracy[k]), "loss": float(s.loss[k])} for p, s in scores.items()}
-            split = self.recipe.split(runs[i])
-            writer.add(state, run=runs[i], step=step, seed=seeds[i], split=split, scores=mine)
+        """Take the networks that are not there yet; they are scored and written some at a time."""
+        for state, run, seed in zip(states, runs, seeds, strict=True):
+            if (run, step) not in self.done:
+                kept = self._cast(state)
+                writer.spec.check(kept, where=f"run {run}, step {step}")
+                self.pending.append((kept, {"run": run, "step": step, "seed": seed, "split": self.recipe.split(run)}))
+        numel = writer.spec.numel * len(self.pending)
+        if numel > PENDING or time.perf_counter() - self.flushed > WAIT:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Score the waiting networks and write them."""
+        if self.pending and self.writer is not None:
+            states = [state for state, _ in self.pending]
+            parts = {"train": self.train, "val": self.val}
+            scores = {part: predict(self.network, states, data, device=self.device) for part, data in parts.items()}
+            for k, (state, place) in enumerate(self.pending):
+                mine = {p: {"accuracy": float(s.accuracy[k]), "loss": float(s.loss[k])} for p, s in scores.items()}
+                self.writer.add(state, scores=mine, **place)
+            self.pending = []
+        self.flushed = time.perf_counter()
 
     def _cast(self, state: StateDict) -> StateDict:
         if self.recipe.dtype is None:

@@ -88,23 +88,24 @@ def _predict(
             else:
                 logits = stacked_forward(model, shared_images=True)(stacked, x)
             classes[part, done : done + len(y)] = logits.argmax(-1).cpu()  # (n, B)
-            loss[part] += summed_cross_entropy(logits, y.expand(len(logits), -1)).cpu()
+            loss[part] += cross_entropy(logits, y.expand(len(logits), -1)).sum(1).cpu()
         done += len(y)
     return Predictions(classes, loss / max(len(data), 1), data.labels)
 
 
-def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy summed over the batch.
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of every image under every network.
 
     Args:
         logits: (N, B, classes).
         labels: (N, B).
 
     Returns:
-        (N,).
+        (N, B).
     """
-    each = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
-    return each.unflatten(0, labels.shape).sum(1)
+    # classes first: over a last dimension of ten, torch's softmax is three to five times slower
+    first = logits.float().permute(2, 0, 1).flatten(1)[None]  # (1, classes, N*B)
+    return F.cross_entropy(first, labels.reshape(1, -1), reduction="none").view(labels.shape)
 
 
 def _chunks(
