@@ -7,7 +7,7 @@ DEMO   := runs/demo
 PARAMGEN := OMP_NUM_THREADS=1 $(BIN)/paramgen
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint bench clean
+.PHONY: help install demo test test-slow test-browser lint bench clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ test: $(STAMP) ## The tests, with coverage (under 5 minutes)
 
 test-slow: $(STAMP) ## The slow tests too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+test-browser: $(STAMP) ## The report in a real headless Chromium (as root on Debian it installs one)
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_browser.py -rs $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and the one-way imports
 	$(BIN)/ruff check .

@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from paramgen.samples import SampleInfo, write_samples
+from paramgen.evaluation import evaluate
+from paramgen.samples import SampleInfo, read_samples, write_samples
 from paramgen.spec import ParamSpec
-from paramgen.tasks import ClassificationTask
+from paramgen.tasks import ClassificationTask, load_task
 from paramgen.zoo import Zoo, ZooWriter
 
 
@@ -46,3 +47,15 @@ def folder_of(zoo: Zoo, weights: torch.Tensor, path: Path, **info: object) -> Pa
     """Write rows of (N, P) as samples."""
     states = [zoo.complete(zoo.spec.unflatten(row)) for row in weights]
     return write_samples(path, states, SampleInfo(generator="test", **info))  # type: ignore[arg-type]
+
+
+def measured_results(folder: Path) -> dict:
+    """``results.json`` of a zoo with two sets of samples: one collapsed, whose name is markup, and one of copies."""
+    zoo = make_zoo(folder / "zoo", runs=8, heldout=3, hidden=[12])
+    W = zoo.matrix(zoo.indices("train"))
+    samples = [
+        read_samples(folder_of(zoo, weights, folder / name), zoo)
+        for name, weights in (("mean<b>", W.mean(0) + 0.1 * (W[:4] - W.mean(0))), ("copies", W[:4]))
+    ]
+    found = evaluate(zoo, load_task(zoo.task_config), samples, n=4).to_dict()
+    return {**found, "command": "paramgen evaluate --zoo zoo --samples 'mean<b>'"}

@@ -26,7 +26,7 @@ def page(results: Results) -> str:
         results: As ``results.json`` holds it.
     """
     evaluation = Evaluation(results)
-    return _render("report.html.j2", e=evaluation, definitions=evaluation.columns)
+    return _render("report.html.j2", e=evaluation, definitions=[*evaluation.columns, *evaluation.figures])
 
 
 def comparison_page(comparison: dict[str, Any], results: Sequence[Results]) -> str:
@@ -47,7 +47,7 @@ def comparison_page(comparison: dict[str, Any], results: Sequence[Results]) -> s
         comparison=comparison,
         evaluations=evaluations,
         summaries=[(zoo, _summary(zoo, comparison)) for zoo in zoos],
-        definitions=[*COLUMNS, GAP],
+        definitions=[*COLUMNS, GAP, *figures.FIGURES],
     )
 
 
@@ -65,6 +65,7 @@ class Evaluation:
         self.verdicts = [(row, verdict(row, results)) for row in self.rows if row["kind"] == "generator"]
         self.task = json.dumps(results["task"], indent=2)
         self.generators = json.dumps(results["generators"], indent=2)
+        self.figures = figures.shown(results)
         self.omitted = [name for name in ALL_BASELINES if name not in {row["name"] for row in self.rows}]
 
     def colour(self, row: RowDict) -> str:
@@ -136,7 +137,7 @@ def _render(template: str, **values: object) -> str:
         assert environment.loader is not None
         return Markup(environment.loader.get_source(environment, name)[0])
 
-    return environment.get_template(template).render(asset=asset, figures=figures, version=__version__, **values)
+    return environment.get_template(template).render(asset=asset, version=__version__, **values)
 
 
 def verdict(row: RowDict, results: Results) -> list[str]:

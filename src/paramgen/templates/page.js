@@ -17,6 +17,7 @@ document.querySelectorAll(".tab").forEach((tab) => {
       other.setAttribute("aria-pressed", other === tab);
       document.getElementById(other.dataset.target).hidden = other !== tab;
     });
+    document.getElementById(tab.dataset.target).dispatchEvent(new Event("shown", { bubbles: true }));
   };
 });
 document.querySelectorAll(".rows .sort").forEach((button) => {
@@ -43,15 +44,6 @@ document.querySelectorAll("[popover]").forEach((box) => {
     box.style.left = Math.max(16, Math.min(at.left - 20, innerWidth - box.offsetWidth - 16)) + "px";
     box.style.top = Math.min(at.bottom + 8, innerHeight - box.offsetHeight - 16) + "px";
   });
-});
-const tip = $("#tip");
-document.addEventListener("pointermove", (e) => {
-  const says = e.target.dataset && e.target.dataset.tip;
-  tip.hidden = !says;
-  if (!says) return;
-  tip.textContent = says;
-  tip.style.left = Math.min(e.clientX + 12, innerWidth - tip.offsetWidth - 8) + "px";
-  tip.style.top = Math.max(4, e.clientY - 30) + "px";
 });
 document.querySelectorAll(".download").forEach((button) => {
   button.onclick = () => {

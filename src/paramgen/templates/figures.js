@@ -1,0 +1,275 @@
+"use strict";
+// One function a figure: (view, width) -> nodes. A view is an evaluation's results and the rows that are switched on.
+const LABEL = { marginLeft: 116 };
+const percent = (v, digits = 1) => (100 * v).toFixed(digits) + " %";
+const times = (v) => v.toFixed(2) + " τ";
+const DOTTED = { stroke: "var(--ink)", strokeDasharray: "1 4", strokeLinecap: "round", strokeWidth: 1.4 };
+const ORDER = { baseline: 0, reference: 1, generator: 2 };
+
+/** Accuracy on a log axis of the error, so that 97 and 98 % stay apart. */
+function accuracyScale(view, values, extra = {}) {
+  const errors = values.map((v) => view.error(v)), domain = [Math.min(Math.max(...errors) + 0.05, 0), Math.min(...errors) - 0.1];
+  const ticks = [0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001].map(Math.log10).filter((t) => t <= domain[0] && t >= domain[1]);
+  return { domain, ticks, tickFormat: (t) => String(+(100 * (1 - 10 ** t)).toFixed(1)), ...extra };
+}
+
+/** Distance over tau: linear near 0, where copies are, log beyond. */
+function ratioScale(values, extra = {}) {
+  const most = Math.max(1.5, ...values) * 1.1;
+  const ticks = [0, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000].filter((t) => t <= most);
+  return { type: "symlog", constant: 0.1, domain: [0, most], ticks, tickFormat: String, ...extra };
+}
+
+const tip = (items, x, y) => Plot.tip(items, Plot.pointer({ x, y, title: "says", maxRadius: 24, lineHeight: 1.25, textPadding: 9, pointerSize: 6 }));
+const dotOf = (d) => ({ fill: d.row.name === "held-out runs" ? "var(--paper)" : d.colour, stroke: d.colour });
+
+/** Single networks of the given rows, with their numbers. */
+function networks(view, rows) {
+  return rows.flatMap((row) => row.points.accuracy.map((accuracy, i) => ({
+    row, colour: view.colour(row), i, accuracy, distance: row.points.distance[i], xy: row.points.xy[i],
+    says: [`${row.name}, network ${i}`, accuracy == null ? null : `accuracy ${percent(accuracy)}`, row.points.distance[i] == null ? null : `distance ${times(row.points.distance[i])}`].filter(Boolean).join("\n"),
+  })));
+}
+
+function strips(view, width) {
+  const rows = view.rows, jitter = (i) => (((i * 0.618) % 1) - 0.5) * 0.56;
+  const lines = rows.map((row, y) => ({ row, y, colour: view.colour(row) }));
+  const dots = networks(view, rows).map((d) => ({ ...d, y: rows.indexOf(d.row) + jitter(d.i) }));
+  const ends = lines.filter(({ y }) => y + 1 < rows.length && rows[y].kind !== rows[y + 1].kind).map(({ y }) => y + 0.5);
+  const side = width > 820, share = side ? [0.5, 0.29, 0.21] : [1, 1, 1];
+  const panel = (k, x, marks, label) => Plot.plot({
+    className: "fig", width: width * share[k], height: 44 + 24 * rows.length, marginTop: 38, marginBottom: 6, marginRight: 18,
+    marginLeft: k === 0 || !side ? LABEL.marginLeft : 18, x: { ...x, axis: "top", label: null, tickSize: 0 },
+    y: { domain: [-0.5, rows.length - 0.5], reverse: true, axis: null },
+    marks: [
+      Plot.gridX({ ticks: x.ticks, stroke: "var(--rule)", strokeOpacity: 1 }), Plot.ruleY(ends, { stroke: "var(--muted)", strokeOpacity: 0.6 }),
+      Plot.text([label], { frameAnchor: "top-left", dy: -34, fontWeight: 650, fill: "var(--ink)" }),
+      k === 0 || !side ? Plot.text(lines.filter((d) => d.row.kind !== "generator"), { x: x.domain[0], y: "y", text: (d) => d.row.name, textAnchor: "end", dx: -10, fill: (d) => d.row.kind === "baseline" ? "var(--muted)" : "var(--ink)" }) : null,
+      k === 0 || !side ? Plot.text(lines.filter((d) => d.row.kind === "generator"), { x: x.domain[0], y: "y", text: (d) => d.row.name, textAnchor: "end", dx: -10, fill: "colour", fontWeight: 650 }) : null,
+      ...marks,
+    ],
+  });
+  const strip = (items, middles, x) => [
+    Plot.dot(items, { x, y: "y", r: 2, fill: "colour", fillOpacity: 0.42 }),
+    Plot.ruleX(middles, { x, y1: (d) => d.y - 0.4, y2: (d) => d.y + 0.4, stroke: (d) => (d.row.kind === "baseline" ? "var(--muted)" : d.colour), strokeWidth: 2.4 }),
+    tip([...items, ...middles], x, "y"),
+  ];
+  const accurate = dots.filter((d) => d.accuracy != null).map((d) => ({ ...d, error: view.error(d.accuracy) }));
+  const means = lines.map((d) => ({ ...d, error: view.error(d.row.accuracy.mean), says: `${d.row.name}\nmean accuracy ${percent(d.row.accuracy.mean, 2)}` }));
+  const far = dots.filter((d) => d.distance != null);
+  const medians = lines.filter((d) => d.row.nn_ratio != null).map((d) => ({ ...d, distance: d.row.nn_ratio, says: `${d.row.name}\nnn_ratio ${d.row.nn_ratio.toFixed(3)}` }));
+  const spread = lines.filter((d) => d.row.dispersion != null).map((d) => ({ ...d, at: Math.min(d.row.dispersion, 1.6), says: `${d.row.name}\ndispersion ${d.row.dispersion.toFixed(2)}` }));
+  const dispersion = { domain: [0, 1.65], ticks: [0, 0.5, 1, 1.5], tickFormat: String };
+  return [
+    panel(0, accuracyScale(view, accurate.map((d) => d.accuracy)), [Plot.ruleX([view.error(view.zoo.accuracy.mean)], DOTTED), ...strip(accurate, means, "error")], "Test accuracy, %"),
+    panel(1, ratioScale(far.map((d) => d.distance)), [Plot.ruleX([1], DOTTED), ...strip(far, medians, "distance")], "Distance to the zoo ÷ τ"),
+    panel(2, dispersion, [
+      Plot.rect([0], { x1: 0, x2: 0.5, y1: -0.5, y2: rows.length - 0.5, fill: "var(--warn)", fillOpacity: 0.08 }), Plot.ruleX([1], DOTTED),
+      Plot.dot(spread, { x: "at", y: "y", r: 4, fill: "colour" }),
+      Plot.text(spread.filter((d) => d.row.dispersion > 1.6), { x: "at", y: "y", dx: -9, textAnchor: "end", fill: "var(--muted)", text: (d) => d.row.dispersion.toFixed(1) + " →" }),
+      tip(spread, "at", "y"),
+    ], "Dispersion"),
+  ];
+}
+
+function plane(view, width) {
+  const rows = view.rows.filter((r) => r.nn_ratio != null);
+  const single = networks(view, rows.filter((r) => r.kind === "generator" || r.name === "held-out runs")).filter((d) => d.distance != null && d.accuracy != null).map((d) => ({ ...d, x: d.distance }));
+  const spots = spotsOf(view, rows, "nn_ratio", (r) => `nn_ratio ${r.nn_ratio.toFixed(2)}`);
+  return against(view, width, spots, single, ratioScale([...spots, ...single].map((d) => d.x)), 1, "distance to the zoo ÷ τ →");
+}
+
+function alike(view, width) {
+  const spots = spotsOf(view, view.rows.filter((r) => r.iou_wrong_max != null), "iou_wrong_max", (r) => `IoU ${r.iou_wrong_max.toFixed(2)}`);
+  return against(view, width, spots, [], { domain: [0, 1], ticks: [0, 0.25, 0.5, 0.75, 1], tickFormat: String }, view.zoo.iou_wrong_max, "IoU of wrong predictions with the zoo →");
+}
+
+function spotsOf(view, rows, key, say) {
+  return rows.map((row) => ({ row, colour: view.colour(row), x: row[key], accuracy: row.accuracy.mean, says: `${row.name}\nmean accuracy ${percent(row.accuracy.mean)}\n${say(row)}` }))
+    .sort((a, b) => ORDER[a.row.kind] - ORDER[b.row.kind]);
+}
+
+/** Mean accuracy against something: one named spot a row, the noise sweep joined, single networks behind. */
+function against(view, width, spots, single, x, mark, label) {
+  const place = (list) => list.map((d) => ({ ...d, y: view.error(d.accuracy) }));
+  const [rows, dots] = [place(spots), place(single)];
+  const noise = rows.filter((d) => d.row.name.startsWith("noise-")).sort((a, b) => parseFloat(a.row.name.slice(6)) - parseFloat(b.row.name.slice(6)));
+  const held = rows.filter((d) => d.row.name === "held-out runs");
+  const y = accuracyScale(view, [...spots, ...single].map((d) => d.accuracy).concat(view.results.good_from), { label: "↑ mean test accuracy, %", labelArrow: "none", tickSize: 0 });
+  const plot = Plot.plot({
+    className: "fig", width, height: Math.max(320, Math.min(420, width * 0.78)), marginLeft: 38, marginTop: 24, marginRight: 12, marginBottom: 44,
+    x: { ...x, label, labelAnchor: "right", labelArrow: "none", tickSize: 0 },
+    y,
+    marks: [
+      Plot.gridX({ ticks: x.ticks, stroke: "var(--rule)", strokeOpacity: 1 }), Plot.gridY({ ticks: y.ticks, stroke: "var(--rule)", strokeOpacity: 1 }),
+      Plot.ruleX(mark == null ? [] : [mark], DOTTED), Plot.ruleY([view.error(view.results.good_from)], DOTTED),
+      Plot.line(noise, { x: "x", y: "y", stroke: "var(--base)", strokeWidth: 1.4 }),
+      Plot.dot(dots, { x: "x", y: "y", r: 2, fill: "colour", fillOpacity: 0.35 }),
+      Plot.dot(rows, { x: "x", y: "y", r: (d) => (d.row.kind === "generator" ? 6.5 : 4.2), fill: (d) => dotOf(d).fill, stroke: "var(--paper)", strokeWidth: 1 }),
+      Plot.dot(held, { x: "x", y: "y", r: 4.2, stroke: "var(--ink)", strokeWidth: 1.6 }),
+      tip([...dots, ...rows], "x", "y"),
+    ],
+    r: { type: "identity" },
+  });
+  name(plot, rows.map((d) => ({ ...d, text: d.row.name })), width);
+  return [plot];
+}
+
+/** Names beside their spots where they cover nothing; hovering tells the rest. */
+function name(plot, spots, width) {
+  const svg = d3.select(plot.tagName === "svg" ? plot : plot.querySelector("svg")), [x, y] = [plot.scale("x").apply, plot.scale("y").apply];
+  const taken = spots.map((d) => [x(d.x) - 5, y(d.y) - 5, x(d.x) + 5, y(d.y) + 5]);
+  const layer = svg.insert("g", "[aria-label=tip]").attr("font-size", 11.5).attr("pointer-events", "none");
+  for (const d of [...spots].sort((a, b) => ORDER[b.row.kind] - ORDER[a.row.kind])) {
+    const w = 6.3 * d.text.length, cx = x(d.x), cy = y(d.y);
+    for (const [dx, dy, anchor] of [[10, 4, "start"], [-10, 4, "end"], [0, -10, "middle"], [0, 18, "middle"]]) {
+      const left = cx + dx - { start: 0, middle: w / 2, end: w }[anchor], box = [left, cy + dy - 9, left + w, cy + dy + 3];
+      const free = box[0] > 38 && box[2] < width && box[1] > 14 && !taken.some((t) => box[0] < t[2] && t[0] < box[2] && box[1] < t[3] && t[1] < box[3]);
+      if (!free) continue;
+      taken.push(box);
+      layer.append("text").attr("x", cx + dx).attr("y", cy + dy).attr("text-anchor", anchor).attr("fill", d.row.kind === "baseline" ? "var(--muted)" : d.colour).attr("font-weight", d.row.kind === "generator" ? 650 : null).text(d.text);
+      break;
+    }
+  }
+}
+
+function novelty(view, width) {
+  const rows = [...view.rows].sort((a, b) => ORDER[a.kind] - ORDER[b.kind]);
+  const points = rows.flatMap((row) => Object.entries(row.novel_and_good).filter(([, v]) => v != null).sort(([a], [b]) => a - b).map(([c, v]) => ({ row, name: row.name, colour: view.colour(row), x: +c, y: 100 * v, says: `${row.name}\n${percent(v, 0)} good and ≥ ${c} τ away` })));
+  const of = (test) => points.filter((d) => test(d.row)), held = (r) => r.name === "held-out runs";
+  const line = (items, more) => Plot.line(items, { x: "x", y: "y", z: "name", stroke: "colour", ...more });
+  const plot = Plot.plot({
+    className: "fig", width, height: Math.max(320, Math.min(420, width * 0.78)), marginLeft: 38, marginTop: 24, marginRight: 100, marginBottom: 44,
+    x: { domain: [0.25, 2], ticks: [0.25, 0.5, 0.75, 1, 2], tickFormat: String, label: "at least c · τ from the zoo →", labelArrow: "none", tickSize: 0 },
+    y: { domain: [0, 100], ticks: [0, 25, 50, 75, 100], label: "↑ novel and good, % of networks", labelArrow: "none", tickSize: 0 },
+    marks: [
+      Plot.gridX({ ticks: [0.25, 0.5, 0.75, 1, 2], stroke: "var(--rule)", strokeOpacity: 1 }), Plot.gridY({ ticks: [0, 25, 50, 75, 100], stroke: "var(--rule)", strokeOpacity: 1 }),
+      line(of((r) => r.kind === "baseline"), { strokeWidth: 1, strokeOpacity: 0.6 }), line(of((r) => r.kind === "reference" && !held(r)), { strokeWidth: 2 }),
+      line(of(held), { strokeWidth: 2, strokeDasharray: "5 4" }), line(of((r) => r.kind === "generator"), { strokeWidth: 2.6 }),
+      Plot.dot(of((r) => r.kind !== "baseline"), { x: "x", y: "y", r: 2.6, fill: "colour" }), tip(points, "x", "y"),
+    ],
+  });
+  const starts = d3.groups(of((r) => r.kind !== "baseline"), (d) => d.name).map(([, line]) => line[line.length - 1]);
+  endLabels(plot, starts, width - 94);
+  return [plot];
+}
+
+/** Names at the right end of curves, moved apart where they would meet. */
+function endLabels(plot, ends, left) {
+  const y = plot.scale("y").apply, svg = d3.select(plot.tagName === "svg" ? plot : plot.querySelector("svg"));
+  let last = Infinity;
+  for (const d of [...ends].sort((a, b) => a.y - b.y)) {
+    last = Math.min(y(d.y), last - 14);
+    svg.append("text").attr("x", left).attr("y", last + 4).attr("text-anchor", "start").attr("font-size", 11.5).attr("fill", d.colour).attr("font-weight", d.row.kind === "generator" ? 650 : null).text(d.row.name);
+  }
+}
+
+function map(view, width) {
+  const height = Math.max(320, Math.min(420, width * 0.78));
+  const rows = view.rows.filter((r) => r.kind !== "baseline" || r.name === "noise-1").sort((a, b) => ORDER[a.kind] - ORDER[b.kind]);
+  const dots = networks(view, rows).filter((d) => d.xy[0] != null).map((d) => ({ ...d, x: d.xy[0], y: d.xy[1] }));
+  const frame = squareFrame(dots.filter((d) => d.row.kind !== "baseline"), width - 50, height - 68);
+  const held = dots.filter((d) => d.row.name === "held-out runs");
+  return [Plot.plot({
+    className: "fig", width, height, marginLeft: 38, marginTop: 24, marginRight: 12, marginBottom: 44,
+    x: { domain: frame.x, label: "first principal component, τ →", labelArrow: "none", tickSize: 0, ticks: 6 }, y: { domain: frame.y, label: "↑ second", labelArrow: "none", tickSize: 0, ticks: 6 },
+    marks: [
+      Plot.gridX({ stroke: "var(--rule)", strokeOpacity: 1, ticks: 6 }), Plot.gridY({ stroke: "var(--rule)", strokeOpacity: 1, ticks: 6 }),
+      Plot.dot(dots.filter((d) => d.row.name !== "held-out runs"), { x: "x", y: "y", r: (d) => (d.row.kind === "baseline" ? 2 : 3.2), fill: "colour", fillOpacity: (d) => (d.row.kind === "baseline" ? 0.4 : 0.7), clip: true }),
+      Plot.dot(held, { x: "x", y: "y", r: 3.4, stroke: "var(--ink)", strokeWidth: 1.5, clip: true }),
+      tip(dots.filter((d) => inside(d, frame)), "x", "y"),
+    ],
+    r: { type: "identity" }, opacity: { type: "identity" },
+  })];
+}
+
+const inside = (d, frame) => d.x >= frame.x[0] && d.x <= frame.x[1] && d.y >= frame.y[0] && d.y <= frame.y[1];
+
+/** Domains around the points with one unit the same length on both axes. */
+function squareFrame(dots, width, height) {
+  const [x, y] = ["x", "y"].map((k) => d3.extent(dots, (d) => d[k]));
+  const unit = 1.12 * Math.max((x[1] - x[0]) / width, (y[1] - y[0]) / height, 1e-9);
+  const around = ([a, b], pixels) => [(a + b) / 2 - (unit * pixels) / 2, (a + b) / 2 + (unit * pixels) / 2];
+  return { x: around(x, width), y: around(y, height) };
+}
+
+function weights(view, width, state) {
+  const layers = view.results.weights, layer = layers[state.layer ?? 0];
+  const most = Math.max(...layer.pairs.flatMap((p) => [...p.sample.flat(), ...p.nearest.flat()]).map(Math.abs).filter(Number.isFinite), 1e-12);
+  const on = layer.pairs.filter((p) => view.rows.some((r) => r.name === p.name));
+  const across = width > 700 ? 3 : width > 480 ? 2 : 1, panel = (width - 24 * (across - 1)) / across;
+  const heat = (title, values) => {
+    const cells = values.flatMap((line, r) => line.map((v, c) => ({ r, c, v, says: `${layer.tensor} [${r}, ${c}]\n${v == null ? "NaN" : v.toPrecision(3)}` })));
+    return Plot.plot({
+      className: "fig", width: panel, height: 26 + Math.max(40, (panel * values.length) / values[0].length), margin: 0, marginTop: 26,
+      x: { axis: null, type: "linear", domain: [0, values[0].length] }, y: { axis: null, type: "linear", domain: [values.length, 0] },
+      marks: [
+        Plot.text([title], { frameAnchor: "top-left", dy: -22, fill: "var(--ink)", fontWeight: 500 }),
+        Plot.rect(cells, { x1: "c", x2: (d) => d.c + 1, y1: "r", y2: (d) => d.r + 1, fill: (d) => (d.v >= 0 ? "var(--g0)" : "var(--g1)"), fillOpacity: (d) => Math.min(1, Math.abs(d.v ?? 0) / most), shapeRendering: "crispEdges" }),
+        Plot.frame({ stroke: "var(--rule)" }), tip(cells.map((d) => ({ ...d, x: d.c + 0.5, y: d.r + 0.5 })), "x", "y"),
+      ],
+      opacity: { type: "identity" },
+    });
+  };
+  const minus = (a, b) => a.map((line, r) => line.map((v, c) => (v == null || b[r][c] == null ? null : v - b[r][c])));
+  const choice = d3.create("div").attr("class", "choice").attr("role", "group").attr("aria-label", "Layer");
+  choice.selectAll("button").data(layers).join("button").attr("type", "button").attr("aria-pressed", (d) => d === layer).text((d) => `${d.tensor} ${d.shape.join(" × ")}`).on("click", (_, d) => { state.layer = layers.indexOf(d); state.redraw(); });
+  return [choice.node(), ...on.flatMap((p) => [heat(`${p.name}, network ${p.network}`, p.sample), heat("nearest training network", p.nearest), heat("difference", minus(p.sample, p.nearest))])];
+}
+
+function training(view, width) {
+  const series = view.rows.filter((r) => r.kind === "generator").flatMap((row) => Object.entries((view.results.generators[row.name] || {}).history || {}).map(([key, points]) => ({ row, key, points })));
+  const keys = [...new Set(series.map((s) => s.key))], across = Math.max(1, Math.min(keys.length, Math.floor(width / 300))), panel = (width - 28 * (across - 1)) / across;
+  return keys.map((key) => {
+    const points = series.filter((s) => s.key === key).flatMap((s) => s.points.filter(([, v]) => v != null).map(([step, value]) => ({ step, value, name: s.row.name, colour: view.colour(s.row), says: `${s.row.name}, step ${step.toLocaleString("en")}\n${key} ${value.toPrecision(3)}` })));
+    const positive = key.includes("loss") && points.every((d) => d.value > 0), log = positive && d3.max(points, (d) => d.value) > 20 * d3.min(points, (d) => d.value);
+    return Plot.plot({
+      className: "fig", width: panel, height: 220, marginLeft: 44, marginTop: 26, marginBottom: 40, marginRight: 14,
+      x: { label: "optimizer steps →", labelArrow: "none", ticks: 4, tickFormat: "~s", tickSize: 0 }, y: { type: log ? "log" : "linear", label: "↑ " + key, labelArrow: "none", ticks: 4, tickSize: 0, zero: key.endsWith("dispersion") || key.endsWith("nn_ratio") },
+      marks: [
+        Plot.gridY({ ticks: 4, stroke: "var(--rule)", strokeOpacity: 1 }), key.endsWith("dispersion") || key.endsWith("nn_ratio") ? Plot.ruleY([1], DOTTED) : null,
+        Plot.line(points, { x: "step", y: "value", z: "name", stroke: "colour", strokeWidth: 2 }), key.startsWith("sample/") ? Plot.dot(points, { x: "step", y: "value", fill: "colour", r: 2.6 }) : null,
+        tip(points, "step", "value"),
+      ],
+    });
+  });
+}
+
+const DRAW = { strips, plane, novelty, alike, map, weights, training };
+
+/** Draw a section's figures now and whenever their width or its rows change. */
+function drawFigures(section) {
+  const results = JSON.parse(section.querySelector("script.results").textContent);
+  const chips = [...section.querySelectorAll(".chip")], colours = new Map(chips.map((c) => [c.dataset.row, `var(--${c.dataset.colour})`]));
+  const view = {
+    results, zoo: results.rows[0], rows: results.rows, colour: (row) => colours.get(row.name),
+    error: (accuracy) => Math.log10(Math.max(1 - accuracy, 0.5 / results.test_images)), // half an image: a log has no 0
+  };
+  const plots = [...section.querySelectorAll(".plot")].map((node) => {
+    const plot = { width: 0, redraw: () => {
+      plot.width = node.clientWidth;
+      if (plot.width) node.replaceChildren(...DRAW[node.dataset.figure](view, Math.floor(plot.width), plot));
+    } };
+    new ResizeObserver(() => { if (node.clientWidth !== plot.width) setTimeout(plot.redraw); }).observe(node);
+    return plot;
+  });
+  const choose = (off) => {
+    chips.forEach((c) => c.setAttribute("aria-pressed", !off.has(c.dataset.row)));
+    section.querySelectorAll(".rows tbody tr").forEach((tr) => tr.classList.toggle("off", off.has(tr.dataset.row)));
+    view.rows = results.rows.filter((r) => !off.has(r.name));
+    plots.forEach((p) => p.redraw());
+  };
+  plots.forEach((plot) => plot.redraw());
+  section.classList.add("drawn");
+  const off = new Set();
+  chips.forEach((c) => { c.onclick = () => { if (!off.delete(c.dataset.row)) off.add(c.dataset.row); choose(off); }; });
+  section.querySelectorAll(".chips-baselines").forEach((button) => {
+    button.onclick = () => {
+      const names = results.rows.filter((r) => r.kind === "baseline").map((r) => r.name), hide = names.some((n) => !off.has(n));
+      names.forEach((n) => (hide ? off.add(n) : off.delete(n)));
+      choose(off);
+    };
+  });
+}
+document.querySelectorAll("section.evaluation").forEach((section) => section.hidden || drawFigures(section));
+document.addEventListener("shown", (e) => e.target.classList.contains("drawn") || drawFigures(e.target));
