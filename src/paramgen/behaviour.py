@@ -14,10 +14,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paramgen.codec import ParamCodec
 from paramgen.data import ParamBatch
 from paramgen.errors import ParamgenError
-from paramgen.generator import Denoised, ParameterGenerator
+from paramgen.generator import ParameterGenerator
 from paramgen.spec import StateDict
 from paramgen.tasks import SplitData, load_task
 from paramgen.tasks.family import TaskFamily, load_family
@@ -75,20 +74,15 @@ class BehaviouralLoss(Callback):
             )
         module.behaviour, module.uses_task_data = self, True
 
-    def loss(self, codec: ParamCodec, predicted: Denoised, batch: ParamBatch) -> Tensor:
-        """Mean cross-entropy of the predicted networks on images of their tasks.
-
-        Args:
-            codec: Of the generator.
-            predicted: Networks (B, L, D).
-            batch: Says which training network each is a prediction of.
-        """
-        count = min(len(predicted.tokens), self.networks_per_step or len(predicted.tokens))
-        chosen = torch.randperm(len(predicted.tokens))[:count]
-        tokens, signal = predicted.tokens[chosen].float(), predicted.signal[chosen]
-        x, y = self._draw(batch.index[chosen.to(batch.index.device)].tolist(), tokens.device)  # (B, m, ...), (B, m)
-        each = self.cross_entropy(codec.decode_stacked(tokens), x, y)  # (B,)
-        return (each * signal).mean() if self.signal_weighting else each.mean()
+    def loss(self, generator: ParameterGenerator, batch: ParamBatch) -> Tensor:
+        """Mean cross-entropy, on images of their tasks, of the networks that a generator predicts for a batch."""
+        if self.networks_per_step is not None and self.networks_per_step < len(batch.x):
+            batch = _some(batch, torch.randperm(len(batch.x))[: self.networks_per_step].to(batch.x.device))
+        predicted = generator.denoised(batch)
+        x, y = self._draw(batch.index.tolist(), predicted.tokens.device)  # (B, m, …), (B, m)
+        assert generator.codec is not None
+        each = self.cross_entropy(generator.codec.decode_stacked(predicted.tokens.float()), x, y)  # (B,)
+        return (each * predicted.signal).mean() if self.signal_weighting else each.mean()
 
     def cross_entropy(self, networks: StateDict, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy (B,) of each network on its own images.
@@ -112,6 +106,13 @@ class BehaviouralLoss(Callback):
             order = torch.randint(len(split), (1, 1, self.images_per_step))
             drawn.append(next(iter(split.training_batches(order, [noise]))))
         return torch.cat([x for x, _ in drawn]).to(device), torch.cat([y for _, y in drawn]).to(device)
+
+
+def _some(batch: ParamBatch, rows: Tensor) -> ParamBatch:
+    """Some networks of a batch."""
+    condition = None if batch.condition is None else batch.condition[rows.to(batch.condition.device)]
+    index, run = (v[rows.to(v.device)] for v in (batch.index, batch.run))
+    return ParamBatch(batch.x[rows], condition, index, run, batch.token)
 
 
 def _network_and_splits(

@@ -32,7 +32,7 @@ class Behaviour(Protocol):
 
     weight: float
 
-    def loss(self, codec: ParamCodec, predicted: Denoised, batch: ParamBatch) -> Tensor:
+    def loss(self, generator: "ParameterGenerator", batch: ParamBatch) -> Tensor:
         """A scalar."""
 
 
@@ -135,8 +135,7 @@ class ParameterGenerator(LightningModule, ABC):
         """One step; logs every term under ``train/``."""
         terms = self.loss(batch)
         if self.behaviour is not None:
-            assert self.codec is not None
-            extra = self.behaviour.loss(self.codec, self.denoised(batch), batch)
+            extra = self.behaviour.loss(self, batch)
             terms = {**terms, "loss": terms["loss"] + self.behaviour.weight * extra, "behaviour_loss": extra}
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True, batch_size=len(batch.x))
         return terms["loss"]

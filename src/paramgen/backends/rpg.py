@@ -21,9 +21,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from paramgen.data import ParamBatch
-from paramgen.diffusion import BetaSchedule, Diffusion, PredictionType
+from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType
 from paramgen.errors import ParamgenError
-from paramgen.generator import ParameterGenerator
+from paramgen.generator import Denoised, ParameterGenerator
+from paramgen.nn.condition import ConditionInput, guided
 from paramgen.nn.positions import Position, Positions
 from paramgen.nn.recurrence import Recurrent, make_recurrence
 from paramgen.nn.scan import Kernel
@@ -44,6 +45,8 @@ class RPG(ParameterGenerator):
         num_networks: K, from the data.
         num_runs: R, from the data.
         cond_dim: C, from the data; 0 for none.
+        cond_dropout: Share of training conditions that are left out, so that it can also sample without one.
+        guidance_scale: Above 1 samples follow the condition more than they were taught to; needs cond_dropout.
         d_model: Width of each recurrent layer.
         recurrent: ``mamba`` (Mamba-2, the authors' code), ``mamba1`` (the paper's text), ``lstm``, ``transformer`` (causal), ``none``.
         d_state: State of the Mambas per channel.
@@ -89,6 +92,8 @@ class RPG(ParameterGenerator):
         num_networks: int,
         num_runs: int = 1,
         cond_dim: int = 0,
+        cond_dropout: float = 0.1,
+        guidance_scale: float = 1.0,
         d_model: list[int] | None = None,
         recurrent: Recurrent = "mamba",
         d_state: int = 32,
@@ -143,7 +148,8 @@ class RPG(ParameterGenerator):
         if count is None:
             raise ParamgenError(f"state {state!r}: expected checkpoint, run or none")
         self.states = StateEmbeddings(state_embedding, count, widths[0])
-        self.condition = nn.Sequential(nn.Linear(cond_dim, widths[0]), nn.SiLU()) if cond_dim else None
+        self.condition = ConditionInput(cond_dim, widths[0], cond_dropout) if cond_dim else None
+        self.guidance_scale = guidance_scale
         self.recurrence = make_recurrence(recurrent, widths, d_state, d_conv, expand, None, kernel)
         self.head: ConvHead | MLPHead
         if head == "conv":
@@ -161,8 +167,7 @@ class RPG(ParameterGenerator):
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Masked mean squared error of the head on some tokens of the batch."""
         mask = self._mask(batch.token)  # (L', D)
-        weights = self.states.weights(batch.run if self.state == "run" else self._index(batch))  # (B, K)
-        keys, which = _distinct(weights, batch.condition)  # (S, K + C), (B,)
+        keys, which = self._keys(batch)  # (S, K + C + 1), (B,)
         x = batch.x
         if self.states_per_step is not None:
             rows = _of_first_states(which, self.states_per_step)
@@ -175,6 +180,26 @@ class RPG(ParameterGenerator):
         if (draws := self.draws_per_token) > 1:
             c, x0, mask = (v.repeat(draws, 1) for v in (c, x0, mask))
         return {"loss": self.diffusion.loss(partial(self._denoise, c), x0, mask)}
+
+    def denoised(self, batch: ParamBatch) -> Denoised:
+        """Predictions of whole networks, all tokens of one at one step."""
+        if batch.token is not None:
+            raise ParamgenError("the behavioural loss sees whole networks: leave data.tokens_per_step out")
+        keys, which = self._keys(batch)
+        z = self.prototypes(keys[:, : self.states.count], keys[:, self.states.count :])  # (S, L, d_model)
+        c = self.head.project(z)[which].flatten(0, 1)  # (B L, ...)
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            return self.head(x_t.flatten(0, 1), t.repeat_interleave(x_t.shape[1]), c).view_as(x_t)
+
+        return Denoised(*self.diffusion.predict(denoise, batch.x))
+
+    def _keys(self, batch: ParamBatch) -> tuple[Tensor, Tensor]:
+        """Distinct states and conditions of a batch, and which of them each network has."""
+        weights = self.states.weights(batch.run if self.state == "run" else self._index(batch))  # (B, K)
+        return _distinct(
+            weights, None if self.condition is None else self.condition.mark(batch.condition, len(weights))
+        )
 
     def _denoise(self, c: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return self.head(x_t, t, c)
@@ -201,7 +226,7 @@ class RPG(ParameterGenerator):
         return self.head.project(z)[which, place]
 
     def prototypes(self, weights: Tensor, condition: Tensor) -> Tensor:
-        """One sequence for each of S distinct states: (S, K), (S, C) -> (S, L, d_model)."""
+        """One sequence for each of S distinct states and marked conditions: (S, K), (S, C + 1) -> (S, L, d_model)."""
         return self.recurrence(self._inputs(weights, condition, slice(None)))
 
     def _inputs(self, weights: Tensor, condition: Tensor, piece: slice) -> Tensor:
@@ -232,7 +257,7 @@ class RPG(ParameterGenerator):
 
         Args:
             n: How many.
-            condition: (n, C) or None.
+            condition: (n, C), or None for networks of any task.
             scheduler: A diffusers scheduler; None for the backend's own.
             num_inference_steps: Solver steps; None for the backend's own.
             temperature: Factor of all noise.
@@ -245,10 +270,14 @@ class RPG(ParameterGenerator):
             ParamgenError: A state out of range, or a condition that does not fit.
         """
         weights = self._sample_states(n, state, generator).to(self.device)  # (n, K)
-        if (self.condition is None) != (condition is None):
-            expected = "no condition" if self.condition is None else f"a condition ({n}, {self.hparams['cond_dim']})"
-            raise ParamgenError(f"the generator takes {expected}")
-        keys, which = _distinct(weights, None if condition is None else condition.to(self.device))
+        if self.condition is None and condition is not None:
+            raise ParamgenError("the generator takes no condition: it was fitted on a zoo without")
+        mark = (lambda given: None) if self.condition is None else partial(self.condition.mark, n=n)
+        keys, which = _distinct(weights, mark(condition))
+        guiding = condition is not None and self.guidance_scale != 1
+        if guiding:  # the same without the condition stands behind
+            without, which_without = _distinct(weights, mark(None))
+            which_without, keys = which_without + len(keys), torch.cat([keys, without])
         steps = num_inference_steps or self.num_inference_steps
         L, D = self.shape
         at_once = {"sequential": 1, "partial": max(1, PIECE // n), "full": L}.get(sampling or self.sampling)
@@ -257,9 +286,14 @@ class RPG(ParameterGenerator):
         out = torch.empty(n, L, D, device=self.device if at_once == L else "cpu")
         for start, z in self._pieces(keys, L if at_once == L else PIECE):
             for first in range(0, z.shape[1], at_once):
-                c = self.head.project(z[:, first : first + at_once])[which].flatten(0, 1)  # (n l, ...)
+                projected = self.head.project(z[:, first : first + at_once])  # (S, l, ...)
+                c = projected[which].flatten(0, 1)  # (n l, ...)
+                denoise: Denoiser = partial(self._denoise, c)
+                if guiding:
+                    apart = partial(self._denoise, projected[which_without].flatten(0, 1))
+                    denoise = guided(denoise, apart, self.guidance_scale)
                 tokens = self.diffusion.sample(
-                    partial(self._denoise, c),
+                    denoise,
                     (len(c), D),
                     scheduler=scheduler or self.scheduler,
                     num_inference_steps=steps,
@@ -322,6 +356,8 @@ class RPG(ParameterGenerator):
             raise ParamgenError(f"the generator was made for tokens {self.shape}, the data give {self.codec.shape}")
         if not torch.equal(self.positions.places.cpu(), self.codec.positions):
             self.positions.place(self.codec.positions)
+        if self.condition is not None and stage == "fit":
+            self.condition.standardise(self.trainer.datamodule.conditions)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW without decay on norms, biases and the scans' own parameters; warm-up, then cosine to 0."""
@@ -337,7 +373,7 @@ class RPG(ParameterGenerator):
 
 
 def _distinct(weights: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Distinct rows (S, K + C) of states and conditions (n, ...), and which of them each is (n,)."""
+    """Distinct rows (S, K + C + 1) of states and marked conditions (n, ...), and which of them each is (n,)."""
     keys = weights if condition is None else torch.cat([weights, condition.to(weights.dtype)], 1)
     if keys.shape[1] == 0:
         return keys[:1], torch.zeros(len(keys), dtype=torch.long, device=keys.device)
