@@ -127,20 +127,21 @@ class NetworkGroup:
             for r in range(self.size)
         ]
 
-    def backward(self, x: Tensor, y: Tensor, seeds: Sequence[int]) -> Tensor:
+    def backward(self, x: Tensor, y: Tensor, seeds: Sequence[int], step: int = 0) -> Tensor:
         """Set the gradient of every network's mean cross-entropy on its own batch.
 
         Args:
             x: Images (R, B, C, H, W).
             y: Labels (R, B).
-            seeds: One a network, for its dropout in this step.
+            seeds: One a network, for its dropout.
+            step: Of the training; each has its own dropout.
 
         Returns:
             Losses (R,).
         """
         if self._stacked is None:
             self._stacked = self._decide(x)
-        return self._backward_stacked(x, y) if self._stacked else self._backward_each(x, y, seeds)
+        return self._backward_stacked(x, y) if self._stacked else self._backward_each(x, y, seeds, step)
 
     def _decide(self, x: Tensor) -> bool:
         if self.size == 1 or not worth_stacking(self.network, self.device):
@@ -154,14 +155,14 @@ class NetworkGroup:
         losses.sum().backward()
         return losses.detach()
 
-    def _backward_each(self, x: Tensor, y: Tensor, seeds: Sequence[int]) -> Tensor:
+    def _backward_each(self, x: Tensor, y: Tensor, seeds: Sequence[int], step: int) -> Tensor:
         losses = torch.empty(self.size)
         for tensor in self.leaves.values():
             tensor.grad = torch.empty_like(tensor) if tensor.grad is None else tensor.grad
         for r in range(self.size):
             leaves = {n: t[r].detach().requires_grad_() for n, t in self.leaves.items()}
             moving = {n: t[r] for n, t in self.moving.items()}  # views: statistics are moved in place
-            with _randomness(seeds[r], self.device):
+            with _randomness(mix(seeds[r], step, 1), self.device):
                 logits = functional_call(self.network, leaves | moving | self.fixed, (x[r],))
                 loss = F.cross_entropy(logits, y[r])
                 gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
@@ -203,9 +204,7 @@ class Trainer:
                 rate = self.settings.lr * self.settings.factor(self.step, self.steps)
                 for parameters in self.optimizer.param_groups:
                     parameters["lr"] = rate
-                self.group.backward(
-                    x.to(self.group.device), y.to(self.group.device), [mix(seed, self.step, 1) for seed in self.seeds]
-                )
+                self.group.backward(x.to(self.group.device), y.to(self.group.device), self.seeds, self.step)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 self.step += 1

@@ -107,6 +107,7 @@ def main(
         ParamgenError: Numbers that do not fit, a pattern that selects nothing, a folder with another recipe's zoo, weights that
             became NaN, a full disk.
     """
+    torch.set_flush_denormal(True)  # networks that have converged are full of them, and they are slow
     optim, finetune = optim or OptimSettings(), finetune or OptimSettings(lr=4e-3)
     if start is not None and mode == "seeds":
         raise ParamgenError("start is for mode trajectory; seeds begin from scratch")
