@@ -26,6 +26,7 @@ from paramgen.nn.unet1d import ConvChain, MLPDenoiser, TimeEntry, UNet1d
 from paramgen.optim import Schedule, lr_factor, scheduled, two_phases
 
 Latent = Literal["autoencoder", "pca", "none"]
+Standardise = Literal["each", "whole", "none"]
 DenoiserKind = Literal["unet", "conv", "mlp", "none"]
 CHUNK = 2**24  # numbers of generated networks decoded at once
 
@@ -57,7 +58,8 @@ class PDiff(ParameterGenerator):
         latent_noise: Standard deviation of the noise on latents.
         ae_steps: Optimizer steps of the first phase; the second lasts until the trainer's ``max_steps``.
         ae_lr: Learning rate of the first phase.
-        standardise_latent: Give each number of the latent zero mean and unit variance over the zoo.
+        standardise_latent: Zero mean and unit variance over the zoo: ``each`` number of the latent by itself; the latent as a ``whole``,
+            with one scale, so that it keeps its shape; or ``none``.
         denoiser: ``unet`` (the paper), ``conv`` (the released recipe), ``mlp``, or ``none``: decode standard normal noise, Table 7's VAE.
         denoiser_channels: Channels of its layers; 32-64-128-128 for unet and 64-128-256-512-256-128-64 for conv when left out.
         denoiser_kernel_size: Of unet and conv.
@@ -111,7 +113,7 @@ class PDiff(ParameterGenerator):
         latent_noise: float = 0.1,
         ae_steps: int = 30_000,
         ae_lr: float = 1e-3,
-        standardise_latent: bool = True,
+        standardise_latent: Standardise = "each",
         denoiser: DenoiserKind = "unet",
         denoiser_channels: list[int] | None = None,
         denoiser_kernel_size: int = 7,
@@ -228,9 +230,11 @@ class PDiff(ParameterGenerator):
         if self.autoencoder is not None:
             self.autoencoder.eval()
         self._latents = torch.cat([self._encode(x.flatten(1).to(self.device)) for x in networks])  # (K, C, l)
-        if self.standardise_latent and not self.learned:
-            std = self._latents.std(0, correction=0)
+        if self.standardise_latent != "none" and not self.learned:
             self.latent_mean.copy_(self._latents.mean(0))
+            std = self._latents.std(0, correction=0)  # (C, l)
+            if self.standardise_latent == "whole":
+                std = std.square().mean().sqrt().expand_as(std)
             self.latent_std.copy_(torch.where(std > 1e-6 * std.max(), std, 1.0))
         self.learned.fill_(True)
         self._latents = (self._latents - self.latent_mean) / self.latent_std
