@@ -160,7 +160,7 @@ def _draw(here: Path, zoo: Path, name: str, source: GeneratorSource, n: int, see
     checkpoint, target = here / "fits" / (source.fit_of or name) / "last.ckpt", here / "samples" / name
     if source.fit and not (target / INDEX).exists():
         where = {"data.zoo": zoo, "checkpoint.dirpath": checkpoint.parent, "seed_everything": seed}
-        run(["fit", "--config", source.fit, *_options({**source.arguments, **where})])
+        run(["fit", "--config", source.fit, *_options({**_QUIET, **source.arguments, **where})])
     if not (target / INDEX).exists():
         where = {"ckpt_path": source.ckpt_path or checkpoint, "out": target, "n": n, "seed": seed}
         run(["sample", *_options({**source.sample, **where})])
@@ -176,5 +176,6 @@ def _options(arguments: dict[str, Any]) -> list[str]:
     ]
 
 
+_QUIET = {"trainer.enable_model_summary": False}  # one of many fits
 _ZOO_ORIGINS = ("collect", "align", "path")
 _GENERATOR_ORIGINS = ("fit", "fit_of", "ckpt_path", "samples")

@@ -1,0 +1,82 @@
+"""Every shipped comparison parses against the real signature, names what exists, and has a paper's figures beside rows it has."""
+
+from inspect import signature
+
+import pytest
+from lightning.pytorch.cli import LightningArgumentParser
+
+from paramgen.commands import collect, compare
+from paramgen.commands.compare import GeneratorSource, ZooSource, _check
+from paramgen.data import ParameterDataModule
+from paramgen.evaluation import ALL_BASELINES
+from paramgen.generator import ParameterGenerator
+from paramgen.lit_cli import LINKED
+from paramgen.parsing import ConfigFile, OneLineErrors
+from paramgen.paths import list_configs
+
+import paramgen.backends  # noqa: F401  isort: skip
+
+NAMES = list(list_configs("compare"))
+PAPER_ROWS = ("zoo", "held-out runs", *ALL_BASELINES)
+
+
+def parsed(name):
+    parser = OneLineErrors()
+    parser.add_argument("--config", action=ConfigFile, folder="compare")
+    parser.add_function_arguments(compare.main, sub_configs=True)
+    return parser.instantiate(parser.parse_args(["--config", name]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_parses_and_its_parts_fit_together(name):
+    config = parsed(name)
+    _check(config.zoos, config.generators or {}, config.seeds or [0])
+    assert config.title
+    assert config.about
+    assert config.out != signature(compare.main).parameters["out"].default
+    assert all(isinstance(zoo, ZooSource) for zoo in config.zoos.values())
+    asked = config.baselines if isinstance(config.baselines, list) else []
+    assert set(asked) <= set(ALL_BASELINES)
+    for key in config.paper or {}:
+        zoo, _, row = key.rpartition("/")
+        assert zoo in ("", *config.zoos)
+        assert row in (*PAPER_ROWS, *config.generators)
+        assert all(0 <= value <= 1 for value in config.paper[key].values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_zoo_that_it_collects_is_a_shipped_config_that_takes_its_arguments(name):
+    for source in parsed(name).zoos.values():
+        if source.collect is None:
+            continue
+        parser = OneLineErrors()
+        parser.add_argument("--config", action=ConfigFile, folder="zoo")
+        parser.add_function_arguments(collect.main, sub_configs=True)
+        options = compare._options({"seed": 0, **source.arguments})
+        parser.parse_args(["--config", source.collect, *options, "--out", "somewhere"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_generator_that_it_fits_is_a_shipped_config_that_takes_its_arguments(name):
+    for source in (parsed(name).generators or {}).values():
+        assert isinstance(source, GeneratorSource)
+        if source.fit is None:
+            continue
+        parser = _fit_parser()
+        given = {k: v for k, v in source.arguments.items() if not k.startswith("trainer.")}
+        parser.parse_args(["--config", source.fit, *compare._options({**given, "data.zoo": "somewhere"})])
+
+
+def _fit_parser():
+    class Parser(OneLineErrors, LightningArgumentParser):
+        pass
+
+    parser = Parser()
+    parser.add_argument("--config", action=ConfigFile)
+    parser.add_lightning_class_args(ParameterGenerator, "model", subclass_mode=True, required=True)
+    parser.add_lightning_class_args(ParameterDataModule, "data")
+    for name in LINKED:
+        parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+    for name in ("trainer", "quality", "checkpoint"):
+        parser.add_argument(f"--{name}", type=dict, default={})
+    return parser
