@@ -6,10 +6,17 @@ import torch
 from torch.nn import functional as F
 
 from paramgen.evaluation import evaluate
+from paramgen.pictures import weight_pictures
 from paramgen.samples import SampleInfo, read_samples, write_samples
 from paramgen.spec import ParamSpec
 from paramgen.tasks import ClassificationTask, load_task
 from paramgen.zoo import Zoo, ZooWriter
+
+SEEN = {  # as a fit remembers it
+    "train/loss": [[1, 1.0], [50, 0.3], [100, 0.01]],
+    "sample/accuracy_mean": [[50, 0.5], [100, 0.9]],
+    "sample/dispersion": [[50, 0.2], [100, 1.1]],
+}
 
 
 def trained(task: ClassificationTask, seed: int, steps: int = 60) -> dict[str, torch.Tensor]:
@@ -54,8 +61,12 @@ def measured_results(folder: Path) -> dict:
     zoo = make_zoo(folder / "zoo", runs=8, heldout=3, hidden=[12])
     W = zoo.matrix(zoo.indices("train"))
     samples = [
-        read_samples(folder_of(zoo, weights, folder / name), zoo)
+        read_samples(folder_of(zoo, weights, folder / name, history=SEEN, fit_command="paramgen fit"), zoo)
         for name, weights in (("mean<b>", W.mean(0) + 0.1 * (W[:4] - W.mean(0))), ("copies", W[:4]))
     ]
     found = evaluate(zoo, load_task(zoo.task_config), samples, n=4).to_dict()
-    return {**found, "command": "paramgen evaluate --zoo zoo --samples 'mean<b>'"}
+    return {
+        **found,
+        "command": "paramgen evaluate --zoo zoo --samples 'mean<b>'",
+        "weights": weight_pictures(zoo, samples),
+    }

@@ -68,7 +68,8 @@ def test_figures_draw_fit_the_page_and_answer_the_pointer(results, width, tmp_pa
         """
         const plots = [...document.querySelectorAll(".plot")], tips = {};
         for (const plot of plots) {
-          const svg = plot.querySelector("svg.fig"), dots = svg.querySelectorAll("[aria-label=dot] circle, [aria-label=rect] rect");
+          const svg = plot.querySelector("svg.fig");
+          const dots = svg.querySelectorAll("[aria-label=dot] circle, [aria-label=rect] rect, [aria-label=line] path");
           const at = dots[dots.length - 1].getBoundingClientRect();
           const where = { clientX: at.x + at.width / 2, clientY: at.y + at.height / 2, pointerType: "mouse", bubbles: true };
           svg.dispatchEvent(new PointerEvent("pointerenter", where)); svg.dispatchEvent(new PointerEvent("pointermove", where));
@@ -87,7 +88,9 @@ def test_figures_draw_fit_the_page_and_answer_the_pointer(results, width, tmp_pa
     assert found["high"]
     assert found["dots"] == sum(len(row["points"]["accuracy"]) for row in results["rows"])
     names = [row["name"] for row in results["rows"]]
-    assert set(found["tips"]) == {"strips", "plane", "novelty", "alike", "map"}
+    assert set(found["tips"]) == {"strips", "plane", "novelty", "alike", "map", "weights", "training"}
+    layer = found["tips"].pop("weights")
+    assert layer.strip("\u200b").startswith("layers.0.weight [")
     assert all(any(name in tip for name in names) for tip in found["tips"].values())
 
 

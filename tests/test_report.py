@@ -5,11 +5,14 @@ from html.parser import HTMLParser
 from importlib.resources import files
 
 import pytest
+import torch
 
-from measured import measured_results
+from measured import folder_of, make_zoo, measured_results
 from paramgen.columns import COLUMNS
+from paramgen.pictures import weight_pictures
 from paramgen.plots import save_plots
 from paramgen.report import accuracy_of_noise, page, verdict
+from paramgen.samples import read_samples
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +88,7 @@ def test_the_page_holds_results_json_itself(results):
 def test_every_figure_has_a_place_and_a_definition_where_there_is_data_for_it(results):
     parsed = Parsed(page(results))
     drawn = [attrs["data-figure"] for attrs in parsed.all("div") if "data-figure" in attrs]
-    assert drawn == ["strips", "plane", "novelty", "alike", "map"]
+    assert drawn == ["strips", "plane", "novelty", "alike", "map", "weights", "training"]
     asked = {b["popovertarget"] for b in parsed.all("button") if "popovertarget" in b}
     assert {f"def-{key}" for key in drawn} <= asked
     chips = [b["data-row"] for b in parsed.all("button") if "data-row" in b]
@@ -152,3 +155,25 @@ def test_pictures_are_written_as_png(results, tmp_path):
     paths = save_plots(results, tmp_path)
     assert [p.name for p in paths] == ["accuracy.png", "plane.png", "map.png", "dispersion.png"]
     assert all(p.read_bytes().startswith(b"\x89PNG") and p.stat().st_size > 5000 for p in paths)
+
+
+def test_weight_pictures_are_the_weights_of_a_sample_and_of_its_nearest_training_network(tmp_path):
+    zoo = make_zoo(tmp_path / "zoo", runs=4, heldout=1, hidden=[40])
+    W = zoo.matrix(zoo.indices("train"))
+    weights = torch.stack(
+        [torch.full_like(W[0], float("nan")), W[2] + 1e-4]
+    )  # the first holds NaN, so the second is shown
+    pictures = weight_pictures(zoo, [read_samples(folder_of(zoo, weights, tmp_path / "drawn"), zoo)])
+    assert [p["shape"] for p in pictures] == [[40, 64], [10, 40]]
+    for picture in pictures:
+        (pair,) = picture["pairs"]
+        assert (pair["name"], pair["network"]) == ("drawn", 1)
+        expected = zoo.full(zoo.indices("train")[2])[picture["tensor"]][:16, :32]
+        torch.testing.assert_close(torch.tensor(pair["nearest"]), expected, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(torch.tensor(pair["sample"]), expected + 1e-4, rtol=1e-3, atol=1e-6)
+
+
+def test_the_page_says_how_to_make_it_again(results):
+    html = page(results)
+    assert "paramgen fit" in html
+    assert "paramgen evaluate --zoo zoo" in html

@@ -1,22 +1,32 @@
 """What is watched while a generator learns."""
 
+from typing import Any
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from paramgen import metrics
+from paramgen.baselines import principal_components
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
 from paramgen.generator import ParameterGenerator
+from paramgen.plots import Group, fit_figures
+from paramgen.spec import StateDict
 from paramgen.tasks import Task, load_task
 from paramgen.tasks.scoring import predict
+
+LOSSES = ("train/loss", "val/loss")
+MOST_POINTS = 400  # of a loss's history; beyond it every second one goes
 
 
 class SampleQuality(Callback):
     """Draws a few networks now and then and logs how good and how varied they are, under ``sample/``.
 
-    Accuracy is on the task's validation images, never on its test split; distances are to the training networks.
+    Accuracy is on the task's validation images, never on its test split; distances are to the training networks. What was seen, and the
+    losses, are kept in the checkpoint, for reports; where the logger takes images, the last samples are drawn at the end.
 
     Args:
         sample_every: Optimizer steps between two looks; 0 for none.
@@ -32,32 +42,94 @@ class SampleQuality(Callback):
         self._task: Task | None = None
         self._weights: Tensor | None = None
         self._last = 0
+        self._stride = 1
+        self.history: dict[str, list[list[float]]] = {}  # name to [step, value]
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         """Look when it is time; the first process alone does."""
         step = trainer.global_step
+        self._remember_losses(trainer, step)
         due = self.sample_every and step % self.sample_every == 0 and step != self._last
         if due and trainer.is_global_zero and trainer.logger is not None:
             self._last = step
             assert isinstance(module, ParameterGenerator)
             with torch.random.fork_rng():  # looking does not change what is learned
-                trainer.logger.log_metrics(self.look(module, trainer.datamodule), step)
+                found = self.look(module, trainer.datamodule)
+            trainer.logger.log_metrics(found, step)
+            for name, value in found.items():
+                self.history.setdefault(name, []).append([step, value])
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Draw the last samples beside training networks, where the logger takes images; the first process alone does."""
+        writer = getattr(trainer.logger, "experiment", None)
+        if self.sample_every and trainer.is_global_zero and writer is not None and hasattr(writer, "add_figure"):
+            assert isinstance(module, ParameterGenerator)
+            with torch.random.fork_rng():
+                figures = self.draw(module, trainer.datamodule)
+            for name, figure in figures.items():
+                writer.add_figure(f"sample/{name}", figure, trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen so far."""
+        return {"history": self.history, "stride": self._stride}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with it."""
+        self.history, self._stride = state_dict["history"], state_dict["stride"]
 
     def look(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, float]:
         """Accuracy, nn_ratio and dispersion of `n` new networks."""
-        if self._task is None or self._weights is None:
-            self._task = load_task(data.zoo.task_config)
-            self._weights = data.zoo.matrix(data.train_indices)  # (K, P)
+        task, weights = self._measures(data)
         networks = module.sample(self.n)
         samples = data.zoo.spec.flatten_many(networks)  # (n, P)
-        accuracy = predict(self._task.build(), networks, self._task.data("val")).accuracy
-        distance = metrics.nearest(samples, self._weights).distance
+        accuracy = predict(task.build(), networks, task.data("val")).accuracy
+        distance = metrics.nearest(samples, weights).distance
         return {
             "sample/accuracy_mean": float(accuracy.mean()),
             "sample/accuracy_best": float(accuracy.max()),
-            "sample/nn_ratio": metrics.nn_ratio(distance, metrics.tau(self._weights)),
-            "sample/dispersion": metrics.dispersion(samples, self._weights),
+            "sample/nn_ratio": metrics.nn_ratio(distance, metrics.tau(weights)),
+            "sample/dispersion": metrics.dispersion(samples, weights),
         }
+
+    def draw(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, Figure]:
+        """Pictures of `n` new networks and as many training networks, on the val images."""
+        task, weights = self._measures(data)
+        networks, plane = module.sample(self.n), principal_components(weights, 2)
+        near, tau = metrics.nearest_other(weights).distance, metrics.tau(weights) or 1.0
+        shown = torch.linspace(0, len(weights) - 1, min(self.n, len(weights))).long()  # from the first to the last
+        model, images = task.build(), task.data("val")
+
+        def group(states: list[StateDict], vectors: Tensor, distance: Tensor) -> Group:
+            accuracy = predict(model, states, images).accuracy
+            xy = (vectors - plane.mean) @ plane.basis.flip(0).T / tau  # (n, 2)
+            return Group(
+                accuracy.tolist(), (distance / tau).tolist(), xy.tolist(), metrics.dispersion(vectors, weights)
+            )
+
+        samples = data.zoo.spec.flatten_many(networks)  # (n, P)
+        return fit_figures(
+            group([data.zoo.full(data.train_indices[i]) for i in shown.tolist()], weights[shown], near[shown]),
+            group(networks, samples, metrics.nearest(samples, weights).distance),
+            len(images),
+        )
+
+    def _measures(self, data: ParameterDataModule) -> tuple[Task, Tensor]:
+        if self._task is None or self._weights is None:
+            self._task = load_task(data.zoo.task_config)
+            self._weights = data.zoo.matrix(data.train_indices)  # (K, P)
+        return self._task, self._weights
+
+    def _remember_losses(self, trainer: Trainer, step: int) -> None:
+        if step % self._stride:
+            return
+        for name in LOSSES:
+            points, value = self.history.setdefault(name, []), trainer.callback_metrics.get(name)
+            if value is not None and not (points and points[-1][0] == step):
+                points.append([step, float(value)])
+        if len(self.history[LOSSES[0]]) > MOST_POINTS:
+            self._stride *= 2
+            for name in LOSSES:
+                self.history[name] = self.history[name][1::2]
 
 
 class LearningRates(LearningRateMonitor):

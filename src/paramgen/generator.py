@@ -50,6 +50,9 @@ class ParameterGenerator(LightningModule, ABC):
     fit_seconds: float = 0.0
     behaviour: Behaviour | None = None
     uses_task_data: bool = False
+    fit_command: str | None = None  # set by the command line, kept in checkpoints
+    fit_config: str | None = None
+    history: dict[str, list[list[float]]] | None = None  # of the SampleQuality that watched the fit
 
     @abstractmethod
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
@@ -166,6 +169,8 @@ class ParameterGenerator(LightningModule, ABC):
             "base": self.base,
             "zoo": self.zoo_info,
             "uses_task_data": self.uses_task_data,
+            "fit_command": self.fit_command,
+            "fit_config": self.fit_config,
             "fit_seconds": time.perf_counter() - self._started if hasattr(self, "_started") else self.fit_seconds,
         }
 
@@ -183,6 +188,9 @@ class ParameterGenerator(LightningModule, ABC):
         self.codec = codec
         self.base, self.zoo_info = saved["base"], saved["zoo"]
         self.fit_seconds, self.uses_task_data = saved["fit_seconds"], saved["uses_task_data"]
+        self.fit_command = self.fit_command or saved.get("fit_command")  # a fit that goes on has its own
+        self.fit_config = self.fit_config or saved.get("fit_config")
+        self.history = checkpoint.get("callbacks", {}).get("SampleQuality", {}).get("history")
 
 
 def _check_same_data(saved: ParamCodec, given: ParamCodec) -> None:

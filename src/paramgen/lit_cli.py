@@ -1,5 +1,6 @@
 """``paramgen fit | validate | test | predict``: LightningCLI with short config names and arguments linked from the data."""
 
+import shlex
 import sys
 from typing import Any
 
@@ -63,6 +64,11 @@ class GeneratorCLI(LightningCLI):
 
         # the checkpoint also holds arguments of the data, which not every backend has
         self.config[self.subcommand].model = asked
+
+    def before_fit(self) -> None:
+        """Keep the command and all settings in the checkpoint."""
+        self.model.fit_command = shlex.join(["paramgen", *sys.argv[1:]])
+        self.model.fit_config = self._parser(self.subcommand).dump(self.config[self.subcommand])
 
     def after_fit(self) -> None:
         """Say where the result is and what to do with it."""

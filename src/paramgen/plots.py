@@ -1,7 +1,9 @@
 """PNG pictures of an evaluation, made from ``results.json`` alone: accuracies, accuracy against distance, the zoo's plane, dispersion."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from statistics import mean, median
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -44,6 +46,52 @@ def save_plots(results: Results, folder: Path) -> list[Path]:
     return files
 
 
+class Group(NamedTuple):
+    """Networks to draw in the course of a fit, one value a network.
+
+    Args:
+        accuracy: On the val split.
+        distance: To the nearest training network, over tau.
+        xy: Place in the plane of the zoo's first two principal components, over tau.
+        dispersion: Spread over the zoo's spread.
+    """
+
+    accuracy: Sequence[float]
+    distance: Sequence[float]
+    xy: Sequence[Sequence[float]]
+    dispersion: float
+
+
+def fit_figures(training: Group, samples: Group, images: int) -> dict[str, Figure]:
+    """The report's pictures of a fit's last samples beside training networks.
+
+    Args:
+        training: Some of the zoo's networks.
+        samples: As many of the generator's.
+        images: Val images that accuracies are measured on.
+    """
+    rows = [_row("zoo", "reference", training), _row("samples", "generator", samples)]
+    good = rows[0]["accuracy"]["mean"] - 0.01
+    results = {"rows": rows, "test_images": images, "good_from": good, "measured_on": "val"}
+    with mpl.rc_context(STYLE):
+        return {
+            name: draw(results) for name, draw in (("accuracy", accuracies), ("plane", plane), ("map", principal_map))
+        }
+
+
+def _row(name: str, kind: str, group: Group) -> RowDict:
+    points = {"accuracy": group.accuracy, "distance": group.distance, "xy": group.xy}
+    accuracy = {"mean": mean(group.accuracy)}
+    return {
+        "name": name,
+        "kind": kind,
+        "points": points,
+        "accuracy": accuracy,
+        "nn_ratio": median(group.distance),
+        "dispersion": group.dispersion,
+    }
+
+
 def accuracies(results: Results) -> Figure:
     """A strip of dots a row: the test accuracy of each network; the bar is the mean, the dotted line the zoo's mean."""
     rows = results["rows"][::-1]
@@ -59,7 +107,8 @@ def accuracies(results: Results) -> Figure:
         )
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes.axvline(_error(results["rows"][0]["accuracy"]["mean"], results), color=INK, linestyle=":", linewidth=1)
-    _accuracy_axis(axes, "x", [_error(v, results) for row in rows for v in row["points"]["accuracy"] if v is not None])
+    errors = [_error(v, results) for row in rows for v in row["points"]["accuracy"] if v is not None]
+    _accuracy_axis(axes, "x", errors, results.get("measured_on", "test"))
     return figure
 
 
@@ -82,7 +131,8 @@ def plane(results: Results) -> Figure:
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set_xlim(left=-0.01)
     axes.set_xlabel("nn_ratio: distance to the nearest training network, over the zoo's own")
-    _accuracy_axis(axes, "y", [_error(row["accuracy"]["mean"], results) for row in rows])
+    errors = [_error(row["accuracy"]["mean"], results) for row in rows]
+    _accuracy_axis(axes, "y", errors, results.get("measured_on", "test"))
     _name(axes, results, rows)
     return figure
 
@@ -137,7 +187,7 @@ def _error(accuracy: float, results: Results) -> float:
     return max(1 - accuracy, 0.5 / results["test_images"])
 
 
-def _accuracy_axis(axes: Axes, which: str, errors: list[float]) -> None:
+def _accuracy_axis(axes: Axes, which: str, errors: list[float], split: str = "test") -> None:
     """A log axis of the error over all that is drawn, labelled with the accuracy, better to the right or up."""
     low, high = min(errors) / 1.3, min(1.0, 1.15 * max(errors))
     getattr(axes, f"set_{which}scale")("log")
@@ -145,7 +195,7 @@ def _accuracy_axis(axes: Axes, which: str, errors: list[float]) -> None:
     kept = [t for t in (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001) if low <= t <= high]
     getattr(axes, f"set_{which}ticks")(kept, [f"{100 * (1 - t):g}" for t in kept])
     getattr(axes, f"set_{which}ticks")([], minor=True)
-    getattr(axes, f"set_{which}label")("test accuracy, %")
+    getattr(axes, f"set_{which}label")(f"{split} accuracy, %")
 
 
 def _name(axes: Axes, results: Results, rows: list[RowDict]) -> None:

@@ -64,7 +64,9 @@ class Evaluation:
         self.columns = [c for c in COLUMNS if any(c.value(row) is not None for row in self.rows)]
         self.verdicts = [(row, verdict(row, results)) for row in self.rows if row["kind"] == "generator"]
         self.task = json.dumps(results["task"], indent=2)
-        self.generators = json.dumps(results["generators"], indent=2)
+        hidden = ("history", "fit_config")  # drawn, and shown apart
+        info = {name: {k: v for k, v in i.items() if k not in hidden} for name, i in results["generators"].items()}
+        self.generators = json.dumps(info, indent=2)
         self.figures = figures.shown(results)
         self.omitted = [name for name in ALL_BASELINES if name not in {row["name"] for row in self.rows}]
 

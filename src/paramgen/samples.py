@@ -41,6 +41,9 @@ class SampleInfo:
         generator_params: Parameters of the generator.
         uses_task_data: Whether the generator saw the task's data in training (a behavioural loss), not only weights.
         command: The command that made them.
+        fit_command: The command that made the generator.
+        fit_config: All of its settings, as YAML.
+        history: What the fit saw, name to ``[[step, value], ...]``; measured on the val split alone.
     """
 
     generator: str | None = None
@@ -57,6 +60,9 @@ class SampleInfo:
     generator_params: int | None = None
     uses_task_data: bool = False
     command: str | None = None
+    fit_command: str | None = None
+    fit_config: str | None = None
+    history: dict[str, list[list[float]]] | None = None
 
 
 @dataclass(frozen=True)

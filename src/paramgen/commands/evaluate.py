@@ -13,6 +13,7 @@ from paramgen.columns import COLUMNS
 from paramgen.errors import ParamgenError, near
 from paramgen.evaluation import ALL_BASELINES, evaluate
 from paramgen.files import write_atomic, write_json
+from paramgen.pictures import weight_pictures
 from paramgen.plots import save_plots
 from paramgen.report import page, verdict
 from paramgen.results import Results
@@ -77,12 +78,13 @@ def main(
         "aligned": aligned,
         "out": out,
     }
-    values = {**results.to_dict(), "command": _command(zoo, folders, asked)}
+    pictures = weight_pictures(opened, read)
+    values = {**results.to_dict(), "command": _command(zoo, folders, asked), "weights": pictures}
     folder = Path(out)
     write_json(folder / "results.json", values)
     write_atomic(folder / "report.html", page(values).encode())
-    pictures = save_plots(values, folder)
-    _print(values, [folder / "results.json", folder / "report.html", *pictures])
+    drawn = save_plots(values, folder)
+    _print(values, [folder / "results.json", folder / "report.html", *drawn])
     return results
 
 

@@ -74,6 +74,9 @@ def main(
         generator_params=sum(p.numel() for p in model.parameters()),
         uses_task_data=model.uses_task_data,
         command=shlex.join(["paramgen", *sys.argv[1:]]),
+        fit_command=model.fit_command,
+        fit_config=model.fit_config,
+        history=model.history,
     )
     folder = write_samples(out, networks, info, model.identities(), overwrite)
     print(f"{n} networks in {seconds:.2f} s, in {folder}")

@@ -6,18 +6,25 @@ const times = (v) => v.toFixed(2) + " τ";
 const DOTTED = { stroke: "var(--ink)", strokeDasharray: "1 4", strokeLinecap: "round", strokeWidth: 1.4 };
 const ORDER = { baseline: 0, reference: 1, generator: 2 };
 
+// Axes reach over all but the untrained networks, which would press the rest together; what lies beyond is drawn at the edge.
+const reach = (items) => { const near = items.filter((d) => d.row.name !== "random-init"); return near.length ? near : items; };
+
+const COARSE = [0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001];
+const FINE = [0.9, 0.8, 0.6, 0.4, 0.3, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.025, 0.02, 0.015, 0.01, 0.008, 0.006, 0.005, 0.004, 0.003, 0.002, 0.001];
+
 /** Accuracy on a log axis of the error, so that 97 and 98 % stay apart. */
 function accuracyScale(view, values, extra = {}) {
   const errors = values.map((v) => view.error(v)), domain = [Math.min(Math.max(...errors) + 0.05, 0), Math.min(...errors) - 0.1];
-  const ticks = [0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001].map(Math.log10).filter((t) => t <= domain[0] && t >= domain[1]);
-  return { domain, ticks, tickFormat: (t) => String(+(100 * (1 - 10 ** t)).toFixed(1)), ...extra };
+  const [coarse, fine] = [COARSE, FINE].map((errors) => errors.map(Math.log10).filter((t) => t <= domain[0] && t >= domain[1]));
+  const ticks = coarse.length > 3 ? coarse : fine;
+  return { domain, ticks, clamp: true, tickFormat: (t) => String(+(100 * (1 - 10 ** t)).toFixed(1)), ...extra };
 }
 
 /** Distance over tau: linear near 0, where copies are, log beyond. */
 function ratioScale(values, extra = {}) {
   const most = Math.max(1.5, ...values) * 1.1;
   const ticks = [0, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000].filter((t) => t <= most);
-  return { type: "symlog", constant: 0.1, domain: [0, most], ticks, tickFormat: String, ...extra };
+  return { type: "symlog", constant: 0.1, clamp: true, domain: [0, most], ticks, tickFormat: String, ...extra };
 }
 
 const tip = (items, x, y) => Plot.tip(items, Plot.pointer({ x, y, title: "says", maxRadius: 24, lineHeight: 1.25, textPadding: 9, pointerSize: 6 }));
@@ -61,8 +68,8 @@ function strips(view, width) {
   const spread = lines.filter((d) => d.row.dispersion != null).map((d) => ({ ...d, at: Math.min(d.row.dispersion, 1.6), says: `${d.row.name}\ndispersion ${d.row.dispersion.toFixed(2)}` }));
   const dispersion = { domain: [0, 1.65], ticks: [0, 0.5, 1, 1.5], tickFormat: String };
   return [
-    panel(0, accuracyScale(view, accurate.map((d) => d.accuracy)), [Plot.ruleX([view.error(view.zoo.accuracy.mean)], DOTTED), ...strip(accurate, means, "error")], "Test accuracy, %"),
-    panel(1, ratioScale(far.map((d) => d.distance)), [Plot.ruleX([1], DOTTED), ...strip(far, medians, "distance")], "Distance to the zoo ÷ τ"),
+    panel(0, accuracyScale(view, reach(accurate).map((d) => d.accuracy)), [Plot.ruleX([view.error(view.zoo.accuracy.mean)], DOTTED), ...strip(accurate, means, "error")], "Test accuracy, %"),
+    panel(1, ratioScale(reach(far).map((d) => d.distance)), [Plot.ruleX([1], DOTTED), ...strip(far, medians, "distance")], "Distance to the zoo ÷ τ"),
     panel(2, dispersion, [
       Plot.rect([0], { x1: 0, x2: 0.5, y1: -0.5, y2: rows.length - 0.5, fill: "var(--warn)", fillOpacity: 0.08 }), Plot.ruleX([1], DOTTED),
       Plot.dot(spread, { x: "at", y: "y", r: 4, fill: "colour" }),
@@ -76,7 +83,7 @@ function plane(view, width) {
   const rows = view.rows.filter((r) => r.nn_ratio != null);
   const single = networks(view, rows.filter((r) => r.kind === "generator" || r.name === "held-out runs")).filter((d) => d.distance != null && d.accuracy != null).map((d) => ({ ...d, x: d.distance }));
   const spots = spotsOf(view, rows, "nn_ratio", (r) => `nn_ratio ${r.nn_ratio.toFixed(2)}`);
-  return against(view, width, spots, single, ratioScale([...spots, ...single].map((d) => d.x)), 1, "distance to the zoo ÷ τ →");
+  return against(view, width, spots, single, ratioScale(reach([...spots, ...single]).map((d) => d.x)), 1, "distance to the zoo ÷ τ →");
 }
 
 function alike(view, width) {
@@ -95,7 +102,7 @@ function against(view, width, spots, single, x, mark, label) {
   const [rows, dots] = [place(spots), place(single)];
   const noise = rows.filter((d) => d.row.name.startsWith("noise-")).sort((a, b) => parseFloat(a.row.name.slice(6)) - parseFloat(b.row.name.slice(6)));
   const held = rows.filter((d) => d.row.name === "held-out runs");
-  const y = accuracyScale(view, [...spots, ...single].map((d) => d.accuracy).concat(view.results.good_from), { label: "↑ mean test accuracy, %", labelArrow: "none", tickSize: 0 });
+  const y = accuracyScale(view, reach([...spots, ...single]).map((d) => d.accuracy).concat(view.results.good_from), { label: "↑ mean test accuracy, %", labelArrow: "none", tickSize: 0 });
   const plot = Plot.plot({
     className: "fig", width, height: Math.max(320, Math.min(420, width * 0.78)), marginLeft: 38, marginTop: 24, marginRight: 12, marginBottom: 44,
     x: { ...x, label, labelAnchor: "right", labelArrow: "none", tickSize: 0 },
@@ -111,16 +118,19 @@ function against(view, width, spots, single, x, mark, label) {
     ],
     r: { type: "identity" },
   });
-  name(plot, rows.map((d) => ({ ...d, text: d.row.name })), width);
+  const beyond = (d) => (d.y > y.domain[0] ? " ↓" : "") + (x.type === "symlog" && d.x > x.domain[1] ? " →" : "");
+  name(plot, rows.map((d) => ({ ...d, text: d.row.name + beyond(d) })), width);
   return [plot];
 }
 
 /** Names beside their spots where they cover nothing; hovering tells the rest. */
 function name(plot, spots, width) {
   const svg = d3.select(plot.tagName === "svg" ? plot : plot.querySelector("svg")), [x, y] = [plot.scale("x").apply, plot.scale("y").apply];
-  const taken = spots.map((d) => [x(d.x) - 5, y(d.y) - 5, x(d.x) + 5, y(d.y) + 5]);
+  const around = (d, by) => [x(d.x) - by, y(d.y) - by, x(d.x) + by, y(d.y) + by];
+  const taken = spots.filter((d) => d.row.kind !== "baseline").map((d) => around(d, 7)); // spots of baselines give way to generators' names
   const layer = svg.insert("g", "[aria-label=tip]").attr("font-size", 11.5).attr("pointer-events", "none");
   for (const d of [...spots].sort((a, b) => ORDER[b.row.kind] - ORDER[a.row.kind])) {
+    if (d.row.kind === "baseline" && !taken.baselines) taken.push(...(taken.baselines = spots.filter((s) => s.row.kind === "baseline").map((s) => around(s, 5))));
     const w = 6.3 * d.text.length, cx = x(d.x), cy = y(d.y);
     for (const [dx, dy, anchor] of [[10, 4, "start"], [-10, 4, "end"], [0, -10, "middle"], [0, 18, "middle"]]) {
       const left = cx + dx - { start: 0, middle: w / 2, end: w }[anchor], box = [left, cy + dy - 9, left + w, cy + dy + 3];
