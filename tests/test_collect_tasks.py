@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from paramgen.cli import main as paramgen
 from paramgen.commands.collect_tasks import Pretraining, Reweighted, main
 from paramgen.conditions import CodeCondition, ImageCondition, load_encoder
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
+from paramgen.files import read_tensors, write_tensors
 from paramgen.lora import LoraSettings, write_adapter
 from paramgen.parsing import ConfigFile, OneLineErrors
 from paramgen.paths import list_configs
@@ -107,6 +109,25 @@ def test_a_fixed_gauge_changes_the_weights_and_no_score(converged, tmp_path):
     assert not torch.allclose(fixed.matrix(), converged.matrix(), atol=1e-2)
     for a, b in zip(fixed.entries, converged.entries, strict=True):
         assert a.scores["val"] == pytest.approx(b.scores["val"], abs=0.02)
+
+
+def test_generated_adapters_are_written_for_peft(converged, tmp_path):
+    for i in (0, 5):
+        write_tensors(tmp_path / "samples" / f"{i:04d}.safetensors", converged.full(i))
+    arguments = ["--samples", str(tmp_path / "samples"), "--zoo", str(converged.path), "--out", str(tmp_path / "out")]
+    assert paramgen(["adapters", *arguments]) == 0
+    family = load_family(converged.task_config)
+    plain, ours = family.plain(), family.build()
+    plain.load_state_dict(read_tensors(tmp_path / "out" / "base.safetensors"), strict=True)
+    ours.load_state_dict(converged.full(5))
+    theirs = peft.PeftModel.from_pretrained(plain, tmp_path / "out" / "0001")
+    x = torch.randn(4, 1, 8, 8)
+    assert torch.allclose(theirs(x), ours(x), atol=1e-5)
+
+
+def test_whole_networks_are_not_written_as_adapters(codes, tmp_path, capsys):
+    assert paramgen(["adapters", "--samples", "x", "--zoo", str(codes.path), "--out", str(tmp_path)]) == 2
+    assert "holds whole networks" in capsys.readouterr().err
 
 
 def test_a_half_written_zoo_goes_on_with_what_is_left(codes, tmp_path):

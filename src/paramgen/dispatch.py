@@ -17,12 +17,17 @@ FUNCTIONS = {  # commands/<name>.py: its `main` is the command line
     "collect_tasks": "train a network or an adapter for every task of a family",
     "zoo": "look at, check, import or align a zoo: info | verify | import | align",
     "sample": "draw new networks from a fitted generator",
+    "adapters": "write generated adapters as folders that peft loads",
     "evaluate": "score generated networks beside every baseline",
     "compare": "fit, sample and evaluate several generators on one zoo or more, over seeds",
     "configs": "list the shipped configs",
     "doctor": "check this installation",
 }
-CONFIG_FOLDERS = {"collect": "zoo", "collect_tasks": "zoo", "compare": "compare"}  # where short config names are looked for
+CONFIG_FOLDERS = {
+    "collect": "zoo",
+    "collect_tasks": "zoo",
+    "compare": "compare",
+}  # where short config names are looked for
 
 
 def usage() -> str:
