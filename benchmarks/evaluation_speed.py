@@ -4,8 +4,8 @@
 
 Small: 100 digits networks (64-48-32-10, 5,018 parameters) trained here, the zoo's row and every baseline at N = 100. Large: ResNet-18 on
 digits at 32x32, its 11.2 M numbers varied at random, because it is the cost that is measured and not the accuracy. Seconds are of the CPU,
-of one thread, so that a busy machine does not change them. What is not forward passes does not depend on the number of images, and the
-digits have few: the share with 10,000 test and 10,000 train images, as CIFAR-10 has them, follows from the seconds of one image and network.
+of one thread, so that a busy machine does not change them. What is not forward passes does not depend on the number of images, and
+digits have few: the share with 10,000 test and 10,000 train images, as CIFAR-10 has them, follows from the seconds of an image.
 """
 
 import argparse

@@ -9,12 +9,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
+from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
 from rich.table import Table
+from scipy.stats import t as student_t
 
 from paramgen.columns import COLUMNS
 from paramgen.files import read_json
@@ -35,6 +38,7 @@ FIGURES = (  # columns of a report's table, and the difference to the zoo
     "id_match",
     "fit_seconds",
 )
+ON_PAGE_ALONE = ("min", "std", "iou")  # what a terminal has no room for
 _PERCENT = ("mean", "median", "min", "best", "selected", "std", "gap")
 _VALUES = {column.key: column.value for column in COLUMNS}
 
@@ -66,7 +70,8 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
         reports: Of every zoo and seed.
 
     Returns:
-        ``{"zoo", "name", "kind", "seeds", "figures": {figure: {"mean", "std"}}}``; std is None with fewer than two seeds.
+        ``{"zoo", "name", "kind", "n", "seeds", "figures": {figure: {"mean", "std"}}}``, n networks a seed; std is None with fewer than two
+        seeds.
     """
     summary = []
     for zoo in dict.fromkeys(r.zoo for r in reports):
@@ -75,10 +80,34 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
             rows = [(row, rows[0]) for rows in mine for row in rows if row["name"] == first["name"]]
             values = {name: [v for row, of in rows if (v := _figure(row, of, name)) is not None] for name in FIGURES}
             figures = {name: _spread(found) for name, found in values.items() if found}
-            summary.append(
-                {"zoo": zoo, "name": first["name"], "kind": first["kind"], "seeds": len(rows), "figures": figures}
-            )
+            who = {"zoo": zoo, "name": first["name"], "kind": first["kind"], "n": first["n"]}
+            summary.append({**who, "seeds": len(rows), "figures": figures})
     return summary
+
+
+def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """How far the generators of a zoo lie apart in mean accuracy, seed by seed.
+
+    Args:
+        reports: Of every zoo and seed.
+
+    Returns:
+        One for each zoo and pair: ``{"zoo", "first", "second", "seeds", "mean", "std", "told_apart"}``: the first's mean accuracy less the
+        second's, over the seeds that have both. ``told_apart`` says whether a paired t-test rejects 0 at 5 %; None with fewer than two seeds.
+    """
+    found = []
+    for zoo in dict.fromkeys(r.zoo for r in reports):
+        seeds = [
+            {row["name"]: row["accuracy"]["mean"] for row in r.results["rows"] if row["kind"] == "generator"}
+            for r in reports
+            if r.zoo == zoo
+        ]
+        for first, second in combinations(dict.fromkeys(name for rows in seeds for name in rows), 2):
+            gaps = [rows[first] - rows[second] for rows in seeds if first in rows and second in rows]
+            if gaps:
+                pair = {"zoo": zoo, "first": first, "second": second, "seeds": len(gaps)}
+                found.append({**pair, **_spread(gaps), "told_apart": _told_apart(gaps)})
+    return found
 
 
 def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
@@ -89,7 +118,8 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
         comparison: As ``comparison.json`` holds it.
     """
     rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
-    shown = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
+    found = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
+    shown = [name for name in found if name not in ON_PAGE_ALONE]
     seeds = len(comparison["seeds"])
     table = Table(
         title=f"{zoo}, {seeds} seed{'s' if seeds > 1 else ''}", box=None, header_style="dim", title_justify="left"
@@ -97,7 +127,7 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
     table.add_column("networks", no_wrap=True)
     paper = paper_of(zoo, comparison)
     for name in [*shown, *(f"paper: {column}" for column in paper_columns(paper))]:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=name in shown)
     for row in rows:
         papers = [paper.get(row["name"], {}).get(column) for column in paper_columns(paper)]
         cells = [
@@ -127,6 +157,14 @@ def _figure(row: dict[str, Any], zoo: dict[str, Any], name: str) -> float | None
     if name == "gap":
         return row["accuracy"]["mean"] - zoo["accuracy"]["mean"]
     return _VALUES[name](row)
+
+
+def _told_apart(gaps: Sequence[float]) -> bool | None:
+    """Whether a paired t-test rejects 0 at 5 %; equal gaps other than 0 do."""
+    if len(gaps) < 2:
+        return None
+    error = stdev(gaps) / sqrt(len(gaps))
+    return abs(mean(gaps)) > float(student_t.ppf(0.975, len(gaps) - 1)) * error
 
 
 def _spread(values: list[float]) -> dict[str, float | None]:

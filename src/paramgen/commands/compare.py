@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from paramgen.comparison import Report, machine, summarise, summary_table
+from paramgen.comparison import Report, differences, machine, summarise, summary_table
 from paramgen.dispatch import run
 from paramgen.errors import ParamgenError, near
 from paramgen.files import write_atomic, write_json
@@ -110,12 +110,13 @@ def main(
         "paper": paper or {},
         "reports": [{"zoo": r.zoo, "seed": r.seed, "file": str(r.path.relative_to(folder))} for r in reports],
         "summary": summarise(reports),
+        "differences": differences(reports),
         "machine": machine(),
         "command": shlex.join(["paramgen", *sys.argv[1:]]),
     }
     write_json(folder / "comparison.json", comparison)
     write_atomic(folder / "report.html", comparison_page(comparison, [r.results for r in reports]).encode())
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     for name in zoos:
         console.print(summary_table(name, comparison))
     console.print(f"wrote {folder / 'comparison.json'}, {folder / 'report.html'}", style="dim", soft_wrap=True)
@@ -176,6 +177,7 @@ def _options(arguments: dict[str, Any]) -> list[str]:
     ]
 
 
+LOG_WIDTH = 160  # of a table that goes to a file
 _QUIET = {"trainer.enable_model_summary": False}  # one of many fits
 _ZOO_ORIGINS = ("collect", "align", "path")
 _GENERATOR_ORIGINS = ("fit", "fit_of", "ckpt_path", "samples")
