@@ -1,6 +1,7 @@
 """Commands by name: a table; only the one asked for is imported."""
 
 from importlib import import_module
+from inspect import isclass, signature
 from typing import Any
 
 from paramgen import __version__
@@ -82,5 +83,6 @@ def _instantiate(function: Any, prog: str, folder: str, args: list[str]) -> dict
     parser.add_argument(
         "-c", "--config", action=ConfigFile, folder=folder, help="YAML file, or the name of a shipped config."
     )
+    parser.bases = {n: p.annotation for n, p in signature(function).parameters.items() if isclass(p.annotation)}
     parser.add_function_arguments(function, sub_configs=True)
     return vars(parser.instantiate(parser.parse_args(args)))

@@ -1,8 +1,11 @@
 """``paramgen collect``: train networks of one task and keep them as a zoo."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +137,8 @@ class _Collector:
         if recipe.mode == "seeds" and len(self.names) < len(floating):
             raise ParamgenError("mode seeds generates all parameters: independent runs have nothing else in common")
         refuse_other(out, task.config(), asdict(recipe))
+        made_by = json.dumps([task.config(), asdict(recipe)], sort_keys=True)
+        self.digest = sha256(made_by.encode()).hexdigest()[:12]  # another recipe's rest is never gone on from
         self.train, self.val = task.data("train"), task.data("val")
         self.writer: ZooWriter | None = None
         self.done: set[tuple[int, int]] = set()  # (run, step) of the networks that an earlier command wrote
@@ -148,8 +153,8 @@ class _Collector:
             writer = self._trajectory() if self.recipe.mode == "trajectory" else self._seeds()
             self._flush()
         zoo = writer.close(seconds=time.perf_counter() - begun)
-        for rest in self.out.glob("rest-*.safetensors"):
-            rest.unlink()
+        for rest in [*self.out.glob("rest-*.safetensors"), *self.out.glob(".*.safetensors.*")]:
+            rest.unlink()  # states of trainings, and temporary files of a process that was killed
         return zoo
 
     def _trajectory(self) -> ZooWriter:
@@ -178,7 +183,8 @@ class _Collector:
             )
         seeds = [mix(recipe.seed, 2, run) for run in range(recipe.runs)]
         writer: ZooWriter | None = None
-        size = max(1, TOGETHER // sum(t.numel() for t in self.network.state_dict().values()))
+        most = max(1, TOGETHER // sum(t.numel() for t in self.network.state_dict().values()))
+        size = ceil(recipe.runs / ceil(recipe.runs / most))  # groups of one size: a small last one costs as many steps
         for first in range(0, recipe.runs, size):
             runs = [*range(first, min(first + size, recipe.runs))]
             mine = [seeds[run] for run in runs]
@@ -205,7 +211,7 @@ class _Collector:
         """Train, and hand out the complete state dicts at the steps that are kept."""
         group = NetworkGroup(self.network, starts, names, self.device)
         trainer = Trainer(group, self.train, settings, seeds, steps)
-        rest, stored = self.out / f"rest-{label.replace(' ', '-')}.safetensors", time.perf_counter()
+        rest, stored = self.out / f"rest-{self.digest}-{label.replace(' ', '-')}.safetensors", time.perf_counter()
         if rest.exists():
             trainer.load(read_tensors(rest))
         if trainer.step in kept:  # stored at its last step, before its networks were written
@@ -215,8 +221,8 @@ class _Collector:
             self.bar.update(shown, completed=step)
             if step in kept:
                 yield step, group.states()
-            late = time.perf_counter() - stored > REST or step == steps
-            if trainer.between_epochs and late and self.recipe.mode == "trajectory":
+            late = time.perf_counter() - stored > REST or (self.writer is None and step == steps)
+            if trainer.between_epochs and late:
                 self._flush()  # what is stored is gone on from, so its networks must be there
                 write_tensors(rest, trainer.state())
                 stored = time.perf_counter()

@@ -60,7 +60,7 @@ class TensorSplit(SplitData):
         """As in the base class."""
         for index in order:  # (R, B)
             if self._ready is not None:
-                yield self._ready[index], self.labels[index]
+                yield self._ready.index_select(0, index.flatten()).unflatten(0, index.shape), self.labels[index]
                 continue
             x = self.raw[index.flatten()]  # (R*B, C, H, W)
             if self.pad:

@@ -1,0 +1,303 @@
+"""Collecting: what stands in a zoo, going on after an interruption, and mistakes."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from paramgen import files
+from paramgen.cli import main as paramgen
+from paramgen.commands import collect
+from paramgen.errors import ParamgenError
+from paramgen.tasks import ClassificationTask
+from paramgen.tasks.scoring import predict
+from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states
+from paramgen.zoo import Zoo
+
+FAST = {"optim": OptimSettings(lr=5e-3, batch_size=128), "epochs": 2}
+
+
+def task(**arguments):
+    return ClassificationTask(**{"network_args": {"hidden": [12]}, **arguments})
+
+
+def trajectory(out, chosen=None, **options):
+    settings = {"runs": 3, "checkpoints": 4, "save_every": 2, "val_runs": 1, "heldout_runs": 1, **FAST, **options}
+    collect.main(chosen or task(), str(out), **settings)
+    return Zoo(out)
+
+
+def seeds(out, chosen=None, **options):
+    collect.main(chosen or task(), str(out), **{"mode": "seeds", "runs": 4, "checkpoints": 2, **FAST, **options})
+    return Zoo(out)
+
+
+def content(folder):
+    """Every file of a finished zoo; the seconds it took are no part of it."""
+    found = {p.name: p.read_bytes() for p in Path(folder).iterdir() if p.name != "zoo.json"}
+    meta = json.loads((Path(folder) / "zoo.json").read_text())
+    meta.pop("seconds")
+    return found, meta
+
+
+# ---- what stands in a zoo
+
+
+def test_trajectory_branches_from_one_network_and_is_split_by_run(tmp_path):
+    zoo = trajectory(tmp_path)
+    assert [(e.run, e.step) for e in zoo.entries] == [(run, step) for run in range(3) for step in (2, 4, 6, 8)]
+    assert [e.split for e in zoo.entries] == ["train"] * 4 + ["val"] * 4 + ["heldout"] * 4
+    weights = zoo.matrix()
+    assert (weights[0] - weights[4]).norm() < (weights[3] - weights[7]).norm()  # branches move apart
+    assert len({e.seed for e in zoo.entries}) == 3
+
+
+def test_every_network_loads_and_its_recorded_scores_are_its_own(tmp_path):
+    zoo, digits = trajectory(tmp_path), task()
+    for i in (0, 5, 11):
+        network = digits.build()
+        network.load_state_dict(zoo.full(i), strict=True)
+        for split in ("train", "val"):
+            data = digits.data(split)
+            with torch.no_grad():
+                right = (network.eval()(data.images).argmax(1) == data.labels).float().mean().item()
+            assert zoo.entries[i].scores[split]["accuracy"] == pytest.approx(right, abs=1e-3)
+        assert set(zoo.entries[i].scores) == {"train", "val"}
+
+
+def test_converged_network_is_better_than_an_untrained_one(tmp_path):
+    zoo = trajectory(tmp_path, epochs=6)
+    assert min(e.scores["val"]["accuracy"] for e in zoo.entries) > 0.8
+
+
+def test_seeds_are_the_runs_that_training_each_alone_gives(tmp_path):
+    zoo, digits = seeds(tmp_path), task()
+    assert [(e.run, e.step) for e in zoo.entries] == [(run, step) for run in range(4) for step in (15, 16)]
+    entry = zoo.entries[5]
+    group = NetworkGroup(digits.build(), fresh_states(digits.build, [entry.seed]), list(digits.build().state_dict()))
+    for _ in Trainer(group, digits.data("train"), FAST["optim"], [entry.seed], 16).run():
+        pass
+    assert torch.allclose(zoo.spec.flatten(group.states()[0]), zoo.matrix([5])[0], atol=1e-5)
+
+
+def test_groups_of_seeds_do_not_change_the_zoo(tmp_path, monkeypatch):
+    whole = seeds(tmp_path / "a").matrix()
+    monkeypatch.setattr(collect, "TOGETHER", 2000)  # two networks at a time
+    assert torch.allclose(seeds(tmp_path / "b").matrix(), whole, atol=1e-5)
+
+
+def test_only_the_chosen_parameters_change_and_are_stored(tmp_path):
+    digits = task(network="cnn_digits", network_args={"channels": [4, 4]})
+    zoo = trajectory(tmp_path, digits, parameters=["last_two_norms"], epochs=1)
+    assert zoo.spec.names == [f"norms.{i}.{kind}" for i in range(2) for kind in ("weight", "bias")]
+    assert zoo.matrix().std(0).min() > 0
+    base = zoo.base()
+    assert {*base, *zoo.spec.names} == set(digits.build().state_dict())
+    # statistics that are not generated stay as they were, so the recorded scores are those of base and generated tensors together
+    found = predict(digits.build(), [zoo.full(7)], digits.data("val")).accuracy.item()
+    assert found == pytest.approx(zoo.entries[7].scores["val"]["accuracy"])
+
+
+def test_start_weights_take_the_place_of_training(tmp_path):
+    state = task().build().state_dict()
+    save_file(state, tmp_path / "start.safetensors")
+    zoo = trajectory(
+        tmp_path / "zoo", start=str(tmp_path / "start.safetensors"), finetune=OptimSettings("sgd", lr=1e-8)
+    )
+    assert torch.allclose(zoo.matrix(), zoo.spec.flatten(state).expand(12, -1), atol=1e-5)
+
+
+def test_weights_are_stored_in_the_dtype_asked_for(tmp_path):
+    zoo = trajectory(tmp_path, dtype="bfloat16")
+    assert {t.dtype for t in zoo[0].values()} == {torch.bfloat16}
+    task().build().load_state_dict(zoo.full(0), strict=True)
+
+
+def test_same_seed_same_zoo_other_seed_another(tmp_path):
+    first, again = trajectory(tmp_path / "a"), trajectory(tmp_path / "b")
+    assert content(first.path) == content(again.path)
+    assert not torch.equal(first.matrix(), trajectory(tmp_path / "c", seed=1).matrix())
+
+
+# ---- interruptions
+
+
+class _StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("make", [trajectory, seeds])
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_interrupted_anywhere_the_same_command_ends_with_the_same_zoo(tmp_path, monkeypatch, make, after):
+    monkeypatch.setattr(collect, "PENDING", 0)  # write each step's networks at once
+    monkeypatch.setattr(collect, "REST", 0.0)
+    monkeypatch.setattr(collect, "TOGETHER", 2000)
+    whole = make(tmp_path / "whole")
+    write, count = collect.ZooWriter.add, iter(range(100))
+
+    def stopping(self, *args, **kwargs):
+        if next(count) == after:
+            raise _StopError
+        return write(self, *args, **kwargs)
+
+    monkeypatch.setattr(collect.ZooWriter, "add", stopping)
+    with pytest.raises(_StopError):
+        make(tmp_path / "stopped")
+    monkeypatch.setattr(collect.ZooWriter, "add", write)
+    trained = []
+    run = Trainer.run
+    monkeypatch.setattr(Trainer, "run", lambda self: (trained.append(step) or step for step in run(self)))
+    resumed = make(tmp_path / "stopped")
+    assert content(resumed.path) == content(whole.path)
+    if make is trajectory:
+        assert 16 not in trained  # the converged network was stored, not trained again
+
+
+def test_killed_process_goes_on(tmp_path):  # its half-written temporary file goes too
+    arguments = ["--task.class_path=ClassificationTask", "--epochs=2", "--runs=2", "--checkpoints=25"]
+    run = "import sys; from paramgen.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", run, "collect", *arguments]
+    out = tmp_path / "zoo"
+    process = subprocess.Popen([*command, f"--out={out}"], stdout=subprocess.DEVNULL, env={**os.environ})
+    until = time.time() + 60
+    while time.time() < until and len(list(out.glob("run*"))) < 5:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    written = len(list(out.glob("run*")))
+    assert 5 <= written < 50
+    assert not (out / "zoo.json").exists()
+    assert paramgen(["collect", *arguments, f"--out={out}"]) == 0
+    assert paramgen(["collect", *arguments, f"--out={tmp_path / 'whole'}"]) == 0
+    assert content(out) == content(tmp_path / "whole")
+    assert Zoo(out).verify() == []
+
+
+def test_rest_of_another_recipe_is_not_gone_on_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect._Collector, "_writer", lambda *_: (_ for _ in ()).throw(_StopError))
+    with pytest.raises(_StopError):
+        trajectory(tmp_path / "a", optim=OptimSettings(lr=1e-2))
+    monkeypatch.undo()
+    assert content(trajectory(tmp_path / "a").path) == content(trajectory(tmp_path / "b").path)
+
+
+def test_half_written_zoo_of_another_recipe_is_refused_by_the_key(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect.ZooWriter, "close", lambda *_, **__: (_ for _ in ()).throw(_StopError))
+    with pytest.raises(_StopError):
+        trajectory(tmp_path)
+    with pytest.raises(ParamgenError, match=r"made with save_every=2, now save_every=3"):
+        trajectory(tmp_path, save_every=3)
+    with pytest.raises(ParamgenError, match="made with task="):
+        trajectory(tmp_path, task(split_seed=5))
+
+
+def test_finished_zoo_is_not_overwritten(tmp_path):
+    trajectory(tmp_path)
+    with pytest.raises(ParamgenError, match="already holds a zoo"):
+        trajectory(tmp_path)
+
+
+def test_full_disk_is_one_line_and_what_was_written_is_whole(tmp_path, monkeypatch, capsys):
+    real, left = os.fsync, iter(range(100))
+
+    def fsync(descriptor):
+        if next(left) > 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor)
+
+    arguments = [
+        "collect",
+        "--task.class_path=ClassificationTask",
+        "--epochs=1",
+        "--checkpoints=6",
+        f"--out={tmp_path}",
+    ]
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    assert paramgen(arguments) == 2
+    message = capsys.readouterr().err
+    assert "cannot write" in message
+    assert message.count("\n") == 1
+    assert len(list(tmp_path.glob("run*.safetensors"))) >= 1
+    monkeypatch.undo()
+    assert paramgen(arguments) == 0
+    assert len(Zoo(tmp_path)) == 6
+    assert Zoo(tmp_path).verify() == []
+
+
+# ---- mistakes
+
+
+def test_network_that_became_nan_is_named_and_refused(tmp_path):
+    with pytest.raises(ParamgenError, match=r"run 0, step \d: 'layers.0.weight' holds .* NaN"):
+        trajectory(tmp_path, finetune=OptimSettings("sgd", lr=1e30))
+    assert not (tmp_path / "zoo.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runs": 0}, "runs is 0, expected 1 or more"),
+        ({"checkpoints": 0}, "checkpoints is 0, expected 1 or more"),
+        ({"save_every": 0}, "save_every is 0, expected 1 or more"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"runs": 1, "checkpoints": 1, "val_runs": 0, "heldout_runs": 0}, "needs 2 networks or more"),
+        ({"val_runs": 2}, "leave no run to learn from, of 3"),
+        ({"dtype": "int8"}, "dtype is 'int8', expected float32"),
+        ({"parameters": ["layers.0.wieght"]}, "'layers.0.wieght' selects nothing; nearest: layers.0.weight"),
+        ({"mode": "seeds", "parameters": ["classifier", "layers.1.*"]}, "mode seeds generates all parameters"),
+        ({"mode": "seeds", "start": "pretrained"}, "start is for mode trajectory"),
+        ({"mode": "seeds", "checkpoints": 17, "save_every": 1}, "of 16 steps in all: too many"),
+        ({"start": "pretrained"}, "no published weights"),
+        ({"start": "nowhere.safetensors"}, "cannot read nowhere.safetensors: no such file"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(tmp_path, options, message):
+    with pytest.raises(ParamgenError, match=message) as error:
+        trajectory(tmp_path / "zoo", **options)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task.class_path=ClasificationTask"], "no Task 'ClasificationTask'; nearest: ClassificationTask"),
+        (["--task=ClasificationTask"], "nearest: ClassificationTask"),
+        (["--task.class_path=ClassificationTask", "--task.init_args.dataset=digit"], "digits"),
+        (["--task.class_path=ClassificationTask", "--task.init_args.network=mpl"], "nearest: mlp"),
+        (["--task.class_path=ClassificationTask", "--save_every=many"], "save_every"),
+        (["--config=digits_mlp_trajectry"], "digits_mlp_trajectory"),
+    ],
+)
+def test_command_line_mistakes_exit_2_with_one_line(tmp_path, capsys, arguments, message):
+    assert paramgen(["collect", f"--out={tmp_path / 'zoo'}", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_trajectory_of_a_hundred_takes_half_a_cpu_second(tmp_path, monkeypatch):
+    collector = collect._Collector(ClassificationTask(), tmp_path, recipe_of_hundred(), "cpu")
+    spent, run = [], collect._Collector._run
+
+    def timed(self, label, *arguments):
+        spent.append(time.process_time())
+        yield from run(self, label, *arguments)
+
+    monkeypatch.setattr(collect._Collector, "_run", timed)
+    collector.collect()
+    assert len(spent) == 2  # converging, then the trajectory
+    assert time.process_time() - spent[1] < 0.5
+
+
+def recipe_of_hundred():
+    return collect.Recipe("trajectory", 1, 100, 1, 2, OptimSettings(), OptimSettings(lr=4e-3))
