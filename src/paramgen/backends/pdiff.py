@@ -249,6 +249,8 @@ class PDiff(ParameterGenerator):
             if self.learned and self.denoiser is not None:
                 z = (self._encode(x) - self.latent_mean) / self.latent_std
                 terms["diffusion_loss"] = self.diffusion.loss(self._told(batch.condition, len(x)), z)
+            if not terms:
+                raise ParamgenError("this p-diff has learned nothing yet: fit it, or give a --ckpt_path")
             return {"loss": next(reversed(terms.values())), **terms}
         if self._latents is not None:
             loss = self.diffusion.loss(self._told(batch.condition, len(x)), self._latents[batch.index])  # (B, C, l)

@@ -23,6 +23,9 @@ TimeEntry = Literal["layers", "input"]
 class UNet1d(nn.Module):
     """Convolutions down and up with skips.
 
+    The time enters between a norm and its activation: added after both, the next instance norm would take it out again, as it takes out
+    the mean of every channel. For the same reason the last convolution also sees the input itself.
+
     Args:
         latent_channels: C.
         channels: Output channels of each layer on the way down; every layer halves the length.
@@ -30,7 +33,8 @@ class UNet1d(nn.Module):
         norm: After each convolution.
         activation: Likewise.
         convs: Convolutions a layer.
-        time: Where it is added: to the channels of all ``layers``, learned, or to the ``input``, as sinusoids along it (Wild-P-Diff).
+        time: Where it enters: it scales and shifts the channels of all ``layers``, or is added to the ``input``, as sinusoids along it
+            (Wild-P-Diff).
         cond_width: Width of a condition's features; 0 for none.
     """
 
@@ -57,9 +61,9 @@ class UNet1d(nn.Module):
         self.down = nn.ModuleList([layer(i, o, 2) for i, o in pairwise(widths)])
         outputs = (channels[0], *channels)  # of each layer on the way up, shallowest first
         self.up = nn.ModuleList([layer(c + skip, o, 1) for c, skip, o in zip(channels, widths, outputs, strict=False)])
-        self.shift = nn.ModuleList([nn.Linear(time_width, o) for o in channels if time == "layers"])
+        self.shift = nn.ModuleList([nn.Linear(time_width, 2 * o) for o in channels if time == "layers"])
         self.film = nn.ModuleList([FiLM(cond_width, o) for o in channels if cond_width])
-        self.last = nn.Conv1d(channels[0], latent_channels, kernel_size, padding=pad)
+        self.last = nn.Conv1d(channels[0] + latent_channels, latent_channels, kernel_size, padding=pad)
 
     def forward(self, z: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
         """The prediction (B, C, L) for z_t (B, C, L) at steps t (B,) or (1,)."""
@@ -70,15 +74,18 @@ class UNet1d(nn.Module):
         time = None if self.time is None else F.silu(self.time(t))
         skips = []
         for i, layer in enumerate(self.down):
+            assert isinstance(layer, nn.Sequential)
             skips.append(h)
-            h = layer(h)  # (B, channels, L / 2^i)
+            h = layer[:-1](h)  # (B, channels, L / 2^i), not yet activated
             if time is not None:
-                h = h + self.shift[i](time)[..., None]
+                scale, shift = self.shift[i](time)[..., None].chunk(2, 1)  # (B, channels, 1)
+                h = h * (1 + scale) + shift
+            h = layer[-1](h)
             if c is not None:
                 h = self.film[i](h, c)
         for layer, skip in zip(reversed(self.up), reversed(skips), strict=True):
             h = layer(torch.cat([F.interpolate(h, scale_factor=2.0), skip], 1))
-        return self.last(h)[..., :length]
+        return self.last(torch.cat([h, skips[0]], 1))[..., :length]
 
 
 class ConvChain(nn.Module):
