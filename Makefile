@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-DEMO   := runs/demo
 PARAMGEN := OMP_NUM_THREADS=1 $(BIN)/paramgen
 
 .DEFAULT_GOAL := help
@@ -20,13 +19,8 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## The main job on real digits: collect, fit, generate, evaluate; see runs/demo/report.html
-	rm -rf $(DEMO)
-	$(PARAMGEN) collect --config digits_mlp_trajectory --out $(DEMO)/zoo
-	$(PARAMGEN) fit --config pdiff_digits_mlp --data.zoo $(DEMO)/zoo --checkpoint.dirpath $(DEMO)/p-diff
-	$(PARAMGEN) fit --config rpg_digits_mlp --data.zoo $(DEMO)/zoo --checkpoint.dirpath $(DEMO)/rpg
-	$(PARAMGEN) sample --ckpt_path $(DEMO)/p-diff/last.ckpt --n 100 --out $(DEMO)/samples/p-diff
-	$(PARAMGEN) sample --ckpt_path $(DEMO)/rpg/last.ckpt --n 100 --out $(DEMO)/samples/rpg
-	$(PARAMGEN) evaluate --zoo $(DEMO)/zoo --samples '[$(DEMO)/samples/p-diff, $(DEMO)/samples/rpg]' --out $(DEMO)
+	rm -rf runs/demo
+	$(PARAMGEN) compare --config digits --out runs/demo
 
 test: $(STAMP) ## The tests, with coverage (under 5 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)

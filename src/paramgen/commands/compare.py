@@ -71,7 +71,8 @@ def main(
 ) -> None:
     """Fit, sample and evaluate several generators on one zoo or more, over seeds, and write one page.
 
-    What is already in `out` is used again: a stopped comparison goes on with the same command.
+    What is already in `out` is used again: a stopped comparison goes on with the same command. Each zoo and seed has its own results.json and
+    report.html in a folder below; the results.json beside comparison.json is the first one's.
 
     Args:
         zoos: By name.
@@ -95,10 +96,8 @@ def main(
         here = folder / f"seed{seed}" if len(seeds) > 1 else folder
         for name, source in zoos.items():
             _make_zoo(here, name, source, seed)
-            zoo, wanted = (
-                _zoo_path(here, name, source),
-                {k: g for k, g in generators.items() if not g.zoos or name in g.zoos},
-            )
+            zoo = _zoo_path(here, name, source)
+            wanted = {k: g for k, g in generators.items() if not g.zoos or name in g.zoos}
             drawn = [str(_draw(here / name, zoo, k, g, n, seed)) for k, g in wanted.items()]
             given = {"zoo": zoo, "samples": drawn, "out": here / name, "n": n, "baselines": baselines, "seed": seed}
             run(["evaluate", *_options({**given, "aligned": aligned})])
@@ -115,6 +114,7 @@ def main(
         "command": shlex.join(["paramgen", *sys.argv[1:]]),
     }
     write_json(folder / "comparison.json", comparison)
+    write_json(folder / "results.json", reports[0].results)
     write_atomic(folder / "report.html", comparison_page(comparison, [r.results for r in reports]).encode())
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     for name in zoos:
