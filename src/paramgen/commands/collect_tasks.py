@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from paramgen.conditions import ConditionEncoder
 from paramgen.errors import ParamgenError, near
+from paramgen.files import write_tensors
 from paramgen.lora import adapter_names, align_gauge, fix_gauge, into_adapted
 from paramgen.select import select_tensors
 from paramgen.spec import ParamSpec, StateDict
@@ -20,6 +21,7 @@ from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states
 from paramgen.zoo import Zoo, ZooWriter
 
 POOLED = "pooled"
+START = "start.safetensors"  # beside a zoo: what its networks started from, where that is trained
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def main(
     starts = collector.starts(start, start_task, steps if start_steps is None else start_steps)
     turn = _gauge(gauge, starts[0], parameters)
     writer = ZooWriter(out, collector.spec, collector.base, family.config(), recipe)
+    if start == "converged":
+        write_tensors(writer.path / START, {name: starts[0][name] for name in collector.spec.names})
     tasks = range(len(family.names) if heldout else len(family.seen))  # seen ones are first
     conditions = {i: condition.encode(family.describe(family.names[i])).tolist() for i in tasks}
     done = writer.done

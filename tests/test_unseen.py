@@ -1,0 +1,103 @@
+"""Weights for unseen tasks without a generator."""
+
+import pytest
+import torch
+from sklearn.linear_model import RidgeCV
+
+from paramgen.commands.collect_tasks import main
+from paramgen.conditions import CodeCondition
+from paramgen.errors import ParamgenError
+from paramgen.tasks import RelabelFamily, load_family
+from paramgen.tasks.scoring import predict
+from paramgen.unseen import (
+    PENALTIES,
+    SeenTasks,
+    accuracy_of,
+    average,
+    baseline_rows,
+    conditions_of,
+    nearest,
+    neighbours,
+    ridge,
+    seen_tasks,
+    vote,
+)
+from paramgen.zoo import Zoo
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory) -> Zoo:
+    out = tmp_path_factory.mktemp("unseen") / "zoo"
+    family = RelabelFamily(network_args={"hidden": [8]}, seen=40, unseen=4)
+    main(family, str(out), CodeCondition(dim=10), steps=150, networks=2, score=False)
+    return Zoo(out)
+
+
+def some_tasks(T: int = 30, C: int = 4, P: int = 7, noise: float = 0.1) -> tuple[SeenTasks, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    condition = torch.randn(T + 5, C, generator=generator) * torch.tensor([1.0, 5.0, 0.2, 1.0])
+    weights = condition @ torch.randn(C, P, generator=generator) + 3
+    weights += noise * torch.randn(T + 5, P, generator=generator)
+    return SeenTasks([str(i) for i in range(T)], condition[:T], weights[:T]), condition[T:]
+
+
+@pytest.mark.parametrize("noise", [0.1, 5.0])
+def test_ridge_is_sklearns_with_leave_one_out(noise):
+    seen, new = some_tasks(noise=noise)
+    reference = RidgeCV(alphas=PENALTIES).fit(seen.condition.double().numpy(), seen.weights.double().numpy())
+    expected = torch.from_numpy(reference.predict(new.double().numpy())).float()
+    assert torch.allclose(ridge(seen, new), expected, atol=1e-4)
+
+
+def test_neighbours_are_nearest_in_standardised_conditions():
+    seen, new = some_tasks()
+    z = (seen.condition / seen.condition.std(0, correction=0)).numpy()
+    at = (new / seen.condition.std(0, correction=0)).numpy()
+    for row, chosen in zip(at, neighbours(seen, new, 3), strict=True):
+        assert chosen.tolist() == ((z - row) ** 2).sum(1).argsort()[:3].tolist()
+    assert torch.equal(nearest(seen, seen.condition), seen.weights)
+    first, second = neighbours(seen, new, 2).unbind(1)
+    assert torch.allclose(average(seen, new), (seen.weights[first] + seen.weights[second]) / 2)
+
+
+def test_a_condition_that_never_varies_counts_for_nothing():
+    seen, new = some_tasks()
+    constant = torch.ones(len(seen.names), 1)
+    more = seen._replace(condition=torch.cat([seen.condition, constant], 1))
+    assert torch.equal(neighbours(more, torch.cat([new, 7 * torch.ones(5, 1)], 1), 3), neighbours(seen, new, 3))
+
+
+def test_seen_tasks_are_the_train_splits_with_their_mean_networks(zoo):
+    seen = seen_tasks(zoo)
+    assert sorted(seen.names) == sorted(load_family(zoo.task_config).seen)
+    rows = [i for i, e in enumerate(zoo.entries) if e.task == seen.names[3]]
+    assert len(rows) == 2
+    assert torch.allclose(seen.weights[3], zoo.matrix(rows).mean(0))
+    assert seen.condition[3].tolist() == [float(bit) for bit in seen.names[3]]
+
+
+def test_a_vote_of_one_is_the_nearest_task_and_of_three_their_majority(zoo):
+    family = load_family(zoo.task_config)
+    seen, names = seen_tasks(zoo), family.unseen
+    condition = conditions_of(zoo, names)
+    alone = accuracy_of(zoo, family, nearest(seen, condition), names)
+    assert torch.allclose(vote(zoo, family, seen, names, k=1), alone)
+    states = [zoo.complete(zoo.spec.unflatten(seen.weights[j])) for j in neighbours(seen, condition, 3)[0]]
+    found = predict(family.build(), states, family.task(names[0]).data("test"))
+    majority = (found.classes.sum(0) >= 2).long()
+    expected = float((majority == found.labels).float().mean())
+    assert float(vote(zoo, family, seen, names, k=3)[0]) == pytest.approx(expected)
+
+
+def test_direct_training_is_above_every_baseline_and_these_above_chance(zoo):
+    rows = {name: float(row.mean()) for name, row in baseline_rows(zoo, load_family(zoo.task_config)).items()}
+    assert rows["direct"] == max(rows.values())
+    assert rows["ridge"] > 0.6
+    assert abs(rows["average-all"] - 0.5) < 0.25
+
+
+def test_zoos_without_tasks_and_tasks_without_conditions_are_named(zoo, tiny_zoo):
+    with pytest.raises(ParamgenError, match="no tasks with conditions"):
+        seen_tasks(tiny_zoo)
+    with pytest.raises(ParamgenError, match="no condition of task '0000000001x'"):
+        conditions_of(zoo, ["0000000001x"])
