@@ -71,8 +71,8 @@ def main(
 ) -> None:
     """Fit, sample and evaluate several generators on one zoo or more, over seeds, and write one page.
 
-    What is already in `out` is used again: a stopped comparison goes on with the same command. Each zoo and seed has its own results.json and
-    report.html in a folder below; the results.json beside comparison.json is the first one's.
+    What is already in `out` is used again: a stopped comparison goes on with the same command. Each zoo and seed has its own
+    results.json and report.html in a folder below; the results.json beside comparison.json is the first one's.
 
     Args:
         zoos: By name.
