@@ -158,7 +158,7 @@ def test_light_and_dark_follow_the_system_and_the_button(results, tmp_path):
 def test_a_comparison_shows_one_report_at_a_time(results, tmp_path):
     figure = {"mean": 0.9, "std": 0.01}
     summary = [
-        {"zoo": zoo, "name": row["name"], "kind": row["kind"], "seeds": 2, "figures": {"mean": figure}}
+        {"zoo": zoo, "name": row["name"], "kind": row["kind"], "n": 4, "seeds": 2, "figures": {"mean": figure}}
         for zoo in ("a", "b")
         for row in results["rows"]
     ]
@@ -169,6 +169,8 @@ def test_a_comparison_shows_one_report_at_a_time(results, tmp_path):
         "paper": {},
         "reports": [{"zoo": zoo, "seed": seed, "file": "results.json"} for zoo in ("a", "b") for seed in (0, 1)],
         "summary": summary,
+        "differences": [],
+        "machine": "a machine",
         "command": "paramgen compare",
     }
     found = visit(

@@ -92,8 +92,8 @@ def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
         reports: Of every zoo and seed.
 
     Returns:
-        One for each zoo and pair: ``{"zoo", "first", "second", "seeds", "mean", "std", "told_apart"}``: the first's mean accuracy less the
-        second's, over the seeds that have both. ``told_apart`` says whether a paired t-test rejects 0 at 5 %; None with fewer than two seeds.
+        One for each zoo and pair: ``{"zoo", "first", "second", "seeds", "mean", "std", "told_apart"}``: the first's mean accuracy less
+        the second's, over the seeds that have both; ``told_apart``, whether a paired t-test rejects 0 at 5 %, is None with one seed.
     """
     found = []
     for zoo in dict.fromkeys(r.zoo for r in reports):

@@ -93,12 +93,14 @@ class Summary:
 
     Args:
         says: What the figures are means of.
+        between: Differences between generators, in words.
         columns: Of ours.
         paper: Columns of a paper's figures beside them.
         rows: ``{"name", "kind", "colour", "cells"}``.
     """
 
     says: str
+    between: list[str]
     columns: list[Column]
     paper: list[str]
     rows: list[dict[str, Any]]
@@ -117,13 +119,25 @@ def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
         theirs = [Cell(value, "" if value is None else f"{100 * value:.1f}") for value in given]
         colour = figures.colour(rows, row)
         made.append({"name": row["name"], "kind": row["kind"], "colour": colour, "cells": [*ours, *theirs]})
-    return Summary(_says(comparison["seeds"]), [by_key[name] for name in shown], paper, made)
+    between = [_difference(pair) for pair in comparison["differences"] if pair["zoo"] == zoo]
+    return Summary(_says(comparison["seeds"], rows), between, [by_key[name] for name in shown], paper, made)
 
 
-def _says(seeds: Sequence[int]) -> str:
+def _says(seeds: Sequence[int], rows: Sequence[dict[str, Any]]) -> str:
+    n = max((row["n"] for row in rows if row["kind"] != "reference"), default=rows[0]["n"])
+    measured = f"{n} networks a row and seed, accuracies in percent of the test images."
     if len(seeds) == 1:
-        return "One seed: there is no spread over seeds, and small differences mean nothing."
-    return f"Mean ± standard deviation over {len(seeds)} seeds of the whole pipeline; accuracies in percent."
+        return f"One seed, so no spread over seeds: small differences mean nothing. {measured}"
+    return f"Mean ± standard deviation over {len(seeds)} seeds of the whole pipeline; {measured}"
+
+
+def _difference(pair: dict[str, Any]) -> str:
+    gap = f"{100 * pair['mean']:+.1f}".replace("-", "−")
+    said = f"{pair['first']} less {pair['second']}: {gap}"
+    if pair["std"] is None:
+        return f"{said} points in mean accuracy, of one seed."
+    judged = "told apart" if pair["told_apart"] else "not told apart"
+    return f"{said} ± {100 * pair['std']:.1f} points in mean accuracy, paired over {pair['seeds']} seeds: {judged} (t-test, 5 %)."
 
 
 def _render(template: str, **values: object) -> str:

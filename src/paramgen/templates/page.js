@@ -49,7 +49,7 @@ document.querySelectorAll(".download").forEach((button) => {
   button.onclick = () => {
     const found = JSON.parse(button.closest("section").querySelector("script.results").textContent), link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([JSON.stringify(found, null, 1)], { type: "application/json" }));
-    link.download = "results.json";
+    link.download = button.dataset.name || "results.json";
     link.click();
   };
 });
