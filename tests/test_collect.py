@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
-from paramgen import files
+from paramgen import dispatch, files
 from paramgen.cli import main as paramgen
 from paramgen.commands import collect
 from paramgen.errors import ParamgenError
+from paramgen.select import select_tensors
 from paramgen.tasks import ClassificationTask
 from paramgen.tasks.scoring import predict
 from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states
@@ -110,7 +113,7 @@ def test_start_weights_take_the_place_of_training(tmp_path):
     state = task().build().state_dict()
     save_file(state, tmp_path / "start.safetensors")
     zoo = trajectory(
-        tmp_path / "zoo", start=str(tmp_path / "start.safetensors"), finetune=OptimSettings("sgd", lr=1e-8)
+        tmp_path / "zoo", start=str(tmp_path / "start.safetensors"), epochs=None, finetune=OptimSettings("sgd", lr=1e-8)
     )
     assert torch.allclose(zoo.matrix(), zoo.spec.flatten(state).expand(12, -1), atol=1e-5)
 
@@ -282,6 +285,39 @@ def test_command_line_mistakes_exit_2_with_one_line(tmp_path, capsys, arguments,
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+def test_start_weights_can_be_trained_further(tmp_path):
+    save_file(task().build().state_dict(), tmp_path / "start.safetensors")
+    zoo = trajectory(tmp_path / "zoo", start=str(tmp_path / "start.safetensors"), epochs=6)
+    assert min(e.scores["val"]["accuracy"] for e in zoo.entries) > 0.8
+
+
+def count_in(comment):
+    found = re.search(r"([\d,]+) parameters", comment)
+    return int(found[1].replace(",", "")) if found else None
+
+
+RECIPES = [p for p in sorted(Path("configs/zoo").glob("*.yaml")) if yaml.safe_load(p.read_text()).get("task")]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_shipped_recipe_parses_and_its_network_has_the_size_it_says(path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(collect._Collector, "__init__", lambda self, task, out, recipe, device: seen.update(locals()))
+    monkeypatch.setattr(collect._Collector, "collect", lambda self: (_ for _ in ()).throw(_StopError))
+    with pytest.raises(_StopError):
+        dispatch.run(["collect", "--config", path.stem])
+    assert seen["out"] == Path("checkpoints_zoo") / path.stem
+    assert path.read_text().startswith("# ")
+    with torch.device("meta"):
+        network = seen["task"].build()
+    assert select_tensors(network, seen["recipe"].parameters)
+    said = count_in(path.read_text().splitlines()[0])
+    assert said in (None, sum(p.numel() for p in network.parameters()))
+    if seen["recipe"].mode == "trajectory" and "imagenet" not in path.stem:
+        kinds = [seen["recipe"].split(run) for run in range(seen["recipe"].runs)]
+        assert kinds in (["train"], ["train", "val", "heldout"])
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from paramgen.errors import ParamgenError
 from paramgen.tasks import ClassificationTask, Task, load_task
 from paramgen.tasks.datasets import SOURCES, find_source, stratified
-from paramgen.tasks.splits import TensorSplit, crop
+from paramgen.tasks.splits import TensorSplit, crop, spread
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(40) % 10
@@ -154,6 +154,30 @@ def test_images_in_memory_are_resized(tmp_path, no_checksums):
     task = ClassificationTask("CIFAR10", "cnn_small", root=str(tmp_path), image_size=28)
     assert task.data("test").raw.shape == (40, 3, 28, 28)
     assert sum(p.numel() for p in task.build().parameters()) == 2_864
+
+
+def test_small_images_in_memory_are_enlarged_batch_by_batch(tmp_path, no_checksums):
+    write_cifar(tmp_path, "cifar10")
+    data = ClassificationTask("cifar10", root=str(tmp_path), image_size=64).data("test")
+    assert data.raw.shape[-1] == 32
+    assert next(data.batches(5))[0].shape == (5, 3, 64, 64)
+    assert torch.allclose(
+        torch.nn.functional.avg_pool2d(data.images, 2).mean((2, 3)), data.images.mean((2, 3)), atol=1e-4
+    )
+
+
+def test_spread_takes_evenly_spaced_images(tmp_path):
+    data = ClassificationTask().data("train")
+    part = spread(data, 100)
+    assert torch.equal(part.images, data.images[torch.arange(100) * 1080 // 100])
+    assert torch.equal(next(part.batches(100))[1], part.labels)
+    assert spread(data, 2000) is data
+    write_folder(tmp_path, 2, 20)
+    streamed = ClassificationTask("image_folder", root=str(tmp_path), image_size=16).data("train")
+    few = spread(streamed, 6)
+    assert few.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    x, _ = next(streamed.batches(len(streamed)))
+    assert torch.equal(next(few.batches(6))[0], x[torch.arange(6) * len(streamed) // 6])
 
 
 def test_stl10_files_are_read(tmp_path, no_checksums):

@@ -18,6 +18,7 @@ from paramgen.select import select_tensors
 from paramgen.spec import ParamSpec, StateDict
 from paramgen.tasks import Task
 from paramgen.tasks.scoring import predict
+from paramgen.tasks.splits import spread
 from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states, mix
 from paramgen.zoo import Split, Zoo, ZooWriter, refuse_other
 
@@ -45,9 +46,10 @@ class Recipe:
     val_runs: int = 0
     seed: int = 0
     dtype: str | None = None
+    score_images: int = 10_000
 
     def __post_init__(self) -> None:
-        for name in ("runs", "checkpoints", "save_every"):
+        for name in ("runs", "checkpoints", "save_every", "score_images"):
             if getattr(self, name) < 1:
                 raise ParamgenError(f"{name} is {getattr(self, name)}, expected 1 or more")
         if self.epochs < 0:
@@ -74,7 +76,7 @@ def main(
     runs: int = 1,
     checkpoints: int = 100,
     save_every: int = 1,
-    epochs: int = 20,
+    epochs: int | None = None,
     optim: OptimSettings | None = None,
     finetune: OptimSettings | None = None,
     parameters: list[str] | None = None,
@@ -83,6 +85,7 @@ def main(
     val_runs: int = 0,
     seed: int = 0,
     dtype: str | None = None,
+    score_images: int = 10_000,
     device: str = "cpu",
 ) -> None:
     """Train networks of one task and keep them as a zoo; interrupted at any moment, the same command goes on.
@@ -95,15 +98,16 @@ def main(
         runs: Runs; of a trajectory all branch from the same converged network, each with its own order of the data.
         checkpoints: Networks kept of each run.
         save_every: Optimizer steps between two of them.
-        epochs: Training from scratch.
-        optim: Optimizer, rate and batch of the training from scratch.
+        epochs: Training of all parameters before the checkpoints: 20 when left out, none after `start`.
+        optim: Its optimizer, rate and batch.
         finetune: Of the fine-tuning.
         parameters: Which are generated: globs, ``re:`` patterns, or subsets such as all, last_two_norms, classifier. All when left out.
-        start: Start a trajectory from ``pretrained`` weights or a weights file instead of training from scratch.
+        start: Start a trajectory from ``pretrained`` weights or a weights file.
         heldout_runs: So many last runs are the evaluator's.
         val_runs: So many before them are for validation.
         seed: Of everything.
         dtype: Store weights as float32, bfloat16 or float16; as they are when left out.
+        score_images: Every network is scored on so many train images at most, and so many val images.
         device: Where to train.
 
     Raises:
@@ -114,9 +118,21 @@ def main(
     optim, finetune = optim or OptimSettings(), finetune or OptimSettings(lr=4e-3)
     if start is not None and mode == "seeds":
         raise ParamgenError("start is for mode trajectory; seeds begin from scratch")
-    chosen = parameters or ["all"]
     recipe = Recipe(
-        mode, runs, checkpoints, save_every, epochs, optim, finetune, chosen, start, heldout_runs, val_runs, seed, dtype
+        mode=mode,
+        runs=runs,
+        checkpoints=checkpoints,
+        save_every=save_every,
+        epochs=(20 if start is None else 0) if epochs is None else epochs,
+        optim=optim,
+        finetune=finetune,
+        parameters=parameters or ["all"],
+        start=start,
+        heldout_runs=heldout_runs,
+        val_runs=val_runs,
+        seed=seed,
+        dtype=dtype,
+        score_images=score_images,
     )
     zoo = _Collector(task, Path(out), recipe, device).collect()
     accuracy = [e.scores["val"]["accuracy"] for e in zoo.entries]
@@ -160,7 +176,7 @@ class _Collector:
     def _trajectory(self) -> ZooWriter:
         recipe, seed = self.recipe, self.recipe.seed
         start = self.network.state_dict()
-        if recipe.start is None and recipe.epochs:
+        if recipe.epochs:
             steps = recipe.epochs * self._epoch(recipe.optim)
             everything = [name for name, t in start.items() if t.is_floating_point()]
             ((_, (start,)),) = self._run("converge", [start], everything, recipe.optim, [mix(seed, 1)], steps, {steps})
@@ -252,8 +268,8 @@ class _Collector:
     def _flush(self) -> None:
         """Score the waiting networks and write them."""
         if self.pending and self.writer is not None:
-            states = [state for state, _ in self.pending]
-            parts = {"train": self.train, "val": self.val}
+            states, most = [state for state, _ in self.pending], self.recipe.score_images
+            parts = {"train": spread(self.train, most), "val": spread(self.val, most)}
             scores = {part: predict(self.network, states, data, device=self.device) for part, data in parts.items()}
             for k, (state, place) in enumerate(self.pending):
                 mine = {p: {"accuracy": float(s.accuracy[k]), "loss": float(s.loss[k])} for p, s in scores.items()}

@@ -112,7 +112,9 @@ class ClassificationTask(Task):
         labels, source = pool.labels[chosen], self.source
         if pool.raw is not None:
             pad, flip = (source.pad, source.flip) if self.augment else (0, False)
-            return TensorSplit(pool.raw[chosen], labels, source.mean, source.std, pad, flip, source.white)
+            return TensorSplit(
+                pool.raw[chosen], labels, source.mean, source.std, pad, flip, source.white, self.image_size
+            )
         assert pool.dataset is not None  # a pool is in memory or streamed
         return StreamedSplit(
             torch.utils.data.Subset(pool.dataset, chosen.tolist()),

@@ -220,7 +220,7 @@ def load_pool(name: str, root: str | None, train: bool, download: bool = False, 
         root: Its folder, see :func:`data_root`.
         train: Training or test images.
         download: Let torchvision fetch what is missing.
-        size: Height and width that images in memory are resized to; ``None`` for their own.
+        size: Height and width that larger images in memory are shrunk to; ``None`` for their own.
 
     Raises:
         ParamgenError: No such set, or its files are not there; they and the way to get them are named.
@@ -239,7 +239,7 @@ def load_pool(name: str, root: str | None, train: bool, download: bool = False, 
         if source.streamed:
             return Pool(labels, source.num_classes or 0, dataset=ConcatDataset(parts))
         raw = torch.cat([_pixels(part) for part in parts])
-    if size is not None and raw.shape[-1] != size:
+    if size is not None and raw.shape[-1] > size:
         shrunk = F.interpolate(raw.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
         raw = shrunk.round().clamp(0, 255).byte()
     return Pool(labels, source.num_classes or 0, raw=raw)

@@ -3,6 +3,7 @@
 M: images in the split. R: networks trained at once. B: batch.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from paramgen.tasks.base import SplitData
 
@@ -26,6 +27,7 @@ class TensorSplit(SplitData):
         pad: Random crops of the image padded by this many pixels, in training alone.
         flip: Random horizontal flips, in training alone.
         white: Value of a white pixel.
+        size: Height and width that batches are resized to, where the images in memory are smaller.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class TensorSplit(SplitData):
         pad: int = 0,
         flip: bool = False,
         white: int = 255,
+        size: int | None = None,
     ) -> None:
         super().__init__(labels)
         self.raw, self.pad, self.flip = raw, pad, flip
+        self.size = size if size is not None and size > raw.shape[-1] else None
         self._scale = (1 / (white * torch.tensor(std))).view(-1, 1, 1)
         self._shift = (torch.tensor(mean) / torch.tensor(std)).view(-1, 1, 1)
-        small = raw.numel() <= 1 << 22 and not (pad or flip)
+        small = raw.numel() <= 1 << 22 and not (pad or flip or self.size)
         self._ready = self._normalise(raw) if small else None  # a few MB: cheaper than normalising at every step
 
     @property
@@ -73,7 +77,17 @@ class TensorSplit(SplitData):
             yield self._normalise(x).unflatten(0, index.shape), self.labels[index]
 
     def _normalise(self, raw: Tensor) -> Tensor:
-        return raw.float().mul_(self._scale).sub_(self._shift)
+        x = raw.float().mul_(self._scale).sub_(self._shift)
+        if self.size is None:
+            return x
+        return F.interpolate(x, (self.size, self.size), mode="bilinear", align_corners=False)
+
+    def take(self, index: Tensor) -> "TensorSplit":
+        """Some of its images, the rest as it is."""
+        part = copy.copy(self)
+        part.raw, part.labels = self.raw[index], self.labels[index]
+        part._ready = None if self._ready is None else self._ready[index]
+        return part
 
 
 def crop(images: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
@@ -151,6 +165,22 @@ class StreamedSplit(SplitData):
         ]
         for x, index in zip(self._loader(self._varied, batch_sampler=keys), order, strict=True):
             yield x.unflatten(0, index.shape), self.labels[index]
+
+    def take(self, index: Tensor) -> "StreamedSplit":
+        """Some of its images, the rest as it is."""
+        part = copy.copy(self)
+        part.labels = self.labels[index]
+        part._plain, part._varied = (
+            _Seeded(Subset(seeded.dataset, index.tolist()), seeded.transform) for seeded in (self._plain, self._varied)
+        )
+        return part
+
+
+def spread(data: SplitData, most: int) -> SplitData:
+    """At most so many of a split's images, evenly spaced, so that a set sorted by class keeps its shares."""
+    if len(data) <= most or not isinstance(data, TensorSplit | StreamedSplit):
+        return data
+    return data.take(torch.arange(most) * len(data) // most)
 
 
 def _rgb(image: Any) -> Any:
