@@ -246,11 +246,9 @@ class PDiff(ParameterGenerator):
         x = batch.x.flatten(1)  # (B, P)
         if not self.training:
             terms = {} if self.latent != "autoencoder" else {"ae_loss": self._reconstruction(x, 0.0, 0.0)}
-            if self.learned and self.denoiser is not None:
+            if self.denoiser is not None and (self.learned or not terms):
                 z = (self._encode(x) - self.latent_mean) / self.latent_std
                 terms["diffusion_loss"] = self.diffusion.loss(self._told(batch.condition, len(x)), z)
-            if not terms:
-                raise ParamgenError("this p-diff has learned nothing yet: fit it, or give a --ckpt_path")
             return {"loss": next(reversed(terms.values())), **terms}
         if self._latents is not None:
             loss = self.diffusion.loss(self._told(batch.condition, len(x)), self._latents[batch.index])  # (B, C, l)

@@ -1,0 +1,220 @@
+"""p-diff: two phases in one fit, latents computed once, and what it draws."""
+
+import copy
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+
+from conftest import write_zoo
+from paramgen.backends.pdiff import PDiff
+from paramgen.data import ParamBatch, ParameterDataModule
+from paramgen.errors import ParamgenError
+from paramgen.generator import load_generator
+from paramgen.optim import EMA, lr_factor
+
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
+SMALL = {"ae_channels": [4, 4], "denoiser_channels": [4, 4], "num_inference_steps": 5}
+AE_STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    return write_zoo(tmp_path_factory.mktemp("zoo") / "zoo", networks=24)
+
+
+def make(zoo, **arguments):
+    data = ParameterDataModule(str(zoo.path), batch_size=8, steps_per_epoch=5)
+    sizes = {"seq_len": data.seq_len, "token_dim": data.token_dim, "num_networks": data.num_networks}
+    return PDiff(**sizes, **{"ae_steps": AE_STEPS, **SMALL, **arguments}), data
+
+
+def fit(zoo, steps, callbacks=(), ckpt_path=None, trainer_arguments=None, **arguments):
+    seed_everything(0)
+    model, data = make(zoo, **arguments)
+    trainer = Trainer(
+        accelerator="cpu", max_steps=steps, max_epochs=-1, callbacks=[*callbacks], **QUIET, **(trainer_arguments or {})
+    )
+    trainer.fit(model, data, ckpt_path=ckpt_path)
+    return model, trainer
+
+
+class Watch(Callback):
+    """Weights before and after every step, and which loss was logged."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_start(self, trainer, model, *_):
+        self.before = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def on_train_batch_end(self, trainer, model, *_):
+        moved = {n.split(".")[0] for n, p in model.named_parameters() if not torch.equal(p, self.before[n])}
+        self.steps.append(
+            (moved, {n for n in trainer.callback_metrics if n != "train/loss" and n.startswith("train/")})
+        )
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_each_phase_moves_its_own_weights_and_no_bit_of_the_others(zoo, precision):
+    watch = Watch()
+    fit(zoo, 9, [watch], trainer_arguments={"precision": precision}, weight_decay=0.5)
+    assert [moved for moved, _ in watch.steps] == [{"autoencoder"}] * AE_STEPS + [{"denoiser"}] * 5
+    assert watch.steps[AE_STEPS - 1][1] == {"train/ae_loss"}
+    assert "train/diffusion_loss" in watch.steps[-1][1]
+
+
+@pytest.mark.parametrize(("stop", "moves"), [(2, ["autoencoder", "autoencoder", "denoiser"]), (6, ["denoiser"] * 3)])
+def test_resume_lands_in_the_right_phase(zoo, tmp_path, stop, moves):
+    seed_everything(0)
+    model, data = make(zoo)
+    trainer = Trainer(accelerator="cpu", max_steps=9, max_epochs=-1, callbacks=[Stop(stop)], **QUIET)
+    trainer.fit(model, data)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    watch = Watch()
+    resumed, _ = fit(zoo, stop + 3, [watch], tmp_path / "x.ckpt")
+    assert [moved for moved, _ in watch.steps] == [{m} for m in moves]
+    if stop > AE_STEPS:
+        torch.testing.assert_close(resumed.latent_mean, model.latent_mean, rtol=0, atol=0)
+
+
+class Stop(Callback):
+    """Ends a fit early, as Ctrl-C does."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.global_step >= self.step
+
+
+def test_latents_are_encoded_once_in_eval_mode(zoo, monkeypatch):
+    seen = []
+    encode = PDiff._encode
+
+    def counted(self, x):
+        seen.append((len(x), self.autoencoder.training))
+        return encode(self, x)
+
+    monkeypatch.setattr(PDiff, "_encode", counted)
+    model, trainer = fit(zoo, 9, ae_norm="batch", trainer_arguments={"limit_val_batches": 0})
+    assert sum(n for n, _ in seen) == trainer.datamodule.num_networks
+    assert not any(training for _, training in seen)
+    assert model._latents is not None
+
+
+def test_latents_of_a_batch_are_those_of_its_networks(zoo):
+    model, trainer = fit(zoo, 5, latent="pca")
+    batch = next(iter(trainer.datamodule.train_dataloader()))
+    z = (model._encode(batch.x.flatten(1)) - model.latent_mean) / model.latent_std
+    torch.testing.assert_close(model._latents[batch.index], z, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["each", "whole", "none"])
+def test_standardised_latents_have_unit_variance(zoo, how):
+    model, _ = fit(zoo, 5, latent="pca", standardise_latent=how, latent_dim=4)
+    std, z = model._latents.std(0, correction=0).flatten(), model._latents
+    if how == "each":
+        torch.testing.assert_close(std, torch.ones(4), rtol=0, atol=1e-4)
+    elif how == "whole":
+        assert z.square().mean().sqrt().item() == pytest.approx(1, abs=1e-4)
+        assert std[0] > std[-1]  # the shape is kept
+    else:
+        torch.testing.assert_close(z, torch.cat([model._encode(zoo_tokens(model, zoo))]))
+
+
+def zoo_tokens(model, zoo):
+    return model.codec.encode_many([zoo[i] for i in zoo.indices("train")]).flatten(1)
+
+
+VARIANTS = {
+    "paper": {},
+    "released": {"ae_convs": 1, "ae_norm": "batch", "latent_dim": 6, "denoiser": "conv", "denoiser_norm": "batch"},
+    "linear": {"autoencoder": "linear", "latent_dim": 5, "denoiser": "mlp", "denoiser_width": 16},
+    "variational": {"kl_weight": 1e-3},
+    "vae alone": {"kl_weight": 1e-3, "denoiser": "none"},
+    "pca": {"latent": "pca", "denoiser": "mlp", "denoiser_width": 16, "prediction_type": "v_prediction"},
+    "weights": {"latent": "none", "prediction_type": "sample"},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_fits_and_its_checkpoint_draws(zoo, tmp_path, name):
+    _, trainer = fit(zoo, 6, **VARIANTS[name])
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    model = load_generator(tmp_path / "x.ckpt")
+    x = model.sample_tokens(5, generator=torch.Generator().manual_seed(0))
+    assert x.shape == (5, *model.codec.shape)
+    assert torch.isfinite(x).all()
+
+
+def test_pca_p_diff_draws_from_the_zoo_it_was_fitted_on(zoo, tmp_path):
+    arguments = {
+        "latent": "pca",
+        "denoiser": "mlp",
+        "denoiser_width": 64,
+        "prediction_type": "sample",
+        "scheduler": "DDIM",
+    }
+    model, _ = fit(zoo, 250, **{**arguments, "num_inference_steps": 20}, trainer_arguments={"limit_val_batches": 0})
+    x = zoo_tokens(model, zoo)
+    drawn = model.eval().sample_tokens(64, generator=torch.Generator().manual_seed(0)).flatten(1)
+    between = torch.cdist(x, x).fill_diagonal_(float("inf")).min(1).values.median()
+    assert torch.cdist(drawn, x).min(1).values.median() < between  # closer to a network than these are to each other
+    assert torch.cdist(drawn, x).argmin(1).unique().numel() > len(x) // 2  # and to many of them
+
+
+def test_chunks_do_not_change_how_many_are_drawn(zoo, monkeypatch):
+    model, _ = fit(zoo, 6)
+    monkeypatch.setattr("paramgen.backends.pdiff.CHUNK", 3 * model.shape[1])
+    assert model.eval().sample_tokens(8).shape == (8, *model.shape)
+
+
+def test_ema_follows_exactly_in_the_first_phase_and_keeps_that_autoencoder(zoo):
+    watched = {}
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer, model, *_):
+            if trainer.global_step == AE_STEPS:
+                watched["autoencoder"] = copy.deepcopy(model.autoencoder.state_dict())
+            watched["denoiser"] = copy.deepcopy(model.denoiser.state_dict())
+
+    model, _ = fit(zoo, 12, [EMA(0.9, start=AE_STEPS), Look()])
+    for name, value in model.autoencoder.state_dict().items():
+        torch.testing.assert_close(value, watched["autoencoder"][name], rtol=0, atol=1e-6)
+    assert any(not torch.equal(v, watched["denoiser"][n]) for n, v in model.denoiser.state_dict().items())
+
+
+def test_lr_factors_rise_hold_and_fall():
+    assert [lr_factor("constant", 10, 2)(s) for s in (0, 1, 5, 9)] == [0.5, 1.0, 1.0, 1.0]
+    assert [lr_factor("linear", 4)(s) for s in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert lr_factor("cosine", 4)(2) == pytest.approx(0.5)
+    with pytest.raises(ParamgenError, match="lr_schedule"):
+        lr_factor("cos", 4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"latent": "vae"},
+        {"autoencoder": "gru"},
+        {"denoiser": "transformer"},
+        {"denoiser": "none", "latent": "pca"},
+        {"prediction_type": "x0"},
+    ],
+)
+def test_unknown_choices_are_refused(zoo, wrong):
+    with pytest.raises(ParamgenError, match=next(iter(wrong))):
+        make(zoo, **wrong)
+
+
+def test_first_phase_must_leave_steps_for_the_second(zoo):
+    with pytest.raises(ParamgenError, match="ae_steps is 4"):
+        fit(zoo, AE_STEPS)
+
+
+def test_parts_of_networks_are_refused(zoo):
+    model, _ = make(zoo)
+    x = torch.zeros(2, *model.shape)
+    with pytest.raises(ParamgenError, match="tokens_per_step"):
+        model.loss(ParamBatch(x, None, torch.arange(2), torch.arange(2), torch.arange(1)))
