@@ -28,12 +28,10 @@ from paramgen.backends.wild import WildPDiff
 from paramgen.behaviour import BehaviouralLoss
 from paramgen.cli import main as paramgen
 from paramgen.codec import FlatCodec, ParamCodec, TokenCodec
-from paramgen.commands.collect_tasks import START
+from paramgen.commands.unseen import references, sampled
 from paramgen.data import ParameterDataModule
-from paramgen.files import read_tensors
 from paramgen.generator import ParameterGenerator
-from paramgen.tasks import TaskFamily, load_family, score_family
-from paramgen.unseen import baseline_rows, conditions_of
+from paramgen.tasks import load_family
 from paramgen.zoo import Zoo
 
 CONFIGS = {"relabel": "digits_relabel", "rotations": "digits_rotations_lora", "domains": "pacs_domains"}
@@ -111,20 +109,10 @@ def generators(steps: int) -> dict[str, Callable[[Zoo], ParameterGenerator]]:
     }
 
 
-def sampled(model: ParameterGenerator, zoo: Zoo, family: TaskFamily, names: list[str], per_task: int) -> Tensor:
-    """Accuracy (n,) on each task, the mean over so many samples."""
-    repeated = [name for name in names for _ in range(per_task)]
-    networks = model.sample(len(repeated), conditions_of(zoo, repeated))
-    return score_family(zoo, networks, repeated, "test", family).view(-1, per_task).mean(1)
-
-
 def study(zoo: Zoo, wanted: list[str], steps: int, per_task: int, seed: int) -> dict[str, dict[str, float]]:
     """Every row on one zoo."""
     family = load_family(zoo.task_config)
-    rows = {name: _row(accuracy) for name, accuracy in baseline_rows(zoo, family).items()}
-    if (zoo.path / START).exists():
-        start = read_tensors(zoo.path / START)
-        rows["start"] = _row(score_family(zoo, [start] * len(family.unseen), family.unseen, "test", family))
+    rows = {name: _row(row.unseen) for name, row in references(zoo, family, "test").items()}
     for name, make in generators(steps).items():
         if name not in wanted:
             continue

@@ -1,11 +1,17 @@
 """Weights for unseen tasks without a generator."""
 
+import json
+
+import lightning
 import pytest
 import torch
 from sklearn.linear_model import RidgeCV
 
+from paramgen.backends.pdiff import PDiff
+from paramgen.cli import main as paramgen
 from paramgen.commands.collect_tasks import main
 from paramgen.conditions import CodeCondition
+from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
 from paramgen.tasks import RelabelFamily, load_family
 from paramgen.tasks.scoring import predict
@@ -101,3 +107,36 @@ def test_zoos_without_tasks_and_tasks_without_conditions_are_named(zoo, tiny_zoo
         seen_tasks(tiny_zoo)
     with pytest.raises(ParamgenError, match="no condition of task '0000000001x'"):
         conditions_of(zoo, ["0000000001x"])
+
+
+def test_generators_stand_beside_what_needs_none(zoo, tmp_path, capsys):
+    data = ParameterDataModule(str(zoo.path), batch_size=16, steps_per_epoch=100)
+    sizes = {"seq_len": data.seq_len, "token_dim": data.token_dim, "num_networks": data.num_networks}
+    quick = {"latent": "pca", "denoiser": "mlp", "denoiser_width": 64, "denoiser_depth": 1, "prediction_type": "sample"}
+    model = PDiff(**sizes, cond_dim=data.cond_dim, scheduler="DDIM", num_inference_steps=5, **quick)
+    model.uses_task_data = True
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = lightning.Trainer(max_steps=150, max_epochs=-1, accelerator="cpu", limit_val_batches=0, **quiet)
+    trainer.fit(model, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    arguments = ["--zoo", str(zoo.path), "--ckpt_path", json.dumps([str(tmp_path / "mine.ckpt")])]
+    assert paramgen(["unseen", *arguments, "--per_task", "2", "--out", str(tmp_path / "unseen.json")]) == 0
+    written = json.loads((tmp_path / "unseen.json").read_text())
+    rows = {row["name"]: row for row in written["rows"]}
+    assert {"direct", "nearest", "average-2", "average-all", "ridge", "vote-5", "mine"} == rows.keys()
+    assert (len(rows["mine"]["unseen"]), len(rows["mine"]["seen"])) == (4, 40)
+    assert sum(rows["mine"]["seen"]) / 40 > sum(rows["average-all"]["unseen"]) / 4 + 0.1
+    assert [name for name, row in rows.items() if row["uses_task_data"]] == ["mine"]
+    assert "mine*" in capsys.readouterr().out
+
+
+def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
+    assert paramgen(["unseen", "--zoo", str(zoo.path), "--per_task", "0"]) == 2
+    assert "per_task is 0" in capsys.readouterr().err
+    assert paramgen(["unseen", "--zoo", str(zoo.path), "--ckpt_path", json.dumps([str(tmp_path / "no.ckpt")])]) == 2
+    assert "no checkpoint" in capsys.readouterr().err

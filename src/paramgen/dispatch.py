@@ -21,6 +21,7 @@ FUNCTIONS = {  # commands/<name>.py: its `main` is the command line
     "adapters": "write generated adapters as folders that peft loads",
     "evaluate": "score generated networks beside every baseline",
     "compare": "fit, sample and evaluate several generators on one zoo or more, over seeds",
+    "unseen": "score generators on unseen tasks beside every simple way",
     "configs": "list the shipped configs",
     "doctor": "check this installation",
 }

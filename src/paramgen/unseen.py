@@ -16,6 +16,7 @@ from paramgen.tasks.family import score_family
 from paramgen.tasks.scoring import predict
 from paramgen.zoo import Zoo
 
+START = "start.safetensors"  # beside a zoo: what its networks started from, where that is trained
 PENALTIES = tuple(10.0**e for e in range(-3, 5))
 
 

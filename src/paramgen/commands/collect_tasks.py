@@ -18,10 +18,10 @@ from paramgen.spec import ParamSpec, StateDict
 from paramgen.tasks import SplitData, TaskFamily, score_family
 from paramgen.tasks.family import SideBySide
 from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states, mix
+from paramgen.unseen import START
 from paramgen.zoo import Zoo, ZooWriter
 
 POOLED = "pooled"
-START = "start.safetensors"  # beside a zoo: what its networks started from, where that is trained
 
 
 @dataclass(frozen=True)
