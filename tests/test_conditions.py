@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from paramgen.conditions import CodeCondition, ImageCondition, load_encoder
 from paramgen.errors import ParamgenError
 from paramgen.nn.condition import ConditionInput, FiLM, guided
+from paramgen.nn.unet1d import ConvChain, MLPDenoiser, UNet1d
 from paramgen.tasks.family import Description
 
 TOWER = {"name": "test_vit", "pretrained": False}
@@ -197,3 +198,25 @@ def test_guidance_is_that_of_the_product_of_gaussians(scale):
     denoise = guided(lambda x, t: x - mean, lambda x, t: x, scale)
     x = torch.randn(9)
     assert torch.allclose(denoise(x, torch.zeros(1)), x - scale * mean)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+@pytest.mark.parametrize("kind", ["unet", "conv", "mlp"])
+def test_every_denoiser_hears_its_condition_through_every_layer_of_film(kind, norm):
+    torch.manual_seed(0)
+    denoiser = {
+        "unet": lambda: UNet1d(2, (4, 8), norm=norm, cond_width=5),
+        "conv": lambda: ConvChain((2, 16), (4, 8), norm=norm, cond_width=5),
+        "mlp": lambda: MLPDenoiser((2, 16), 8, 2, cond_width=5),
+    }[kind]()
+    z, t, c = torch.randn(3, 2, 16), torch.tensor([1, 5, 9]), torch.randn(2, 3, 5)
+    for layer in [*denoiser.film, *(m for m in denoiser.modules() if isinstance(m, torch.nn.Linear))]:
+        torch.nn.init.normal_(getattr(layer, "layer", layer).weight)
+    for film in denoiser.film:
+        others = [f.layer.weight.detach().clone() for f in denoiser.film]
+        for f in denoiser.film:
+            if f is not film:
+                torch.nn.init.zeros_(f.layer.weight)
+        assert not torch.allclose(denoiser(z, t, c[0]), denoiser(z, t, c[1]), atol=1e-3)
+        for f, weight in zip(denoiser.film, others, strict=True):
+            f.layer.weight.data.copy_(weight)

@@ -23,8 +23,8 @@ TimeEntry = Literal["layers", "input"]
 class UNet1d(nn.Module):
     """Convolutions down and up with skips.
 
-    The time enters between a norm and its activation: added after both, the next instance norm would take it out again, as it takes out
-    the mean of every channel. For the same reason the last convolution also sees the input itself.
+    Time and condition enter between a norm and its activation: added after both, the next instance norm would take them out again, as
+    it takes out the mean of every channel. For the same reason the last convolution also sees the input itself.
 
     Args:
         latent_channels: C.
@@ -80,9 +80,7 @@ class UNet1d(nn.Module):
             if time is not None:
                 scale, shift = self.shift[i](time)[..., None].chunk(2, 1)  # (B, channels, 1)
                 h = h * (1 + scale) + shift
-            h = layer[-1](h)
-            if c is not None:
-                h = self.film[i](h, c)
+            h = layer[-1](h if c is None else self.film[i](h, c))
         for layer, skip in zip(reversed(self.up), reversed(skips), strict=True):
             h = layer(torch.cat([F.interpolate(h, scale_factor=2.0), skip], 1))
         return self.last(torch.cat([h, skips[0]], 1))[..., :length]
@@ -119,14 +117,18 @@ class ConvChain(nn.Module):
         self.after = nn.ModuleList(
             [nn.Sequential(make_norm(norm, o), ACTIVATIONS[activation]()) for o in channels] + [nn.Identity()]
         )
-        self.film = nn.ModuleList([FiLM(cond_width, o) for o in widths[1:] if cond_width])
+        self.film = nn.ModuleList([FiLM(cond_width, o) for o in channels if cond_width])
 
     def forward(self, z: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
         """The prediction (B, C, L) for z_t (B, C, L) at steps t (B,) or (1,)."""
         time = self.time(t)[:, None]  # (B, 1, L)
         for i, (conv, after) in enumerate(zip(self.convs, self.after, strict=True)):
-            z = after(conv(z + time))
-            z = z if c is None else self.film[i](z, c)
+            z = conv(z + time)
+            if c is None or i == len(self.film):  # the last is neither normed nor modulated
+                z = after(z)
+            else:
+                assert isinstance(after, nn.Sequential)
+                z = after[1](self.film[i](after[0](z), c))
         return z
 
 
