@@ -116,3 +116,40 @@ def test_samples_of_another_architecture_are_refused(zoo, tmp_path, capsys):
         "network_0000.safetensors: 'layers.0.weight' has shape (9, 64), the networks of zoo 'zoo' have (8, 64)"
         in capsys.readouterr().err
     )
+
+
+def test_an_empty_folder_is_refused_saying_what_was_expected(zoo, tmp_path, capsys):
+    (tmp_path / "nothing").mkdir()
+    asked = ["evaluate", "--zoo", str(zoo.path), "--samples", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]
+    assert main(asked) == 2
+    assert "nothing holds no networks: expected samples.json or *.safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nan_in_a_sample_is_counted_and_the_report_goes_on(zoo, tmp_path, capsys):
+    weights = zoo.matrix([0, 1, 2]) * 1.01
+    weights[1, 5] = float("nan")
+    drawn = folder_of(zoo, weights, tmp_path / "drawn")
+    asked = ["evaluate", "--zoo", str(zoo.path), "--samples", str(drawn), "--out", str(tmp_path / "out"), "--n", "3"]
+    assert main([*asked, "--baselines", "[copy]"]) == 0
+    results, html = (tmp_path / "out" / "results.json").read_text(), (tmp_path / "out" / "report.html").read_text()
+    row = next(r for r in json.loads(results)["rows"] if r["name"] == "drawn")
+    assert row["nonfinite"] == 1
+    assert row["points"]["distance"][1] is None
+    assert row["nn_ratio"] > 0
+    assert "1 of its 3 networks hold NaN or inf" in html
+    assert "1 of its 3 networks hold NaN" in " ".join(capsys.readouterr().out.split())
+    jsonschema.validate(json.loads(results), json.loads(files("paramgen").joinpath("results.schema.json").read_text()))
+
+
+def test_a_zoo_of_one_run_is_measured_without_inventing_held_out_runs(tmp_path, capsys):
+    one = make_zoo(tmp_path / "one", runs=1, heldout=0, hidden=[8])
+    asked = ["evaluate", "--zoo", str(one.path), "--out", str(tmp_path / "out"), "--n", "2", "--baselines", "[noise-1]"]
+    assert main(asked) == 0
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "The zoo holds one run: there is no held-out row, no zu" in html
+    assert [r["name"] for r in json.loads((tmp_path / "out" / "results.json").read_text())["rows"]] == [
+        "zoo",
+        "noise-1",
+    ]
+    assert "one run" in capsys.readouterr().out

@@ -170,6 +170,11 @@ class Components(NamedTuple):
     basis: Tensor
     z: Tensor
 
+    def place(self, W: Tensor) -> Tensor:
+        """Coordinates (n, 2) of (n, P) in the two largest components, the largest first; 0 for the second of two networks."""
+        xy = (W - self.mean) @ self.basis.flip(0)[:2].T  # (n, 2), or (n, 1)
+        return torch.nn.functional.pad(xy, (0, 2 - xy.shape[1]))
+
 
 def principal_components(W: Tensor, components: int) -> Components:
     """The largest principal components of (K, P), largest last, through the (K, K) Gram matrix."""

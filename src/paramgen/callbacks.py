@@ -101,7 +101,7 @@ class SampleQuality(Callback):
 
         def group(states: list[StateDict], vectors: Tensor, distance: Tensor) -> Group:
             accuracy = predict(model, states, images).accuracy
-            xy = (vectors - plane.mean) @ plane.basis.flip(0).T / tau  # (n, 2)
+            xy = plane.place(vectors) / tau  # (n, 2)
             return Group(
                 accuracy.tolist(), (distance / tau).tolist(), xy.tolist(), metrics.dispersion(vectors, weights)
             )

@@ -270,7 +270,7 @@ class _Bench:
     def _points(self, accuracy: Tensor, distance: Tensor, weights: Tensor) -> Points:
         """What the pictures need."""
         scale = self.tau or 1.0
-        xy = (weights - self.plane.mean) @ self.plane.basis.flip(0).T / scale  # (N, 2), largest component first
+        xy = self.plane.place(weights) / scale  # (N, 2)
         return Points(accuracy.tolist(), (distance / scale).tolist(), xy.tolist())
 
     def _complete(self, vector: Tensor) -> StateDict:

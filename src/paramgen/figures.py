@@ -63,7 +63,7 @@ FIGURES = (
     Figure(
         "novelty",
         "Novel and good",
-        "How many networks are as good as the zoo and yet at a distance. The dashed line of the held-out runs is the ceiling.",
+        "How many networks are as good as the zoo and yet at a distance. Held-out runs, dashed, are the ceiling where there are any.",
         "Share of a row's networks with accuracy at least the zoo's mean less one point and at least c times tau away from "
         "every training network, for c = 0.25, 0.5, 0.75, 1 and 2.",
     ),
@@ -85,7 +85,7 @@ FIGURES = (
     Figure(
         "weights",
         "Weights, layer by layer",
-        "A first sample, the training network nearest to it, and their difference. A blank difference is a copy.",
+        "A first sample, the training network nearest to it, and their difference. The blanker the difference, the nearer to a copy.",
         "The first rows and columns of each layer's weight matrix (outputs down, inputs across; kernels flattened), as p-diff "
         "draws them in Fig. 3. Colour by sign, strength by size, one scale a layer.",
         wide=True,
