@@ -176,6 +176,11 @@ def test_side_by_side_each_network_sees_what_it_would_see_alone(make):
             assert torch.equal(y[r], y_alone[0])
 
 
+def test_a_family_is_not_taken_for_one_task():
+    with pytest.raises(ParamgenError, match=r"family of many tasks.*paramgen unseen"):
+        load_task(small_relabel().config())
+
+
 def test_unknown_tasks_splits_and_levels_are_named():
     family = rotations()
     with pytest.raises(ParamgenError, match=r"rotation\+091.*nearest: rotation\+090"):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from paramgen.errors import ParamgenError
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.camera_traps import CameraTrapFamily
 from paramgen.tasks.classification import ClassificationTask
@@ -35,6 +36,11 @@ def load_task(config: Mapping[str, Any]) -> Task:
         config: ``{"class_path": …, "init_args": {…}}``; the class may be given by its name alone where paramgen has it.
 
     Raises:
-        ParamgenError: No such class, or arguments that it does not take.
+        ParamgenError: No such class, arguments that it does not take, or a family of tasks.
     """
+    if str(config.get("class_path")).rpartition(".")[2] in {family.__name__ for family in TaskFamily.__subclasses__()}:
+        raise ParamgenError(
+            f"{config['class_path']} is a family of many tasks, not one: score its zoos with paramgen unseen, or choose one of "
+            "its tasks with the class Member"
+        )
     return construct(config, Task, "task")  # type: ignore[type-abstract]

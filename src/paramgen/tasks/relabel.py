@@ -68,6 +68,7 @@ class RelabelFamily(TaskFamily):
         self.seed, self.root, self.val_fraction, self.image_size = seed, root, val_fraction, image_size
         self.lora = lora_settings(lora)
         self.seen, self.unseen = _divide(self.base.num_classes, seen, unseen, seed)
+        self._given = {"seen": seen, "unseen": unseen}
 
     def plain(self) -> nn.Module:
         """The network with two outputs."""
@@ -85,6 +86,12 @@ class RelabelFamily(TaskFamily):
         """Its bits; the images are the same for every task."""
         self.check([name])
         return Description(name, self.names.index(name), self.bits(name).float(), None, self._images)
+
+    def config(self) -> dict[str, Any]:
+        """How to make this family again; codes that were given by number stay a number."""
+        config = super().config()
+        config["init_args"] |= self._given
+        return config
 
     def flipped_pairs(self) -> list[tuple[str, str]]:
         """Every seen code whose flipped code is unseen, with it (Table 10)."""
