@@ -15,10 +15,9 @@ from paramgen.errors import ParamgenError
 from paramgen.generator import ParameterGenerator
 from paramgen.plots import Group, fit_figures
 from paramgen.spec import StateDict
-from paramgen.tasks import Task, load_task
+from paramgen.tasks import Task, TaskFamily, load_family, load_task, score_family
 from paramgen.tasks.scoring import predict
 
-LOSSES = ("train/loss", "val/loss")
 MOST_POINTS = 400  # of a loss's history; beyond it every second one goes
 
 
@@ -39,7 +38,7 @@ class SampleQuality(Callback):
                 f"quality.sample_every is {sample_every} (expected 0 or more), quality.n is {n} (expected 2 or more)"
             )
         self.sample_every, self.n = sample_every, n
-        self._task: Task | None = None
+        self._task: Task | TaskFamily | None = None
         self._weights: Tensor | None = None
         self._last = 0
         self._stride = 1
@@ -48,7 +47,8 @@ class SampleQuality(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         """Look when it is time; the first process alone does."""
         step = trainer.global_step
-        self._remember_losses(trainer, step)
+        if step % self._stride == 0:
+            self._remember(trainer, "train/loss", step)
         due = self.sample_every and step % self.sample_every == 0 and step != self._last
         if due and trainer.is_global_zero and trainer.logger is not None:
             self._last = step
@@ -58,6 +58,11 @@ class SampleQuality(Callback):
             trainer.logger.log_metrics(found, step)
             for name, value in found.items():
                 self.history.setdefault(name, []).append([step, value])
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Remember the loss on the zoo's val runs."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._remember(trainer, "val/loss", trainer.global_step)
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Draw the last samples beside training networks, where the logger takes images; the first process alone does."""
@@ -80,9 +85,10 @@ class SampleQuality(Callback):
     def look(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, float]:
         """Accuracy, nn_ratio and dispersion of `n` new networks."""
         task, weights = self._measures(data)
-        networks = module.sample(self.n)
+        shown = _spread(len(weights), self.n)
+        networks = module.sample(self.n, _conditions(module, data, shown))
         samples = data.zoo.spec.flatten_many(networks)  # (n, P)
-        accuracy = predict(task.build(), networks, task.data("val")).accuracy
+        accuracy = _accuracy(task, data, networks, shown)
         distance = metrics.nearest(samples, weights).distance
         return {
             "sample/accuracy_mean": float(accuracy.mean()),
@@ -94,13 +100,12 @@ class SampleQuality(Callback):
     def draw(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, Figure]:
         """Pictures of `n` new networks and as many training networks, on the val images."""
         task, weights = self._measures(data)
-        networks, plane = module.sample(self.n), principal_components(weights, 2)
+        shown = _spread(len(weights), self.n)
+        networks, plane = module.sample(self.n, _conditions(module, data, shown)), principal_components(weights, 2)
         near, tau = metrics.nearest_other(weights).distance, metrics.tau(weights) or 1.0
-        shown = torch.linspace(0, len(weights) - 1, min(self.n, len(weights))).long()  # from the first to the last
-        model, images = task.build(), task.data("val")
 
         def group(states: list[StateDict], vectors: Tensor, distance: Tensor) -> Group:
-            accuracy = predict(model, states, images).accuracy
+            accuracy = _accuracy(task, data, states, shown)
             xy = plane.place(vectors) / tau  # (n, 2)
             return Group(
                 accuracy.tolist(), (distance / tau).tolist(), xy.tolist(), metrics.dispersion(vectors, weights)
@@ -110,26 +115,25 @@ class SampleQuality(Callback):
         return fit_figures(
             group([data.zoo.full(data.train_indices[i]) for i in shown.tolist()], weights[shown], near[shown]),
             group(networks, samples, metrics.nearest(samples, weights).distance),
-            len(images),
+            len(task.data("val") if isinstance(task, Task) else task.data(task.seen[:1], "val")),
         )
 
-    def _measures(self, data: ParameterDataModule) -> tuple[Task, Tensor]:
+    def _measures(self, data: ParameterDataModule) -> tuple[Task | TaskFamily, Tensor]:
         if self._task is None or self._weights is None:
-            self._task = load_task(data.zoo.task_config)
+            config = data.zoo.task_config
+            many = data.zoo.entries[data.train_indices[0]].task is not None
+            self._task = load_family(config) if many else load_task(config)
             self._weights = data.zoo.matrix(data.train_indices)  # (K, P)
         return self._task, self._weights
 
-    def _remember_losses(self, trainer: Trainer, step: int) -> None:
-        if step % self._stride:
-            return
-        for name in LOSSES:
-            points, value = self.history.setdefault(name, []), trainer.callback_metrics.get(name)
-            if value is not None and not (points and points[-1][0] == step):
-                points.append([step, float(value)])
-        if len(self.history[LOSSES[0]]) > MOST_POINTS:
-            self._stride *= 2
-            for name in LOSSES:
-                self.history[name] = self.history[name][1::2]
+    def _remember(self, trainer: Trainer, name: str, step: int) -> None:
+        points, value = self.history.setdefault(name, []), trainer.callback_metrics.get(name)
+        if value is not None and not (points and points[-1][0] == step):
+            points.append([step, float(value)])
+        if len(points) > MOST_POINTS:
+            self.history[name] = points[1::2]
+            if name == "train/loss":
+                self._stride *= 2
 
 
 class LearningRates(LearningRateMonitor):
@@ -139,3 +143,21 @@ class LearningRates(LearningRateMonitor):
         """Begin, unless nobody listens."""
         if trainer.loggers:
             super().on_train_start(trainer, *args, **kwargs)
+
+
+def _spread(K: int, n: int) -> Tensor:
+    """As many as n of K training networks, from the first to the last; fewer stand more than once."""
+    return torch.linspace(0, K - 1, n).round().long()
+
+
+def _conditions(module: ParameterGenerator, data: ParameterDataModule, shown: Tensor) -> Tensor | None:
+    """Conditions (n, C) of some training networks, for generators that take them."""
+    return data.conditions[shown].to(module.device) if module.hparams.get("cond_dim") else None
+
+
+def _accuracy(task: Task | TaskFamily, data: ParameterDataModule, networks: list[StateDict], shown: Tensor) -> Tensor:
+    """Accuracy (n,) on val images: of the zoo's task, or of the tasks of some training networks where it has many."""
+    if isinstance(task, Task):
+        return predict(task.build(), networks, task.data("val")).accuracy
+    names = [data.zoo.entries[data.train_indices[i]].task or "" for i in shown.tolist()]
+    return score_family(data.zoo, networks, names, "val", task)

@@ -231,11 +231,12 @@ function training(view, width) {
   const series = view.rows.filter((r) => r.kind === "generator").flatMap((row) => Object.entries((view.results.generators[row.name] || {}).history || {}).map(([key, points]) => ({ row, key, points })));
   const keys = [...new Set(series.map((s) => s.key))], across = Math.max(1, Math.min(keys.length, Math.floor(width / 300))), panel = (width - 28 * (across - 1)) / across;
   return keys.map((key) => {
-    const points = series.filter((s) => s.key === key).flatMap((s) => s.points.filter(([, v]) => v != null).map(([step, value]) => ({ step, value, name: s.row.name, colour: view.colour(s.row), says: `${s.row.name}, step ${step.toLocaleString("en")}\n${key} ${value.toPrecision(3)}` })));
+    const share = key.includes("accuracy"), factor = share ? 100 : 1;
+    const points = series.filter((s) => s.key === key).flatMap((s) => s.points.filter(([, v]) => v != null).map(([step, v]) => ({ step, value: v * factor, v, name: s.row.name, colour: view.colour(s.row), says: `${s.row.name}, step ${step.toLocaleString("en")}\n${key} ${v.toPrecision(3)}` })));
     const positive = key.includes("loss") && points.every((d) => d.value > 0), log = positive && d3.max(points, (d) => d.value) > 20 * d3.min(points, (d) => d.value);
     return Plot.plot({
       className: "fig", width: panel, height: 220, marginLeft: 44, marginTop: 26, marginBottom: 40, marginRight: 14,
-      x: { label: "optimizer steps →", labelArrow: "none", ticks: 4, tickFormat: "~s", tickSize: 0 }, y: { type: log ? "log" : "linear", label: "↑ " + key, labelArrow: "none", ticks: 4, tickSize: 0, zero: key.endsWith("dispersion") || key.endsWith("nn_ratio") },
+      x: { label: "optimizer steps →", labelArrow: "none", ticks: 4, tickFormat: "~s", tickSize: 0 }, y: { type: log ? "log" : "linear", label: "↑ " + key + (share ? ", %" : ""), labelArrow: "none", ticks: 4, tickSize: 0, zero: key.endsWith("dispersion") || key.endsWith("nn_ratio") },
       marks: [
         Plot.gridY({ ticks: 4, stroke: "var(--rule)", strokeOpacity: 1 }), key.endsWith("dispersion") || key.endsWith("nn_ratio") ? Plot.ruleY([1], DOTTED) : null,
         Plot.line(points, { x: "step", y: "value", z: "name", stroke: "colour", strokeWidth: 2 }), key.startsWith("sample/") ? Plot.dot(points, { x: "step", y: "value", fill: "colour", r: 2.6 }) : null,
