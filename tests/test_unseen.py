@@ -128,11 +128,11 @@ def test_generators_stand_beside_what_needs_none(zoo, tmp_path, capsys):
     assert paramgen(["unseen", *arguments, "--per_task", "2", "--out", str(tmp_path / "unseen.json")]) == 0
     written = json.loads((tmp_path / "unseen.json").read_text())
     rows = {row["name"]: row for row in written["rows"]}
-    assert {"direct", "nearest", "average-2", "average-all", "ridge", "vote-5", "mine"} == rows.keys()
-    assert (len(rows["mine"]["unseen"]), len(rows["mine"]["seen"])) == (4, 40)
-    assert sum(rows["mine"]["seen"]) / 40 > sum(rows["average-all"]["unseen"]) / 4 + 0.1
-    assert [name for name, row in rows.items() if row["uses_task_data"]] == ["mine"]
-    assert "mine*" in capsys.readouterr().out
+    assert {"direct", "nearest", "average-2", "average-all", "ridge", "vote-5", "PDiff"} == rows.keys()
+    assert (len(rows["PDiff"]["unseen"]), len(rows["PDiff"]["seen"])) == (4, 40)
+    assert sum(rows["PDiff"]["seen"]) / 40 > sum(rows["average-all"]["unseen"]) / 4 + 0.1
+    assert [name for name, row in rows.items() if row["uses_task_data"]] == ["PDiff"]
+    assert "PDiff*" in capsys.readouterr().out
 
 
 def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):

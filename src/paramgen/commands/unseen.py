@@ -74,7 +74,8 @@ def main(
             sampled(model, found, family, names, per_task, split, generator=draw, **solver)
             for names in (family.unseen, family.seen[:seen_tasks])
         )
-        rows[_name(path, rows)] = TaskRow(unseen, known, model.uses_task_data)
+        name = type(model).__name__
+        rows[f"{name} ({path})" if name in rows else name] = TaskRow(unseen, known, model.uses_task_data)
     Console().print(_table(rows, family))
     if out:
         write_json(Path(out), _plain(found, family, rows))
@@ -103,15 +104,6 @@ def sampled(
     repeated = [name for name in names for _ in range(per_task)]
     networks = model.sample(len(repeated), conditions_of(zoo, repeated), **options)
     return score_family(zoo, networks, repeated, split, family).view(-1, per_task).mean(1)
-
-
-def _name(path: str, taken: dict[str, TaskRow]) -> str:
-    """A short name of a checkpoint that no row has yet."""
-    parts = Path(path).with_suffix("").parts
-    for length in range(1, len(parts) + 1):
-        if (name := "/".join(parts[-length:])) not in taken:
-            return name
-    return path
 
 
 def _table(rows: dict[str, TaskRow], family: TaskFamily) -> Table:
