@@ -11,6 +11,7 @@ from gaussian_backend import GaussianBackend
 from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
 from paramgen.behaviour import BehaviouralLoss
+from paramgen.callbacks import SampleQuality
 from paramgen.codec import FlatCodec, TokenCodec
 from paramgen.commands.sample import main as sample
 from paramgen.data import ParamBatch, ParameterDataModule
@@ -196,3 +197,23 @@ def test_mistakes_are_said(one_task, family_zoo):
         fit(family_zoo, rpg, BehaviouralLoss(), 1, codec=TokenCodec(32), tokens_per_step=2)
     with pytest.raises(ParamgenError, match="GaussianBackend has no behavioural loss"):
         fit(one_task, lambda d: GaussianBackend(d.seq_len, d.token_dim), BehaviouralLoss(), 1)
+
+
+def test_quality_is_seen_on_the_task_of_each_sample(family_zoo):
+    model, trainer = fit(family_zoo, direct, BehaviouralLoss(images_per_step=4), 1)
+    asked = []
+
+    def give_back(n, condition):
+        asked.append(condition)
+        return [family_zoo[i] for i in (0, 2, 5, 7)]
+
+    model.sample = give_back
+    found = SampleQuality(n=4).look(model, trainer.datamodule)
+    family = load_family(family_zoo.task_config)
+    names = [family_zoo.entries[i].task for i in (0, 2, 5, 7)]
+    assert asked[0].tolist() == [[float(bit) for bit in name] for name in names]
+    expected = [
+        predict(family.build(), [family_zoo.full(i)], family.data([name], "val")).accuracy.item()
+        for i, name in zip((0, 2, 5, 7), names, strict=True)
+    ]
+    assert found["sample/accuracy_mean"] == pytest.approx(sum(expected) / 4)
