@@ -1,5 +1,7 @@
 """Wild-P-Diff: its sizes, where step and condition enter, and that conditions are followed, by every backend that takes them."""
 
+from functools import partial
+
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -9,11 +11,13 @@ from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
 from paramgen.backends.wild import WildPDiff
 from paramgen.codec import TokenCodec
+from paramgen.commands.sample import main as sample
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
 from paramgen.generator import load_generator
 from paramgen.nn.autoencoder import ConvAutoencoder
 from paramgen.nn.embeddings import time_features
+from paramgen.samples import read_samples
 from paramgen.spec import ParamSpec
 from paramgen.zoo import ZooWriter
 
@@ -107,6 +111,18 @@ def test_guidance_by_nothing_forgets_the_condition(follower, zoo):
     follower.guidance_scale = usual
     assert torch.allclose(first, second, atol=1e-4)
     assert not torch.allclose(first, third, atol=1e-2)
+
+
+def test_command_guides_where_there_is_a_condition(zoo, tmp_path):
+    _, trainer = fit(PDiff, zoo[0], {**MLP, **CURVE, "latent": "none"}, 2)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    command = partial(sample, str(tmp_path / "x.ckpt"), n=2)
+    for scale in (0.0, 1.0, 4.0):
+        command(out=str(tmp_path / f"{scale}"), condition=[0.0, 9.0, 1.0], guidance_scale=scale)
+    weights = [read_samples(tmp_path / f"{scale}", zoo[0]).weights for scale in (0.0, 1.0, 4.0)]
+    assert not torch.allclose(weights[1], weights[2])
+    with pytest.raises(ParamgenError, match="guidance_scale is for a condition"):
+        command(out=str(tmp_path / "none"), guidance_scale=2.0)
 
 
 def test_a_condition_of_another_width_is_refused(follower):

@@ -21,6 +21,7 @@ def main(
     num_inference_steps: int | None = None,
     temperature: float = 1.0,
     condition: list[float] | None = None,
+    guidance_scale: float | None = None,
     seed: int = 0,
     device: str = "cpu",
     overwrite: bool = False,
@@ -35,6 +36,7 @@ def main(
         num_inference_steps: Solver steps; the backend's own when left out.
         temperature: Factor of all noise; below 1 samples are closer to the mean.
         condition: Numbers that describe the task, for generators fitted with conditions.
+        guidance_scale: How far to follow the condition: 0 not at all, 1 as it was taught, above 1 further; the backend's own when left out.
         seed: Of the draw.
         device: cpu, cuda, cuda:1, mps.
         overwrite: Replace samples that are already there.
@@ -52,6 +54,10 @@ def main(
         noise = torch.Generator(device).manual_seed(seed)
     except RuntimeError as error:
         raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    if guidance_scale is not None:
+        if condition is None or not hasattr(model, "guidance_scale"):
+            raise ParamgenError("guidance_scale is for a condition, and for generators that take one")
+        model.guidance_scale = guidance_scale
     torch.manual_seed(seed)
     tiled = None if condition is None else torch.tensor(condition, device=device).expand(n, -1)
     start = time.perf_counter()
