@@ -249,3 +249,11 @@ GAP = Column(
     _of("gap"),
     _signed,
 )
+
+PAPER = Column(
+    "paper",
+    "The paper's figure",
+    "As printed in the paper, in percent, on the paper's own task: the head of this page says what smaller task was run here.",
+    lambda row: None,
+    _percent,
+)

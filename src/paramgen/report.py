@@ -11,12 +11,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from paramgen import __version__, figures
-from paramgen.columns import COLUMNS, GAP, Column, RowDict
+from paramgen.columns import COLUMNS, GAP, PAPER, RowDict
 from paramgen.comparison import FIGURES, paper_columns, paper_of, show
 from paramgen.evaluation import ALL_BASELINES
 
 Results = dict[str, Any]
 NO_BETTER = "no better than "
+WAITING = (
+    "median",
+    "min",
+    "std",
+    "iou",
+    "id_match",
+    "fit_seconds",
+)  # of a summary, shown when all figures are asked for
 
 
 def page(results: Results) -> str:
@@ -47,7 +55,7 @@ def comparison_page(comparison: dict[str, Any], results: Sequence[Results]) -> s
         comparison=comparison,
         evaluations=evaluations,
         summaries=[(zoo, _summary(zoo, comparison)) for zoo in zoos],
-        definitions=[*COLUMNS, GAP, *figures.FIGURES],
+        definitions=[*COLUMNS, GAP, PAPER, *figures.FIGURES],
     )
 
 
@@ -81,10 +89,20 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of the summary: the number to sort by, and its text."""
+    """A figure of the summary: the number to sort by, its text, and whether it waits until all figures are asked for."""
 
     value: float | None
     text: str
+    more: bool = False
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column's head: its text, the column that defines it, and whether it waits."""
+
+    title: str
+    key: str
+    more: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,15 +112,13 @@ class Summary:
     Args:
         says: What the figures are means of.
         between: Differences between generators, in words.
-        columns: Of ours.
-        paper: Columns of a paper's figures beside them.
+        heads: Of the columns, a paper's beside ours of the same name.
         rows: ``{"name", "kind", "colour", "cells"}``.
     """
 
     says: str
     between: list[str]
-    columns: list[Column]
-    paper: list[str]
+    heads: list[Head]
     rows: list[dict[str, Any]]
 
 
@@ -110,17 +126,34 @@ def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
     rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
     by_key = {c.key: c for c in [*COLUMNS, GAP]}
     shown = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
-    theirs_by_row = paper_of(zoo, comparison)
-    paper = paper_columns(theirs_by_row)
+    theirs = paper_of(zoo, comparison)
+    paper = paper_columns(theirs)
+    layout = [  # (name, whether it is the paper's)
+        *(pair for name in shown for pair in [(name, False), *([(name, True)] if name in paper else [])]),
+        *((name, True) for name in paper if name not in shown),
+    ]
+    heads = [
+        Head(f"paper: {name}", "paper") if of_paper else Head(by_key[name].title, name, name in WAITING)
+        for name, of_paper in layout
+    ]
     made = []
     for row in rows:
-        ours = [Cell(None if (f := row["figures"].get(name)) is None else f["mean"], show(f, name)) for name in shown]
-        given = [theirs_by_row.get(row["name"], {}).get(name) for name in paper]
-        theirs = [Cell(value, "" if value is None else f"{100 * value:.1f}") for value in given]
-        colour = figures.colour(rows, row)
-        made.append({"name": row["name"], "kind": row["kind"], "colour": colour, "cells": [*ours, *theirs]})
+        cells = [
+            _paper_cell(theirs.get(row["name"], {}).get(name)) if of_paper else _cell(row["figures"].get(name), name)
+            for name, of_paper in layout
+        ]
+        made.append({"name": row["name"], "kind": row["kind"], "colour": figures.colour(rows, row), "cells": cells})
     between = [_difference(pair) for pair in comparison["differences"] if pair["zoo"] == zoo]
-    return Summary(_says(comparison["seeds"], rows), between, [by_key[name] for name in shown], paper, made)
+    return Summary(_says(comparison["seeds"], rows), between, heads, made)
+
+
+def _cell(figure: dict[str, float | None] | None, name: str) -> Cell:
+    text = show(figure, name).replace("-", "−")
+    return Cell(None if figure is None else figure["mean"], text, name in WAITING)
+
+
+def _paper_cell(value: float | None) -> Cell:
+    return Cell(value, "" if value is None else f"{100 * value:.1f}")
 
 
 def _says(seeds: Sequence[int], rows: Sequence[dict[str, Any]]) -> str:
