@@ -157,6 +157,7 @@ class _Collector:
         self.digest = sha256(made_by.encode()).hexdigest()[:12]  # another recipe's rest is never gone on from
         self.train, self.val = task.data("train"), task.data("val")
         self.writer: ZooWriter | None = None
+        self.resumed = False
         self.done: set[tuple[int, int]] = set()  # (run, step) of the networks that an earlier command wrote
         self.pending: list[tuple[StateDict, dict[str, Any]]] = []  # with their place in the zoo
         self.flushed = time.perf_counter()
@@ -168,7 +169,8 @@ class _Collector:
         with Progress(*columns) as self.bar:
             writer = self._trajectory() if self.recipe.mode == "trajectory" else self._seeds()
             self._flush()
-        zoo = writer.close(seconds=time.perf_counter() - begun)
+        seconds = {} if self.resumed else {"seconds": time.perf_counter() - begun}  # of the whole, or not at all
+        zoo = writer.close(**seconds)
         for rest in [*self.out.glob("rest-*.safetensors"), *self.out.glob(".*.safetensors.*")]:
             rest.unlink()  # states of trainings, and temporary files of a process that was killed
         return zoo
@@ -230,6 +232,7 @@ class _Collector:
         rest, stored = self.out / f"rest-{self.digest}-{label.replace(' ', '-')}.safetensors", time.perf_counter()
         if rest.exists():
             trainer.load(read_tensors(rest))
+            self.resumed = True
         if trainer.step in kept:  # stored at its last step, before its networks were written
             yield trainer.step, group.states()
         shown = self.bar.add_task(label, total=steps, completed=trainer.step)
@@ -252,6 +255,7 @@ class _Collector:
         base = {name: tensor for name, tensor in cast.items() if name not in generated}
         writer = ZooWriter(self.out, spec, base, self.task.config(), asdict(self.recipe))
         self.done = writer.done
+        self.resumed = self.resumed or bool(self.done)
         return writer
 
     def _add(self, writer: ZooWriter, states: list[StateDict], runs: list[int], step: int, seeds: list[int]) -> None:

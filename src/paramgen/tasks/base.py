@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paramgen.tasks.networks import load_weights, read_weights
+
 
 class SplitData(ABC):
     """Labelled images of one split.
@@ -65,8 +67,6 @@ class Task(ABC):
         Raises:
             ParamgenError: The task has no such weights, or they do not fit.
         """
-        from paramgen.tasks.networks import load_weights, read_weights
-
         network = self.build()
         load_weights(network, read_weights(source), where=source)
         return network
