@@ -78,12 +78,13 @@ class ParamCodec(ABC):
         count = 0
         for count, state in enumerate(networks, 1):
             x = torch.cat([_forward(t, state[t.name].detach().cpu().reshape(-1)) for t in spec.tensors])
-            delta = x - mean
-            mean += delta / count
-            square += delta * (x - mean)  # Welford, so that a large mean does not drown a small spread
+            delta = x.sub_(mean)
+            mean.add_(delta, alpha=1 / count)
+            # Welford, so that a large mean does not drown a small spread; in place, because P may be hundreds of millions
+            square.addcmul_(delta, delta, value=(count - 1) / count)
         if count == 0:
             raise ParamgenError("no training network to take statistics of")
-        self._set(spec, *self._statistics(spec, mean, square / count))
+        self._set(spec, *self._statistics(spec, mean, square.div_(count)))
         return self
 
     def _statistics(self, spec: ParamSpec, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
