@@ -6,7 +6,6 @@ so that it can be resumed at any moment.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -232,8 +231,6 @@ class ZooWriter:
             self.path.mkdir(parents=True, exist_ok=True)
             with self._journal.open("a") as file:
                 file.write(json.dumps(value) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as error:
             raise ParamgenError(
                 f"cannot write {self._journal}: {error.strerror}; run the same command again to go on"
