@@ -117,6 +117,22 @@ def test_rows_switched_off_leave_every_figure(results, tmp_path):
     assert found["dimmed"] == 1 + sum(row["kind"] == "baseline" for row in results["rows"])
 
 
+def test_any_choice_of_rows_can_be_drawn(results, tmp_path):
+    found = visit(
+        page(results),
+        """
+        const chips = [...document.querySelectorAll(".chip")];
+        for (const chip of chips) { chip.click(); await settled(); }
+        const none = document.querySelectorAll("svg.fig").length;
+        for (const chip of chips.reverse()) { chip.click(); await settled(); }
+        return [none, document.querySelectorAll("svg.fig").length];""",
+        1280,
+        tmp_path,
+    )
+    assert found[0] == 0
+    assert found[1] > 7
+
+
 def test_the_table_sorts_explains_and_shows_more(results, tmp_path):
     found = visit(
         page(results),

@@ -197,7 +197,7 @@ const inside = (d, frame) => d.x >= frame.x[0] && d.x <= frame.x[1] && d.y >= fr
 
 /** Domains around the points with one unit the same length on both axes. */
 function squareFrame(dots, width, height) {
-  const [x, y] = ["x", "y"].map((k) => d3.extent(dots, (d) => d[k]));
+  const [x, y] = ["x", "y"].map((k) => (dots.length ? d3.extent(dots, (d) => d[k]) : [-1, 1]));
   const unit = 1.12 * Math.max((x[1] - x[0]) / width, (y[1] - y[0]) / height, 1e-9);
   const around = ([a, b], pixels) => [(a + b) / 2 - (unit * pixels) / 2, (a + b) / 2 + (unit * pixels) / 2];
   return { x: around(x, width), y: around(y, height) };
@@ -259,7 +259,7 @@ function drawFigures(section) {
   const plots = [...section.querySelectorAll(".plot")].map((node) => {
     const plot = { width: 0, redraw: () => {
       plot.width = node.clientWidth;
-      if (plot.width) node.replaceChildren(...DRAW[node.dataset.figure](view, Math.floor(plot.width), plot));
+      if (plot.width) node.replaceChildren(...(view.rows.length ? DRAW[node.dataset.figure](view, Math.floor(plot.width), plot) : []));
     } };
     new ResizeObserver(() => { if (node.clientWidth !== plot.width) setTimeout(plot.redraw); }).observe(node);
     return plot;
