@@ -33,6 +33,7 @@ HEAD = """# Results
 Written by `benchmarks/results_page.py` from the `comparison.json` files under [results](results), and never by hand.
 Accuracies are in percent of the test images, means ± standard deviation over seeds of the whole pipeline (zoo, fit, samples, baselines);
 one seed has no spread, and its small differences mean nothing. What each column is: [evaluation](evaluation.md).
+Seconds are of the wall clock, on a machine that other work may have kept busy.
 """
 
 
