@@ -303,7 +303,7 @@ class RPG(ParameterGenerator):
                 )
                 place = start + first
                 out[:, place : place + len(c) // n] = tokens.view(n, -1, D).to(out.device)
-        return out * self._mask(None).to(out.device)
+        return out.mul_(self._mask(None).to(out.device))
 
     def _pieces(self, keys: Tensor, length: int) -> Iterator[tuple[int, Tensor]]:
         """Prototypes (S, l, d_model) of `length` tokens after the other, with the place of the first."""
