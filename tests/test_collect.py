@@ -221,7 +221,7 @@ def test_full_disk_is_one_line_and_what_was_written_is_whole(tmp_path, monkeypat
     real, left = os.fsync, iter(range(100))
 
     def fsync(descriptor):
-        if next(left) > 12:
+        if next(left) > 4:
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(descriptor)
 
