@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from paramgen.align import AlignedZoo, CannotAlign, PermutationSpec
 from paramgen.baselines import BASELINES, TASK_BASELINES, Pool, generate, principal_components
 from paramgen.batchnorm import BATCHES, has_statistics, recalibrate
 from paramgen.errors import ParamgenError, near
+from paramgen.finetuning import steps_to_reach, validation_accuracy
 from paramgen.metrics import AccuracySummary
 from paramgen.results import Kind, Points, Results, Row
 from paramgen.samples import SampleInfo, Samples
@@ -31,6 +33,7 @@ POINT = 0.01  # 'good' is the zoo's mean accuracy less one point
 COLLAPSED, NARROW = 0.5, 0.8  # dispersion below which a row is flagged
 COPIES_RATIO, COPIES_ZU = 0.25, -3.0  # nn_ratio and zu below which a row is flagged
 RECALIBRATION_BATCH = 128
+STARTS = 16  # networks of a row that are trained on
 ALL_BASELINES = (*BASELINES, *TASK_BASELINES)
 
 
@@ -44,6 +47,7 @@ def evaluate(
     device: str = "cpu",
     train_images: int = 10_000,
     aligned: bool = False,
+    finetune: bool = False,
 ) -> Results:
     """Measure everything: the zoo's row first, then held-out runs, the generators, and the baselines at the same N.
 
@@ -57,6 +61,7 @@ def evaluate(
         device: Where networks run.
         train_images: `selected` chooses on the first so many train images.
         aligned: Measure distances up to permutation and scale too: a permuted copy is a copy. About a second a row of 100 small networks.
+        finetune: Train the first 16 networks of every row on until they are as good as the zoo on val, and say how many steps it took.
 
     Raises:
         ParamgenError: n below 1, an unknown baseline, a zoo with fewer than two training networks, or a device that cannot be used.
@@ -73,6 +78,8 @@ def evaluate(
     bench = _Bench(zoo, task, where, train_images)
     if aligned:
         bench.align()
+    if finetune:
+        bench.aim()
     notes = _notes(bench, n, samples)
     n = min([n, *(len(s.weights) for s in samples)])
     rows = bench.references()
@@ -143,6 +150,7 @@ class _Bench:
             )
         self.forward_seconds, self.notes = 0.0, list[str]()
         self.aligned: AlignedZoo | None = None
+        self.aim_at: float | None = None
         self.model = task.build().to(device).eval()
         self.test, self.train = task.data("test"), _FirstImages(task.data("train"), train_images)
         self.labels = self.test.labels  # (M,)
@@ -168,6 +176,11 @@ class _Bench:
         else:
             self.aligned = AlignedZoo(self.weights.cpu(), spec)
             self.aligned_near = self.aligned.nearest_other()
+
+    def aim(self) -> None:
+        """Make ready to count steps of fine-tuning: what is to be reached is the zoo's mean on val less one point."""
+        states = [self._complete(row) for row in self.weights]
+        self.aim_at = validation_accuracy(self.task, states, self.device).mean().item() - POINT
 
     def references(self) -> list[Row]:
         """The zoo's own row, each network against the others, and the held-out runs' where there are any."""
@@ -257,6 +270,7 @@ class _Bench:
             num_inference_steps=info.num_inference_steps,
             generator_params=info.generator_params,
             uses_task_data=info.uses_task_data,
+            finetune_steps=self._finetune_steps(weights),
             flags=[],
             points=self._points(scored.accuracy, distance, weights),
         )
@@ -266,6 +280,11 @@ class _Bench:
             return None
         near = self.aligned_near if own else self.aligned.nearest(weights.cpu())
         return metrics.nn_ratio(near.distance, metrics.median(self.aligned_near.distance))
+
+    def _finetune_steps(self, weights: Tensor) -> float | None:
+        if self.aim_at is None:
+            return None
+        return median(steps_to_reach(self.task, self.zoo, weights[:STARTS], self.aim_at, device=self.device).tolist())
 
     def _points(self, accuracy: Tensor, distance: Tensor, weights: Tensor) -> Points:
         """What the pictures need."""

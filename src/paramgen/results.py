@@ -59,6 +59,7 @@ class Row:
         num_inference_steps: Solver steps.
         generator_params: Parameters of the generator.
         uses_task_data: Whether the generator saw the task's data.
+        finetune_steps: Median steps of training from the row's networks until they are as good as the zoo on val; None when half never are.
         flags: What to know before believing the row, in words.
         points: One value a network.
     """
@@ -87,6 +88,7 @@ class Row:
     num_inference_steps: int | None
     generator_params: int | None
     uses_task_data: bool
+    finetune_steps: float | None
     flags: Sequence[str]
     points: Points
 

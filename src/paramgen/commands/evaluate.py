@@ -31,6 +31,7 @@ SHOWN = {  # column of the report: its head on the terminal
     "nn_ratio_aligned": "aligned",
     "zu": "zu",
     "dispersion": "dispers.",
+    "finetune_steps": "steps",
 }
 
 
@@ -44,6 +45,7 @@ def main(
     device: str = "cpu",
     train_images: int = 10_000,
     aligned: bool = False,
+    finetune: bool = False,
 ) -> Results:
     """Measure generated networks beside the zoo, held-out runs and every baseline.
 
@@ -58,6 +60,7 @@ def main(
         device: Where the networks run, for example cuda.
         train_images: How many train images the choice of ``selected`` looks at.
         aligned: Measure distances up to permutation and scale too: a permuted copy is a copy.
+        finetune: Count the steps of training from each row's networks until they are as good as the zoo on val; takes a while.
 
     Raises:
         ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
@@ -68,7 +71,9 @@ def main(
     opened = Zoo(zoo)
     folders = [samples] if isinstance(samples, str) else samples or []
     read = distinct([read_samples(folder, opened, limit=n) for folder in folders], folders)
-    results = evaluate(opened, load_task(opened.task_config), read, names, n, seed, device, train_images, aligned)
+    results = evaluate(
+        opened, load_task(opened.task_config), read, names, n, seed, device, train_images, aligned, finetune
+    )
     asked = {
         "n": n,
         "baselines": baselines,
@@ -76,6 +81,7 @@ def main(
         "device": device,
         "train_images": train_images,
         "aligned": aligned,
+        "finetune": finetune,
         "out": out,
     }
     pictures = weight_pictures(opened, read)

@@ -1,0 +1,79 @@
+"""How long networks must be trained further until they are as good as the zoo: what a generated start is worth.
+
+R: networks trained at once. P: generated parameters.
+"""
+
+from collections.abc import Sequence
+from math import inf
+
+import torch
+from torch import Tensor
+
+from paramgen.spec import StateDict
+from paramgen.tasks import Task
+from paramgen.tasks.scoring import predict
+from paramgen.training import NetworkGroup, OptimSettings, Trainer
+from paramgen.zoo import Zoo
+
+MOST = 500  # steps after which a start has not made it
+EVERY = 5  # steps between two looks at the val split
+SETTINGS = OptimSettings(optimizer="adam", lr=1e-3)
+
+
+def validation_accuracy(
+    task: Task, states: Sequence[StateDict], device: torch.device | str = "cpu"
+) -> Tensor:  # (R,) float64
+    """Accuracies of complete networks on the task's val split.
+
+    Args:
+        task: Gives the network and the data.
+        states: R complete state dicts.
+        device: Where they run.
+    """
+    return predict(task.build().to(device).eval(), list(states), task.data("val"), device=device).accuracy.double()
+
+
+def steps_to_reach(
+    task: Task,
+    zoo: Zoo,
+    weights: Tensor,
+    accuracy: float,
+    *,
+    most: int = MOST,
+    every: int = EVERY,
+    settings: OptimSettings = SETTINGS,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Steps on train images after which each start first reaches an accuracy on the val split; inf where it does not.
+
+    The generated tensors alone are trained, all starts at once, each on its own order of the data.
+
+    Args:
+        task: Gives the network and the data; the test split is not looked at.
+        zoo: Says which tensors are trained, and gives the others.
+        weights: (R, P), the starts.
+        accuracy: To reach, a fraction.
+        most: Steps at most.
+        every: Steps between two looks.
+        settings: Optimizer, rate and batch.
+        seed: Of the order of the data.
+        device: Where to train.
+
+    Returns:
+        (R,) float64: 0 for a start that is good already, else a multiple of `every`, or inf.
+    """
+    states = [zoo.complete(zoo.spec.unflatten(row)) for row in weights.cpu()]
+    needed = torch.where(validation_accuracy(task, states, device) >= accuracy, 0.0, inf).double()  # (R,)
+    if needed.isfinite().all():
+        return needed
+    group = NetworkGroup(task.build(), states, zoo.spec.names, device)
+    trainer = Trainer(group, task.data("train"), settings, [seed + r for r in range(len(states))], most)
+    for step in trainer.run():
+        if step % every:
+            continue
+        reached = validation_accuracy(task, group.states(), device) >= accuracy
+        needed[reached & needed.isinf()] = step
+        if needed.isfinite().all():
+            break
+    return needed
