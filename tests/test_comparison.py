@@ -80,6 +80,7 @@ def report(of: str, seed: int, folder: Path, **means: float) -> Report:
             "name": name,
             "kind": kinds.get(name, "generator"),
             "n": 9,
+            "flags": [],
             "accuracy": dict.fromkeys(("mean", "best", "median", "min", "std", "selected"), value),
             **blank,
         }
@@ -106,6 +107,28 @@ def test_means_spreads_and_paired_differences_are_those_of_the_textbook(tmp_path
     mixed = [report("z", i, tmp_path, zoo=zoo[i], a=a[i], b=b[(i + 2) % 4]) for i in range(4)]
     assert differences(mixed)[0]["told_apart"] is False
     assert ttest_rel(a, [b[(i + 2) % 4] for i in range(4)]).pvalue > 0.05
+
+
+def test_flags_stand_in_the_summary_with_the_seeds_that_raised_them(compared, tmp_path):
+    reports = [report("z", i, tmp_path, zoo=0.9, a=0.8) for i in range(2)]
+    raised = (
+        ["collapsed", "1 of 9 networks hold NaN or inf"],
+        ["collapsed", "copies", "2 of 9 networks hold NaN or inf"],
+    )
+    for found, flags in zip(reports, raised, strict=True):
+        found.results["rows"][1]["flags"] = flags
+    rows = {row["name"]: row for row in summarise(reports)}
+    assert rows["a"]["flags"] == {"collapsed": 2, "networks hold NaN or inf": 2, "copies": 1}
+    assert rows["zoo"]["flags"] == {}
+    comparison = json.loads((compared / "comparison.json").read_text())
+    close = next(row for row in comparison["summary"] if row["name"] == "close")
+    assert close["flags"]["copies"] == 2
+    close["flags"]["narrow"] = 1
+    results = [json.loads((compared / r["file"]).read_text()) for r in comparison["reports"]]
+    html = comparison_page(comparison, results)
+    summary = html[: html.index("Each report")]
+    assert '<span class="flag">copies</span>' in summary
+    assert "narrow (1 of 2 seeds)" in summary
 
 
 def test_one_seed_has_no_spread_and_says_so(compared, tmp_path):

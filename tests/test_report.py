@@ -114,6 +114,25 @@ def test_verdict_says_collapse_copies_and_better_baselines(results):
     assert f"{100 * by_name['copies']['accuracy']['mean']:.1f} %" in copies
 
 
+@pytest.mark.parametrize(
+    ("ratio", "heldout", "said"),
+    [
+        (3.0, 40.0, "neighbouring checkpoints of one run are from each other, nearer than held-out runs."),
+        (38.0, 40.0, "farther from the training networks than these are from each other."),
+        (1.6, 1.0, "farther from the training networks than these are from each other."),
+        (1.6, None, "farther from the training networks than these are from each other."),
+        (1.0, 1.02, "as far from the training networks as these are from each other."),
+        (0.1, 40.0, "copies with small changes."),
+    ],
+)
+def test_verdict_on_distance_takes_held_out_runs_into_account(ratio, heldout, said, results):
+    changed = json.loads(json.dumps(results))
+    changed["rows"][1]["nn_ratio"] = heldout
+    changed["rows"][3]["nn_ratio"] = ratio
+    assert changed["rows"][1]["name"] == "held-out runs"
+    assert said in " ".join(verdict(changed["rows"][3], changed))
+
+
 def test_noise_at_the_same_distance_is_read_off_the_sweep():
     rows = [
         {"name": f"noise-{i}", "nn_ratio": r, "accuracy": {"mean": a}} for i, r, a in ((1, 0.1, 0.9), (2, 10.0, 0.5))

@@ -6,6 +6,7 @@ The spread is the standard deviation over seeds of each seed's figure; differenc
 import os
 import platform
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,8 +71,8 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
         reports: Of every zoo and seed.
 
     Returns:
-        ``{"zoo", "name", "kind", "n", "seeds", "figures": {figure: {"mean", "std"}}}``, n networks a seed; std is None with fewer than two
-        seeds.
+        ``{"zoo", "name", "kind", "n", "seeds", "figures": {figure: {"mean", "std"}}, "flags": {flag: seeds}}``, n networks a seed; std is
+        None with fewer than two seeds; each flag with the number of seeds that raised it.
     """
     summary = []
     for zoo in dict.fromkeys(r.zoo for r in reports):
@@ -81,7 +82,7 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
             values = {name: [v for row, of in rows if (v := _figure(row, of, name)) is not None] for name in FIGURES}
             figures = {name: _spread(found) for name, found in values.items() if found}
             who = {"zoo": zoo, "name": first["name"], "kind": first["kind"], "n": first["n"]}
-            summary.append({**who, "seeds": len(rows), "figures": figures})
+            summary.append({**who, "seeds": len(rows), "figures": figures, "flags": _flags([row for row, _ in rows])})
     return summary
 
 
@@ -151,6 +152,14 @@ def show(figure: dict[str, float | None] | None, name: str) -> str:
     sign = "+" if name == "gap" else ""
     text = f"{factor * figure['mean']:{sign}.{digits}f}"
     return text if figure["std"] is None else f"{text} ± {factor * figure['std']:.{digits}f}"
+
+
+def _flags(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Each flag with the number of seeds that raised it, those of broken networks as one."""
+    raised: Counter[str] = Counter()
+    for row in rows:
+        raised.update("networks hold NaN or inf" if flag.endswith("hold NaN or inf") else flag for flag in row["flags"])
+    return dict(raised)
 
 
 def _figure(row: dict[str, Any], zoo: dict[str, Any], name: str) -> float | None:

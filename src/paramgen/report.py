@@ -17,6 +17,9 @@ from paramgen.evaluation import ALL_BASELINES
 
 Results = dict[str, Any]
 NO_BETTER = "no better than "
+HELDOUT_BEYOND = (
+    1.25  # nn_ratio of held-out runs from which tau is no measure of a new network: checkpoints of a run lie closer
+)
 WAITING = (
     "median",
     "min",
@@ -113,7 +116,7 @@ class Summary:
         says: What the figures are means of.
         between: Differences between generators, in words.
         heads: Of the columns, a paper's beside ours of the same name.
-        rows: ``{"name", "kind", "colour", "cells"}``.
+        rows: ``{"name", "kind", "colour", "flags", "cells"}``.
     """
 
     says: str
@@ -142,7 +145,8 @@ def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
             _paper_cell(theirs.get(row["name"], {}).get(name)) if of_paper else _cell(row["figures"].get(name), name)
             for name, of_paper in layout
         ]
-        made.append({"name": row["name"], "kind": row["kind"], "colour": figures.colour(rows, row), "cells": cells})
+        who = {"name": row["name"], "kind": row["kind"], "colour": figures.colour(rows, row)}
+        made.append({**who, "flags": _flags_of_seeds(row) if row["kind"] == "generator" else [], "cells": cells})
     between = [_difference(pair) for pair in comparison["differences"] if pair["zoo"] == zoo]
     return Summary(_says(comparison["seeds"], rows), between, heads, made)
 
@@ -239,8 +243,20 @@ def accuracy_of_noise(ratio: float, rows: list[RowDict]) -> float | None:
 
 def short_flags(row: RowDict) -> list[str]:
     """The row's flags, those of the same beginning as one."""
-    better = [flag.removeprefix(NO_BETTER) for flag in row["flags"] if flag.startswith(NO_BETTER)]
-    others = [flag for flag in row["flags"] if not flag.startswith(NO_BETTER)]
+    return _joined(row["flags"])
+
+
+def _flags_of_seeds(row: dict[str, Any]) -> list[str]:
+    """Flags of a summary's row; those that not every seed raised say how many did."""
+    return _joined(
+        [f if k == row["seeds"] else f"{f} ({k} of {row['seeds']} seeds)" for f, k in row.get("flags", {}).items()]
+    )
+
+
+def _joined(flags: Sequence[str]) -> list[str]:
+    """Flags, those of the same beginning as one."""
+    better = [flag.removeprefix(NO_BETTER) for flag in flags if flag.startswith(NO_BETTER)]
+    others = [flag for flag in flags if not flag.startswith(NO_BETTER)]
     return others + ([NO_BETTER + ", ".join(better)] if better else [])
 
 
@@ -260,10 +276,13 @@ def _on_accuracy(row: RowDict, zoo: RowDict) -> str:
 
 def _on_distance(row: RowDict, heldout: RowDict | None) -> str:
     ratio = row["nn_ratio"]
-    beside = f", held-out runs at {heldout['nn_ratio']:.2f}" if heldout and heldout["nn_ratio"] is not None else ""
+    fresh = heldout["nn_ratio"] if heldout else None
+    beside = "" if fresh is None else f", held-out runs at {fresh:.2f}"
     meaning = (
         "they are copies with small changes"
         if ratio < 0.25
+        else "farther than neighbouring checkpoints of one run are from each other, nearer than held-out runs"
+        if ratio > 1 and fresh is not None and fresh > HELDOUT_BEYOND and ratio < 0.8 * fresh
         else "nearer to a training network than training networks are to each other"
         if ratio < 0.8
         else "as far from the training networks as these are from each other"
