@@ -92,6 +92,28 @@ def test_fit_then_sample_from_the_checkpoint_alone(config, tmp_path, capsys, tin
     assert listed["fit_seconds"] > 0
 
 
+def test_sampling_from_a_state(config, tmp_path, capsys):
+    small = {"d_model": [32], "head": "mlp", "hidden": 16, "scheduler": "DDIM", "num_inference_steps": 2}
+    data = yaml.safe_load(Path(config()).read_text())["data"]
+    codec = {"class_path": "TokenCodec", "init_args": {"token_dim": 16}}
+    path = config(model={"class_path": "RPG", "init_args": small}, data={**data, "codec": codec})
+    assert main(["fit", "--config", path]) == 0
+    command = ["sample", "--ckpt_path", str(tmp_path / "fit" / "last.ckpt"), "--n", "3", "--out"]
+    for state, identities in (("1", {1}), ("random", {0, 1, 2, 3, 4, 5, 6, 7}), ("mixture", {None})):
+        assert main([*command, str(tmp_path / state), "--state", state]) == 0
+        listed = json.loads((tmp_path / state / "samples.json").read_text())
+        assert {network["identity"] for network in listed["networks"]} <= identities
+    capsys.readouterr()
+    assert "state 900 is out of range" in refuses(capsys, *command, tmp_path / "s", "--state", "900")
+    assert "state" in refuses(capsys, *command, tmp_path / "s", "--state", "any")
+
+
+def test_a_state_is_refused_by_generators_that_have_none(config, tmp_path, capsys):
+    main(["fit", "--config", config()])
+    line = refuses(capsys, "sample", "--ckpt_path", tmp_path / "fit" / "last.ckpt", "--state", "random")
+    assert "'random' was asked for, but a GaussianBackend has no states" in line
+
+
 def test_fit_resumes_from_its_checkpoint(config, tmp_path):
     path = config()
     assert main(["fit", "--config", path]) == 0

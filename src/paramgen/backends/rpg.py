@@ -321,6 +321,8 @@ class RPG(ParameterGenerator):
     def _sample_states(self, n: int, state: Any, generator: torch.Generator | None) -> Tensor:
         """Weights over the known states (n, K); remembers which known one each network has."""
         count = self.states.count
+        if state is not None and count == 0:
+            raise ParamgenError(f"state {state} was asked for, but the generator was fitted with state: none")
         state = self.sample_state if state is None else state
         if isinstance(state, str):
             if state not in ("random", "mixture"):
@@ -330,8 +332,6 @@ class RPG(ParameterGenerator):
             weights = state.float()
         else:
             known = torch.as_tensor(state).cpu()
-            if count == 0:
-                raise ParamgenError(f"state {state} was asked for, but the generator was fitted with state: none")
             if bool((known < 0).any()):
                 raise ParamgenError(f"state {int(known.min())} is out of range: the states are 0 to {count - 1}")
             weights = self.states.weights(known.expand(n) if known.dim() == 0 else known)

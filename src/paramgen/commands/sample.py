@@ -1,9 +1,11 @@
 """``paramgen sample``: new networks from a fitted generator's checkpoint alone."""
 
+import inspect
 import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
@@ -22,6 +24,7 @@ def main(
     temperature: float = 1.0,
     condition: list[float] | None = None,
     guidance_scale: float | None = None,
+    state: int | Literal["random", "mixture"] | None = None,
     seed: int = 0,
     device: str = "cpu",
     overwrite: bool = False,
@@ -37,12 +40,14 @@ def main(
         temperature: Factor of all noise; below 1 samples are closer to the mean.
         condition: Numbers that describe the task, for generators fitted with conditions.
         guidance_scale: How far to follow the condition: 0 not at all, 1 as it was taught, above 1 further; the backend's own when left out.
+        state: Which of the states that the generator was fitted with (a run's or a checkpoint's, by number), random or mixture; the
+            backend's own choice when left out.
         seed: Of the draw.
         device: cpu, cuda, cuda:1, mps.
         overwrite: Replace samples that are already there.
 
     Raises:
-        ParamgenError: n below 1, no such checkpoint or scheduler, or samples already there.
+        ParamgenError: n below 1, no such checkpoint, scheduler or state, or samples already there.
     """
     if n < 1:
         raise ParamgenError(f"n is {n}, expected 1 or more networks to sample")
@@ -58,11 +63,20 @@ def main(
         if condition is None or not hasattr(model, "guidance_scale"):
             raise ParamgenError("guidance_scale is for a condition, and for generators that take one")
         model.guidance_scale = guidance_scale
+    options: dict[str, Any] = {} if state is None else {"state": state}
+    if options and "state" not in inspect.signature(model.sample_tokens).parameters:
+        raise ParamgenError(f"state {state!r} was asked for, but a {type(model).__name__} has no states to sample from")
     torch.manual_seed(seed)
     tiled = None if condition is None else torch.tensor(condition, device=device).expand(n, -1)
     start = time.perf_counter()
     networks = model.sample(
-        n, tiled, scheduler=scheduler, num_inference_steps=num_inference_steps, temperature=temperature, generator=noise
+        n,
+        tiled,
+        scheduler=scheduler,
+        num_inference_steps=num_inference_steps,
+        temperature=temperature,
+        generator=noise,
+        **options,
     )
     seconds = time.perf_counter() - start
     info = SampleInfo(

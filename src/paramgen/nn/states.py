@@ -59,14 +59,15 @@ class StateEmbeddings(nn.Module):
         return torch.where((state < 0)[:, None], 1 / max(self.count, 1), known)
 
     def draw(self, n: int, mixture: bool = False, generator: torch.Generator | None = None) -> Tensor:
-        """Weights (n, K) of random states, each as often as the others up to one, or of random mixtures of two."""
+        """Weights (n, K) of random states, each as often as the others up to one, or of mixtures of two different ones."""
         if self.count == 0:
             return torch.zeros(n, 0)
         order = torch.cat([torch.randperm(self.count, generator=generator) for _ in range(-(-n // self.count))])
         first = F.one_hot(order[:n], self.count).float()  # (n, K)
         if not mixture:
             return first
-        second = F.one_hot(torch.randint(self.count, (n,), generator=generator), self.count).float()
+        further = 1 + torch.randint(max(self.count - 1, 1), (n,), generator=generator)
+        second = F.one_hot((order[:n] + further) % self.count, self.count).float()
         return torch.lerp(first, second, torch.rand(n, 1, generator=generator))
 
     def forward(self, weights: Tensor) -> Tensor:

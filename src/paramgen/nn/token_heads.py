@@ -5,7 +5,6 @@ n tokens of D numbers, each noised at its own step t, each with its prototype z 
 x_t or t: sampling computes it once for all steps, training once for all noise draws of a token.
 """
 
-import math
 from itertools import pairwise
 from typing import Literal
 
@@ -14,15 +13,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from paramgen.errors import ParamgenError
+from paramgen.nn.embeddings import time_features
 
 Head = Literal["conv", "mlp"]
-
-
-def time_features(t: Tensor, width: int = 256) -> Tensor:
-    """Sines and cosines of diffusion steps (n,): (n, width) float32."""
-    rate = torch.exp(torch.arange(width // 2, device=t.device) * (-math.log(1e4) / (width // 2)))
-    angle = t[:, None].float() * rate
-    return torch.cat([angle.cos(), angle.sin()], 1)
 
 
 class ConvHead(nn.Module):
