@@ -133,6 +133,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--only", choices=["trajectory", "seeds"])
+    parser.add_argument("--runs", type=int, nargs="+", default=[1, 3, 10, 20], help="seeds of a zoo")
+    parser.add_argument("--state", nargs="+", choices=["run", "none"], default=["run", "none"])
     parser.add_argument("--out", type=Path, default=Path("rpg_digits.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -144,9 +146,9 @@ def main() -> None:
             zoos = [trajectory(Path(scratch, f"{network}{s}"), network, s) for s in range(args.trials)]
             rows = results[f"trajectory {network}"] = [trial(zoo, config, s) for s, zoo in enumerate(zoos)]
             show(f"trajectory {network}", rows)
-        for runs in (1, 3, 10, 20) if args.only != "trajectory" else ():
+        for runs in args.runs if args.only != "trajectory" else ():
             zoos = [seeds(Path(scratch, f"seeds{runs}_{s}"), runs, s) for s in range(args.trials)]
-            for state in ("run", "none"):
+            for state in args.state:
                 name = f"{runs} seeds, {'with' if state == 'run' else 'without'} state"
                 rows = results[name] = [trial(zoo, "rpg_digits_seeds", s, state=state) for s, zoo in enumerate(zoos)]
                 show(name, rows)
