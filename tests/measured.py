@@ -50,10 +50,17 @@ def make_zoo(path: Path, runs: int = 12, heldout: int = 4, network: str = "mlp",
     return writer.close(seconds=1.0)
 
 
-def folder_of(zoo: Zoo, weights: torch.Tensor, path: Path, **info: object) -> Path:
+def folder_of(
+    zoo: Zoo, weights: torch.Tensor, path: Path, trajectory: torch.Tensor | None = None, **info: object
+) -> Path:
     """Write rows of (N, P) as samples."""
     states = [zoo.complete(zoo.spec.unflatten(row)) for row in weights]
-    return write_samples(path, states, SampleInfo(generator="test", **info))  # type: ignore[arg-type]
+    return write_samples(path, states, SampleInfo(generator="test", **info), trajectory=trajectory)  # type: ignore[arg-type]
+
+
+def way_to(weights: torch.Tensor) -> torch.Tensor:
+    """(3, 2, P): the first two networks from noise, half-way, and there."""
+    return torch.lerp(torch.randn(2, weights.shape[1]), weights[:2], torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1))
 
 
 def measured_results(folder: Path) -> dict:
@@ -61,7 +68,9 @@ def measured_results(folder: Path) -> dict:
     zoo = make_zoo(folder / "zoo", runs=8, heldout=3, hidden=[12])
     W = zoo.matrix(zoo.indices("train"))
     samples = [
-        read_samples(folder_of(zoo, weights, folder / name, history=SEEN, fit_command="paramgen fit"), zoo)
+        read_samples(
+            folder_of(zoo, weights, folder / name, way_to(weights), history=SEEN, fit_command="paramgen fit"), zoo
+        )
         for name, weights in (("mean<b>", W.mean(0) + 0.1 * (W[:4] - W.mean(0))), ("copies", W[:4]))
     ]
     found = evaluate(zoo, load_task(zoo.task_config), samples, n=4).to_dict()

@@ -88,7 +88,7 @@ def test_figures_draw_fit_the_page_and_answer_the_pointer(results, width, tmp_pa
     assert found["high"]
     assert found["dots"] == sum(len(row["points"]["accuracy"]) for row in results["rows"])
     names = [row["name"] for row in results["rows"]]
-    assert set(found["tips"]) == {"strips", "plane", "novelty", "alike", "map", "weights", "training"}
+    assert set(found["tips"]) == {"strips", "plane", "novelty", "alike", "map", "trajectories", "weights", "training"}
     layer = found["tips"].pop("weights")
     assert layer.strip("\u200b").startswith("layers.0.weight [")
     assert all(any(name in tip for name in names) for tip in found["tips"].values())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paramgen.diffusion import SCHEDULERS, Diffusion
+from paramgen.diffusion import SCHEDULERS, Diffusion, Trajectory
 from paramgen.errors import ParamgenError
 
 SCHEDULES = ("linear", "squaredcos_cap_v2")
@@ -242,3 +242,28 @@ def test_unknown_settings_are_refused(setting):
 def test_scheduler_may_carry_its_class_name():
     a, b = (Diffusion().sample(network, (2, 2), scheduler=s, generator=seeded()) for s in ("DDIM", "DDIMScheduler"))
     assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10, 50])
+@pytest.mark.parametrize("scheduler", ["DDPM", "EulerDiscrete", "HeunDiscrete"])
+def test_a_trajectory_goes_from_noise_to_the_sample_in_a_few_states(scheduler, steps):
+    diffusion, trajectory, seen = Diffusion(100), Trajectory(rows=300), []
+
+    def denoise(x, t):  # the ideal one, of data that are all 2: noise is what remains
+        seen.append(x.clone())
+        abar = diffusion.alphas_cumprod()[t]
+        return (x - abar.sqrt() * 2) / (1 - abar).sqrt()
+
+    torch.manual_seed(0)
+    options = {"scheduler": scheduler, "num_inference_steps": steps}
+    drawn = diffusion.sample(denoise, (400, 3), **options, callback=trajectory)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, diffusion.sample(denoise, (400, 3), **options))  # watching changes nothing
+    states = torch.stack(trajectory.states)  # (S, 300, 3)
+    assert len(states) == min(len(seen) // 2 + 1, 10)  # both runs were seen
+    assert torch.equal(states[0], seen[0][:300])
+    assert torch.equal(states[-1], drawn[:300])
+    off = (states - 2).square().mean((1, 2))
+    assert off[0] > 1
+    assert off[-1] < 1e-3
+    assert (off.diff() < 0.5).all()

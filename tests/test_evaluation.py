@@ -119,6 +119,19 @@ def test_collapse_is_flagged_with_task_data_and_better_baselines(results):
     assert better
 
 
+def test_trajectories_are_lines_through_the_zoo_s_plane_to_the_samples(zoo, samples):
+    way = torch.stack([torch.randn(2, zoo.spec.numel), samples[0].weights[:2]])  # (2, 2, P)
+    drawn = Samples("watched", samples[0].weights, SampleInfo(), total=6, trajectory=way)
+    found = evaluate(zoo, load_task(zoo.task_config), [drawn, samples[1]], [], n=6).to_dict()
+    assert list(found["trajectories"]) == ["watched"]
+    lines = torch.tensor(found["trajectories"]["watched"])  # (m, S, 2)
+    ends = torch.tensor(row(found, "watched")["points"]["xy"][:2])
+    assert lines.shape == (2, 2, 2)
+    assert torch.allclose(lines[:, -1], ends, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(lines[:, 0], ends, atol=0.1)
+    jsonschema.validate(found, json.loads(files("paramgen").joinpath("results.schema.json").read_text()))
+
+
 def test_costs_are_those_of_the_samples(results):
     copier = row(results, "copier")
     assert copier["fit_seconds"] == 2.0

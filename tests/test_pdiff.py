@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from conftest import write_zoo
 from paramgen.backends.pdiff import PDiff
 from paramgen.data import ParamBatch, ParameterDataModule
+from paramgen.diffusion import Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generator import load_generator
 from paramgen.optim import EMA, lr_factor
@@ -162,6 +163,22 @@ def test_pca_p_diff_draws_from_the_zoo_it_was_fitted_on(zoo, tmp_path):
     between = torch.cdist(x, x).fill_diagonal_(float("inf")).min(1).values.median()
     assert torch.cdist(drawn, x).min(1).values.median() < between  # closer to a network than these are to each other
     assert torch.cdist(drawn, x).argmin(1).unique().numel() > len(x) // 2  # and to many of them
+
+
+def test_a_trajectory_ends_at_the_networks_that_are_drawn(zoo, monkeypatch):
+    model, _ = fit(zoo, 8)
+    draw = {"num_inference_steps": 20, "scheduler": "DDIM"}
+    plain = model.eval().sample_tokens(5, generator=torch.Generator().manual_seed(1), **draw)
+    trajectory = Trajectory(rows=3)
+    watched = model.sample_tokens(5, generator=torch.Generator().manual_seed(1), trajectory=trajectory, **draw)
+    assert torch.equal(plain, watched)
+    assert [s.shape for s in trajectory.states] == [watched[:3].shape] * 10
+    assert torch.allclose(trajectory.states[-1], watched[:3], atol=1e-6)
+    assert not torch.allclose(trajectory.states[0], watched[:3], atol=1e-2)
+    monkeypatch.setattr("paramgen.backends.pdiff.CHUNK", 1)  # one network at a time
+    alone = Trajectory(rows=3)
+    model.sample_tokens(2, trajectory=alone, **draw)
+    assert [len(s) for s in alone.states] == [1] * 10
 
 
 def test_chunks_do_not_change_how_many_are_drawn(zoo, monkeypatch):

@@ -88,7 +88,7 @@ def test_the_page_holds_results_json_itself(results):
 def test_every_figure_has_a_place_and_a_definition_where_there_is_data_for_it(results):
     parsed = Parsed(page(results))
     drawn = [attrs["data-figure"] for attrs in parsed.all("div") if "data-figure" in attrs]
-    assert drawn == ["strips", "plane", "novelty", "alike", "map", "weights", "training"]
+    assert drawn == ["strips", "plane", "novelty", "alike", "map", "trajectories", "weights", "training"]
     asked = {b["popovertarget"] for b in parsed.all("button") if "popovertarget" in b}
     assert {f"def-{key}" for key in drawn} <= asked
     chips = [b["data-row"] for b in parsed.all("button") if "data-row" in b]

@@ -50,6 +50,19 @@ def test_what_is_written_loads_strictly_and_reads_back(zoo, tmp_path):
     assert samples.identity.tolist() == [2, 0, 1]
 
 
+def test_a_trajectory_is_read_back_replaced_and_checked(zoo, tmp_path):
+    way = torch.rand(3, 2, zoo.spec.numel)
+    folder = write_samples(tmp_path / "drawn", complete(zoo, 4), SampleInfo(), trajectory=way)
+    found = read_samples(folder, zoo)
+    assert torch.equal(found.trajectory, way)
+    assert len(found.weights) == 4
+    save_file({"trajectory": way[:, :, :-1].contiguous()}, folder / "trajectory.safetensors")
+    with pytest.raises(ParamgenError, match=r"trajectory of shape \(3, 2, \d+\), expected"):
+        read_samples(folder, zoo)
+    write_samples(folder, complete(zoo, 4), SampleInfo(), overwrite=True)
+    assert read_samples(folder, zoo).trajectory is None
+
+
 def test_a_limit_reads_the_first(zoo, tmp_path):
     networks = complete(zoo, 4)
     samples = read_samples(write_samples(tmp_path / "s", networks, SampleInfo()), zoo, limit=2)

@@ -62,6 +62,24 @@ class Predicted(NamedTuple):
     abar: Tensor  # (B,) share of the data's variance in x_t
 
 
+class Trajectory:
+    """Keeps a few states of a few rows on their way from noise to sample: a callback for :meth:`Diffusion.sample`.
+
+    Args:
+        rows: The first so many rows are kept.
+        most: States at most, evenly spread; the first is noise, the last the sample.
+    """
+
+    def __init__(self, rows: int = 6, most: int = 10) -> None:
+        self.rows, self.most = rows, most
+        self.states: list[Tensor] = []  # each (rows, ...)
+
+    def __call__(self, done: float, x: Tensor) -> None:
+        """Keep `x` (B, ...) when it is time, `done` being the share of the way."""
+        if done * (self.most - 1) >= len(self.states):
+            self.states.append(x[: self.rows].clone())
+
+
 @dataclass(frozen=True)
 class Diffusion:
     """A noise schedule and what the network predicts; no weights, no state between calls.
@@ -176,6 +194,7 @@ class Diffusion:
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         device: torch.device | str = "cpu",
+        callback: Callable[[float, Tensor], None] | None = None,
     ) -> Tensor:
         """Draw x0 from noise: `shape`, float32.
 
@@ -187,6 +206,7 @@ class Diffusion:
             temperature: Scales the initial noise and the noise that the solver adds; below 1 samples are closer to the mode.
             generator: Where noise comes from; the global state when not given. It may live on the CPU.
             device: Where to sample.
+            callback: Called as ``callback(done, x_t)`` before each of the solver's steps and with x0 at the end; `done` goes from 0 to 1.
 
         Raises:
             ParamgenError: A scheduler that does not exist or whose noise cannot be scaled, or too many steps.
@@ -198,15 +218,21 @@ class Diffusion:
         steps = grid.to(device)
         flat = (shape[0], prod(shape[1:]))  # UniPC wants (N, P)
         x = _randn(flat, generator, device) * (temperature * float(solver.init_noise_sigma))  # (N, P)
-        for index in solver.timesteps:  # the solver's own step, from n - 1 down to 0; Heun visits most twice
+        for count, index in enumerate(
+            solver.timesteps
+        ):  # the solver's own step, from n - 1 down to 0; Heun visits most twice
             t = steps[num_inference_steps - 1 - int(index)].view(1)
             x_t = solver.scale_model_input(x, index)  # (N, P)
+            if callback is not None:
+                callback(count / len(solver.timesteps), x_t.view(shape))
             out = denoise(x_t.view(shape), t).float().reshape(flat)
             if predicts != self.prediction_type:
                 out = _sample_to_v(out, x_t, self.alphas_cumprod(device)[t])
             if name == "DDPM":
                 options = {"eta": 1.0, "variance_noise": temperature * _randn(flat, generator, device)}
             x = solver.step(out, index, x, **options).prev_sample
+        if callback is not None:
+            callback(1.0, x.view(shape))
         return x.view(shape)
 
     def _check(self, scheduler: str, steps: int, temperature: float) -> str:

@@ -102,6 +102,7 @@ def evaluate(
         seconds=time.perf_counter() - start,
         forward_seconds=bench.forward_seconds,
         generators={s.name: asdict(s.info) for s in samples},
+        trajectories={s.name: bench.paths(s.trajectory) for s in samples if s.trajectory is not None},
         notes=notes,
         rows=rows,
     )
@@ -291,6 +292,11 @@ class _Bench:
         scale = self.tau or 1.0
         xy = self.plane.place(weights) / scale  # (N, 2)
         return Points(accuracy.tolist(), (distance / scale).tolist(), xy.tolist())
+
+    def paths(self, trajectory: Tensor) -> list[list[list[float]]]:
+        """Where networks (S, m, P) pass through the zoo's plane from noise to sample: m lines of S places, over tau."""
+        lines = trajectory.to(self.device).transpose(0, 1)  # (m, S, P)
+        return [(self.plane.place(line) / (self.tau or 1.0)).tolist() for line in lines]
 
     def _complete(self, vector: Tensor) -> StateDict:
         return {**self.base, **self.zoo.spec.unflatten(vector)}

@@ -83,6 +83,14 @@ FIGURES = (
         "is that of the zoo's own size, noise-1. Cut at the reach of the zoo, held-out runs and generators.",
     ),
     Figure(
+        "trajectories",
+        "From noise to network",
+        "One line a network as it is sampled, from the hollow dot (noise) to the full one. Where lines end apart, samples differ.",
+        "The first networks of each generator after up to ten evenly spread steps of the solver, decoded, in the plane of the zoo's "
+        "first two principal components (p-diff, Fig. 5a), in units of tau. Small dots: the zoo's networks.",
+        needs=lambda results: bool(results.get("trajectories")),
+    ),
+    Figure(
         "weights",
         "Weights, layer by layer",
         "A first sample, the training network nearest to it, and their difference. The blanker the difference, the nearer to a copy.",

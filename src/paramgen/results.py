@@ -113,6 +113,7 @@ class Results:
         seconds: Seconds of this evaluation.
         forward_seconds: Of these, seconds in the networks' forward passes.
         generators: Where each generator's networks come from.
+        trajectories: By generator, networks on their way from noise through the zoo's principal plane, over tau: lines of places.
         notes: What this evaluation could not do, and why.
         rows: The zoo first.
         command: The command line that made it.
@@ -135,6 +136,7 @@ class Results:
     seconds: float
     forward_seconds: float
     generators: Mapping[str, Mapping[str, Any]]
+    trajectories: Mapping[str, list[list[list[float]]]]
     notes: Sequence[str]
     rows: Sequence[Row]
     command: str | None = None

@@ -19,6 +19,7 @@ from paramgen.spec import StateDict
 from paramgen.zoo import Zoo
 
 INDEX = "samples.json"
+TRAJECTORY = "trajectory.safetensors"
 FORMAT = 1
 
 
@@ -75,6 +76,7 @@ class Samples:
         info: Where they come from.
         identity: (N,) which network of the zoo's train split conditioned each, if any.
         total: How many networks the folder holds; N may be fewer.
+        trajectory: (S, m, P) the first m networks on their way from noise to sample, if it was kept.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Samples:
     info: SampleInfo
     identity: Tensor | None = None
     total: int = 0
+    trajectory: Tensor | None = None
 
 
 def write_samples(
@@ -90,6 +93,7 @@ def write_samples(
     info: SampleInfo,
     identity: Sequence[int | None] | None = None,
     overwrite: bool = False,
+    trajectory: Tensor | None = None,
 ) -> Path:
     """Write complete state dicts and ``samples.json``, the latter last.
 
@@ -99,6 +103,7 @@ def write_samples(
         info: Where they come from.
         identity: Which network of the zoo's train split conditioned each.
         overwrite: Replace samples that are already there.
+        trajectory: (S, m, P) the first m networks on their way from noise to sample.
 
     Raises:
         ParamgenError: No network, samples already there, or a full disk.
@@ -118,6 +123,8 @@ def write_samples(
         file = f"network_{i:0{width}d}.safetensors"
         digest = write_tensors(path / file, _untied(state))
         listed.append({"file": file, "sha256": digest, "identity": None if identity is None else identity[i]})
+    if trajectory is not None:
+        write_tensors(path / TRAJECTORY, {"trajectory": trajectory})
     write_json(path / INDEX, {"format": FORMAT, **asdict(info), "networks": listed})
     return path
 
@@ -152,7 +159,8 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None) -> Samp
         row.copy_(zoo.spec.flatten(_read_network(path, entry, zoo, base)))
     identities = [entry.get("identity") for entry in chosen]
     identity = None if None in identities else torch.tensor(identities)
-    return Samples(path.resolve().name, weights, info, identity, total=len(listed))
+    trajectory = _read_trajectory(path / TRAJECTORY, zoo) if (path / INDEX).exists() else None
+    return Samples(path.resolve().name, weights, info, identity, len(listed), trajectory)
 
 
 def distinct(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
@@ -168,6 +176,16 @@ def _read_index(path: Path) -> tuple[SampleInfo, list[dict[str, Any]]]:
         raise ParamgenError(f"{path} is no index of samples of format {FORMAT}")
     known = {f.name for f in fields(SampleInfo)}
     return SampleInfo(**{k: v for k, v in saved.items() if k in known}), saved["networks"]
+
+
+def _read_trajectory(path: Path, zoo: Zoo) -> Tensor | None:
+    if not path.exists():
+        return None
+    found = read_tensors(path).get("trajectory")
+    if found is None or found.dim() != 3 or found.shape[2] != zoo.spec.numel:
+        got = "no tensor 'trajectory'" if found is None else f"a trajectory of shape {tuple(found.shape)}"
+        raise ParamgenError(f"{path} holds {got}, expected (states, networks, {zoo.spec.numel})")
+    return found
 
 
 def _is_listing(networks: Any) -> bool:
@@ -234,5 +252,6 @@ def _untied(state: Mapping[str, Tensor]) -> StateDict:
 def _delete(path: Path) -> None:
     old = json.loads((path / INDEX).read_text())["networks"]
     (path / INDEX).unlink()
+    (path / TRAJECTORY).unlink(missing_ok=True)
     for entry in old:
         (path / Path(entry["file"]).name).unlink(missing_ok=True)

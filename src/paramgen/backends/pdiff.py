@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from paramgen.data import ParamBatch
-from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType
+from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType, Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generator import Denoised, ParameterGenerator
 from paramgen.nn.autoencoder import Activation, ConvAutoencoder, LinearAutoencoder, Norm
@@ -309,6 +309,7 @@ class PDiff(ParameterGenerator):
         num_inference_steps: int | None = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
+        trajectory: Trajectory | None = None,
     ) -> Tensor:
         """New networks as tokens (n, L, D), all at once; memory bounds the batch only for very large networks.
 
@@ -319,6 +320,7 @@ class PDiff(ParameterGenerator):
             num_inference_steps: Solver steps; None for the model's own.
             temperature: Factor of all noise.
             generator: Source of randomness; the global one when None.
+            trajectory: Filled with a few networks on their way from noise, as tokens.
         """
         rows = max(1, CHUNK // (self.shape[0] * self.shape[1]))
         chunks = []
@@ -337,7 +339,10 @@ class PDiff(ParameterGenerator):
                     temperature=temperature,
                     generator=generator,
                     device=self.device,
+                    callback=trajectory if start == 0 else None,
                 )
+                if trajectory is not None and start == 0:
+                    trajectory.states = [self._decode(state) for state in trajectory.states]
             chunks.append(self._decode(z))
         return torch.cat(chunks)  # (n, L, D)
 

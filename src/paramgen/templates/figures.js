@@ -203,6 +203,27 @@ function squareFrame(dots, width, height) {
   return { x: around(x, width), y: around(y, height) };
 }
 
+function trajectories(view, width) {
+  const height = Math.max(320, Math.min(420, width * 0.78));
+  const zoo = networks(view, [view.zoo]).filter((d) => d.xy[0] != null).map((d) => ({ ...d, x: d.xy[0], y: d.xy[1] }));
+  const points = view.rows.flatMap((row) => (view.results.trajectories[row.name] || []).flatMap((line, i) => line.map(([x, y], step) => ({
+    row, x, y, step, last: step === line.length - 1, line: `${row.name} ${i}`, colour: view.colour(row),
+    says: `${row.name}, network ${i}\n${step ? (step === line.length - 1 ? "sample" : `state ${step} of ${line.length - 1}`) : "noise"}`,
+  })))).filter((d) => d.x != null && d.y != null);
+  const frame = squareFrame([...zoo, ...points], width - 50, height - 68), at = { x: "x", y: "y" };
+  return [Plot.plot({
+    className: "fig", width, height, marginLeft: 38, marginTop: 24, marginRight: 12, marginBottom: 44,
+    x: { domain: frame.x, label: "first principal component, τ →", labelArrow: "none", tickSize: 0, ticks: 6 }, y: { domain: frame.y, label: "↑ second", labelArrow: "none", tickSize: 0, ticks: 6 },
+    marks: [
+      Plot.gridX({ stroke: "var(--rule)", strokeOpacity: 1, ticks: 6 }), Plot.gridY({ stroke: "var(--rule)", strokeOpacity: 1, ticks: 6 }),
+      Plot.dot(zoo, { ...at, r: 2, fill: "var(--ink)", fillOpacity: 0.5 }), Plot.line(points, { ...at, z: "line", stroke: "colour", strokeWidth: 1.5 }),
+      Plot.dot(points.filter((d) => d.step === 0), { ...at, r: 3.4, fill: "var(--paper)", stroke: "colour", strokeWidth: 1.5 }),
+      Plot.dot(points.filter((d) => d.last), { ...at, r: 3.4, fill: "colour" }), tip(points, "x", "y"),
+    ],
+    r: { type: "identity" }, opacity: { type: "identity" },
+  })];
+}
+
 function weights(view, width, state) {
   const layers = view.results.weights, layer = layers[state.layer ?? 0];
   const most = Math.max(...layer.pairs.flatMap((p) => [...p.sample.flat(), ...p.nearest.flat()]).map(Math.abs).filter(Number.isFinite), 1e-12);
@@ -246,7 +267,7 @@ function training(view, width) {
   });
 }
 
-const DRAW = { strips, plane, novelty, alike, map, weights, training };
+const DRAW = { strips, plane, novelty, alike, map, trajectories, weights, training };
 
 /** Draw a section's figures now and whenever their width or its rows change. */
 function drawFigures(section) {
