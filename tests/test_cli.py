@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 import gaussian_backend  # noqa: F401  registers the backend
 from conftest import TinyNet, vary, write_zoo
@@ -108,10 +109,32 @@ def test_sampling_from_a_state(config, tmp_path, capsys):
     assert "state" in refuses(capsys, *command, tmp_path / "s", "--state", "any")
 
 
-def test_a_state_is_refused_by_generators_that_have_none(config, tmp_path, capsys):
+def test_states_and_trajectories_are_refused_by_generators_that_have_none(config, tmp_path, capsys):
     main(["fit", "--config", config()])
     line = refuses(capsys, "sample", "--ckpt_path", tmp_path / "fit" / "last.ckpt", "--state", "random")
     assert "'random' was asked for, but a GaussianBackend has no states" in line
+    line = refuses(capsys, "sample", "--ckpt_path", tmp_path / "fit" / "last.ckpt", "--trajectory", "true")
+    assert "GaussianBackend shows no trajectory" in line
+
+
+def test_a_trajectory_is_written_and_ends_at_the_networks(config, tiny_zoo, tmp_path):
+    small = {"latent": "pca", "denoiser": "mlp", "denoiser_width": 8, "denoiser_depth": 1, "num_inference_steps": 12}
+    assert (
+        main(["fit", "--config", config(model={"class_path": "PDiff", "init_args": {**small, "scheduler": "DDIM"}})])
+        == 0
+    )
+    command = ["sample", "--ckpt_path", str(tmp_path / "fit" / "last.ckpt"), "--n", "8", "--out"]
+    assert main([*command, str(tmp_path / "watched"), "--trajectory", "true"]) == 0
+    assert main([*command, str(tmp_path / "plain")]) == 0
+    way = load_file(tmp_path / "watched" / "trajectory.safetensors")["trajectory"]  # (S, m, P)
+    assert way.shape[:2] == (10, 6)
+    assert not (tmp_path / "plain" / "trajectory.safetensors").exists()
+    for i in range(8):
+        watched, plain = (load_file(tmp_path / f / f"network_{i:04d}.safetensors") for f in ("watched", "plain"))
+        assert all(torch.equal(watched[name], plain[name]) for name in plain)
+        if i < 6:
+            assert torch.allclose(way[-1, i], tiny_zoo.spec.flatten(watched), atol=1e-5)
+            assert not torch.allclose(way[0, i], way[-1, i], atol=1e-2)
 
 
 def test_fit_resumes_from_its_checkpoint(config, tmp_path):

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import torch
 
+from paramgen.diffusion import Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.files import sha256
-from paramgen.generator import load_generator
+from paramgen.generator import ParameterGenerator, load_generator
 from paramgen.samples import SampleInfo, write_samples
 
 
@@ -25,6 +26,7 @@ def main(
     condition: list[float] | None = None,
     guidance_scale: float | None = None,
     state: int | Literal["random", "mixture"] | None = None,
+    trajectory: bool = False,
     seed: int = 0,
     device: str = "cpu",
     overwrite: bool = False,
@@ -42,12 +44,13 @@ def main(
         guidance_scale: How far to follow the condition: 0 not at all, 1 as it was taught, above 1 further; the backend's own when left out.
         state: Which of the states that the generator was fitted with (a run's or a checkpoint's, by number), random or mixture; the
             backend's own choice when left out.
+        trajectory: Keep the first networks on their way from noise too, in trajectory.safetensors; the report draws them.
         seed: Of the draw.
         device: cpu, cuda, cuda:1, mps.
         overwrite: Replace samples that are already there.
 
     Raises:
-        ParamgenError: n below 1, no such checkpoint, scheduler or state, or samples already there.
+        ParamgenError: n below 1, no such checkpoint, scheduler or state, a generator without trajectories, or samples already there.
     """
     if n < 1:
         raise ParamgenError(f"n is {n}, expected 1 or more networks to sample")
@@ -66,6 +69,11 @@ def main(
     options: dict[str, Any] = {} if state is None else {"state": state}
     if options and "state" not in inspect.signature(model.sample_tokens).parameters:
         raise ParamgenError(f"state {state!r} was asked for, but a {type(model).__name__} has no states to sample from")
+    way = Trajectory()
+    if trajectory:
+        if "trajectory" not in inspect.signature(model.sample_tokens).parameters:
+            raise ParamgenError(f"a {type(model).__name__} shows no trajectory of its sampling")
+        options["trajectory"] = way
     torch.manual_seed(seed)
     tiled = None if condition is None else torch.tensor(condition, device=device).expand(n, -1)
     start = time.perf_counter()
@@ -98,5 +106,15 @@ def main(
         fit_config=model.fit_config,
         history=model.history,
     )
-    folder = write_samples(out, networks, info, model.identities(), overwrite)
+    folder = write_samples(out, networks, info, model.identities(), overwrite, _weights(model, way))
     print(f"{n} networks in {seconds:.2f} s, in {folder}")
+
+
+def _weights(model: ParameterGenerator, way: Trajectory) -> torch.Tensor | None:
+    """The kept states as weights (S, m, P); None where there are none."""
+    if not way.states:
+        return None
+    codec = model.codec
+    assert codec is not None
+    assert codec.spec is not None
+    return torch.stack([codec.spec.flatten_many(codec.decode_many(tokens.float().cpu())) for tokens in way.states])
