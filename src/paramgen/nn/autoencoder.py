@@ -25,13 +25,15 @@ class Code(NamedTuple):
     logvar: Tensor | None  # (B, C, L), None unless variational
 
 
-def make_norm(norm: Norm, channels: int) -> nn.Module:
-    """A normalisation layer for (B, channels, L), compared in Table 6."""
+def make_norm(norm: Norm, channels: int, rows: bool = False) -> nn.Module:
+    """A normalisation layer for (B, channels, L), or with `rows` for (B, channels, 1, L), compared in Table 6."""
     if norm == "instance":
-        return nn.InstanceNorm1d(channels, affine=True)
+        return (nn.InstanceNorm2d if rows else nn.InstanceNorm1d)(channels, affine=True)
     if norm == "group":
         return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
-    return nn.BatchNorm1d(channels) if norm == "batch" else nn.Identity()
+    if norm == "batch":
+        return (nn.BatchNorm2d if rows else nn.BatchNorm1d)(channels)
+    return nn.Identity()
 
 
 def conv_layer(

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from paramgen.errors import ParamgenError
 from paramgen.nn.embeddings import time_features
+from paramgen.nn.rows import conv_row
 
 Head = Literal["conv", "mlp"]
 
@@ -46,7 +47,7 @@ class ConvHead(nn.Module):
             )
         if kernel_size % 2 == 0:
             raise ParamgenError(f"kernel_size {kernel_size}: expected an odd one, so that the length stays {token_dim}")
-        self.checkpointing, self.padding = checkpointing, kernel_size // 2
+        self.checkpointing = checkpointing
         self.time = nn.Sequential(nn.Linear(256, token_dim), nn.SiLU(), nn.Linear(token_dim, token_dim))
         self.condition = nn.Linear(d_model, token_dim)
         pairs = list(pairwise(channels))
@@ -79,11 +80,8 @@ class ConvHead(nn.Module):
     def _layer(self, i: int, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         conv = self.convs[i]
         assert isinstance(conv, nn.Conv1d)
-        weight = conv.weight[:, :, None]  # (b, a, 1, kernel)
-        if not torch.is_autocast_enabled(h.device.type):  # measured on a CPU: 8 % faster in float32, 7 % slower in bf16
-            weight = weight.contiguous(memory_format=torch.channels_last)
         h = torch.addcmul(shift, scale, h)  # (h + c) * t in one pass over memory
-        h = nn.functional.conv2d(h, weight, conv.bias, padding=(0, self.padding))
+        h = conv_row(conv, h)
         return nn.functional.elu(self.norms[i](h), inplace=True) if i < len(self.norms) else h
 
 

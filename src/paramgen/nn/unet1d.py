@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from paramgen.nn.autoencoder import ACTIVATIONS, Activation, Norm, conv_layer, make_norm
 from paramgen.nn.condition import FiLM
 from paramgen.nn.embeddings import TimeEmbedding, time_features
+from paramgen.nn.rows import conv_row
 
 TimeEntry = Literal["layers", "input"]
 
@@ -115,21 +116,24 @@ class ConvChain(nn.Module):
             [nn.Conv1d(i, o, kernel_size, padding=kernel_size // 2) for i, o in pairwise(widths)]
         )
         self.after = nn.ModuleList(
-            [nn.Sequential(make_norm(norm, o), ACTIVATIONS[activation]()) for o in channels] + [nn.Identity()]
+            [nn.Sequential(make_norm(norm, o, rows=True), ACTIVATIONS[activation]()) for o in channels]
+            + [nn.Identity()]
         )
         self.film = nn.ModuleList([FiLM(cond_width, o) for o in channels if cond_width])
 
     def forward(self, z: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
         """The prediction (B, C, L) for z_t (B, C, L) at steps t (B,) or (1,)."""
-        time = self.time(t)[:, None]  # (B, 1, L)
+        time = self.time(t)[:, None, None]  # (B, 1, 1, L)
+        z = z[:, :, None]  # (B, C, 1, L)
         for i, (conv, after) in enumerate(zip(self.convs, self.after, strict=True)):
-            z = conv(z + time)
+            assert isinstance(conv, nn.Conv1d)
+            z = conv_row(conv, z + time)
             if c is None or i == len(self.film):  # the last is neither normed nor modulated
                 z = after(z)
             else:
                 assert isinstance(after, nn.Sequential)
                 z = after[1](self.film[i](after[0](z), c))
-        return z
+        return z[:, :, 0]
 
 
 class MLPDenoiser(nn.Module):
