@@ -12,10 +12,11 @@ import yaml
 from safetensors.torch import load_file
 
 import gaussian_backend  # noqa: F401  registers the backend
-from conftest import TinyNet, vary, write_zoo
+from conftest import vary, write_zoo
 from paramgen.cli import main
 from paramgen.dispatch import FUNCTIONS, LIGHTNING
 from paramgen.files import write_tensors
+from paramgen.tasks import load_task
 
 DIGITS = {"class_path": "paramgen.tasks.ClassificationTask", "init_args": {"dataset": "digits", "network": "mlp"}}
 
@@ -239,7 +240,7 @@ def test_doctor_finds_this_installation_sound(capsys):
 
 @pytest.mark.parametrize("form", ["bare.pt", "lightning.ckpt", "weights.safetensors"])
 def test_import_reads_what_others_wrote(tmp_path, form, capsys):
-    task = digits_task(tmp_path)
+    task = digits_task()
     folder = tmp_path / "theirs"
     folder.mkdir()
     for k in range(3):
@@ -268,7 +269,7 @@ def test_import_reads_what_others_wrote(tmp_path, form, capsys):
     ],
 )
 def test_import_refuses_by_name_what_does_not_fit(tmp_path, damage, expected, capsys):
-    task = digits_task(tmp_path)
+    task = digits_task()
     folder = tmp_path / "theirs"
     folder.mkdir()
     for k in range(2):
@@ -279,9 +280,7 @@ def test_import_refuses_by_name_what_does_not_fit(tmp_path, damage, expected, ca
     assert expected in refuses(capsys, *import_line(folder, tmp_path))
 
 
-def digits_task(tmp_path):
-    from paramgen.tasks import load_task
-
+def digits_task():
     return load_task(DIGITS)
 
 
@@ -293,4 +292,3 @@ def import_line(folder, tmp_path):
 def test_zoo_of_one_network_is_refused(tmp_path, config, capsys):
     zoo = write_zoo(tmp_path / "one", networks=1, runs=1)
     assert "gives 1 training network" in refuses(capsys, "fit", "--config", config(data={"zoo": str(zoo.path)}))
-    assert isinstance(TinyNet(), torch.nn.Module)
