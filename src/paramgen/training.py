@@ -25,7 +25,7 @@ from paramgen.errors import ParamgenError
 from paramgen.spec import StateDict
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.scoring import cross_entropy
-from paramgen.tasks.stacked import can_stack, stacked_forward, worth_stacking
+from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class NetworkGroup:
             leaves = {n: t[r].detach().requires_grad_() for n, t in self.leaves.items()}
             moving = {n: t[r] for n, t in self.moving.items()}  # views: statistics are moved in place
             with _randomness(mix(seeds[r], step, 1), self.device):
-                logits = functional_call(self.network, leaves | moving | self.fixed, (x[r],))
+                logits = functional_call(self.network, leaves | moving | self.fixed, (channels_innermost(x[r]),))
                 loss = F.cross_entropy(logits, y[r])
                 gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
             for tensor, gradient in zip(self.leaves.values(), gradients, strict=True):

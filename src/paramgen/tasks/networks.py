@@ -68,7 +68,7 @@ class ConvNet3(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, num_classes)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.max_pool2d(F.relu(norm(conv(x))), 2)
+            x = F.relu(F.max_pool2d(norm(conv(x)), 2))
         return self.classifier(x.flatten(1))
 
 
@@ -92,8 +92,8 @@ class DigitsCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, num_classes)."""
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = F.relu(norm(conv(x)))
-            x = F.max_pool2d(x, 2) if i < 2 else x
+            x = norm(conv(x))
+            x = F.relu(F.max_pool2d(x, 2) if i < 2 else x)
         return self.classifier(x.flatten(1))
 
 

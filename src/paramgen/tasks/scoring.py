@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from paramgen.tasks.base import SplitData
-from paramgen.tasks.stacked import can_stack, stack_states, stacked_forward, worth_stacking
+from paramgen.tasks.stacked import can_stack, channels_innermost, stack_states, stacked_forward, worth_stacking
 
 MEMORY = 1 << 22  # floats of the largest activation and of the weights in one chunk; more falls out of the caches
 
@@ -84,7 +84,7 @@ def _predict(
         chunks = chunks or _chunks(model, states, x)
         for part, stacked in chunks:
             if stacked is None:
-                logits = functional_call(model, states[part.start], (x,))[None]
+                logits = functional_call(model, states[part.start], (channels_innermost(x),))[None]
             else:
                 logits = stacked_forward(model, shared_images=True)(stacked, x)
             classes[part, done : done + len(y)] = logits.argmax(-1).cpu()  # (n, B)
