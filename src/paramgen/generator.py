@@ -18,6 +18,7 @@ from paramgen.codec import ParamCodec
 from paramgen.data import ParamBatch
 from paramgen.errors import ParamgenError
 from paramgen.spec import StateDict
+from paramgen.zoo import Zoo
 
 
 class Denoised(NamedTuple):
@@ -237,3 +238,23 @@ def load_generator(path: str | Path, device: str = "cpu") -> ParameterGenerator:
         warnings.simplefilter("ignore")  # older Lightning versions in the file: its content is checked above
         model = backend.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     return model.to(device).eval()
+
+
+def load_conditional(path: str | Path, zoo: Zoo) -> ParameterGenerator:
+    """A fitted generator that writes a zoo's tensors from a task's condition.
+
+    Args:
+        path: Its checkpoint.
+        zoo: What it must have been fitted on, or one of the same architecture.
+
+    Raises:
+        ParamgenError: As :func:`load_generator`; it generates other tensors, or was fitted without conditions.
+    """
+    model = load_generator(path)
+    if model.codec is None or model.codec.spec != zoo.spec:
+        raise ParamgenError(f"checkpoint {str(path)!r} generates other tensors than zoo {zoo.name!r} holds")
+    if not model.hparams.get("cond_dim"):
+        raise ParamgenError(
+            f"checkpoint {str(path)!r} takes no condition: its generator was fitted on a zoo without tasks"
+        )
+    return model

@@ -208,3 +208,36 @@ def _name(axes: Axes, results: Results, rows: list[RowDict]) -> None:
             taken.append((x, y))
             colour = _colour(results, row)
             axes.annotate(row["name"], at, xytext=(5, 3), textcoords="offset points", fontsize=8, color=colour)
+
+
+def save_mixtures(values: dict[str, Any], file: Path) -> Path:
+    """Draw accuracy on two tasks between their conditions: a colour a row, solid on the first task, dashed on the second.
+
+    Args:
+        values: As ``interpolation.json`` holds them.
+        file: The PNG; its folder is made if it does not exist.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(6.4, 4.2)
+        for row in values["rows"]:
+            for line, accuracy, spread in zip(("-", "--"), row["mean"], row["std"], strict=True):
+                label = row["name"] if line == "-" else None
+                _band(
+                    axes, values["weights"], accuracy, spread, linestyle=line, color=_colour(values, row), label=label
+                )
+        for line, task in zip(("-", "--"), values["tasks"], strict=True):
+            axes.plot([], [], line, color=INK, linewidth=0.8, label=f"on {task}")
+        axes.set_xlabel(f"weight of the second task: {values['tasks'][0]} at 0, {values['tasks'][1]} at 1")
+        axes.set_ylabel(f"{values['split']} accuracy, %")
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        figure.savefig(file, dpi=160, bbox_inches="tight")
+    return file
+
+
+def _band(axes: Axes, x: Sequence[float], accuracy: Sequence[float], spread: Sequence[float], **line: Any) -> None:
+    """A line in percent with its spread."""
+    axes.plot(x, [100 * a for a in accuracy], linewidth=1.5, **line)
+    low = [100 * (a - s) for a, s in zip(accuracy, spread, strict=True)]
+    high = [100 * (a + s) for a, s in zip(accuracy, spread, strict=True)]
+    axes.fill_between(x, low, high, color=line["color"], alpha=0.1, linewidth=0)
