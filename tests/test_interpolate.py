@@ -27,11 +27,12 @@ def zoo(tmp_path_factory) -> Zoo:
 
 
 def checkpoint(zoo: Zoo, path, cond_dim: int | None = None) -> str:
+    torch.manual_seed(0)
     data = ParameterDataModule(str(zoo.path), batch_size=16, steps_per_epoch=50)
     sizes = {"seq_len": data.seq_len, "token_dim": data.token_dim, "num_networks": data.num_networks}
     width = data.cond_dim if cond_dim is None else cond_dim
     model = PDiff(**sizes, cond_dim=width, scheduler="DDIM", num_inference_steps=5, **SMALL)
-    trainer = lightning.Trainer(max_steps=60, max_epochs=-1, accelerator="cpu", limit_val_batches=0, **QUIET)
+    trainer = lightning.Trainer(max_steps=150, max_epochs=-1, accelerator="cpu", limit_val_batches=0, **QUIET)
     trainer.fit(model, datamodule=data)
     trainer.save_checkpoint(path)
     return str(path)
