@@ -154,6 +154,22 @@ def test_every_row_has_as_many_networks_as_the_smallest_set_and_it_is_said(zoo, 
     assert any("6 networks" in note for note in found.notes)
 
 
+def test_samples_are_matched_to_the_run_that_conditioned_them(zoo, samples):
+    near, task = samples[0].weights, load_task(zoo.task_config)
+    by_run = Samples("by run", near, SampleInfo(), total=6, run=torch.tensor([0, 1, 2, 0, 0, 0]))
+    unknown = Samples("unknown", near, SampleInfo(), total=6)
+    found = evaluate(zoo, task, [by_run, samples[0], unknown], [], n=6).to_dict()
+    assert [row(found, name)["run_match"] for name in ("by run", "copier", "unknown", "zoo")] == [0.5, 1, None, None]
+    assert row(found, "by run")["id_match"] is None
+
+
+def test_one_run_has_nothing_to_match(tmp_path):
+    zoo = make_zoo(tmp_path / "one", runs=1)
+    copies = Samples("copies", zoo.matrix(zoo.indices("train")), SampleInfo(), torch.arange(2), 2)
+    found = row(evaluate(zoo, load_task(zoo.task_config), [copies], [], n=2).to_dict(), "copies")
+    assert (found["id_match"], found["run_match"]) == (1, None)
+
+
 def test_nan_weights_are_counted_and_the_rest_is_measured(zoo, samples, results):
     weights = samples[0].weights.clone()
     weights[1, 5] = float("nan")

@@ -137,6 +137,7 @@ def test_random_states_are_remembered_and_mixtures_have_no_identity(zoo):
     by_run, _ = make(zoo, state="run")
     by_run.sample_tokens(2)
     assert by_run.identities() is None
+    assert sorted(by_run.identity_runs()) == [0, 1]
 
 
 def test_samples_land_at_the_network_of_their_state(zoo):

@@ -39,7 +39,7 @@ def complete(zoo: Zoo, n: int) -> list[dict[str, torch.Tensor]]:
 def test_what_is_written_loads_strictly_and_reads_back(zoo, tmp_path):
     networks = complete(zoo, 3)
     info = SampleInfo(generator="pdiff", seed=7, scheduler="DDIM", num_inference_steps=20, fit_seconds=1.5)
-    write_samples(tmp_path / "s", networks, info, identity=[2, 0, 1])
+    write_samples(tmp_path / "s", networks, info, identity=[2, 0, 1], run=[1, 0, 0])
     files = sorted((tmp_path / "s").glob("*.safetensors"))
     assert len(files) == 3
     for file in files:
@@ -48,6 +48,7 @@ def test_what_is_written_loads_strictly_and_reads_back(zoo, tmp_path):
     assert torch.equal(samples.weights, zoo.spec.flatten_many(networks))
     assert (samples.name, samples.info, samples.total) == ("s", info, 3)
     assert samples.identity.tolist() == [2, 0, 1]
+    assert samples.run.tolist() == [1, 0, 0]
 
 
 def test_a_trajectory_is_read_back_replaced_and_checked(zoo, tmp_path):
@@ -79,6 +80,7 @@ def test_a_folder_of_another_program_needs_no_index(zoo, tmp_path):
     samples = read_samples(tmp_path / "foreign", zoo)
     assert torch.equal(samples.weights[0], samples.weights[1])
     assert samples.identity is None
+    assert samples.run is None
 
 
 def test_tied_tensors_are_written_out(zoo, tmp_path):

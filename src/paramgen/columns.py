@@ -225,6 +225,15 @@ COLUMNS = (
         more=True,
     ),
     Column(
+        "run_match",
+        "run match",
+        "Share of networks, in percent, whose nearest training network is of the run that conditioned them, or that their identity is of."
+        " High: they reproduce the basin of their seed.",
+        lambda row: row.get("run_match"),  # files written before it was measured have none
+        _percent,
+        more=True,
+    ),
+    Column(
         "sample_seconds",
         "ms / network",
         "Milliseconds to draw one network, all of the row drawn together.",

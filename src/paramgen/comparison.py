@@ -37,6 +37,7 @@ FIGURES = (  # columns of a report's table, and the difference to the zoo
     "dispersion",
     "zu",
     "id_match",
+    "run_match",
     "fit_seconds",
 )
 ON_PAGE_ALONE = ("min", "std", "iou")  # what a terminal has no room for

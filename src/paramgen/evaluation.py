@@ -157,6 +157,8 @@ class _Bench:
         self.labels = self.test.labels  # (M,)
         self.base = {name: t.to(device) for name, t in zoo.base().items()}
         self.images = self._recalibration_images()
+        runs = torch.tensor([zoo.entries[i].run for i in self.indices])
+        self.runs = torch.unique(runs, return_inverse=True)[1]  # (K,) which of the R runs
         self.weights = zoo.matrix(self.indices).to(device)  # (K, P)
         self.near = metrics.nearest_other(self.weights)
         self.tau = metrics.median(self.near.distance)
@@ -195,11 +197,10 @@ class _Bench:
     def generator_row(self, samples: Samples, n: int) -> Row:
         """What a generator drew."""
         weights = samples.weights[:n].to(self.device)
-        identity = None if samples.identity is None else samples.identity[:n]
         info = samples.info
         if info.sample_seconds is not None and samples.total:
             info = replace(info, sample_seconds=info.sample_seconds * n / samples.total)
-        return self._row(samples.name, "generator", weights, self.score(weights), info, identity)
+        return self._row(samples.name, "generator", weights, self.score(weights), info, samples)
 
     def baseline_row(self, name: str, n: int, seed: int) -> Row:
         """What a baseline drew from the train split."""
@@ -236,7 +237,7 @@ class _Bench:
         weights: Tensor,
         scored: _Scored,
         info: SampleInfo,
-        identity: Tensor | None = None,
+        samples: Samples | None = None,
         own: bool = False,
     ) -> Row:
         finite = weights.isfinite().all(1).cpu()  # (N,)
@@ -245,6 +246,7 @@ class _Bench:
         wrong = metrics.wrong_iou_averages(scored.classes != self.labels, None if own else self.wrong)
         distance = torch.full((len(weights),), float("nan"), dtype=torch.float64)
         distance[finite] = near.distance.cpu()
+        identity, run = self._conditioned_on(samples, finite)
         n = len(weights)
         return Row(
             name=name,
@@ -257,7 +259,8 @@ class _Bench:
             nn_ratio=metrics.nn_ratio(near.distance, self.tau),
             nn_ratio_aligned=self._aligned_ratio(whole, own),
             zu=metrics.zu(near.distance, self.heldout_distance),
-            id_match=None if identity is None else metrics.id_match(near.index, identity[finite]),
+            id_match=None if identity is None else metrics.id_match(near.index, identity),
+            run_match=None if run is None else metrics.id_match(self.runs[near.index.cpu()], run),
             iou_wrong_max=wrong.nearest,
             iou_wrong=wrong,
             disagreement_nearest=metrics.disagreement(scored.classes[finite], self.scored.classes[near.index.cpu()]),
@@ -275,6 +278,15 @@ class _Bench:
             flags=[],
             points=self._points(scored.accuracy, distance, weights),
         )
+
+    def _conditioned_on(self, samples: Samples | None, finite: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Networks and runs that conditioned the samples without NaN (n,); no runs where the zoo has one alone."""
+        if samples is None:
+            return None, None
+        run = self.runs[samples.identity] if samples.run is None and samples.identity is not None else samples.run
+        known = (samples.identity, run if bool(self.runs.any()) else None)
+        identity, run = (None if of is None else of[: len(finite)][finite] for of in known)
+        return identity, run
 
     def _aligned_ratio(self, weights: Tensor, own: bool) -> float | None:
         if self.aligned is None:

@@ -95,6 +95,10 @@ class ParameterGenerator(LightningModule, ABC):
         """For the networks drawn last, the training network each was conditioned on; None when a backend has no such thing."""
         return None
 
+    def identity_runs(self) -> list[int | None] | None:
+        """The same for training runs, when a backend is conditioned on runs rather than on networks."""
+        return None
+
     @torch.no_grad()
     def sample(self, n: int, condition: Tensor | None = None, **options: Any) -> list[StateDict]:
         """New networks: n state dicts that load with ``strict=True`` into the plain network.

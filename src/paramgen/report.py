@@ -26,6 +26,7 @@ WAITING = (
     "std",
     "iou",
     "id_match",
+    "run_match",
     "fit_seconds",
 )  # of a summary, shown when all figures are asked for
 

@@ -46,6 +46,7 @@ class Row:
         nn_ratio_aligned: The same up to permutation and scale.
         zu: Copying statistic against held-out runs.
         id_match: Share of samples nearest to the network whose identity conditioned them.
+        run_match: Share of samples nearest to a network of the run that conditioned them, or that their identity is of; None with one run.
         iou_wrong_max: Mean over samples of the largest IoU of wrong predictions with the zoo.
         iou_wrong: The four averages of p-diff's Fig. 4a.
         disagreement_nearest: Share of test images on which a network and its nearest training network differ.
@@ -75,6 +76,7 @@ class Row:
     nn_ratio_aligned: float | None
     zu: float
     id_match: float | None
+    run_match: float | None
     iou_wrong_max: float
     iou_wrong: WrongIoU
     disagreement_nearest: float

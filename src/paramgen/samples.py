@@ -75,6 +75,7 @@ class Samples:
         weights: (N, P) float32, the generated tensors in the zoo's order; may hold NaN.
         info: Where they come from.
         identity: (N,) which network of the zoo's train split conditioned each, if any.
+        run: (N,) which run of the zoo's train split conditioned each, if any.
         total: How many networks the folder holds; N may be fewer.
         trajectory: (S, m, P) the first m networks on their way from noise to sample, if it was kept.
     """
@@ -85,6 +86,7 @@ class Samples:
     identity: Tensor | None = None
     total: int = 0
     trajectory: Tensor | None = None
+    run: Tensor | None = None
 
 
 def write_samples(
@@ -94,6 +96,7 @@ def write_samples(
     identity: Sequence[int | None] | None = None,
     overwrite: bool = False,
     trajectory: Tensor | None = None,
+    run: Sequence[int | None] | None = None,
 ) -> Path:
     """Write complete state dicts and ``samples.json``, the latter last.
 
@@ -104,6 +107,7 @@ def write_samples(
         identity: Which network of the zoo's train split conditioned each.
         overwrite: Replace samples that are already there.
         trajectory: (S, m, P) the first m networks on their way from noise to sample.
+        run: Which run of the zoo's train split conditioned each.
 
     Raises:
         ParamgenError: No network, samples already there, or a full disk.
@@ -111,8 +115,9 @@ def write_samples(
     path = Path(folder)
     if not networks:
         raise ParamgenError(f"no network to write to {path}: N = 0, expected at least 1")
-    if identity is not None and len(identity) != len(networks):
-        raise ValueError(f"expected one identity a network, got {len(identity)} for {len(networks)}")
+    for given in (identity, run):
+        if given is not None and len(given) != len(networks):
+            raise ValueError(f"expected one identity a network, got {len(given)} for {len(networks)}")
     if (path / INDEX).exists():
         if not overwrite:
             raise ParamgenError(f"{path} already holds samples; choose another folder or overwrite them")
@@ -122,7 +127,8 @@ def write_samples(
     for i, state in enumerate(networks):
         file = f"network_{i:0{width}d}.safetensors"
         digest = write_tensors(path / file, _untied(state))
-        listed.append({"file": file, "sha256": digest, "identity": None if identity is None else identity[i]})
+        known = {"identity": None if identity is None else identity[i], "run": None if run is None else run[i]}
+        listed.append({"file": file, "sha256": digest, **known})
     if trajectory is not None:
         write_tensors(path / TRAJECTORY, {"trajectory": trajectory})
     write_json(path / INDEX, {"format": FORMAT, **asdict(info), "networks": listed})
@@ -157,10 +163,9 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None) -> Samp
     weights = torch.empty(len(chosen), zoo.spec.numel)
     for row, entry in zip(weights, chosen, strict=True):
         row.copy_(zoo.spec.flatten(_read_network(path, entry, zoo, base)))
-    identities = [entry.get("identity") for entry in chosen]
-    identity = None if None in identities else torch.tensor(identities)
+    identity, run = (_known(entry.get(name) for entry in chosen) for name in ("identity", "run"))
     trajectory = _read_trajectory(path / TRAJECTORY, zoo) if (path / INDEX).exists() else None
-    return Samples(path.resolve().name, weights, info, identity, len(listed), trajectory)
+    return Samples(path.resolve().name, weights, info, identity, len(listed), trajectory, run)
 
 
 def distinct(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
@@ -168,6 +173,11 @@ def distinct(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[
     pairs = [(s, Path(f).resolve()) for s, f in zip(samples, folders, strict=True)]
     names = [s.name for s, _ in pairs]
     return [replace(s, name="/".join(f.parts[-2:])) if names.count(s.name) > 1 else s for s, f in pairs]
+
+
+def _known(identities: Iterable[int | None]) -> Tensor | None:
+    listed = list(identities)
+    return None if None in listed else torch.tensor(listed)
 
 
 def _read_index(path: Path) -> tuple[SampleInfo, list[dict[str, Any]]]:

@@ -345,6 +345,10 @@ class RPG(ParameterGenerator):
         """The training network whose state conditioned each sample drawn last; None unless every checkpoint has its own state."""
         return self.drawn_states if self.state == "checkpoint" else None
 
+    def identity_runs(self) -> list[int | None] | None:
+        """The training run whose state conditioned each sample drawn last; None unless every run has its own state."""
+        return self.drawn_states if self.state == "run" else None
+
     def setup(self, stage: str) -> None:
         """Take the places of the tokens from the codec, and refuse data that do not fit."""
         super().setup(stage)

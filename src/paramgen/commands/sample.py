@@ -106,7 +106,9 @@ def main(
         fit_config=model.fit_config,
         history=model.history,
     )
-    folder = write_samples(out, networks, info, model.identities(), overwrite, _weights(model, way))
+    folder = write_samples(
+        out, networks, info, model.identities(), overwrite, _weights(model, way), model.identity_runs()
+    )
     print(f"{n} networks in {seconds:.2f} s, in {folder}")
 
 
