@@ -225,6 +225,19 @@ def test_unknown_choices_are_refused(zoo, wrong):
         make(zoo, **wrong)
 
 
+def test_the_first_phase_takes_as_many_networks_a_step_as_asked(zoo, monkeypatch):
+    taken = []
+    reconstruction = PDiff._reconstruction
+    monkeypatch.setattr(
+        PDiff, "_reconstruction", lambda s, x, *noise: taken.append(len(x)) or reconstruction(s, x, *noise)
+    )
+    model, _ = fit(zoo, AE_STEPS + 1, ae_batch_size=3, trainer_arguments={"limit_val_batches": 0})
+    assert taken == [3] * AE_STEPS
+    assert model.learned
+    with pytest.raises(ParamgenError, match="ae_batch_size is 0"):
+        make(zoo, ae_batch_size=0)
+
+
 def test_first_phase_must_leave_steps_for_the_second(zoo):
     with pytest.raises(ParamgenError, match="ae_steps is 4"):
         fit(zoo, AE_STEPS)

@@ -58,6 +58,7 @@ class PDiff(ParameterGenerator):
         latent_noise: Standard deviation of the noise on latents.
         ae_steps: Optimizer steps of the first phase; the second lasts until the trainer's ``max_steps``.
         ae_lr: Learning rate of the first phase.
+        ae_batch_size: Networks a step of the first phase; the first so many of each batch, all when left out.
         standardise_latent: Zero mean and unit variance over the zoo: ``each`` number of the latent by itself; the latent as a ``whole``,
             with one scale, so that it keeps its shape; or ``none``.
         denoiser: ``unet`` (the paper), ``conv`` (the released recipe), ``mlp``, or ``none``: decode standard normal noise, Table 7's VAE.
@@ -81,7 +82,7 @@ class PDiff(ParameterGenerator):
         weight_decay: Of AdamW, in both phases.
 
     Raises:
-        ParamgenError: An unknown choice.
+        ParamgenError: An unknown choice, or ae_batch_size below 1.
     """
 
     latent_mean: Tensor  # (C, l)
@@ -113,6 +114,7 @@ class PDiff(ParameterGenerator):
         latent_noise: float = 0.1,
         ae_steps: int = 30_000,
         ae_lr: float = 1e-3,
+        ae_batch_size: int | None = None,
         standardise_latent: Standardise = "each",
         denoiser: DenoiserKind = "unet",
         denoiser_channels: list[int] | None = None,
@@ -136,11 +138,14 @@ class PDiff(ParameterGenerator):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if ae_batch_size is not None and ae_batch_size < 1:
+            raise ParamgenError(f"model.ae_batch_size is {ae_batch_size}, expected 1 or more")
         size = seq_len * token_dim
         self.shape, self.latent = (seq_len, token_dim), latent
         self.kl_weight, self.input_noise, self.latent_noise = kl_weight, input_noise, latent_noise
         self.ae_steps = ae_steps if latent == "autoencoder" else 0
         self.ae_lr, self.lr, self.lr_schedule, self.weight_decay = ae_lr, lr, lr_schedule, weight_decay
+        self.ae_batch_size = ae_batch_size
         self.standardise_latent = standardise_latent
         self.scheduler, self.num_inference_steps = scheduler, num_inference_steps
         self.guidance_scale = guidance_scale
@@ -253,7 +258,7 @@ class PDiff(ParameterGenerator):
         if self._latents is not None:
             loss = self.diffusion.loss(self._told(batch.condition, len(x)), self._latents[batch.index])  # (B, C, l)
             return {"loss": loss, "diffusion_loss": loss}
-        loss = self._reconstruction(x, self.input_noise, self.latent_noise)
+        loss = self._reconstruction(x[: self.ae_batch_size], self.input_noise, self.latent_noise)
         return {"loss": loss, "ae_loss": loss}
 
     def _reconstruction(self, x: Tensor, input_noise: float, latent_noise: float) -> Tensor:

@@ -41,6 +41,7 @@ class WildPDiff(PDiff):
         latent_noise: Standard deviation of the noise on latents.
         vae_steps: Optimizer steps of the first phase; the second lasts until the trainer's ``max_steps``.
         vae_lr: Learning rate of the first phase.
+        vae_batch_size: Networks a step of the first phase; the first so many of each batch, all when left out.
         unet_channels: Of the UNet's layers on the way down, 64-128-256-512 when left out; the way up mirrors them.
         unet_kernel_size: Of its convolutions.
         unet_norm: After each convolution.
@@ -75,6 +76,7 @@ class WildPDiff(PDiff):
         latent_noise: float = 0.1,
         vae_steps: int = 20_000,
         vae_lr: float = 1e-3,
+        vae_batch_size: int | None = None,
         unet_channels: list[int] | None = None,
         unet_kernel_size: int = 5,
         unet_norm: Norm = "batch",
@@ -108,6 +110,7 @@ class WildPDiff(PDiff):
             latent_noise=latent_noise,
             ae_steps=vae_steps,
             ae_lr=vae_lr,
+            ae_batch_size=vae_batch_size,
             denoiser_channels=unet_channels or [64, 128, 256, 512],
             denoiser_kernel_size=unet_kernel_size,
             denoiser_norm=unet_norm,
