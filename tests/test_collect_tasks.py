@@ -11,7 +11,7 @@ from paramgen.commands.collect_tasks import Pretraining, Reweighted, main
 from paramgen.conditions import CodeCondition, ImageCondition, load_encoder
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
-from paramgen.files import read_tensors, write_tensors
+from paramgen.files import read_json, read_tensors, write_tensors
 from paramgen.lora import LoraSettings, write_adapter
 from paramgen.parsing import ConfigFile, OneLineErrors
 from paramgen.paths import list_configs
@@ -49,6 +49,20 @@ def codes(tmp_path_factory) -> Zoo:
     out = tmp_path_factory.mktemp("zoos") / "codes"
     main(relabel(), str(out), CodeCondition(dim=10), steps=150)
     return Zoo(out)
+
+
+def test_a_zoo_of_one_task_without_conditions_is_evaluated_like_any_other(tmp_path):
+    family = RotatedFamily(seen=[30.0], unseen=[], network_args={"hidden": [8]}, lora=LoraSettings(["layers.*"], r=2))
+    main(family, str(tmp_path / "zoo"), steps=60, networks=4, save_every=10, pretraining=Pretraining(steps=60))
+    zoo = Zoo(tmp_path / "zoo")
+    assert ParameterDataModule(str(zoo.path)).cond_dim == 0
+    assert "condition" not in zoo.meta
+    assert [e.step for e in zoo.entries] == [60, 70, 80, 90]
+    where = ["--out", str(tmp_path / "report"), "--n", "2", "--baselines", "[copy, soup-2]"]
+    assert paramgen(["evaluate", "--zoo", str(zoo.path), *where]) == 0
+    rows = {row["name"]: row for row in read_json(tmp_path / "report" / "results.json")["rows"]}
+    expected = score_family(zoo, [zoo[i] for i in range(4)], ["rotation+030"] * 4, "test").mean()
+    assert rows["zoo"]["accuracy"]["mean"] == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_every_task_has_a_network_that_knows_it_and_its_condition(codes):

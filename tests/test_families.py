@@ -181,6 +181,12 @@ def test_a_family_is_not_taken_for_one_task():
         load_task(small_relabel().config())
 
 
+def test_a_family_of_one_task_is_that_task():
+    family = RotatedFamily(seen=[30.0], unseen=[], network_args={"hidden": [8]})
+    task = load_task(family.config())
+    assert torch.equal(next(task.data("test").batches(9))[0], next(family.data(["rotation+030"], "test").batches(9))[0])
+
+
 def test_unknown_tasks_splits_and_levels_are_named():
     family = rotations()
     with pytest.raises(ParamgenError, match=r"rotation\+091.*nearest: rotation\+090"):

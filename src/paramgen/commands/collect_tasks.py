@@ -42,7 +42,7 @@ class Pretraining:
 def main(
     family: TaskFamily,
     out: str,
-    condition: ConditionEncoder,
+    condition: ConditionEncoder | None = None,
     steps: int = 500,
     networks: int = 1,
     save_every: int = 1,
@@ -64,7 +64,7 @@ def main(
     Args:
         family: The tasks.
         out: Folder of the zoo; an interrupted one goes on where it stopped.
-        condition: What a task's condition is made from; each is encoded once.
+        condition: What a task's condition is made from; each is encoded once. None for generators without conditions.
         steps: Optimizer steps before a task's first network is kept.
         networks: How many are kept of every task.
         save_every: Steps between them.
@@ -109,7 +109,8 @@ def main(
     if start == "converged":
         write_tensors(writer.path / START, {name: starts[0][name] for name in collector.spec.names})
     tasks = range(len(family.names) if heldout else len(family.seen))  # seen ones are first
-    conditions = {i: condition.encode(family.describe(family.names[i])).tolist() for i in tasks}
+    encode = (lambda _: None) if condition is None else lambda name: condition.encode(family.describe(name)).tolist()
+    conditions = {i: encode(family.names[i]) for i in tasks}
     done = writer.done
     for step, states in collector.train(tasks, starts, steps, networks, save_every, shared_order):
         left = {i: turn(state) for i, state in states.items() if (i, step) not in done}
@@ -119,7 +120,8 @@ def main(
             described = {"task": name, "condition": conditions[i]}
             split = "train" if i < len(family.seen) else "heldout"
             writer.add(state, run=i, step=step, seed=seed, split=split, scores=found, **described)
-    zoo = writer.close(seconds=time.perf_counter() - begun, condition=condition.config())
+    made_by = {} if condition is None else {"condition": condition.config()}
+    zoo = writer.close(seconds=time.perf_counter() - begun, **made_by)
     print(_summary(zoo))
 
 

@@ -30,15 +30,18 @@ __all__ = [
 
 
 def load_task(config: Mapping[str, Any]) -> Task:
-    """The task of a recorded configuration.
+    """The task of a recorded configuration; of a family of one task, that task.
 
     Args:
         config: ``{"class_path": …, "init_args": {…}}``; the class may be given by its name alone where paramgen has it.
 
     Raises:
-        ParamgenError: No such class, arguments that it does not take, or a family of tasks.
+        ParamgenError: No such class, arguments that it does not take, or a family of several tasks.
     """
     if str(config.get("class_path")).rpartition(".")[2] in {family.__name__ for family in TaskFamily.__subclasses__()}:
+        family = load_family(config)
+        if len(family.names) == 1:
+            return family.task(family.names[0])
         raise ParamgenError(
             f"{config['class_path']} is a family of many tasks, not one: score its zoos with paramgen unseen, or choose one of "
             "its tasks with the class Member"
