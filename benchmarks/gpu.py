@@ -63,7 +63,7 @@ def matmul_flops(model: RPG, networks: int, tokens: int) -> float:
     """Multiply-adds of one forward pass times two: the recurrence on all tokens of all networks, the head on some."""
     L = model.shape[0]
     flops = 0.0
-    for layer in model.recurrence.layers:
+    for layer in model.prototypes.recurrence.layers:
         weights = layer.in_proj.weight.numel() + layer.out_proj.weight.numel()
         T, H, P, N = min(layer.chunk_size, L), layer.nheads, layer.headdim, layer.d_state
         scan = T * N + H * T * P + 2 * H * N * P  # a token: C B^T, its product with x, states in and out
@@ -170,7 +170,7 @@ def build(size: str, network: str, kernel: str, compiled: bool) -> tuple[RPG, To
             **arguments,
         )
     model.codec = codec
-    model.positions.place(codec.positions.cuda())
+    model.prototypes.positions.place(codec.positions.cuda())
     return model.cuda(), codec
 
 

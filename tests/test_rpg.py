@@ -34,7 +34,7 @@ def make(zoo, token_dim=4, data_arguments=None, **arguments):
     data.setup()
     model = RPG(data.seq_len, data.token_dim, data.num_networks, data.num_runs, **{**SMALL, **arguments})
     model.codec, model.base = data.codec, {}
-    model.positions.place(data.codec.positions)
+    model.prototypes.positions.place(data.codec.positions)
     return model, data
 
 
@@ -67,7 +67,7 @@ def test_prototypes_are_computed_once_for_each_distinct_state(zoo):
     model, data = make(zoo, state="run")
     batch = first_batch(data)
     assert set(batch.run.tolist()) == {0, 1}
-    seen = inputs_of(model.recurrence, lambda: model.loss(batch))
+    seen = inputs_of(model.prototypes.recurrence, lambda: model.loss(batch))
     assert [args[0].shape[:2] for args in seen] == [(2, data.seq_len)]
 
 
@@ -77,8 +77,8 @@ def test_every_token_gets_the_prototype_of_its_own_network_and_place(zoo):
     ((x_t, _, c),) = inputs_of(model.head, lambda: model.loss(batch))
     assert x_t.shape == (6 * 3, data.token_dim)
     for b in range(6):
-        weights = model.states.weights(batch.index[b : b + 1])
-        z = model.prototypes(weights, torch.zeros(1, 0))[0, batch.token]
+        weights = model.prototypes.states.weights(batch.index[b : b + 1])
+        z = model.prototypes(weights)[0, batch.token]
         torch.testing.assert_close(c.view(6, 3, -1)[b], model.head.project(z), rtol=1e-4, atol=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_diffusion_batch_states_and_draws_bound_what_the_networks_see(zoo):
     batch = first_batch(data)
     (args,) = inputs_of(model.head, lambda: model.loss(batch))
     assert len(args[0]) == 30
-    (args,) = inputs_of(model.recurrence, lambda: model.loss(batch))
+    (args,) = inputs_of(model.prototypes.recurrence, lambda: model.loss(batch))
     assert len(args[0]) == 2
 
 
@@ -117,7 +117,7 @@ def test_sequential_sampling_never_holds_more_than_one_place_and_one_piece(zoo, 
     assert data.seq_len > 8
     rows = inputs_of(model.head, lambda: model.sample_tokens(5, sampling="sequential"))
     assert {len(args[0]) for args in rows} == {5}
-    pieces = inputs_of(model.recurrence.layers, lambda: model.sample_tokens(5, sampling="sequential"))
+    pieces = inputs_of(model.prototypes.recurrence.layers, lambda: model.sample_tokens(5, sampling="sequential"))
     assert max(args[0].shape[1] for args in pieces) == 4
 
 
@@ -155,8 +155,8 @@ def test_samples_land_at_the_network_of_their_state(zoo):
 
 def test_condition_reaches_the_last_tokens_alone_where_asked(zoo):
     model, data = make(zoo, cond_dim=3, condition_tokens=2)
-    weights = torch.zeros(1, 12)
-    u = [model._inputs(weights, torch.tensor([[v, v, v, 1]]), slice(None))[0] for v in (1.0, 2.0)]
+    keys = [torch.cat([torch.zeros(1, 12), torch.tensor([[v, v, v, 1]])], 1) for v in (1.0, 2.0)]
+    u = [model.prototypes._inputs(key, slice(None))[0] for key in keys]
     changed = (u[0] != u[1]).any(1)
     assert changed.nonzero()[:, 0].tolist() == [data.seq_len - 2, data.seq_len - 1]
 
@@ -165,7 +165,7 @@ def test_conditions_share_prototypes_only_when_they_are_equal(zoo):
     model, data = make(zoo, state="none", cond_dim=2, cond_dropout=0.0)
     batch = first_batch(data)
     condition = torch.tensor([[0.0, 1], [1, 0], [0, 1], [0, 1], [1, 0], [1, 1]])
-    (args,) = inputs_of(model.recurrence, lambda: model.loss(ParamBatch(*batch[:1], condition, *batch[2:])))
+    (args,) = inputs_of(model.prototypes.recurrence, lambda: model.loss(ParamBatch(*batch[:1], condition, *batch[2:])))
     assert len(args[0]) == 3
     assert model.sample_tokens(6, condition).shape == (6, *data.codec.shape)
     with pytest.raises(ParamgenError, match="needs a condition of 2 numbers"):
@@ -222,7 +222,11 @@ def test_only_matrices_decay_and_the_rate_falls_to_zero(zoo):
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.5, 0.0)
     assert all(p.dim() >= 2 for p in decayed["params"])
     names = {n for n, p in model.named_parameters() if any(p is q for q in kept["params"])}
-    assert {"recurrence.layers.0.A_log", "recurrence.layers.0.norm.weight", "head.enter.bias"} <= names
+    assert {
+        "prototypes.recurrence.layers.0.A_log",
+        "prototypes.recurrence.layers.0.norm.weight",
+        "head.enter.bias",
+    } <= names
     assert decayed["lr"] == pytest.approx(0, abs=1e-9)
 
 
@@ -245,5 +249,5 @@ def test_places_of_the_tokens_travel_in_the_checkpoint(zoo, tmp_path):
     trainer.fit(model, data)
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     loaded = load_generator(tmp_path / "x.ckpt")
-    assert torch.equal(loaded.positions.places, data.codec.positions)
-    assert torch.equal(loaded.positions.table, model.positions.table)
+    assert torch.equal(loaded.prototypes.positions.places, data.codec.positions)
+    assert torch.equal(loaded.prototypes.positions.table, model.prototypes.positions.table)

@@ -74,7 +74,7 @@ def test_config_builds_on_the_meta_device_with_the_counts_of_its_shapes(name):
     with torch.device("meta"):
         model = RPG(*codec.shape, num_networks=50, num_runs=1, **arguments)
     size, paper, by_hand = SIZES[tuple(arguments["d_model"])]
-    ours = count(model.recurrence)
+    ours = count(model.prototypes.recurrence)
     print(
         f"{name}: {spec.numel / 1e6:.3f} M in {codec.shape[0]} tokens of {codec.shape[1]}; RPG-{size}: recurrent "
         f"{ours / 1e6:.1f} M (Table 12: {paper / 1e6:.0f} M), head {count(model.head) / 1e6:.1f} M"

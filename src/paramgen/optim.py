@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
@@ -44,6 +44,44 @@ def scheduled(optimizer: Optimizer, *factors: Callable[[int], float]) -> Optimiz
         "optimizer": optimizer,
         "lr_scheduler": {"scheduler": LambdaLR(optimizer, list(factors)), "interval": "step"},
     }
+
+
+def adamw(
+    module: nn.Module, lr: float, weight_decay: float, name: Literal["adamw", "adamw8bit"] = "adamw"
+) -> Optimizer:
+    """AdamW that decays matrices alone: no norms, no biases, and nothing that says ``_no_weight_decay``.
+
+    Args:
+        module: Its parameters make two groups, the decayed ones first.
+        lr: Learning rate of both.
+        weight_decay: Of the first.
+        name: ``adamw``, or ``adamw8bit`` (bitsandbytes; 2 bytes of state a parameter instead of 8).
+
+    Raises:
+        ParamgenError: bitsandbytes is asked for and cannot be used.
+    """
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for p in module.parameters():
+        (kept if p.dim() < 2 or getattr(p, "_no_weight_decay", False) else decayed).append(p)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return (adamw8bit() if name == "adamw8bit" else AdamW)(groups, lr=lr)
+
+
+def adamw8bit() -> Any:
+    """The class of the 8-bit AdamW.
+
+    Raises:
+        ParamgenError: bitsandbytes cannot be used here.
+    """
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except Exception as error:  # it fails in several ways where there is no CUDA
+        raise ParamgenError(
+            f"optimizer 'adamw8bit' needs bitsandbytes, which cannot be imported here ({error}); "
+            "pip install 'paramgen[adamw8bit]', or use optimizer: adamw"
+        ) from error
+    return AdamW8bit
 
 
 def two_phases(

@@ -1,24 +1,24 @@
 """RPG, recurrent diffusion (Wang et al. 2025, arXiv:2501.11587).
 
-A recurrent model turns positions and a permutation state into one prototype a token; a diffusion model shared by all tokens turns
-noise into the token, given its prototype. Given the prototypes tokens are independent of each other: what makes them fit together
-is the state alone.
+A recurrent model turns positions and a permutation state into one prototype a token (:mod:`paramgen.nn.prototypes`); a diffusion model
+shared by all tokens turns noise into the token, given its prototype (:mod:`paramgen.nn.token_heads`). Given the prototypes tokens are
+independent of each other: what makes them fit together is the state alone.
 
-B networks, L tokens, D token size, K training networks, R runs, S distinct states (or conditions) at hand, M tokens the head sees at
-once, z: prototypes (S, L, d_model), c: prototypes as the head takes them.
+B networks, L tokens, D token size, K training networks, R runs, S distinct keys (states and conditions, W numbers) at hand, M tokens the
+head sees at once, z: prototypes (S, L, d_model), c: prototypes as the head takes them.
 
 Departs from the authors' code: an explicit mask where they pad with NaN; prototypes once per distinct state; one-hot states that stay
 fixed, as in the paper, where the code trains one row a checkpoint from equal starts (`state_embedding: trained` comes nearest); every
 solver step at its own noise level.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from paramgen.data import ParamBatch
 from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType
@@ -26,11 +26,12 @@ from paramgen.errors import ParamgenError
 from paramgen.generator import Denoised, ParameterGenerator
 from paramgen.nn.condition import ConditionInput, guided
 from paramgen.nn.positions import Position, Positions
+from paramgen.nn.prototypes import Prototypes, distinct, of_first
 from paramgen.nn.recurrence import Recurrent, make_recurrence
 from paramgen.nn.scan import Kernel
-from paramgen.nn.states import StateEmbedding, StateEmbeddings, States
+from paramgen.nn.states import StateEmbedding, StateEmbeddings, States, known
 from paramgen.nn.token_heads import ConvHead, Head, MLPHead
-from paramgen.optim import lr_factor, scheduled
+from paramgen.optim import adamw, adamw8bit, lr_factor, scheduled
 
 Sampling = Literal["sequential", "partial", "full"]
 PIECE = 256  # tokens whose prototypes are in memory at once, unless sampling is full
@@ -137,20 +138,22 @@ class RPG(ParameterGenerator):
         )
         self.shape, self.state = (seq_len, token_dim), state
         self.tokens_per_step, self.states_per_step = tokens_per_step, states_per_step
-        self.draws_per_token, self.condition_tokens = draws_per_token, condition_tokens
+        self.draws_per_token, self.guidance_scale = draws_per_token, guidance_scale
         self.scheduler, self.num_inference_steps = scheduler, num_inference_steps
         self.sampling, self.sample_state = sampling, sample_state
         self.optimizer_name, self.lr = optimizer, lr
         self.weight_decay, self.warmup_steps = weight_decay, warmup_steps
         self.diffusion = Diffusion(num_train_timesteps, beta_schedule, prediction_type=prediction_type)
-        self.positions = Positions(position, torch.zeros(seq_len, 2, dtype=torch.long), widths[0])
         count = {"checkpoint": num_networks, "run": num_runs, "none": 0}.get(state)
         if count is None:
             raise ParamgenError(f"state {state!r}: expected checkpoint, run or none")
-        self.states = StateEmbeddings(state_embedding, count, widths[0])
-        self.condition = ConditionInput(cond_dim, widths[0], cond_dropout) if cond_dim else None
-        self.guidance_scale = guidance_scale
-        self.recurrence = make_recurrence(recurrent, widths, d_state, d_conv, expand, None, kernel)
+        self.prototypes = Prototypes(
+            Positions(position, torch.zeros(seq_len, 2, dtype=torch.long), widths[0]),
+            StateEmbeddings(state_embedding, count, widths[0]),
+            ConditionInput(cond_dim, widths[0], cond_dropout) if cond_dim else None,
+            make_recurrence(recurrent, widths, d_state, d_conv, expand, None, kernel),
+            condition_tokens,
+        )
         self.head: ConvHead | MLPHead
         if head == "conv":
             self.head = ConvHead(
@@ -162,19 +165,20 @@ class RPG(ParameterGenerator):
             raise ParamgenError(f"head {head!r}: expected conv or mlp")
         if compile_head:
             self.head.compile()
-        self.drawn_states: list[int | None] | None = None
+        self.drawn_states: list[int | None] = []
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Masked mean squared error of the head on some tokens of the batch."""
-        mask = self._mask(batch.token)  # (L', D)
-        keys, which = self._keys(batch)  # (S, K + C + 1), (B,)
-        x = batch.x
+        assert self.codec is not None
+        x, mask = batch.x, self.codec.mask.to(self.device)  # (B, L', D), (L, D)
+        keys, which = distinct(self._keys(batch))  # (S, W), (B,)
         if self.states_per_step is not None:
-            rows = _of_first_states(which, self.states_per_step)
-            x, (keys, which) = x[rows], _distinct(keys[which[rows]], None)
-        z = self.prototypes(keys[:, : self.states.count], keys[:, self.states.count :])  # (S, L, d_model)
-        z = z if batch.token is None else z[:, batch.token]  # (S, L', d_model)
-        network, place = self._choose(x.shape[0], x.shape[1], x.device)  # (M,), (M,)
+            rows = of_first(which, self.states_per_step)
+            x, (keys, which) = x[rows], distinct(keys[which[rows]])
+        z = self.prototypes(keys)  # (S, L, d_model)
+        if batch.token is not None:
+            z, mask = z[:, batch.token], mask[batch.token]  # (S, L', d_model), (L', D)
+        network, place = self._choose(x.shape[0], x.shape[1])  # (M,), (M,)
         c = self._project(z, which[network], place)  # (M, ...)
         x0, mask = x[network, place], mask[place]  # (M, D)
         if (draws := self.draws_per_token) > 1:
@@ -185,38 +189,24 @@ class RPG(ParameterGenerator):
         """Predictions of whole networks, all tokens of one at one step."""
         if batch.token is not None:
             raise ParamgenError("the behavioural loss sees whole networks: leave data.tokens_per_step out")
-        keys, which = self._keys(batch)
-        z = self.prototypes(keys[:, : self.states.count], keys[:, self.states.count :])  # (S, L, d_model)
-        c = self.head.project(z)[which].flatten(0, 1)  # (B L, ...)
+        keys, which = distinct(self._keys(batch))
+        c = self.head.project(self.prototypes(keys))[which].flatten(0, 1)  # (B L, ...)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             return self.head(x_t.flatten(0, 1), t.repeat_interleave(x_t.shape[1]), c).view_as(x_t)
 
         return Denoised(*self.diffusion.predict(denoise, batch.x))
 
-    def _keys(self, batch: ParamBatch) -> tuple[Tensor, Tensor]:
-        """Distinct states and conditions of a batch, and which of them each network has."""
-        weights = self.states.weights(batch.run if self.state == "run" else self._index(batch))  # (B, K)
-        return _distinct(
-            weights, None if self.condition is None else self.condition.mark(batch.condition, len(weights))
-        )
+    def _keys(self, batch: ParamBatch) -> Tensor:
+        """States and conditions of a batch: (B, W)."""
+        state = {"checkpoint": batch.index, "run": batch.run}.get(self.state, torch.zeros_like(batch.index))
+        return self.prototypes.keys(self.prototypes.states.weights(state), batch.condition)
 
-    def _denoise(self, c: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        return self.head(x_t, t, c)
-
-    def _index(self, batch: ParamBatch) -> Tensor:
-        return batch.index if self.state == "checkpoint" else torch.zeros_like(batch.index)
-
-    def _mask(self, token: Tensor | None) -> Tensor:
-        assert self.codec is not None
-        mask = self.codec.mask.to(self.device)
-        return mask if token is None else mask[token]
-
-    def _choose(self, B: int, L: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _choose(self, B: int, L: int) -> tuple[Tensor, Tensor]:
         """Which tokens of the batch the head sees: network (M,) and place (M,)."""
-        flat = torch.arange(B * L, device=device)
+        flat = torch.arange(B * L, device=self.device)
         if self.tokens_per_step is not None and self.tokens_per_step < B * L:
-            flat = torch.randperm(B * L, device=device)[: self.tokens_per_step]
+            flat = torch.randperm(B * L, device=self.device)[: self.tokens_per_step]
         return flat.div(L, rounding_mode="floor"), flat % L
 
     def _project(self, z: Tensor, which: Tensor, place: Tensor) -> Tensor:
@@ -225,20 +215,8 @@ class RPG(ParameterGenerator):
             return self.head.project(z[which, place])
         return self.head.project(z)[which, place]
 
-    def prototypes(self, weights: Tensor, condition: Tensor) -> Tensor:
-        """One sequence for each of S distinct states and marked conditions: (S, K), (S, C + 1) -> (S, L, d_model)."""
-        return self.recurrence(self._inputs(weights, condition, slice(None)))
-
-    def _inputs(self, weights: Tensor, condition: Tensor, piece: slice) -> Tensor:
-        """What the recurrence reads at some places: (S, L', d_model)."""
-        u = self.positions(piece) + self.states(weights)[:, None]  # (S, L', d_model)
-        if self.condition is None:
-            return u
-        added = self.condition(condition)[:, None]  # (S, 1, d_model)
-        if self.condition_tokens is not None:
-            place = torch.arange(self.shape[0], device=u.device)[piece]
-            added = added * (place >= self.shape[0] - self.condition_tokens)[:, None]
-        return u + added
+    def _denoise(self, c: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.head(x_t, t, c)
 
     @torch.no_grad()
     def sample_tokens(
@@ -269,76 +247,45 @@ class RPG(ParameterGenerator):
         Raises:
             ParamgenError: A state out of range, or a condition that does not fit.
         """
+        prototypes, (L, D) = self.prototypes, self.shape
         weights = self._sample_states(n, state, generator).to(self.device)  # (n, K)
-        if self.condition is None and condition is not None:
+        if prototypes.condition is None and condition is not None:
             raise ParamgenError("the generator takes no condition: it was fitted on a zoo without")
-        mark = (lambda given: None) if self.condition is None else partial(self.condition.mark, n=n)
-        keys, which = _distinct(weights, mark(condition))
         guiding = condition is not None and self.guidance_scale != 1
+        keys, which = distinct(prototypes.keys(weights, condition))
         if guiding:  # the same without the condition stands behind
-            without, which_without = _distinct(weights, mark(None))
+            without, which_without = distinct(prototypes.keys(weights, None))
             which_without, keys = which_without + len(keys), torch.cat([keys, without])
-        steps = num_inference_steps or self.num_inference_steps
-        L, D = self.shape
         at_once = {"sequential": 1, "partial": max(1, PIECE // n), "full": L}.get(sampling or self.sampling)
         if at_once is None:
             raise ParamgenError(f"sampling {sampling or self.sampling!r}: expected sequential, partial or full")
         out = torch.empty(n, L, D, device=self.device if at_once == L else "cpu")
-        for start, z in self._pieces(keys, L if at_once == L else PIECE):
-            for first in range(0, z.shape[1], at_once):
-                projected = self.head.project(z[:, first : first + at_once])  # (S, l, ...)
-                c = projected[which].flatten(0, 1)  # (n l, ...)
-                denoise: Denoiser = partial(self._denoise, c)
-                if guiding:
-                    apart = partial(self._denoise, projected[which_without].flatten(0, 1))
-                    denoise = guided(denoise, apart, self.guidance_scale)
-                tokens = self.diffusion.sample(
-                    denoise,
-                    (len(c), D),
-                    scheduler=scheduler or self.scheduler,
-                    num_inference_steps=steps,
-                    temperature=temperature,
-                    generator=generator,
-                    device=self.device,
-                )
-                place = start + first
-                out[:, place : place + len(c) // n] = tokens.view(n, -1, D).to(out.device)
-        return out.mul_(self._mask(None).to(out.device))
-
-    def _pieces(self, keys: Tensor, length: int) -> Iterator[tuple[int, Tensor]]:
-        """Prototypes (S, l, d_model) of `length` tokens after the other, with the place of the first."""
-        weights, condition = keys.split([self.states.count, keys.shape[1] - self.states.count], 1)
-        L = self.shape[0]
-        if length >= L:
-            yield 0, self.prototypes(weights, condition)
-            return
-        carried: Any = None
-        for start in range(0, L, length):
-            u = self._inputs(weights, condition, slice(start, start + length))
-            z, carried = self.recurrence.resume(u, carried)
-            yield start, z
+        for place, z in prototypes.pieces(keys, L if at_once == L else PIECE, at_once):
+            projected = self.head.project(z)  # (S, l, ...)
+            denoise: Denoiser = partial(self._denoise, projected[which].flatten(0, 1))
+            if guiding:
+                apart = partial(self._denoise, projected[which_without].flatten(0, 1))
+                denoise = guided(denoise, apart, self.guidance_scale)
+            tokens = self.diffusion.sample(
+                denoise,
+                (n * z.shape[1], D),
+                scheduler=scheduler or self.scheduler,
+                num_inference_steps=num_inference_steps or self.num_inference_steps,
+                temperature=temperature,
+                generator=generator,
+                device=self.device,
+            )
+            out[:, place : place + z.shape[1]] = tokens.view(n, -1, D).to(out.device)
+        assert self.codec is not None
+        return out.mul_(self.codec.mask.to(out.device))
 
     def _sample_states(self, n: int, state: Any, generator: torch.Generator | None) -> Tensor:
         """Weights over the known states (n, K); remembers which known one each network has."""
-        count = self.states.count
-        if state is not None and count == 0:
+        states = self.prototypes.states
+        if state is not None and states.count == 0:
             raise ParamgenError(f"state {state} was asked for, but the generator was fitted with state: none")
-        state = self.sample_state if state is None else state
-        if isinstance(state, str):
-            if state not in ("random", "mixture"):
-                raise ParamgenError(f"state {state!r}: expected a number, a list of {n} numbers, random or mixture")
-            weights = self.states.draw(n, state == "mixture", generator)
-        elif isinstance(state, Tensor) and state.is_floating_point():
-            weights = state.float()
-        else:
-            known = torch.as_tensor(state).cpu()
-            if bool((known < 0).any()):
-                raise ParamgenError(f"state {int(known.min())} is out of range: the states are 0 to {count - 1}")
-            weights = self.states.weights(known.expand(n) if known.dim() == 0 else known)
-        if tuple(weights.shape) != (n, count):
-            raise ParamgenError(f"states of shape {tuple(weights.shape)}; expected ({n},), or weights ({n}, {count})")
-        top, which = weights.max(1) if count else (torch.zeros(n), torch.zeros(n))
-        self.drawn_states = [int(i) if t == 1 else None for i, t in zip(which, top, strict=True)]
+        weights = states.asked(n, self.sample_state if state is None else state, generator)
+        self.drawn_states = known(weights)
         return weights
 
     def identities(self) -> list[int | None] | None:
@@ -353,56 +300,25 @@ class RPG(ParameterGenerator):
         """Take the places of the tokens from the codec, and refuse data that do not fit."""
         super().setup(stage)
         if stage == "fit" and self.optimizer_name == "adamw8bit":
-            _adamw8bit()
+            adamw8bit()  # before anything is computed
         if self.codec is None:
             return
         if self.codec.shape != self.shape:
             raise ParamgenError(f"the generator was made for tokens {self.shape}, the data give {self.codec.shape}")
-        if not torch.equal(self.positions.places.cpu(), self.codec.positions):
-            self.positions.place(self.codec.positions)
-        if self.condition is not None and stage == "fit":
-            self.condition.standardise(self.trainer.datamodule.conditions)
+        positions, condition = self.prototypes.positions, self.prototypes.condition
+        if not torch.equal(positions.places.cpu(), self.codec.positions):
+            positions.place(self.codec.positions)
+        if condition is not None and stage == "fit":
+            condition.standardise(self.trainer.datamodule.conditions)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW without decay on norms, biases and the scans' own parameters; warm-up, then cosine to 0."""
-        decayed: list[nn.Parameter] = []
-        kept: list[nn.Parameter] = []
-        for p in self.parameters():
-            (kept if p.dim() < 2 or getattr(p, "_no_weight_decay", False) else decayed).append(p)
-        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-        make = _adamw8bit() if self.optimizer_name == "adamw8bit" else torch.optim.AdamW
-        optimizer = make(groups, lr=self.lr)
+        optimizer = adamw(self, self.lr, self.weight_decay, self.optimizer_name)
         factor = lr_factor("cosine", int(self.trainer.estimated_stepping_batches), self.warmup_steps)
-        return scheduled(optimizer, *[factor] * len(groups))
-
-
-def _distinct(weights: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Distinct rows (S, K + C + 1) of states and marked conditions (n, ...), and which of them each is (n,)."""
-    keys = weights if condition is None else torch.cat([weights, condition.to(weights.dtype)], 1)
-    if keys.shape[1] == 0:
-        return keys[:1], torch.zeros(len(keys), dtype=torch.long, device=keys.device)
-    distinct, which = torch.unique(keys, dim=0, return_inverse=True)
-    return distinct, which
-
-
-def _of_first_states(which: Tensor, count: int) -> Tensor:
-    """Which networks have one of the first `count` distinct states of a batch: (B,) bool."""
-    first = list(dict.fromkeys(which.tolist()))[:count]
-    return torch.isin(which, torch.tensor(first, device=which.device))
+        return scheduled(optimizer, *[factor] * len(optimizer.param_groups))
 
 
 def _check_at_least_1(**sizes: int | None) -> None:
     for name, size in sizes.items():
         if size is not None and size < 1:
             raise ParamgenError(f"{name} is {size}, expected 1 or more")
-
-
-def _adamw8bit() -> Any:
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except Exception as error:  # it fails in several ways where there is no CUDA
-        raise ParamgenError(
-            f"optimizer 'adamw8bit' needs bitsandbytes, which cannot be imported here ({error}); "
-            "pip install 'paramgen[adamw8bit]', or use optimizer: adamw"
-        ) from error
-    return AdamW8bit

@@ -157,6 +157,9 @@ class Tokenwise(nn.Module):
         return self.layers(u), None
 
 
+Recurrence = MambaStack | LSTM | CausalTransformer | Tokenwise
+
+
 def make_recurrence(
     kind: Recurrent,
     widths: list[int],
@@ -165,7 +168,7 @@ def make_recurrence(
     expand: int = 2,
     chunk_size: int | None = None,
     kernel: Kernel = "auto",
-) -> MambaStack | LSTM | CausalTransformer | Tokenwise:
+) -> Recurrence:
     """The recurrent model of a name.
 
     Args:

@@ -4,6 +4,7 @@ A state is given by weights over the K known ones, (S, K) with rows that sum to 
 mixture.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -70,6 +71,39 @@ class StateEmbeddings(nn.Module):
         second = F.one_hot((order[:n] + further) % self.count, self.count).float()
         return torch.lerp(first, second, torch.rand(n, 1, generator=generator))
 
+    def asked(
+        self,
+        n: int,
+        state: int | Sequence[int] | Tensor | Literal["random", "mixture"],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Weights (n, K) of the states that somebody asks for.
+
+        Args:
+            n: How many.
+            state: A known one for all, one for each (n,), weights over the known ones (n, K), ``random`` or ``mixture``.
+            generator: Source of randomness.
+
+        Raises:
+            ParamgenError: A state out of range, another number of them than n, or another word.
+        """
+        if isinstance(state, str):
+            if state not in ("random", "mixture"):
+                raise ParamgenError(f"state {state!r}: expected a number, a list of {n} numbers, random or mixture")
+            return self.draw(n, state == "mixture", generator)
+        if isinstance(state, Tensor) and state.is_floating_point():
+            weights = state.float()
+        else:
+            known = torch.as_tensor(state).cpu()
+            if bool((known < 0).any()):
+                raise ParamgenError(f"state {int(known.min())} is out of range: the states are 0 to {self.count - 1}")
+            weights = self.weights(known.expand(n) if known.dim() == 0 else known)
+        if tuple(weights.shape) != (n, self.count):
+            raise ParamgenError(
+                f"states of shape {tuple(weights.shape)}; expected ({n},), or weights ({n}, {self.count})"
+            )
+        return weights
+
     def forward(self, weights: Tensor) -> Tensor:
         """(S, K) -> (S, width)."""
         if self.count == 0:
@@ -77,3 +111,11 @@ class StateEmbeddings(nn.Module):
         if self.table is None:
             return F.pad(weights, (0, self.width - self.count))
         return weights @ self.table.to(weights.dtype)
+
+
+def known(weights: Tensor) -> list[int | None]:
+    """Which known state each of n weights (n, K) stands for; None for mixtures, and where there are no states."""
+    if weights.shape[1] == 0:
+        return [None] * len(weights)
+    share, state = weights.max(1)
+    return [int(i) if s == 1 else None for i, s in zip(state, share, strict=True)]
