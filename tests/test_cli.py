@@ -18,6 +18,7 @@ from paramgen.dispatch import FUNCTIONS, LIGHTNING
 from paramgen.files import write_tensors
 from paramgen.tasks import load_task
 
+COLLECT = ["collect", "--config", "digits_mlp_trajectory", "--out", "nowhere"]
 DIGITS = {"class_path": "paramgen.tasks.ClassificationTask", "init_args": {"dataset": "digits", "network": "mlp"}}
 
 
@@ -182,7 +183,19 @@ def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
         (["sample", "--ckpt_path", "x.ckpt", "--n", "0"], "n is 0"),
         (["sample", "--ckpt_path", "x.ckpt", "--n", "many"], "n: Expected a int. Got value: many"),
         (["sample", "--ckpt_path", "x.ckpt", "--temperature", "-1"], "temperature is -1.0"),
+        (["sample", "--ckpt_path", "x.ckpt", "--num_inference_steps", "0"], "num_inference_steps is 0"),
         (["collect", "--config", "digits_mlp_trajectry"], "nearest: digits_mlp_trajectory"),
+        (["collect", "--config", "pdiff_digits_mlp"], "is for `paramgen fit`"),
+        ([*COLLECT, "--optim.lr", "-1"], "lr is -1.0, expected more than 0"),
+        ([*COLLECT, "--epochs", "ten"], "epochs: Expected a int. Got value: ten"),
+        ([*COLLECT, "--seed", "-5"], "seed is -5, expected 0 or more"),
+        ([*COLLECT, "--device", "gpux"], "device 'gpux' cannot be used"),
+        ([*COLLECT, "--out", __file__], "is a file; choose a folder for the zoo"),
+        (["validate", "--config", "pdiff_digits_mlp"], "validate needs a fitted generator: --ckpt_path"),
+        (["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", "nowhere.ckpt"], "no checkpoint 'nowhere.ckpt'"),
+        (["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", __file__], "no checkpoint of paramgen"),
+        (["configs", "--show", "pdiff_digts"], "nearest: pdiff_digits"),
+        (["configs", "--folder", "zo"], "no folder of configs 'zo'; nearest: zoo"),
     ],
 )
 def test_mistakes_are_one_line(arguments, expected, capsys):
@@ -199,12 +212,35 @@ def test_mistakes_are_one_line(arguments, expected, capsys):
             "lr: Expected a float. Got value: fast",
         ),
         ({"trainer": {"max_steps": "many"}}, "max_steps"),
+        ({"trainer": {"precision": "bf17"}}, "'bf16-mixed'"),
+        ({"trainer": {"strategy": "ddpp"}}, "trainer: You selected an invalid strategy name: `strategy='ddpp'`"),
+        ({"trainer": {"accelerator": "cpu", "devices": "many"}}, "trainer: `devices` selected with"),
+        ({"model": {"class_path": "PDiff", "init_args": {"num_train_timesteps": -3}}}, "num_train_timesteps is -3"),
+        ({"model": {"class_path": "RPG", "init_args": {"d_model": [33]}}}, "d_model 33: the inner width 66 must be"),
         ({"data": {"zoo": "x", "batchsize": 3}}, "batchsize"),
         ({"data": {"zoo": "x", "codec": "TokenCodek"}}, "no ParamCodec 'TokenCodek'; nearest: TokenCodec"),
     ],
 )
 def test_mistakes_in_a_yaml_are_one_line(config, changes, expected, capsys):
     assert expected in refuses(capsys, "fit", "--config", config(**changes))
+
+
+def test_what_a_class_refuses_is_one_line_where_its_argument_may_be_left_out(config, tiny_zoo, capsys):
+    codec = {"class_path": "TokenCodec", "init_args": {"token_dim": 0}}
+    line = refuses(capsys, "fit", "--config", config(data={"zoo": str(tiny_zoo.path), "codec": codec}))
+    assert line == "paramgen: token_dim is 0, expected 1 or more"
+
+
+def test_a_file_that_is_no_text_is_no_config(tmp_path, capsys):
+    (tmp_path / "weights.ckpt").write_bytes(b"\x80\x81")
+    assert "is no YAML" in refuses(capsys, "fit", "--config", tmp_path / "weights.ckpt")
+
+
+def test_samples_are_refused_before_they_are_drawn(config, tmp_path, capsys):
+    main(["fit", "--config", config()])
+    command = ["sample", "--ckpt_path", tmp_path / "fit" / "last.ckpt", "--n", "2", "--out"]
+    assert "without conditions" in refuses(capsys, *command, tmp_path / "s", "--condition", "[1, 2]")
+    assert "is a file" in refuses(capsys, *command, tmp_path / "config.yaml")
 
 
 def test_broken_yaml_is_one_line(tmp_path, capsys):
@@ -228,9 +264,11 @@ def test_info_shows_what_a_zoo_holds(tiny_zoo, capsys):
 
 def test_configs_are_listed_with_what_they_are(capsys):
     assert main(["configs"]) == 0
-    assert "pdiff_digits_mlp" in capsys.readouterr().out
-    assert main(["configs", "--show", "pdiff_digits_mlp"]) == 0
-    assert "model:" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("pdiff_digits_mlp", "digits_mlp_seeds20", "rpg_table15", "paramgen compare"))
+    for name, key in (("pdiff_digits_mlp", "model:"), ("digits_mlp_seeds20", "task:"), ("rpg_table15", "zoos:")):
+        assert main(["configs", "--show", name]) == 0
+        assert key in capsys.readouterr().out
 
 
 def test_doctor_finds_this_installation_sound(capsys):
@@ -278,6 +316,18 @@ def test_import_refuses_by_name_what_does_not_fit(tmp_path, damage, expected, ca
             damage(state)
         torch.save(state, folder / f"{k}_net.pt")
     assert expected in refuses(capsys, *import_line(folder, tmp_path))
+
+
+def test_an_import_stopped_by_a_bad_file_goes_on_when_it_is_mended(tmp_path, capsys):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    states = [vary(digits_task().build(), k) for k in range(3)]
+    for k, state in enumerate(states):
+        torch.save({n: t * torch.nan if k == 1 else t for n, t in state.items()}, folder / f"{k}_net.pt")
+    assert "1_net.pt: " in refuses(capsys, *import_line(folder, tmp_path))
+    torch.save(states[1], folder / "1_net.pt")
+    assert main(import_line(folder, tmp_path)) == 0
+    assert "3 networks of 5,018" in capsys.readouterr().out
 
 
 def digits_task():

@@ -3,7 +3,7 @@
 import sys
 
 from paramgen.dispatch import run
-from paramgen.errors import ParamgenError
+from paramgen.errors import find_mistake
 
 
 def main(args: list[str] | None = None) -> int:
@@ -17,12 +17,15 @@ def main(args: list[str] | None = None) -> int:
     """
     try:
         run(sys.argv[1:] if args is None else args)
-    except ParamgenError as error:
-        print(f"paramgen: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("paramgen: interrupted; what was written is whole", file=sys.stderr)
         return 130
+    except Exception as error:
+        mistake = find_mistake(error)
+        if mistake is None:
+            raise
+        print(f"paramgen: {' '.join(str(mistake).split())}", file=sys.stderr)
+        return 2
     return 0
 
 

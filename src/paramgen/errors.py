@@ -8,6 +8,14 @@ class ParamgenError(Exception):
     """A mistake of input: what was given, what was expected, what exists. The command line prints it and exits 2."""
 
 
+def find_mistake(error: BaseException) -> ParamgenError | None:
+    """The user's mistake in a chain of exceptions, or None: libraries wrap what a class of ours raises when they build it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ParamgenError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
 def near(name: str, known: Iterable[str], most: int = 12) -> str:
     """What exists, nearest names first: ``"there are: a, b"``.
 

@@ -213,6 +213,29 @@ def _check_same_data(saved: ParamCodec, given: ParamCodec) -> None:
         )
 
 
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint of a fitted generator holds.
+
+    Args:
+        path: A ``.ckpt`` written by ``paramgen fit``.
+
+    Raises:
+        ParamgenError: No such file, or no checkpoint of paramgen.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ParamgenError(f"no checkpoint {str(path)!r}") from error
+    except UnpicklingError as error:
+        why = "no checkpoint of paramgen, which holds tensors and plain values alone"
+        raise ParamgenError(f"cannot read checkpoint {str(path)!r}: {why}") from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ParamgenError(f"cannot read checkpoint {str(path)!r}: {str(error).splitlines()[0]}") from error
+    if not isinstance(checkpoint, dict) or "paramgen" not in checkpoint:
+        raise ParamgenError(f"{str(path)!r} is no checkpoint of paramgen: it holds no codec")
+    return checkpoint
+
+
 def load_generator(path: str | Path, device: str = "cpu") -> ParameterGenerator:
     """A fitted generator from its checkpoint alone: no YAML, no zoo.
 
@@ -223,14 +246,7 @@ def load_generator(path: str | Path, device: str = "cpu") -> ParameterGenerator:
     Raises:
         ParamgenError: No such file, no checkpoint of paramgen, or a backend that is not installed.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ParamgenError(f"no checkpoint {str(path)!r}") from error
-    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ParamgenError(f"cannot read checkpoint {str(path)!r}: {str(error).splitlines()[0]}") from error
-    if not isinstance(checkpoint, dict) or "paramgen" not in checkpoint:
-        raise ParamgenError(f"{str(path)!r} is no checkpoint of paramgen: it holds no codec")
+    checkpoint = read_checkpoint(path)
     module, _, name = checkpoint["paramgen"]["class_path"].rpartition(".")
     try:
         backend = getattr(importlib.import_module(module), name)
@@ -255,10 +271,19 @@ def load_conditional(path: str | Path, zoo: Zoo) -> ParameterGenerator:
         ParamgenError: As :func:`load_generator`; it generates other tensors, or was fitted without conditions.
     """
     model = load_generator(path)
-    if model.codec is None or model.codec.spec != zoo.spec:
-        raise ParamgenError(f"checkpoint {str(path)!r} generates other tensors than zoo {zoo.name!r} holds")
-    if not model.hparams.get("cond_dim"):
-        raise ParamgenError(
-            f"checkpoint {str(path)!r} takes no condition: its generator was fitted on a zoo without tasks"
-        )
+    check_conditional(model, zoo, f"checkpoint {str(path)!r}")
     return model
+
+
+def check_conditional(model: ParameterGenerator, zoo: Zoo, name: str = "the checkpoint") -> None:
+    """Raise ParamgenError unless a generator writes a zoo's tensors from a task's condition.
+
+    Args:
+        model: The generator.
+        zoo: What it must have been fitted on, or one of the same architecture.
+        name: Names it in the message.
+    """
+    if model.codec is None or model.codec.spec != zoo.spec:
+        raise ParamgenError(f"{name} generates other tensors than zoo {zoo.name!r} holds")
+    if not model.hparams.get("cond_dim"):
+        raise ParamgenError(f"{name} takes no condition: its generator was fitted on a zoo without tasks")

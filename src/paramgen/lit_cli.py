@@ -6,18 +6,22 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import paramgen.backends  # noqa: F401  registers the backends
 from paramgen.callbacks import LearningRates, SampleQuality
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
-from paramgen.generator import ParameterGenerator
+from paramgen.generator import ParameterGenerator, read_checkpoint
 from paramgen.parsing import ConfigFile, OneLineErrors
 
 LINKED = ("seq_len", "token_dim", "cond_dim", "num_networks", "num_runs")  # arguments of a backend that the data decide
+
+LATEST = ("last", "best", "hpc", "registry")  # what Lightning finds by itself
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
@@ -46,6 +50,8 @@ class GeneratorCLI(LightningCLI):
         """Keep what was asked for: ``--ckpt_path`` replaces the model's arguments by the checkpoint's later."""
         super().parse_arguments(parser, args)
         self.requested: Namespace = self.config.clone()
+        if verb := self.config.get("subcommand"):
+            _check_checkpoint(verb, self.config[verb].get("ckpt_path"))
 
     def before_instantiate_classes(self) -> None:
         """Refuse a checkpoint that would silently change the model."""
@@ -65,6 +71,13 @@ class GeneratorCLI(LightningCLI):
         # the checkpoint also holds arguments of the data, which not every backend has
         self.config[self.subcommand].model = asked
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A Trainer, or in one line what it does not accept."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise ParamgenError(f"trainer: {str(error).splitlines()[0]}") from error
+
     def before_fit(self) -> None:
         """Keep the command and all settings in the checkpoint."""
         self.model.fit_command = shlex.join(["paramgen", *sys.argv[1:]])
@@ -76,6 +89,14 @@ class GeneratorCLI(LightningCLI):
         path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
         if path and self.trainer.is_global_zero:
             print(f"checkpoint: {path}\nnext:       paramgen sample --ckpt_path {path}")
+
+
+def _check_checkpoint(verb: str, path: str | None) -> None:
+    """Refuse what Lightning would take for a checkpoint, before it reads it."""
+    if path is None and verb != "fit":
+        raise ParamgenError(f"{verb} needs a fitted generator: --ckpt_path")
+    if path is not None and path not in LATEST:
+        read_checkpoint(path)
 
 
 def main(args: list[str] | None = None) -> GeneratorCLI:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, find_mistake, near
 from paramgen.paths import find_config
 
 
@@ -22,7 +22,10 @@ class ConfigFile(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Find the file, then read it."""
-        super().__call__(parser, cfg, find_config(values, self.folder), option_string)
+        try:
+            super().__call__(parser, cfg, find_config(values, self.folder), option_string)
+        except UnicodeDecodeError as error:
+            raise ParamgenError(f"config {values!r} is no YAML: {error}") from error
 
 
 class OneLineErrors(ArgumentParser):
@@ -32,11 +35,9 @@ class OneLineErrors(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise ParamgenError with what jsonargparse found."""
-        cause: BaseException | None = ex
-        while cause is not None:
-            if isinstance(cause, ParamgenError):
-                raise cause
-            cause = cause.__cause__ or cause.__context__
+        mistake = find_mistake(ex) if ex else None
+        if mistake:
+            raise mistake
         if not self.exit_on_error:  # jsonargparse itself tries one reading after another
             super().error(message, ex)
         raise ParamgenError(_tidy(message, self.bases)) from ex
@@ -54,8 +55,13 @@ def _tidy(message: str, bases: Mapping[str, type]) -> str:
         kinds = _concrete(cls) if cls else []
         if unknown[1].rpartition(".")[2] not in kinds:
             return f"{key[1]}: no {cls.__name__ if cls else name} {unknown[1]!r}; {near(unknown[1], kinds)}"
-    tries = re.search(r"Errors: - (.*?)(?: - Expected a NoneType.*| Given value type: .*)$", flat)
-    return re.sub(r'Parser key "([^"]+)":', r"\1:", f"{key[1]}: {tries[1]}" if key and tries else flat)
+    flat = re.sub(r'Parser key "([^"]+)":', r"\1:", flat)
+    tries = re.search(r"Errors: - (.*?) Given value type: .*?Given value: (.*)$", flat)
+    if not key or not tries:
+        return flat
+    expected = [t for t in tries[1].split(" - ") if t != "Expected a NoneType"]
+    value = "" if any("Got value" in t or "class_path" in t for t in expected) else f". Got value: {tries[2]}"
+    return f"{key[1]}: {' - '.join(expected)}{value}"
 
 
 def _concrete(base: type) -> list[str]:

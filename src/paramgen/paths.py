@@ -5,6 +5,9 @@ from pathlib import Path
 
 from paramgen.errors import ParamgenError, near
 
+CONFIG_KINDS = {"": "fit", "zoo": "collect", "compare": "compare"}
+"""The command that reads the configs of a folder under ``configs/``."""
+
 
 def config_dirs() -> list[Path]:
     """Where configs are looked for: ``$PARAMGEN_CONFIG_PATH``, then the installed package, then the checkout."""
@@ -17,7 +20,7 @@ def list_configs(folder: str = "") -> dict[str, Path]:
     """Shipped configs by name relative to ``configs/<folder>``, without ``.yaml``.
 
     Args:
-        folder: ``""`` for the generators, ``"zoo"`` for the recipes of ``collect``.
+        folder: One of :data:`CONFIG_KINDS`.
     """
     found: dict[str, Path] = {}
     for directory in config_dirs():
@@ -42,6 +45,9 @@ def find_config(name: str, folder: str = "") -> str:
     short = name.removesuffix(".yaml").removeprefix("configs/").removeprefix(f"{folder}/")
     if short in known:
         return str(known[short])
+    for kind, command in CONFIG_KINDS.items():
+        if short in list_configs(kind):
+            raise ParamgenError(f"config {name!r} is for `paramgen {command}`; here {near(short, known)}")
     raise ParamgenError(f"no config {name!r}, neither a file nor a shipped name; {near(short, known)}")
 
 

@@ -78,6 +78,7 @@ class Samples:
         run: (N,) which run of the zoo's train split conditioned each, if any.
         total: How many networks the folder holds; N may be fewer.
         trajectory: (S, m, P) the first m networks on their way from noise to sample, if it was kept.
+        task: N names of the tasks that they are for, if they are for tasks of a family.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Samples:
     total: int = 0
     trajectory: Tensor | None = None
     run: Tensor | None = None
+    task: list[str] | None = None
 
 
 def write_samples(
@@ -97,6 +99,7 @@ def write_samples(
     overwrite: bool = False,
     trajectory: Tensor | None = None,
     run: Sequence[int | None] | None = None,
+    task: Sequence[str] | None = None,
 ) -> Path:
     """Write complete state dicts and ``samples.json``, the latter last.
 
@@ -108,6 +111,7 @@ def write_samples(
         overwrite: Replace samples that are already there.
         trajectory: (S, m, P) the first m networks on their way from noise to sample.
         run: Which run of the zoo's train split conditioned each.
+        task: Which task of a family each is for.
 
     Raises:
         ParamgenError: No network, samples already there, or a full disk.
@@ -115,24 +119,38 @@ def write_samples(
     path = Path(folder)
     if not networks:
         raise ParamgenError(f"no network to write to {path}: N = 0, expected at least 1")
-    for given in (identity, run):
+    for given in (identity, run, task):
         if given is not None and len(given) != len(networks):
             raise ValueError(f"expected one identity a network, got {len(given)} for {len(networks)}")
-    if (path / INDEX).exists():
-        if not overwrite:
-            raise ParamgenError(f"{path} already holds samples; choose another folder or overwrite them")
+    if not overwrite:
+        refuse_samples(path)
+    elif (path / INDEX).exists():
         _delete(path)
     width = max(4, len(str(len(networks) - 1)))
     listed = []
     for i, state in enumerate(networks):
         file = f"network_{i:0{width}d}.safetensors"
         digest = write_tensors(path / file, _untied(state))
-        known = {"identity": None if identity is None else identity[i], "run": None if run is None else run[i]}
+        about = {"identity": identity, "run": run, "task": task}
+        known = {name: None if given is None else given[i] for name, given in about.items()}
         listed.append({"file": file, "sha256": digest, **known})
     if trajectory is not None:
         write_tensors(path / TRAJECTORY, {"trajectory": trajectory})
     write_json(path / INDEX, {"format": FORMAT, **asdict(info), "networks": listed})
     return path
+
+
+def refuse_samples(folder: str | Path) -> None:
+    """Refuse a folder that networks cannot be written to, before any is drawn.
+
+    Raises:
+        ParamgenError: It holds samples already, or is a file.
+    """
+    path = Path(folder)
+    if (path / INDEX).exists():
+        raise ParamgenError(f"{path} already holds samples; choose another folder or overwrite them (--overwrite true)")
+    if path.exists() and not path.is_dir():
+        raise ParamgenError(f"{path} is a file; choose a folder for the samples")
 
 
 def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None) -> Samples:
@@ -165,7 +183,8 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None) -> Samp
         row.copy_(zoo.spec.flatten(_read_network(path, entry, zoo, base)))
     identity, run = (_known(entry.get(name) for entry in chosen) for name in ("identity", "run"))
     trajectory = _read_trajectory(path / TRAJECTORY, zoo) if (path / INDEX).exists() else None
-    return Samples(path.resolve().name, weights, info, identity, len(listed), trajectory, run)
+    task = [entry["task"] for entry in chosen] if all(entry.get("task") for entry in chosen) else None
+    return Samples(path.resolve().name, weights, info, identity, len(listed), trajectory, run, task)
 
 
 def distinct(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:

@@ -249,9 +249,12 @@ def refuse_other(path: str | Path, task_config: dict[str, Any], recipe: dict[str
     """Refuse a folder that a zoo of this recipe cannot be written to, before anything is trained for it.
 
     Raises:
-        ParamgenError: It holds a finished zoo, or a half-written one of another task or recipe; the first differing key is named.
+        ParamgenError: It holds a finished zoo, or a half-written one of another task or recipe (the first differing key is named),
+            or is a file.
     """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ParamgenError(f"{path} is a file; choose a folder for the zoo")
     if (path / "zoo.json").exists():
         raise ParamgenError(f"{path} already holds a zoo; choose another folder or delete it")
     if not (path / JOURNAL).exists():

@@ -52,8 +52,9 @@ class Recipe:
         for name in ("runs", "checkpoints", "save_every", "score_images"):
             if getattr(self, name) < 1:
                 raise ParamgenError(f"{name} is {getattr(self, name)}, expected 1 or more")
-        if self.epochs < 0:
-            raise ParamgenError(f"epochs is {self.epochs}, expected 0 or more")
+        for name in ("epochs", "seed", "heldout_runs", "val_runs"):
+            if getattr(self, name) < 0:
+                raise ParamgenError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if self.runs * self.checkpoints < 2:
             raise ParamgenError("runs x checkpoints is 1; a zoo to learn from needs 2 networks or more")
         if self.heldout_runs + self.val_runs >= self.runs and (self.heldout_runs or self.val_runs):
@@ -145,6 +146,10 @@ class _Collector:
 
     def __init__(self, task: Task, out: Path, recipe: Recipe, device: str) -> None:
         self.task, self.out, self.recipe, self.device = task, out, recipe, device
+        try:
+            torch.empty(0, device=device)
+        except RuntimeError as error:
+            raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(recipe.seed, 0))
             self.network = task.build() if recipe.start is None else task.start(recipe.start)

@@ -12,8 +12,10 @@ import torch
 from paramgen.diffusion import Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.files import sha256
-from paramgen.generator import ParameterGenerator, load_generator
-from paramgen.samples import SampleInfo, write_samples
+from paramgen.generator import ParameterGenerator, check_conditional, load_generator
+from paramgen.samples import SampleInfo, refuse_samples, write_samples
+from paramgen.unseen import TaskConditions, tasks_to_draw
+from paramgen.zoo import Zoo
 
 
 def main(
@@ -27,11 +29,14 @@ def main(
     guidance_scale: float | None = None,
     state: int | Literal["random", "mixture"] | None = None,
     trajectory: bool = False,
+    zoo: str | None = None,
+    per_task: int = 5,
+    seen_tasks: int = 40,
     seed: int = 0,
     device: str = "cpu",
     overwrite: bool = False,
 ) -> None:
-    """Draw new networks from a checkpoint; needs neither YAML nor zoo.
+    """Draw new networks from a checkpoint; needs neither YAML nor zoo, but for the tasks of a family.
 
     Args:
         ckpt_path: Checkpoint written by ``paramgen fit``.
@@ -45,25 +50,37 @@ def main(
         state: Which of the states that the generator was fitted with (a run's or a checkpoint's, by number), random or mixture; the
             backend's own choice when left out.
         trajectory: Keep the first networks on their way from noise too, in trajectory.safetensors; the report draws them.
+        zoo: A zoo of many tasks: networks for its tasks are drawn, from their conditions, instead of `n`.
+        per_task: How many for each of its unseen tasks.
+        seen_tasks: And for each of its first so many seen tasks.
         seed: Of the draw.
         device: cpu, cuda, cuda:1, mps.
         overwrite: Replace samples that are already there.
 
     Raises:
-        ParamgenError: n below 1, no such checkpoint, scheduler or state, a generator without trajectories, or samples already there.
+        ParamgenError: n or per_task below 1, no such checkpoint, scheduler or state, a generator without trajectories, or samples already there.
     """
     if n < 1:
         raise ParamgenError(f"n is {n}, expected 1 or more networks to sample")
     if temperature < 0:
         raise ParamgenError(f"temperature is {temperature}, expected 0 or more")
+    if num_inference_steps is not None and num_inference_steps < 1:
+        raise ParamgenError(f"num_inference_steps is {num_inference_steps}, expected 1 or more")
     torch.set_flush_denormal(True)
     try:
         model = load_generator(ckpt_path, device)
         noise = torch.Generator(device).manual_seed(seed)
     except RuntimeError as error:
         raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    if not overwrite:
+        refuse_samples(out)
+    if condition is not None and not model.hparams.get("cond_dim"):
+        raise ParamgenError(
+            f"a condition was given, but this {type(model).__name__} was fitted on a zoo without conditions"
+        )
+    asked = None if zoo is None else _tasks(model, Zoo(zoo), per_task, seen_tasks)
     if guidance_scale is not None:
-        if condition is None or not hasattr(model, "guidance_scale"):
+        if (condition is None and asked is None) or not hasattr(model, "guidance_scale"):
             raise ParamgenError("guidance_scale is for a condition, and for generators that take one")
         model.guidance_scale = guidance_scale
     options: dict[str, Any] = {} if state is None else {"state": state}
@@ -75,7 +92,10 @@ def main(
             raise ParamgenError(f"a {type(model).__name__} shows no trajectory of its sampling")
         options["trajectory"] = way
     torch.manual_seed(seed)
-    tiled = None if condition is None else torch.tensor(condition, device=device).expand(n, -1)
+    if asked is not None:
+        n, tiled = len(asked.names), asked.condition.to(device)
+    else:
+        tiled = None if condition is None else torch.tensor(condition, device=device).expand(n, -1)
     start = time.perf_counter()
     networks = model.sample(
         n,
@@ -107,9 +127,24 @@ def main(
         history=model.history,
     )
     folder = write_samples(
-        out, networks, info, model.identities(), overwrite, _weights(model, way), model.identity_runs()
+        out,
+        networks,
+        info,
+        model.identities(),
+        overwrite,
+        _weights(model, way),
+        model.identity_runs(),
+        asked.names if asked else None,
     )
     print(f"{n} networks in {seconds:.2f} s, in {folder}")
+
+
+def _tasks(model: ParameterGenerator, zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:
+    """The task and condition of every network to draw for a zoo of many tasks."""
+    if per_task < 1 or seen_tasks < 0:
+        raise ParamgenError(f"per_task is {per_task} and seen_tasks {seen_tasks}, expected 1 or more and 0 or more")
+    check_conditional(model, zoo)
+    return tasks_to_draw(zoo, per_task, seen_tasks)
 
 
 def _weights(model: ParameterGenerator, way: Trajectory) -> torch.Tensor | None:

@@ -18,7 +18,7 @@ from paramgen.select import select_tensors
 from paramgen.spec import ParamSpec
 from paramgen.tasks import Task, load_task
 from paramgen.tasks.scoring import predict
-from paramgen.zoo import Zoo, ZooWriter
+from paramgen.zoo import Zoo, ZooWriter, refuse_other
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 _CONTAINERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "net")  # Lightning, timm and common habits
@@ -116,12 +116,16 @@ def import_(
     for i, path in enumerate(files):
         state = first if i == 0 else next(states)
         _check_rest(state, base, path)
+        spec.check(state, where=str(path))
+        run = 0 if one_run else i
+        if (run, i) in writer.done:  # by the same command, stopped before its end
+            continue
         scores = {}
         for part in ("train", "val") if score else ():
             found = predict(network, [state], task.data(part))
             scores[part] = {"accuracy": float(found.accuracy[0]), "loss": float(found.loss[0])}
         split = "train" if i < train_networks else "val" if i < len(files) - heldout_networks else "heldout"
-        writer.add(state, run=0 if one_run else i, step=i, seed=0, split=split, scores=scores)
+        writer.add(state, run=run, step=i, seed=0, split=split, scores=scores)
     zoo = writer.close()
     print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, in {zoo.path}")
 
@@ -140,9 +144,6 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
         ParamgenError: The network's symmetries cannot be read from its graph, or `out` already holds a zoo.
     """
     found = Zoo(zoo)
-    task = load_task(found.task_config)
-    images, _ = next(iter(task.data("train").batches(2)))
-    result = align_state_dicts(task.build().eval(), images, list(found), rounds, seed, scale, found.indices("train"))
     recipe = {
         "aligned_from": str(found.path),
         "rounds": rounds,
@@ -150,6 +151,10 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
         "seed": seed,
         "recipe": found.meta["recipe"],
     }
+    refuse_other(out, found.task_config, recipe)
+    task = load_task(found.task_config)
+    images, _ = next(iter(task.data("train").batches(2)))
+    result = align_state_dicts(task.build().eval(), images, list(found), rounds, seed, scale, found.indices("train"))
     writer = ZooWriter(out, found.spec, found.base(), found.task_config, recipe)
     for entry, state in zip(found.entries, result.state_dicts, strict=True):
         if (entry.run, entry.step) not in writer.done:
