@@ -8,6 +8,7 @@ from conftest import write_zoo
 from paramgen.backends.rpg import RPG
 from paramgen.codec import TokenCodec
 from paramgen.data import ParamBatch, ParameterDataModule
+from paramgen.diffusion import Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generator import load_generator
 
@@ -119,6 +120,19 @@ def test_sequential_sampling_never_holds_more_than_one_place_and_one_piece(zoo, 
     assert {len(args[0]) for args in rows} == {5}
     pieces = inputs_of(model.prototypes.recurrence.layers, lambda: model.sample_tokens(5, sampling="sequential"))
     assert max(args[0].shape[1] for args in pieces) == 4
+
+
+@pytest.mark.parametrize("sampling", ["sequential", "partial", "full"])
+def test_a_trajectory_ends_at_the_networks_that_are_drawn(zoo, sampling):
+    model, _ = make(zoo, token_dim=2)
+    draw = {"num_inference_steps": 20, "state": [3, 1, 3, 7], "sampling": sampling}
+    plain = model.sample_tokens(4, generator=torch.Generator().manual_seed(1), **draw)
+    trajectory = Trajectory(rows=3)
+    watched = model.sample_tokens(4, generator=torch.Generator().manual_seed(1), trajectory=trajectory, **draw)
+    assert torch.equal(plain, watched)
+    assert [s.shape for s in trajectory.states] == [watched[:3].shape] * 10
+    assert torch.equal(trajectory.states[-1], watched[:3])
+    assert not torch.allclose(trajectory.states[0], watched[:3], atol=1e-2)
 
 
 def test_samples_have_zeros_on_padding(zoo):

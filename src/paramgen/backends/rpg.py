@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from paramgen.data import ParamBatch
-from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType
+from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType, Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generator import Denoised, ParameterGenerator
 from paramgen.nn.condition import ConditionInput, guided
@@ -216,7 +216,7 @@ class RPG(ParameterGenerator):
         return self.head.project(z)[which, place]
 
     def _denoise(self, c: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        return self.head(x_t, t, c)
+        return self.head(x_t.flatten(0, -2), t, c).view_as(x_t)
 
     @torch.no_grad()
     def sample_tokens(
@@ -230,6 +230,7 @@ class RPG(ParameterGenerator):
         generator: torch.Generator | None = None,
         state: int | Sequence[int] | Tensor | Literal["random", "mixture"] | None = None,
         sampling: Sampling | None = None,
+        trajectory: Trajectory | None = None,
     ) -> Tensor:
         """New networks as tokens (n, L, D), all together.
 
@@ -243,6 +244,7 @@ class RPG(ParameterGenerator):
             state: A known state for all, one for each (n,), weights over the known ones (n, K), ``random`` or ``mixture``; None for
                 the backend's own choice.
             sampling: ``sequential``, ``partial`` or ``full``; None for the backend's own.
+            trajectory: Filled with a few networks on their way from noise, as tokens.
 
         Raises:
             ParamgenError: A state out of range, or a condition that does not fit.
@@ -259,25 +261,33 @@ class RPG(ParameterGenerator):
         at_once = {"sequential": 1, "partial": max(1, PIECE // n), "full": L}.get(sampling or self.sampling)
         if at_once is None:
             raise ParamgenError(f"sampling {sampling or self.sampling!r}: expected sequential, partial or full")
+        assert self.codec is not None
+        mask = self.codec.mask.to(self.device)
         out = torch.empty(n, L, D, device=self.device if at_once == L else "cpu")
+        ways: list[list[Tensor]] = []  # of each piece, states (m, l, D)
         for place, z in prototypes.pieces(keys, L if at_once == L else PIECE, at_once):
             projected = self.head.project(z)  # (S, l, ...)
             denoise: Denoiser = partial(self._denoise, projected[which].flatten(0, 1))
             if guiding:
                 apart = partial(self._denoise, projected[which_without].flatten(0, 1))
                 denoise = guided(denoise, apart, self.guidance_scale)
+            way = None if trajectory is None else Trajectory(trajectory.rows, trajectory.most)
             tokens = self.diffusion.sample(
                 denoise,
-                (n * z.shape[1], D),
+                (n, z.shape[1], D),
                 scheduler=scheduler or self.scheduler,
                 num_inference_steps=num_inference_steps or self.num_inference_steps,
                 temperature=temperature,
                 generator=generator,
                 device=self.device,
+                callback=way,
             )
-            out[:, place : place + z.shape[1]] = tokens.view(n, -1, D).to(out.device)
-        assert self.codec is not None
-        return out.mul_(self.codec.mask.to(out.device))
+            if way is not None:
+                ways.append(way.states)
+            out[:, place : place + z.shape[1]] = tokens.to(out.device)
+        if trajectory is not None:
+            trajectory.states = [torch.cat(pieces, 1) * mask for pieces in zip(*ways, strict=True)]
+        return out.mul_(mask.to(out.device))
 
     def _sample_states(self, n: int, state: Any, generator: torch.Generator | None) -> Tensor:
         """Weights over the known states (n, K); remembers which known one each network has."""
