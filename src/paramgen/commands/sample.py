@@ -58,7 +58,7 @@ def main(
         overwrite: Replace samples that are already there.
 
     Raises:
-        ParamgenError: n or per_task below 1, no such checkpoint, scheduler or state, a generator without trajectories, or samples already there.
+        ParamgenError: n or per_task below 1; no such checkpoint, scheduler or state; no trajectory to keep; samples already there.
     """
     if n < 1:
         raise ParamgenError(f"n is {n}, expected 1 or more networks to sample")
