@@ -23,6 +23,7 @@ FUNCTIONS = {  # commands/<name>.py: its `main` is the command line
     "compare": "fit, sample and evaluate several generators on one zoo or more, over seeds",
     "unseen": "score generators on unseen tasks beside every simple way",
     "interpolate": "score networks generated between two tasks on both, beside their averaged weights",
+    "flips": "score networks generated for seen codes with bits turned",
     "configs": "list the shipped configs",
     "doctor": "check this installation",
 }
