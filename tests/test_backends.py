@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer, seed_everything
 
 from conftest import TinyNet, write_zoo
 from every_backend import build, cases
+from paramgen.callbacks import Float32Ends
 from paramgen.generator import load_generator
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
@@ -73,3 +74,29 @@ def test_it_learns_in_bf16(fitted, zoo, tmp_path):
     assert torch.isfinite(trainer.callback_metrics["train/loss"])
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
     assert len(load_generator(tmp_path / "y.ckpt").sample(2)) == 2
+
+
+@pytest.mark.parametrize("name", cases())
+def test_it_learns_in_float32_at_both_ends_and_in_bf16_between(name, zoo):
+    seed_everything(0)
+    model, data = build(cases()[name], str(zoo.path), batch_size=4, steps_per_epoch=4)
+    loss_of, dtypes = model.loss, []
+
+    def loss(batch):
+        dtypes.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+        return loss_of(batch)
+
+    model.loss = loss
+    ends = Float32Ends(0.25)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=12,
+        max_epochs=-1,
+        precision="bf16-mixed",
+        callbacks=[ends],
+        limit_val_batches=0,
+        **QUIET,
+    )
+    trainer.fit(model, data)
+    assert dtypes == [torch.float32] * 3 + [torch.bfloat16] * 6 + [torch.float32] * 3
+    assert trainer.precision == "bf16-mixed"

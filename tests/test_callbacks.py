@@ -11,8 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gaussian_backend import GaussianBackend
 from measured import make_zoo
-from paramgen.callbacks import MOST_POINTS, SampleQuality
+from paramgen.callbacks import MOST_POINTS, Float32Ends, SampleQuality
 from paramgen.data import ParameterDataModule
+from paramgen.errors import ParamgenError
 from paramgen.generator import load_generator
 from paramgen.tasks import ClassificationTask
 
@@ -95,3 +96,20 @@ def test_losses_on_val_runs_are_kept_as_they_are_measured():
         trainer.callback_metrics = {"val/loss": torch.tensor(1.0 / trainer.global_step)}
         quality.on_validation_end(trainer, None)
     assert quality.history["val/loss"] == [[5, pytest.approx(0.2)], [10, pytest.approx(0.1)]]
+
+
+def test_float32_at_the_ends_needs_a_middle_in_bf16_and_a_last_step(tmp_path):
+    with pytest.raises(ParamgenError, match=r"share of Float32Ends is 0\.6, expected 0 to 0\.5"):
+        Float32Ends(0.6)
+    for settings, message in (
+        ({"max_steps": 4}, "needs trainer.precision bf16-mixed between the ends, not 32-true"),
+        ({"max_epochs": -1, "precision": "bf16-mixed"}, "needs to know the last step"),
+    ):
+        zoo = make_zoo(tmp_path / str(len(settings)), runs=4, heldout=1, hidden=[8])
+        data = ParameterDataModule(str(zoo.path), batch_size=2, steps_per_epoch=2)
+        model = GaussianBackend(data.seq_len, data.token_dim)
+        trainer = Trainer(
+            accelerator="cpu", callbacks=[Float32Ends()], logger=False, enable_checkpointing=False, **settings
+        )
+        with pytest.raises(ParamgenError, match=message):
+            trainer.fit(model, data)

@@ -107,3 +107,11 @@ def test_config_follows_table_11(name):
     assert model["tokens_per_step"] == (512 if large else 1024)
     assert (model["scheduler"], model["num_inference_steps"]) == (("DDIM", 60) if large else ("DDPM", 1000))
     assert model.get("optimizer", "adamw") == ("adamw8bit" if large else "adamw")
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_half_precision_is_for_the_middle_of_the_training(name):
+    trainer = read(name)["trainer"]
+    ends = [{"class_path": "paramgen.callbacks.Float32Ends"}] if trainer.get("precision") == "bf16-mixed" else None
+    assert trainer.get("callbacks") == ends
+    assert bool(ends) == (NETWORKS[name][2] > 1e6)
