@@ -11,6 +11,7 @@ from paramgen.cli import main as paramgen
 from paramgen.commands.collect_tasks import main as collect_tasks
 from paramgen.conditions import CodeCondition
 from paramgen.data import ParameterDataModule
+from paramgen.files import read_json, write_json
 from paramgen.tasks import RelabelFamily, load_family, score_family
 from paramgen.zoo import Zoo
 
@@ -34,13 +35,14 @@ def checkpoint(zoo: Zoo, path, cond_dim: int | None = None) -> str:
     model = PDiff(**sizes, cond_dim=width, scheduler="DDIM", num_inference_steps=5, **SMALL)
     trainer = lightning.Trainer(max_steps=150, max_epochs=-1, accelerator="cpu", limit_val_batches=0, **QUIET)
     trainer.fit(model, datamodule=data)
+    path.parent.mkdir(exist_ok=True)
     trainer.save_checkpoint(path)
     return str(path)
 
 
 @pytest.fixture(scope="module")
 def ckpt(zoo, tmp_path_factory) -> str:
-    return checkpoint(zoo, tmp_path_factory.mktemp("fit") / "mine.ckpt")
+    return checkpoint(zoo, tmp_path_factory.mktemp("fits", numbered=False) / "fit" / "last.ckpt")
 
 
 def interpolate(zoo, tasks, out, *more) -> int:
@@ -55,8 +57,9 @@ def test_averages_go_from_one_tasks_networks_to_the_others_and_generators_stand_
     assert interpolate(zoo, [first, second], tmp_path, *more) == 0
     values = json.loads((tmp_path / "interpolation.json").read_text())
     assert values["weights"] == [0, 0.5, 1]
-    rows = {row["name"]: row for row in values["rows"]}
-    assert rows.keys() == {"averaged weights", "start", "PDiff"}
+    (measured,) = values["zoos"]
+    rows = {row["name"]: row for row in measured["rows"]}
+    assert rows.keys() == {"averaged weights", "start", "fit"}
     own = {n: zoo.matrix([i for i, e in enumerate(zoo.entries) if e.task == n]) for n in (first, second)}
     for at, task in ((0, first), (1, second)):
         for w, weights in ((0, own[first]), (1, (own[first] + own[second]) / 2), (2, own[second])):
@@ -73,10 +76,29 @@ def test_generated_networks_follow_the_condition_from_one_task_to_the_other(zoo,
     second = max(family.seen, key=lambda code: sum(a != b for a, b in zip(code, first, strict=True)))
     more = ["--ckpt_path", json.dumps([ckpt]), "--points", "3", "--per_point", "3"]
     assert interpolate(zoo, [first, second], tmp_path, *more) == 0
-    rows = json.loads((tmp_path / "interpolation.json").read_text())["rows"]
-    on_first, on_second = torch.tensor(next(row["mean"] for row in rows if row["name"] == "PDiff"))
+    (measured,) = json.loads((tmp_path / "interpolation.json").read_text())["zoos"]
+    on_first, on_second = torch.tensor(next(row["mean"] for row in measured["rows"] if row["name"] == "fit"))
     assert on_first[0] > on_first[-1]
     assert on_second[-1] > on_second[0]
+
+
+def test_a_comparisons_zoos_are_taken_together_with_the_spread_over_seeds(zoo, ckpt, tmp_path):
+    for seed in (0, 1):
+        here = tmp_path / f"seed{seed}" / "H"
+        (here / "fits" / "mine").mkdir(parents=True)
+        (here / "zoo").symlink_to(zoo.path)
+        (here / "fits" / "mine" / "last.ckpt").symlink_to(ckpt)
+    reports = [{"zoo": "H", "seed": seed, "file": f"seed{seed}/H/results.json"} for seed in (0, 1)]
+    write_json(tmp_path / "comparison.json", {"reports": reports})
+    tasks, few = load_family(zoo.task_config).seen[:2], ["--points", "3", "--per_point", "2"]
+    arguments = ["--tasks", json.dumps(tasks), "--out", str(tmp_path / "out"), *few]
+    assert paramgen(["interpolate", "--comparison", str(tmp_path), *arguments]) == 0
+    assert interpolate(zoo, tasks, tmp_path / "alone", "--ckpt_path", json.dumps([ckpt]), *few) == 0
+    together, alone = (read_json(tmp_path / name / "interpolation.json")["zoos"][0] for name in ("out", "alone"))
+    assert (together["zoo"], together["seeds"]) == ("H", 2)
+    for row, same in zip(together["rows"], alone["rows"], strict=True):
+        assert row["mean"] == same["mean"]  # the same zoo twice
+        assert torch.tensor(row["std"]).abs().max() == 0
 
 
 def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
@@ -88,6 +110,7 @@ def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
         ([first], [], "tasks are 1, expected two"),
         ([first, second], ["--points", "4"], "points is 4"),
         ([first, second], ["--per_point", "0"], "per_point is 0"),
+        ([first, second], ["--comparison", str(tmp_path)], "expected a zoo with its ckpt_path, or a comparison"),
         ([first, second], ["--ckpt_path", json.dumps([unconditional])], "takes no condition"),
     ):
         assert interpolate(zoo, tasks, tmp_path / "out", *more) == 2

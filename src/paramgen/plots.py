@@ -211,26 +211,29 @@ def _name(axes: Axes, results: Results, rows: list[RowDict]) -> None:
 
 
 def save_mixtures(values: dict[str, Any], file: Path) -> Path:
-    """Draw accuracy on two tasks between their conditions: a colour a row, solid on the first task, dashed on the second.
+    """Draw accuracy on two tasks between their conditions, a panel a zoo: a colour a row, solid on the first task, dashed on the second.
 
     Args:
         values: As ``interpolation.json`` holds them.
         file: The PNG; its folder is made if it does not exist.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
+    zoos = values["zoos"]
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(6.4, 4.2)
-        for row in values["rows"]:
-            for line, accuracy, spread in zip(("-", "--"), row["mean"], row["std"], strict=True):
-                label = row["name"] if line == "-" else None
-                _band(
-                    axes, values["weights"], accuracy, spread, linestyle=line, color=_colour(values, row), label=label
-                )
+        figure = Figure(figsize=(2.4 + 4 * len(zoos), 4))
+        panels = figure.subplots(1, len(zoos), sharey=True, squeeze=False)[0]
+        for axes, zoo in zip(panels, zoos, strict=True):
+            for row in zoo["rows"]:
+                for line, accuracy, spread in zip(("-", "--"), row["mean"], row["std"], strict=True):
+                    label = row["name"] if line == "-" else None
+                    colour = _colour(zoo, row)
+                    _band(axes, values["weights"], accuracy, spread, linestyle=line, color=colour, label=label)
+            axes.set_title(zoo["zoo"], fontsize=9)
+            axes.set_xlabel(f"{values['tasks'][0]} at 0, {values['tasks'][1]} at 1")
         for line, task in zip(("-", "--"), values["tasks"], strict=True):
-            axes.plot([], [], line, color=INK, linewidth=0.8, label=f"on {task}")
-        axes.set_xlabel(f"weight of the second task: {values['tasks'][0]} at 0, {values['tasks'][1]} at 1")
-        axes.set_ylabel(f"{values['split']} accuracy, %")
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+            panels[-1].plot([], [], line, color=INK, linewidth=0.8, label=f"on {task}")
+        panels[0].set_ylabel(f"{values['split']} accuracy, %")
+        panels[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         figure.savefig(file, dpi=160, bbox_inches="tight")
     return file
 
