@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
-from paramgen.tasks import ClassificationTask
+from paramgen.tasks import ClassificationTask, scoring
 from paramgen.tasks.networks import build_network
 from paramgen.tasks.scoring import cross_entropy, predict
 from paramgen.tasks.splits import TensorSplit
@@ -72,6 +72,19 @@ def test_convolutions_give_the_same_stacked_as_alone():
     x = next(data.batches(32))[0]
     stacked = stacked_forward(make().eval(), shared_images=True)(stack_states(weights), x)
     assert torch.allclose(stacked, reference(make(), weights, data)[:, :32], atol=1e-5)
+
+
+def test_a_convolutional_network_takes_no_more_images_at_once_than_fit(monkeypatch):
+    make, data = MAKERS["batch-norm cnn"], ClassificationTask().data("test")
+    weights, taken = states(make, 2), []
+    whole = predict(make(), weights, data)
+    monkeypatch.setattr(scoring, "MEMORY", 50 * 8 * 8 * 8)  # the first layer's output for 50 images
+    network = make()
+    network.convs[0].register_forward_hook(lambda _m, inputs, _out: taken.append(len(inputs[0])))
+    pieces = predict(network, weights, data)
+    assert max(taken) == 50
+    assert torch.equal(pieces.classes, whole.classes)
+    assert torch.allclose(pieces.loss, whole.loss, rtol=1e-5)
 
 
 def test_data_dependent_network_is_found_out():

