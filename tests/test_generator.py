@@ -65,6 +65,14 @@ def test_checkpoint_loads_weights_only(fitted):
     assert saved["paramgen"]["fit_seconds"] > 0
 
 
+def test_what_it_takes_to_store_a_generator_is_less_than_its_checkpoint_and_more_than_its_parameters(fitted):
+    *_, path = fitted
+    model = load_generator(path)
+    least = 4 * sum(p.numel() for p in model.parameters())
+    model.register_buffer("basis", torch.zeros(1000))
+    assert least + 4000 < model.stored_bytes() < path.stat().st_size + 4000
+
+
 def test_same_seed_gives_the_same_networks(fitted):
     *_, path = fitted
     model = load_generator(path)

@@ -99,6 +99,12 @@ class ParameterGenerator(LightningModule, ABC):
         """The same for training runs, when a backend is conditioned on runs rather than on networks."""
         return None
 
+    def stored_bytes(self) -> int:
+        """Bytes of what draws networks: parameters, buffers, the codec's statistics; no optimizer's state, no tensors left as they are."""
+        assert self.codec is not None
+        tensors = [*self.state_dict().values(), self.codec.shift, self.codec.scale]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
     @torch.no_grad()
     def sample(self, n: int, condition: Tensor | None = None, **options: Any) -> list[StateDict]:
         """New networks: n state dicts that load with ``strict=True`` into the plain network.

@@ -40,6 +40,7 @@ class SampleInfo:
         fit_seconds: Seconds to train the generator.
         sample_seconds: Seconds to draw all of them.
         generator_params: Parameters of the generator.
+        generator_bytes: What it takes to store it; see :meth:`paramgen.generator.ParameterGenerator.stored_bytes`.
         uses_task_data: Whether the generator saw the task's data in training (a behavioural loss), not only weights.
         command: The command that made them.
         fit_command: The command that made the generator.
@@ -59,6 +60,7 @@ class SampleInfo:
     fit_seconds: float | None = None
     sample_seconds: float | None = None
     generator_params: int | None = None
+    generator_bytes: int | None = None
     uses_task_data: bool = False
     command: str | None = None
     fit_command: str | None = None

@@ -120,6 +120,7 @@ def main(
         fit_seconds=model.fit_seconds,
         sample_seconds=seconds,
         generator_params=sum(p.numel() for p in model.parameters()),
+        generator_bytes=model.stored_bytes(),
         uses_task_data=model.uses_task_data,
         command=shlex.join(["paramgen", *sys.argv[1:]]),
         fit_command=model.fit_command,
