@@ -1,9 +1,12 @@
 """The command line, run in this process: every mistake is one line on stderr and exit code 2."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-import gaussian_backend  # noqa: F401  registers the backend
+import gaussian_backend  # registers the backend
 from conftest import vary, write_zoo
 from paramgen.cli import main
 from paramgen.dispatch import FUNCTIONS, LIGHTNING
@@ -65,6 +68,16 @@ def test_help_imports_no_torch():
     code = "import sys; from paramgen.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(f"  {name} " in done.stdout for name in {**LIGHTNING, **FUNCTIONS})
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "import sys; from paramgen.cli import main; sys.exit(main(['--help']))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-u", "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 141
+    assert not done.stderr
 
 
 def test_version(capsys):
@@ -147,6 +160,28 @@ def test_fit_resumes_from_its_checkpoint(config, tmp_path):
         == 0
     )
     assert torch.load(tmp_path / "fit" / "last.ckpt", weights_only=True)["global_step"] == 30
+
+
+def test_an_interrupted_fit_is_kept_and_goes_on_from_last(config, tmp_path, monkeypatch, capsys):
+    path, here = config(checkpoint={}), str(tmp_path / "here")
+    calls, loss = count(), gaussian_backend.GaussianBackend.loss
+
+    def stopped(self, batch):
+        if next(calls) == 7:
+            raise KeyboardInterrupt
+        return loss(self, batch)
+
+    monkeypatch.setattr(gaussian_backend.GaussianBackend, "loss", stopped)
+    line = ["fit", "--config", path, "--trainer.default_root_dir", here]
+    handler = signal.getsignal(signal.SIGINT)
+    assert main(line) == 130
+    signal.signal(signal.SIGINT, handler)  # Lightning ignores further ones
+    last = tmp_path / "here" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 7
+    assert main([*line, "--ckpt_path", "last"]) == 0
+    assert torch.load(last, weights_only=True)["global_step"] == 20
+    capsys.readouterr()
+    assert "no last.ckpt under" in refuses(capsys, *line[:3], "--ckpt_path", "last", *line[3:4], tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize("verb", ["validate", "test", "predict"])

@@ -2,18 +2,18 @@
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import paramgen.backends  # noqa: F401  registers the backends
-from paramgen.callbacks import LearningRates, SampleQuality
+from paramgen.callbacks import Checkpoints, LearningRates, SampleQuality
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
 from paramgen.generator import ParameterGenerator, read_checkpoint
@@ -41,7 +41,7 @@ class GeneratorCLI(LightningCLI):
         """Callbacks that every fit has, and the arguments that the data decide."""
         parser.add_lightning_class_args(SampleQuality, "quality")
         parser.add_lightning_class_args(LearningRates, "lr_monitor")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.enable_version_counter": False})
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -51,7 +51,10 @@ class GeneratorCLI(LightningCLI):
         super().parse_arguments(parser, args)
         self.requested: Namespace = self.config.clone()
         if verb := self.config.get("subcommand"):
-            _check_checkpoint(verb, self.config[verb].get("ckpt_path"))
+            asked = self.config[verb]
+            if asked.get("ckpt_path") == "last" and not asked.checkpoint.dirpath:
+                asked.ckpt_path = _last_checkpoint(Path(asked.trainer.default_root_dir))
+            _check_checkpoint(verb, asked.get("ckpt_path"))
 
     def before_instantiate_classes(self) -> None:
         """Refuse a checkpoint that would silently change the model."""
@@ -91,6 +94,14 @@ class GeneratorCLI(LightningCLI):
             print(f"checkpoint: {path}\nnext:       paramgen sample --ckpt_path {path}")
 
 
+def _last_checkpoint(root: Path) -> str:
+    """The newest ``last.ckpt`` of the fits under a folder; Lightning itself looks in the new fit's own folder alone."""
+    found = [*root.glob("lightning_logs/*/checkpoints/last.ckpt"), *root.glob("checkpoints/last.ckpt")]
+    if not found:
+        raise ParamgenError(f"no last.ckpt under {root}; give --ckpt_path its path, or --checkpoint.dirpath its folder")
+    return str(max(found, key=lambda path: path.stat().st_mtime))
+
+
 def _check_checkpoint(verb: str, path: str | None) -> None:
     """Refuse what Lightning would take for a checkpoint, before it reads it."""
     if path is None and verb != "fit":
@@ -113,6 +124,10 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
         sys.argv = [before[0], *args]  # Lightning starts its other processes by this line
     try:
         return _run()
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning takes for an exit
+            raise stop.__context__ from None
+        raise
     finally:
         sys.argv = before
 
