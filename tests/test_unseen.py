@@ -13,6 +13,7 @@ from paramgen.commands.collect_tasks import main
 from paramgen.conditions import CodeCondition
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
+from paramgen.family_evaluation import evaluate_family
 from paramgen.tasks import RelabelFamily, load_family
 from paramgen.tasks.scoring import predict
 from paramgen.unseen import (
@@ -20,7 +21,6 @@ from paramgen.unseen import (
     SeenTasks,
     accuracy_of,
     average,
-    baseline_rows,
     conditions_of,
     nearest,
     neighbours,
@@ -96,7 +96,9 @@ def test_a_vote_of_one_is_the_nearest_task_and_of_three_their_majority(zoo):
 
 
 def test_direct_training_is_above_every_baseline_and_these_above_chance(zoo):
-    rows = {name: float(row.mean()) for name, row in baseline_rows(zoo, load_family(zoo.task_config)).items()}
+    results = evaluate_family(zoo)
+    rows = {row.name: row.accuracy.mean for row in results.rows}
+    assert list(rows) == ["direct", "nearest", "average-2", "average-all", "ridge", "vote-5"]
     assert rows["direct"] == max(rows.values())
     assert rows["ridge"] > 0.6
     assert abs(rows["average-all"] - 0.5) < 0.25

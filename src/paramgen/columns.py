@@ -52,11 +52,21 @@ def _milliseconds(v: float) -> str:
     return f"{1000 * v:,.1f}" if v >= 1e-4 else "<0.1"
 
 
+def _worst(row: RowDict) -> float | None:
+    tasks = row.get("tasks")  # files written before families were measured have none
+    return min(tasks["unseen"].values()) if tasks else None
+
+
+def _seen(row: RowDict) -> float | None:
+    seen = (row.get("tasks") or {}).get("seen")
+    return sum(seen.values()) / len(seen) if seen else None
+
+
 def _of(*path: str) -> Callable[[RowDict], float | None]:
     def value(row: RowDict) -> float | None:
         found: Any = row
         for key in path:
-            found = None if found is None else found[key]
+            found = None if found is None else found.get(key)
         return found
 
     return value
@@ -74,8 +84,23 @@ COLUMNS = (
     Column(
         "mean",
         "Mean",
-        "Mean test accuracy over all N networks, none selected, in percent. The figure to compare first.",
+        "Mean test accuracy over all N networks, none selected, in percent. The figure to compare first. Of a family of tasks: "
+        "each network on its own unseen task, the mean over these tasks.",
         _of("accuracy", "mean"),
+        _percent,
+    ),
+    Column(
+        "worst",
+        "Worst task",
+        "Of a family of tasks: the unseen task with the lowest mean test accuracy.",
+        _worst,
+        _percent,
+    ),
+    Column(
+        "seen",
+        "Seen",
+        "Of a family of tasks: mean test accuracy on seen tasks, whose networks the generators learnt from.",
+        _seen,
         _percent,
     ),
     Column(
@@ -262,7 +287,8 @@ COLUMNS = (
 GAP = Column(
     "gap",
     "vs zoo",
-    "Mean accuracy less the zoo's own mean, in points, seed by seed; the spread is that of the differences.",
+    "Mean accuracy less the zoo's own mean (of a family: less that of networks trained on the unseen tasks), in points, seed by seed; "
+    "the spread is that of the differences.",
     _of("gap"),
     _signed,
 )

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
@@ -22,9 +22,12 @@ from scipy.stats import t as student_t
 
 from paramgen.columns import COLUMNS
 from paramgen.files import read_json
+from paramgen.results import SAW_SEEN
 
 FIGURES = (  # columns of a report's table, and the difference to the zoo
     "mean",
+    "worst",
+    "seen",
     "median",
     "min",
     "best",
@@ -41,7 +44,7 @@ FIGURES = (  # columns of a report's table, and the difference to the zoo
     "fit_seconds",
 )
 ON_PAGE_ALONE = ("min", "std", "iou")  # what a terminal has no room for
-_PERCENT = ("mean", "median", "min", "best", "selected", "std", "gap")
+_PERCENT = ("mean", "worst", "seen", "median", "min", "best", "selected", "std", "gap")
 _VALUES = {column.key: column.value for column in COLUMNS}
 
 
@@ -88,7 +91,7 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
 
 
 def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """How far the generators of a zoo lie apart in mean accuracy, seed by seed.
+    """How far the generators of a zoo lie apart in mean accuracy, seed by seed; of a family of tasks, from all other rows too.
 
     Args:
         reports: Of every zoo and seed.
@@ -99,12 +102,11 @@ def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
     """
     found = []
     for zoo in dict.fromkeys(r.zoo for r in reports):
-        seeds = [
-            {row["name"]: row["accuracy"]["mean"] for row in r.results["rows"] if row["kind"] == "generator"}
-            for r in reports
-            if r.zoo == zoo
-        ]
-        for first, second in combinations(dict.fromkeys(name for rows in seeds for name in rows), 2):
+        mine = [r.results["rows"] for r in reports if r.zoo == zoo]
+        seeds = [{row["name"]: row["accuracy"]["mean"] for row in rows} for rows in mine]
+        listed = dict.fromkeys(row["name"] for rows in mine for row in rows if row["kind"] == "generator")
+        others = [row["name"] for row in mine[0] if row["kind"] != "generator"] if mine[0][0].get("tasks") else []
+        for first, second in [*combinations(listed, 2), *product(listed, others)]:
             gaps = [rows[first] - rows[second] for rows in seeds if first in rows and second in rows]
             if gaps:
                 pair = {"zoo": zoo, "first": first, "second": second, "seeds": len(gaps)}
@@ -136,7 +138,7 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
             *(show(row["figures"].get(name), name) for name in shown),
             *("" if p is None else f"{100 * p:.1f}" for p in papers),
         ]
-        table.add_row(row["name"], *cells, style="bold" if row["kind"] == "generator" else None)
+        table.add_row(starred(row), *cells, style="bold" if row["kind"] == "generator" else None)
     return table
 
 
@@ -153,6 +155,59 @@ def show(figure: dict[str, float | None] | None, name: str) -> str:
     sign = "+" if name == "gap" else ""
     text = f"{factor * figure['mean']:{sign}.{digits}f}"
     return text if figure["std"] is None else f"{text} ± {factor * figure['std']:.{digits}f}"
+
+
+def starred(row: dict[str, Any]) -> str:
+    """A summary row's name, with a star where the generator saw seen tasks' data.
+
+    Args:
+        row: As :func:`summarise` makes it.
+    """
+    return row["name"] + "*" * (SAW_SEEN in row.get("flags", {}))
+
+
+def verdicts(zoo: str, comparison: dict[str, Any]) -> list[str]:
+    """What the generators of a family's zoo do beside every way that needs none: a sentence each; none for other zoos.
+
+    Args:
+        zoo: Which.
+        comparison: As ``comparison.json`` holds it.
+    """
+    generators = {row["name"]: row for row in comparison["summary"] if (row["zoo"], row["kind"]) == (zoo, "generator")}
+    said = []
+    for name, row in generators.items():
+        pairs = [p for p in comparison["differences"] if (p["zoo"], p["first"]) == (zoo, name)]
+        judged: dict[str, list[str]] = {}
+        for pair in pairs:
+            if pair["second"] not in generators:
+                spread = "" if pair["std"] is None else f" ± {100 * pair['std']:.1f}"
+                gap = f"{100 * pair['mean']:+.1f}{spread}".replace("-", "−")
+                other = f"{WAYS.get(pair['second'], pair['second'])} ({gap})"
+                judged.setdefault(_judgement(pair), []).append(other)
+        if judged:
+            clauses = "; ".join(f"{verb} {', '.join(others)}" for verb, others in judged.items())
+            of = f"paired over {row['seeds']} seeds, t-test at 5 %" if row["seeds"] > 1 else "one seed"
+            said.append(f"{starred(row)} {clauses}. Points of unseen accuracy, {of}.")
+    return said
+
+
+WAYS = {  # rows in words
+    "direct": "training on the unseen tasks themselves",
+    "pooled": "one adapter for all tasks",
+    "start": "the start of all adapters",
+    "no adapter": "the network without an adapter",
+    "nearest": "copying the nearest task",
+    "average-2": "averaging two neighbours",
+    "average-all": "averaging all tasks",
+    "ridge": "ridge regression",
+    "vote-5": "a vote of five neighbours",
+}
+
+
+def _judgement(pair: dict[str, Any]) -> str:
+    if pair["told_apart"] is False:
+        return "cannot be told from"
+    return "beats" if pair["mean"] > 0 else "does not beat"
 
 
 def _flags(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

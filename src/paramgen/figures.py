@@ -42,6 +42,15 @@ def _any_generator(key: str) -> Callable[[Results], bool]:
 
 FIGURES = (
     Figure(
+        "tasks",
+        "Task by task",
+        "One line an unseen task, easiest first; one dot a row. Black dots are what training on the task itself reaches.",
+        "Test accuracy on each unseen task, the mean over the row's networks for it, on a log axis of the error. Choose rows "
+        "above; point at a dot for its figures.",
+        wide=True,
+        needs=lambda results: bool(results["rows"][0].get("tasks")),
+    ),
+    Figure(
         "strips",
         "Accurate, new, and varied",
         "One dot a network, one line a row. A good generator keeps to the dotted lines, which are the zoo's, in all three columns.",
@@ -66,6 +75,7 @@ FIGURES = (
         "How many networks are as good as the zoo and yet at a distance. Held-out runs, dashed, are the ceiling where there are any.",
         "Share of a row's networks with accuracy at least the zoo's mean less one point and at least c times tau away from "
         "every training network, for c = 0.25, 0.5, 0.75, 1 and 2.",
+        needs=lambda results: any(row["novel_and_good"] for row in results["rows"]),
     ),
     Figure(
         "alike",
@@ -122,5 +132,5 @@ def colour(rows: Sequence[RowDict], row: RowDict) -> str:
         names = [r["name"] for r in rows if r["kind"] == "generator"]
         return f"g{names.index(row['name']) % 6}"
     if row["kind"] == "reference":
-        return "zoo" if row["name"] == "zoo" else "held"
+        return "zoo" if row["name"] in ("zoo", "direct") else "held"
     return "base"

@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from paramgen import __version__, figures
 from paramgen.columns import COLUMNS, GAP, PAPER, RowDict
-from paramgen.comparison import FIGURES, paper_columns, paper_of, show
+from paramgen.comparison import FIGURES, WAYS, paper_columns, paper_of, show, starred, verdicts
 from paramgen.evaluation import ALL_BASELINES
+from paramgen.unseen import FAMILY_BASELINES
 
 Results = dict[str, Any]
 NO_BETTER = "no better than "
@@ -80,7 +81,9 @@ class Evaluation:
         info = {name: {k: v for k, v in i.items() if k not in hidden} for name, i in results["generators"].items()}
         self.generators = json.dumps(info, indent=2)
         self.figures = figures.shown(results)
-        self.omitted = [name for name in ALL_BASELINES if name not in {row["name"] for row in self.rows}]
+        self.family = bool(self.rows[0].get("tasks"))
+        known = FAMILY_BASELINES if self.family else ALL_BASELINES
+        self.omitted = [name for name in known if name not in {row["name"] for row in self.rows}]
 
     def colour(self, row: RowDict) -> str:
         """Class that gives a row its colour."""
@@ -146,9 +149,11 @@ def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
             _paper_cell(theirs.get(row["name"], {}).get(name)) if of_paper else _cell(row["figures"].get(name), name)
             for name, of_paper in layout
         ]
-        who = {"name": row["name"], "kind": row["kind"], "colour": figures.colour(rows, row)}
+        who = {"name": starred(row), "kind": row["kind"], "colour": figures.colour(rows, row)}
         made.append({**who, "flags": _flags_of_seeds(row) if row["kind"] == "generator" else [], "cells": cells})
-    between = [_difference(pair) for pair in comparison["differences"] if pair["zoo"] == zoo]
+    said = {row["name"] for row in rows if row["kind"] != "generator"}  # by the verdicts
+    apart = [pair for pair in comparison["differences"] if pair["zoo"] == zoo and pair["second"] not in said]
+    between = [*verdicts(zoo, comparison), *(_difference(pair) for pair in apart)]
     return Summary(_says(comparison["seeds"], rows), between, heads, made)
 
 
@@ -203,6 +208,8 @@ def verdict(row: RowDict, results: Results) -> list[str]:
     """
     zoo = results["rows"][0]
     heldout = next((r for r in results["rows"] if r["name"] == "held-out runs"), None)
+    if row.get("tasks"):
+        return _on_unseen_tasks(row, results["rows"])
     sentences = [_on_accuracy(row, zoo)]
     if row["nn_ratio"] is not None:
         sentences.append(_on_distance(row, heldout))
@@ -222,6 +229,30 @@ def verdict(row: RowDict, results: Results) -> list[str]:
         sentences.append(f"{row['nonfinite']} of its {row['n']} networks hold NaN or inf.")
     if row["uses_task_data"]:
         sentences.append("It saw the task's data while it was trained, which the other rows did not.")
+    return sentences
+
+
+def _on_unseen_tasks(row: RowDict, rows: Sequence[RowDict]) -> list[str]:
+    """The same for a generator of networks for unseen tasks; direct training is the first row."""
+    unseen, mean = row["tasks"]["unseen"], row["accuracy"]["mean"]
+    direct = rows[0]["accuracy"]["mean"]
+    worst = min(unseen, key=unseen.__getitem__)
+    side = "above" if mean > direct else "below"
+    sentences = [
+        f"On {len(unseen)} unseen tasks its networks average {100 * mean:.1f} %, {100 * abs(mean - direct):.1f} points {side} training "
+        f"on these tasks themselves; on the worst, {worst}, {100 * unseen[worst]:.1f} %."
+    ]
+    ways: dict[bool, list[str]] = {True: [], False: []}
+    for other in rows[1:]:
+        if other["kind"] != "generator":
+            gap = 100 * (mean - other["accuracy"]["mean"])
+            ways[gap > 0].append(f"{WAYS.get(other['name'], other['name'])} ({gap:+.1f})".replace("-", "−"))
+    sentences += [f"It beats {_listed(ways[True])}."] if ways[True] else []
+    sentences += [f"It does not beat {_listed(ways[False])}."] if ways[False] else []
+    if row["nonfinite"]:
+        sentences.append(f"{row['nonfinite']} of its {row['n']} networks hold NaN or inf.")
+    if row["uses_task_data"]:
+        sentences.append("It was trained on the data of seen tasks, which the ways that need no generator were not.")
     return sentences
 
 

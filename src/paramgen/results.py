@@ -13,6 +13,7 @@ from paramgen.metrics import AccuracySummary, WrongIoU
 
 FORMAT = 1
 Kind = Literal["reference", "baseline", "generator"]
+SAW_SEEN = "saw seen tasks' data"  # flag of a generator for unseen tasks; its row has a star
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,19 @@ class Points:
     accuracy: list[float]
     distance: list[float]
     xy: list[list[float]]
+
+
+@dataclass(frozen=True)
+class TaskAccuracies:
+    """Test accuracy on each task of a family, the mean over the row's networks for it.
+
+    Args:
+        unseen: By task.
+        seen: By task; None where it is not measured.
+    """
+
+    unseen: Mapping[str, float]
+    seen: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,7 @@ class Row:
         finetune_steps: Median steps of training from the row's networks until they are as good as the zoo on val; None when half never are.
         flags: What to know before believing the row, in words.
         points: One value a network.
+        tasks: Of a family of tasks: the accuracies behind the mean, which is over its unseen tasks.
     """
 
     name: str
@@ -93,6 +108,7 @@ class Row:
     finetune_steps: float | None
     flags: Sequence[str]
     points: Points
+    tasks: TaskAccuracies | None = None
 
 
 @dataclass(frozen=True)
@@ -103,10 +119,10 @@ class Results:
         zoo: Its name.
         task: Its config, ``{"class_path", "init_args"}``.
         networks: K, training networks in the zoo.
-        runs: Training runs that they come from.
+        runs: Training runs that they come from; of a family, seen tasks.
         heldout: Held-out networks.
         params: P, generated parameters of one network.
-        test_images: Images that accuracies are measured on.
+        test_images: Images that accuracies are measured on; of a family, of the unseen task that has the fewest.
         train_images: Images that `selected` chooses on.
         n: Networks asked of every baseline and generator.
         seed: Of the baselines.
@@ -117,7 +133,7 @@ class Results:
         generators: Where each generator's networks come from.
         trajectories: By generator, networks on their way from noise through the zoo's principal plane, over tau: lines of places.
         notes: What this evaluation could not do, and why.
-        rows: The zoo first.
+        rows: The zoo first; of a family of tasks, networks trained on the unseen tasks (`direct`).
         command: The command line that made it.
         format: Version of this layout.
         paramgen: Version of the program.

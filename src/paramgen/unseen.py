@@ -4,14 +4,14 @@ T: seen tasks. n: new tasks. C: numbers of a condition. P: generated parameters.
 these.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from paramgen.errors import ParamgenError
-from paramgen.tasks import TaskFamily
+from paramgen.tasks import TaskFamily, load_family
 from paramgen.tasks.family import score_family
 from paramgen.tasks.scoring import predict
 from paramgen.zoo import Zoo
@@ -111,23 +111,60 @@ def conditions_of(zoo: Zoo, names: Sequence[str]) -> Tensor:
     return torch.tensor([known[name] for name in names])
 
 
-def accuracy_of(zoo: Zoo, family: TaskFamily, weights: Tensor, names: Sequence[str], split: str = "test") -> Tensor:
+def accuracy_of(
+    zoo: Zoo, family: TaskFamily, weights: Tensor, names: Sequence[str], split: str = "test", device: str = "cpu"
+) -> Tensor:
     """Accuracy (n,) of networks (n, P), each on its own task."""
-    return score_family(zoo, [zoo.spec.unflatten(row) for row in weights], names, split, family)
+    return score_family(zoo, [zoo.spec.unflatten(row) for row in weights], names, split, family, device)
 
 
-def baseline_rows(zoo: Zoo, family: TaskFamily, split: str = "test") -> dict[str, Tensor]:
-    """Accuracy on every unseen task of what needs no generator, and of networks trained on it (`direct`): name -> (n,)."""
-    seen, names = seen_tasks(zoo), family.unseen
-    condition = conditions_of(zoo, names)
-    trained = {name: [i for i, e in enumerate(zoo.entries) if e.task == name] for name in names}
-    direct = [accuracy_of(zoo, family, zoo.matrix(rows), [name] * len(rows), split) for name, rows in trained.items()]
-    found = {
-        "nearest": nearest(seen, condition),
-        "average-2": average(seen, condition),
-        "average-all": seen.weights.mean(0).expand(len(names), -1),
-        "ridge": ridge(seen, condition),
-    }
-    rows = {name: accuracy_of(zoo, family, weights, names, split) for name, weights in found.items()}
-    voted = {"vote-5": vote(zoo, family, seen, names, 5, split)}
-    return {"direct": torch.stack([row.mean() for row in direct]), **rows, **voted}
+def many_tasks(zoo: Zoo) -> bool:
+    """Whether a zoo's networks are of several tasks, so that each is scored on its own."""
+    return len({entry.task for entry in zoo.entries}) > 1
+
+
+def family_of(zoo: Zoo) -> TaskFamily:
+    """The family of a zoo of many tasks.
+
+    Raises:
+        ParamgenError: The zoo is of one task, or none of its tasks is unseen.
+    """
+    if not many_tasks(zoo):
+        raise ParamgenError(f"zoo {zoo.name!r} has no tasks with conditions; collect one with collect_tasks")
+    family = load_family(zoo.task_config)
+    if not family.unseen:
+        raise ParamgenError(f"zoo {zoo.name!r} has no unseen tasks")
+    return family
+
+
+class TaskConditions(NamedTuple):
+    """What is asked of a generator.
+
+    Args:
+        names: n names of tasks, one for each network to draw.
+        condition: (n, C).
+    """
+
+    names: list[str]
+    condition: Tensor
+
+
+def tasks_to_draw(zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:
+    """So many networks for each unseen task of a zoo, then for each of its first seen tasks.
+
+    Raises:
+        ParamgenError: As :func:`family_of` and :func:`conditions_of`.
+    """
+    family = family_of(zoo)
+    names = [name for name in [*family.unseen, *family.seen[:seen_tasks]] for _ in range(per_task)]
+    return TaskConditions(names, conditions_of(zoo, names))
+
+
+WEIGHTS: dict[str, Callable[[SeenTasks, Tensor], Tensor]] = {  # what gives weights (n, P) from conditions (n, C)
+    "nearest": nearest,
+    "average-2": average,
+    "average-all": lambda seen, condition: seen.weights.mean(0).expand(len(condition), -1),
+    "ridge": ridge,
+}
+VOTE, VOTERS = "vote-5", 5  # gives predictions and no weights
+FAMILY_BASELINES = (*WEIGHTS, VOTE)

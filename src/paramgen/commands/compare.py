@@ -4,31 +4,39 @@ import json
 import shlex
 import sys
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
-from paramgen.comparison import Report, differences, machine, summarise, summary_table
+from paramgen import tasks
+from paramgen.comparison import Report, differences, machine, summarise, summary_table, verdicts
 from paramgen.dispatch import run
 from paramgen.errors import ParamgenError, near
 from paramgen.files import write_atomic, write_json
+from paramgen.paths import find_config
 from paramgen.report import comparison_page
 from paramgen.samples import INDEX
+from paramgen.unseen import many_tasks
+from paramgen.zoo import Zoo
 
 
 @dataclass(frozen=True)
 class ZooSource:
-    """Where a zoo comes from; exactly one of `collect`, `align` and `path`.
+    """Where a zoo comes from; exactly one of `collect`, `collect_tasks`, `align` and `path`.
 
     Args:
         collect: Config of ``paramgen collect``; with several seeds each has a zoo of its own.
+        collect_tasks: Config of ``paramgen collect_tasks``; the seed is the family's too where it takes one.
         align: Name of another zoo of this comparison, to be aligned.
         path: A zoo that is there already.
-        arguments: Further arguments of ``collect``, for example ``{runs: 20}``.
+        arguments: Further arguments of ``collect`` or ``collect_tasks``, for example ``{runs: 20}``.
     """
 
     collect: str | None = None
+    collect_tasks: str | None = None
     align: str | None = None
     path: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +75,9 @@ def main(
     baselines: str | list[str] = "all",
     seeds: list[int] | None = None,
     aligned: bool = False,
+    finetune: bool = False,
+    per_task: int = 5,
+    seen_tasks: int = 40,
     paper: dict[str, dict[str, float]] | None = None,
 ) -> None:
     """Fit, sample and evaluate several generators on one zoo or more, over seeds, and write one page.
@@ -84,6 +95,9 @@ def main(
         baselines: ``all``, ``none``, or names.
         seeds: Of zoo, fit, samples and baselines; one report each, and means with their spread over them. ``[0]`` when left out.
         aligned: Measure distances up to permutation and scale too.
+        finetune: Count the steps of training from each row's networks until they are as good as the zoo on val.
+        per_task: Of a zoo of many tasks: networks drawn for each unseen task.
+        seen_tasks: And for each of the first so many seen ones.
         paper: A paper's accuracies, ``{row: {column: fraction}}``, shown beside ours; ``zoo/row`` for the row of one zoo alone.
 
     Raises:
@@ -98,9 +112,10 @@ def main(
             _make_zoo(here, name, source, seed)
             zoo = _zoo_path(here, name, source)
             wanted = {k: g for k, g in generators.items() if not g.zoos or name in g.zoos}
-            drawn = [str(_draw(here / name, zoo, k, g, n, seed)) for k, g in wanted.items()]
+            asked = {"zoo": zoo, "per_task": per_task, "seen_tasks": seen_tasks} if many_tasks(Zoo(zoo)) else {"n": n}
+            drawn = [str(_draw(here / name, zoo, k, g, asked, seed)) for k, g in wanted.items()]
             given = {"zoo": zoo, "samples": drawn, "out": here / name, "n": n, "baselines": baselines, "seed": seed}
-            run(["evaluate", *_options({**given, "aligned": aligned})])
+            run(["evaluate", *_options({**given, "aligned": aligned, "finetune": finetune})])
             reports.append(Report(name, seed, here / name / "results.json"))
     comparison = {
         "title": title or folder.name,
@@ -119,6 +134,8 @@ def main(
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     for name in zoos:
         console.print(summary_table(name, comparison))
+        for line in verdicts(name, comparison):
+            console.print(line, highlight=False)
     console.print(f"wrote {folder / 'comparison.json'}, {folder / 'report.html'}", style="dim", soft_wrap=True)
 
 
@@ -142,19 +159,27 @@ def _make_zoo(here: Path, name: str, source: ZooSource, seed: int) -> None:
     target = _zoo_path(here, name, source)
     if (target / "zoo.json").exists() or source.path:
         return
-    if source.collect:
-        run(
-            ["collect", "--config", source.collect, *_options({"seed": seed, **source.arguments}), "--out", str(target)]
-        )
+    if source.collect or source.collect_tasks:
+        command, config = ("collect", source.collect) if source.collect else ("collect_tasks", source.collect_tasks)
+        seeded = {"seed": seed} if source.collect else _seeds(str(config), seed)
+        run([command, "--config", str(config), *_options({**seeded, **source.arguments}), "--out", str(target)])
     else:
         run(["zoo", "align", "--zoo", str(here / str(source.align) / "zoo"), "--out", str(target)])
+
+
+def _seeds(config: str, seed: int) -> dict[str, int]:
+    """The seed of a zoo of many tasks, and of its family where that draws its tasks by one."""
+    path = yaml.safe_load(Path(find_config(config, "zoo")).read_text())["family"]["class_path"]
+    family = getattr(tasks, path.rpartition(".")[2], None)
+    seeded = family is not None and "seed" in signature(family).parameters
+    return {"seed": seed, **({"family.init_args.seed": seed} if seeded else {})}
 
 
 def _zoo_path(here: Path, name: str, source: ZooSource) -> Path:
     return Path(source.path) if source.path else here / name / "zoo"
 
 
-def _draw(here: Path, zoo: Path, name: str, source: GeneratorSource, n: int, seed: int) -> Path:
+def _draw(here: Path, zoo: Path, name: str, source: GeneratorSource, wanted: dict[str, Any], seed: int) -> Path:
     """The folder of a generator's networks, fitted and drawn unless they are there."""
     if source.samples:
         return Path(source.samples)
@@ -163,7 +188,7 @@ def _draw(here: Path, zoo: Path, name: str, source: GeneratorSource, n: int, see
         where = {"data.zoo": zoo, "checkpoint.dirpath": checkpoint.parent, "seed_everything": seed}
         run(["fit", "--config", source.fit, *_options({**_QUIET, **source.arguments, **where})])
     if not (target / INDEX).exists():
-        where = {"ckpt_path": source.ckpt_path or checkpoint, "out": target, "n": n, "seed": seed}
+        where = {"ckpt_path": source.ckpt_path or checkpoint, "out": target, "seed": seed, **wanted}
         run(["sample", *_options({**source.sample, **where})])
     return target
 
@@ -179,5 +204,5 @@ def _options(arguments: dict[str, Any]) -> list[str]:
 
 LOG_WIDTH = 160  # of a table that goes to a file
 _QUIET = {"trainer.enable_model_summary": False}  # one of many fits
-_ZOO_ORIGINS = ("collect", "align", "path")
+_ZOO_ORIGINS = ("collect", "collect_tasks", "align", "path")
 _GENERATOR_ORIGINS = ("fit", "fit_of", "ckpt_path", "samples")

@@ -1,6 +1,7 @@
 """``paramgen evaluate``: measure generated networks beside the zoo, held-out runs and every baseline."""
 
 import shlex
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rich.text import Text
 from paramgen.columns import COLUMNS
 from paramgen.errors import ParamgenError, near
 from paramgen.evaluation import ALL_BASELINES, evaluate
+from paramgen.family_evaluation import evaluate_family
 from paramgen.files import write_atomic, write_json
 from paramgen.pictures import weight_pictures
 from paramgen.plots import save_plots
@@ -19,10 +21,13 @@ from paramgen.report import page, verdict
 from paramgen.results import Results
 from paramgen.samples import distinct, read_samples
 from paramgen.tasks import load_task
+from paramgen.unseen import FAMILY_BASELINES, many_tasks
 from paramgen.zoo import Zoo
 
 SHOWN = {  # column of the report: its head on the terminal
     "mean": "mean",
+    "worst": "worst task",
+    "seen": "seen",
     "std": "±",
     "best": "best",
     "selected": "selected",
@@ -49,12 +54,15 @@ def main(
 ) -> Results:
     """Measure generated networks beside the zoo, held-out runs and every baseline.
 
+    A zoo of many tasks (``paramgen collect_tasks``) is measured on its unseen tasks, each network on its own, beside networks
+    trained on them and every way that needs no generator; samples for it are drawn with ``paramgen sample --zoo``.
+
     Args:
         zoo: The zoo that the generators learnt from: a folder or a name.
         samples: A folder of networks, or several: ``[runs/a/samples, runs/b/samples]``. Made by ``paramgen sample`` or by any other
             program that writes safetensors of the zoo's architecture. Without any, the zoo and the baselines alone are measured.
         out: Folder for results.json, report.html and the pictures.
-        n: How many networks of each row.
+        n: How many networks of each row; all that the samples hold for a zoo of many tasks.
         baselines: ``all``, ``none``, or names.
         seed: Of the baselines.
         device: Where the networks run, for example cuda.
@@ -67,13 +75,18 @@ def main(
     """
     if n < 1:
         raise ParamgenError(f"n is {n}, expected 1 or more networks to evaluate")
-    names = _baselines(baselines)
     opened = Zoo(zoo)
+    many = many_tasks(opened)
+    names = _baselines(baselines, FAMILY_BASELINES if many else ALL_BASELINES)
     folders = [samples] if isinstance(samples, str) else samples or []
-    read = distinct([read_samples(folder, opened, limit=n) for folder in folders], folders)
-    results = evaluate(
-        opened, load_task(opened.task_config), read, names, n, seed, device, train_images, aligned, finetune
-    )
+    read = distinct([read_samples(folder, opened, limit=None if many else n) for folder in folders], folders)
+    if many and (aligned or finetune):
+        raise ParamgenError(f"zoo {opened.name!r} is of many tasks: aligned and finetune are for zoos of one")
+    if many:
+        results = evaluate_family(opened, read, names, device=device)
+    else:
+        task = load_task(opened.task_config)
+        results = evaluate(opened, task, read, names, n, seed, device, train_images, aligned, finetune)
     asked = {
         "n": n,
         "baselines": baselines,
@@ -130,12 +143,12 @@ def _print(results: dict[str, Any], files: list[Path]) -> None:
     console.print(Text("wrote " + ", ".join(map(str, files)), style="dim"), soft_wrap=True)
 
 
-def _baselines(asked: str | list[str]) -> list[str]:
+def _baselines(asked: str | list[str], known: Sequence[str]) -> list[str]:
     if asked in ("all", "none"):
-        return list(ALL_BASELINES) if asked == "all" else []
+        return list(known) if asked == "all" else []
     names = [asked] if isinstance(asked, str) else asked
-    if unknown := [name for name in names if name not in ALL_BASELINES]:
-        raise ParamgenError(f"no baseline {unknown[0]!r}; {near(unknown[0], ALL_BASELINES)}")
+    if unknown := [name for name in names if name not in known]:
+        raise ParamgenError(f"no baseline {unknown[0]!r}; {near(unknown[0], known)}")
     return names
 
 

@@ -92,10 +92,9 @@ def main(
             raise ParamgenError(f"a {type(model).__name__} shows no trajectory of its sampling")
         options["trajectory"] = way
     torch.manual_seed(seed)
+    tiled = None if condition is None else torch.tensor(condition, device=device).expand(n, -1)
     if asked is not None:
         n, tiled = len(asked.names), asked.condition.to(device)
-    else:
-        tiled = None if condition is None else torch.tensor(condition, device=device).expand(n, -1)
     start = time.perf_counter()
     networks = model.sample(
         n,

@@ -1,33 +1,22 @@
-"""``paramgen unseen``: networks generated for tasks that no generator has seen, beside what needs no generator."""
+"""``paramgen unseen``: checkpoints drawn for a family's unseen tasks and measured in one go, on val too, without samples on disk."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from statistics import mean, pstdev
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from paramgen.errors import ParamgenError
-from paramgen.files import read_tensors, write_json
-from paramgen.generator import ParameterGenerator, load_generator
-from paramgen.tasks import TaskFamily, load_family, score_family
-from paramgen.unseen import START, baseline_rows, conditions_of
+from paramgen.family_evaluation import evaluate_family
+from paramgen.files import write_json
+from paramgen.generator import load_conditional
+from paramgen.results import Results, Row
+from paramgen.samples import SampleInfo, Samples
+from paramgen.unseen import family_of, tasks_to_draw
 from paramgen.zoo import Zoo
-
-
-class TaskRow(NamedTuple):
-    """Accuracies of one way to get a task's weights.
-
-    Args:
-        unseen: (n,) on each unseen task, the mean over its networks.
-        seen: (T,) on seen tasks; None where it is not measured.
-        uses_task_data: Whether networks were run on train images of seen tasks to make it.
-    """
-
-    unseen: Tensor
-    seen: Tensor | None = None
-    uses_task_data: bool = False
 
 
 def main(
@@ -42,6 +31,8 @@ def main(
     out: str | None = None,
 ) -> None:
     """Score generators on unseen tasks, each network on its own task, beside direct training and every simple way.
+
+    The page and all figures are ``paramgen evaluate``'s; what is chosen is chosen here, on ``val``.
 
     Args:
         zoo: A family's zoo, from `paramgen collect_tasks`.
@@ -60,73 +51,47 @@ def main(
     if per_task < 1:
         raise ParamgenError(f"per_task is {per_task}, expected 1 or more")
     found = Zoo(zoo)
-    family = load_family(found.task_config)
-    if not family.unseen:
-        raise ParamgenError(f"zoo {found.name!r} has no unseen tasks")
-    rows = references(found, family, split)
     solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
+    drawn = dict[str, Samples]()
     for path in ckpt_path or []:
-        model = load_generator(path)
-        if model.codec is None or model.codec.spec != found.spec:
-            raise ParamgenError(f"checkpoint {path!r} generates other tensors than zoo {found.name!r} holds")
-        draw = torch.Generator().manual_seed(seed)
-        unseen, known = (
-            sampled(model, found, family, names, per_task, split, generator=draw, **solver)
-            for names in (family.unseen, family.seen[:seen_tasks])
-        )
-        name = type(model).__name__
-        rows[f"{name} ({path})" if name in rows else name] = TaskRow(unseen, known, model.uses_task_data)
-    Console().print(_table(rows, family))
+        samples = _drawn(path, found, per_task, seen_tasks, seed, **solver)
+        name = f"{samples.name} ({path})" if samples.name in drawn else samples.name
+        drawn[name] = replace(samples, name=name)
+    results = evaluate_family(found, list(drawn.values()), split=split)
+    Console().print(_table(results, split))
     if out:
-        write_json(Path(out), _plain(found, family, rows))
+        rows = [_plain(row) for row in results.rows]
+        write_json(Path(out), {"zoo": found.name, "unseen": family_of(found).unseen, "rows": rows})
 
 
-def references(zoo: Zoo, family: TaskFamily, split: str) -> dict[str, TaskRow]:
-    """Direct training, the shared start where it was trained, and every simple way."""
-    rows = {name: TaskRow(accuracy) for name, accuracy in baseline_rows(zoo, family, split).items()}
-    if (zoo.path / START).exists():
-        start = read_tensors(zoo.path / START)
-        accuracy = score_family(zoo, [start] * len(family.unseen), family.unseen, split, family)
-        rows["start"] = TaskRow(accuracy)
-    return rows
+def _drawn(path: str, zoo: Zoo, per_task: int, seen_tasks: int, seed: int, **solver: str | int | None) -> Samples:
+    """A checkpoint's networks for the tasks of a zoo."""
+    model = load_conditional(path, zoo)
+    asked = tasks_to_draw(zoo, per_task, seen_tasks)
+    draw = torch.Generator().manual_seed(seed)
+    networks = model.sample(len(asked.names), asked.condition, generator=draw, **solver)
+    weights = zoo.spec.flatten_many(networks)
+    info = SampleInfo(uses_task_data=model.uses_task_data)
+    return Samples(type(model).__name__, weights, info, total=len(weights), task=asked.names)
 
 
-def sampled(
-    model: ParameterGenerator,
-    zoo: Zoo,
-    family: TaskFamily,
-    names: list[str],
-    per_task: int,
-    split: str = "test",
-    **options: object,
-) -> Tensor:
-    """Accuracy (n,) on each task, the mean over so many generated networks."""
-    repeated = [name for name in names for _ in range(per_task)]
-    networks = model.sample(len(repeated), conditions_of(zoo, repeated), **options)
-    return score_family(zoo, networks, repeated, split, family).view(-1, per_task).mean(1)
-
-
-def _table(rows: dict[str, TaskRow], family: TaskFamily) -> Table:
+def _table(results: Results, split: str) -> Table:
     table = Table("", "unseen", "worst task", "seen", box=None, header_style="bold")
-    table.caption = f"accuracy %, {len(family.unseen)} unseen tasks; * used seen tasks' images"
-    for name, row in rows.items():
-        spread = f"{100 * row.unseen.mean():.2f} ± {100 * row.unseen.std(correction=0):.2f}"
-        seen = "" if row.seen is None else f"{100 * row.seen.mean():.2f}"
-        table.add_row(name + "*" * row.uses_task_data, spread, f"{100 * row.unseen.min():.2f}", seen)
+    for row in results.rows:
+        unseen, seen = _values(row)
+        spread = f"{100 * mean(unseen):.2f} ± {100 * pstdev(unseen):.2f}"
+        known = "" if seen is None else f"{100 * mean(seen):.2f}"
+        table.add_row(row.name + "*" * row.uses_task_data, spread, f"{100 * min(unseen):.2f}", known)
+    table.caption = f"{split} accuracy %, {len(unseen)} unseen tasks; * used seen tasks' images"
     return table
 
 
-def _plain(zoo: Zoo, family: TaskFamily, rows: dict[str, TaskRow]) -> dict[str, object]:
-    return {
-        "zoo": zoo.name,
-        "unseen": family.unseen,
-        "rows": [
-            {
-                "name": name,
-                "unseen": row.unseen.tolist(),
-                "seen": None if row.seen is None else row.seen.tolist(),
-                "uses_task_data": row.uses_task_data,
-            }
-            for name, row in rows.items()
-        ],
-    }
+def _plain(row: Row) -> dict[str, Any]:
+    unseen, seen = _values(row)
+    return {"name": row.name, "unseen": unseen, "seen": seen, "uses_task_data": row.uses_task_data}
+
+
+def _values(row: Row) -> tuple[list[float], list[float] | None]:
+    """Accuracies on unseen and on seen tasks."""
+    assert row.tasks is not None
+    return list(row.tasks.unseen.values()), None if row.tasks.seen is None else list(row.tasks.seen.values())

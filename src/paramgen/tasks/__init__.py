@@ -43,7 +43,7 @@ def load_task(config: Mapping[str, Any]) -> Task:
         if len(family.names) == 1:
             return family.task(family.names[0])
         raise ParamgenError(
-            f"{config['class_path']} is a family of many tasks, not one: score its zoos with paramgen unseen, or choose one of "
+            f"{config['class_path']} is a family of many tasks, not one: `paramgen evaluate` scores its zoos; choose one of "
             "its tasks with the class Member"
         )
     return construct(config, Task, "task")  # type: ignore[type-abstract]

@@ -143,6 +143,25 @@ function name(plot, spots, width) {
   }
 }
 
+function tasks(view, width) {
+  const direct = view.zoo.tasks.unseen, names = Object.keys(direct).sort((a, b) => direct[b] - direct[a]);
+  const rows = view.rows.filter((r) => r.tasks).sort((a, b) => ORDER[a.kind] - ORDER[b.kind]);
+  const dots = rows.flatMap((row) => names.map((task, y) => ({ row, y, colour: view.colour(row), accuracy: row.tasks.unseen[task], error: view.error(row.tasks.unseen[task]), says: `${row.name} on ${task}\naccuracy ${percent(row.tasks.unseen[task])}` })));
+  const x = accuracyScale(view, dots.map((d) => d.accuracy));
+  return [Plot.plot({
+    className: "fig", width, height: 44 + 18 * names.length, marginTop: 38, marginBottom: 6, marginRight: 18, marginLeft: LABEL.marginLeft,
+    x: { ...x, axis: "top", label: null, tickSize: 0 }, y: { domain: [-0.5, names.length - 0.5], reverse: true, axis: null },
+    marks: [
+      Plot.gridX({ ticks: x.ticks, stroke: "var(--rule)", strokeOpacity: 1 }), Plot.ruleY(names.map((_, y) => y), { stroke: "var(--rule)" }),
+      Plot.text(["Test accuracy, %"], { frameAnchor: "top-left", dy: -34, fontWeight: 650, fill: "var(--ink)" }),
+      Plot.text(names, { x: x.domain[0], y: (_, i) => i, text: (d) => d, textAnchor: "end", dx: -10, fill: "var(--ink)" }),
+      Plot.dot(dots, { x: "error", y: "y", r: (d) => (d.row.kind === "baseline" ? 2.6 : 4.2), fill: (d) => dotOf(d).fill, fillOpacity: 0.8 }),
+      tip(dots, "error", "y"),
+    ],
+    r: { type: "identity" },
+  })];
+}
+
 function novelty(view, width) {
   const rows = [...view.rows].sort((a, b) => ORDER[a.kind] - ORDER[b.kind]);
   const points = rows.flatMap((row) => Object.entries(row.novel_and_good).filter(([, v]) => v != null).sort(([a], [b]) => a - b).map(([c, v]) => ({ row, name: row.name, colour: view.colour(row), x: +c, y: 100 * v, says: `${row.name}\n${percent(v, 0)} good and ≥ ${c} τ away` })));
@@ -267,7 +286,7 @@ function training(view, width) {
   });
 }
 
-const DRAW = { strips, plane, novelty, alike, map, trajectories, weights, training };
+const DRAW = { tasks, strips, plane, novelty, alike, map, trajectories, weights, training };
 
 /** Draw a section's figures now and whenever their width or its rows change. */
 function drawFigures(section) {

@@ -1,0 +1,220 @@
+"""Rows of the report of a family of tasks: networks for unseen tasks, each scored on its own task.
+
+Direct training on the unseen tasks comes first, then what all adapters started from, the generators, and every way that needs none.
+Distances are to the networks of seen tasks. N: networks of a row for unseen tasks, K: networks of seen tasks, P: generated parameters.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from statistics import mean
+
+import torch
+from torch import Tensor
+
+from paramgen import metrics
+from paramgen.baselines import principal_components
+from paramgen.errors import ParamgenError, near
+from paramgen.evaluation import COPIES_RATIO, POINT
+from paramgen.files import read_tensors
+from paramgen.metrics import AccuracySummary, WrongIoU
+from paramgen.results import SAW_SEEN, Kind, Points, Results, Row, TaskAccuracies
+from paramgen.samples import SampleInfo, Samples
+from paramgen.unseen import (
+    FAMILY_BASELINES,
+    START,
+    VOTE,
+    VOTERS,
+    WEIGHTS,
+    accuracy_of,
+    conditions_of,
+    family_of,
+    seen_tasks,
+    vote,
+)
+from paramgen.zoo import Zoo
+
+NAN = float("nan")
+POOLED = "pooled"  # name of a start that was trained on all seen tasks
+
+
+def evaluate_family(
+    zoo: Zoo,
+    samples: Sequence[Samples] = (),
+    baselines: Sequence[str] = FAMILY_BASELINES,
+    split: str = "test",
+    device: str = "cpu",
+) -> Results:
+    """Measure generators on the unseen tasks of a family beside direct training and what needs no generator.
+
+    Args:
+        zoo: What the generators learnt from; holds networks of the unseen tasks too, as held-out ones.
+        samples: One set of networks a generator, which says what task each is for.
+        baselines: Names of :data:`paramgen.unseen.FAMILY_BASELINES`.
+        split: Images to score on; what is chosen must be chosen on ``val``.
+        device: Where networks run.
+
+    Raises:
+        ParamgenError: An unknown baseline, a zoo without unseen tasks or without their networks, samples that name no tasks, none of an
+            unseen one, or none that the family has.
+    """
+    if unknown := [name for name in baselines if name not in FAMILY_BASELINES]:
+        raise ParamgenError(f"no baseline {unknown[0]!r} for a family of tasks; {near(unknown[0], FAMILY_BASELINES)}")
+    start = time.perf_counter()
+    bench = _Bench(zoo, split, device)
+    rows = bench.references()
+    rows += [bench.generator_row(s) for s in samples]
+    rows += [bench.baseline_row(name) for name in baselines]
+    rows = [replace(row, flags=_flags(row, rows)) for row in rows]
+    family = bench.family
+    return Results(
+        zoo=zoo.name,
+        task=zoo.task_config,
+        networks=len(bench.weights),
+        runs=len(bench.seen.names),
+        heldout=len(zoo.indices("heldout")),
+        params=zoo.spec.numel,
+        test_images=min(len(family.data([name], split)) for name in family.unseen),
+        train_images=sum(len(family.data([name], "train")) for name in family.seen[:1]),
+        n=max((row.n for row in rows if row.kind == "generator"), default=len(family.unseen)),
+        seed=0,
+        tau=bench.tau,
+        good_from=rows[0].accuracy.mean - POINT,
+        seconds=time.perf_counter() - start,
+        forward_seconds=bench.forward_seconds,
+        generators={s.name: asdict(s.info) for s in samples},
+        trajectories={},
+        notes=[],
+        rows=rows,
+    )
+
+
+class _Bench:
+    """What every row is measured against, computed once."""
+
+    def __init__(self, zoo: Zoo, split: str, device: str) -> None:
+        self.zoo, self.split, self.device = zoo, split, device
+        self.family, self.seen = family_of(zoo), seen_tasks(zoo)
+        self.condition = conditions_of(zoo, self.family.unseen)  # (T, C)
+        self.indices = zoo.indices("train")
+        self.weights = zoo.matrix(self.indices)  # (K, P)
+        self.tau = metrics.tau(self.weights)
+        self.plane = principal_components(self.weights, 2)
+        self.forward_seconds = 0.0
+
+    def references(self) -> list[Row]:
+        """Networks trained on the tasks themselves; the start of all where it was trained; adapters that do nothing."""
+        trained = [i for i, entry in enumerate(self.zoo.entries) if entry.task in set(self.family.unseen)]
+        chosen = trained + self.indices
+        tasks = [str(self.zoo.entries[i].task) for i in chosen]
+        direct = self._row("direct", "reference", self.zoo.matrix(chosen), tasks)
+        rows = [replace(direct, fit_seconds=self.zoo.meta.get("seconds"))]
+        if (self.zoo.path / START).exists():
+            pooled = self.zoo.meta["recipe"].get("start_task") == POOLED
+            weights = self.zoo.spec.flatten(read_tensors(self.zoo.path / START))
+            rows.append(self._everywhere(POOLED if pooled else "start", weights))
+        if self.family.lora is not None:
+            rows.append(self._everywhere("no adapter", torch.zeros(self.zoo.spec.numel)))
+        return rows
+
+    def generator_row(self, samples: Samples) -> Row:
+        """What a generator drew for unseen and for seen tasks."""
+        if samples.task is None:
+            raise ParamgenError(
+                f"samples {samples.name!r} do not say what task each network is for; draw them with paramgen sample --zoo "
+                f"{self.zoo.name}, or give each network of samples.json its 'task'"
+            )
+        self.family.check(samples.task)
+        if missing := sorted(set(self.family.unseen) - set(samples.task)):
+            raise ParamgenError(f"samples {samples.name!r} hold no network for the unseen task {missing[0]!r}")
+        row = self._row(samples.name, "generator", samples.weights, samples.task, samples.info)
+        per_network = None if samples.info.sample_seconds is None else samples.info.sample_seconds / samples.total
+        return replace(row, sample_seconds_per_network=per_network)
+
+    def baseline_row(self, name: str) -> Row:
+        """What needs no generator, one network for each unseen task; a vote has no weights."""
+        tasks = self.family.unseen
+        if name != VOTE:
+            return self._row(name, "baseline", WEIGHTS[name](self.seen, self.condition), tasks)
+        none = torch.full((len(tasks), self.zoo.spec.numel), NAN)
+        found = vote(self.zoo, self.family, self.seen, tasks, VOTERS, self.split)
+        return replace(self._of(name, "baseline", none, tasks, found, SampleInfo()), nonfinite=0)
+
+    def _everywhere(self, name: str, vector: Tensor) -> Row:
+        """One network on every task."""
+        tasks = [*self.family.unseen, *self.family.seen]
+        return self._row(name, "reference", vector.expand(len(tasks), -1), tasks)
+
+    def _row(self, name: str, kind: Kind, weights: Tensor, tasks: Sequence[str], info: SampleInfo | None = None) -> Row:
+        start = time.perf_counter()
+        accuracy = accuracy_of(self.zoo, self.family, weights, tasks, self.split, self.device)
+        self.forward_seconds += time.perf_counter() - start
+        return self._of(name, kind, weights, tasks, accuracy, info or SampleInfo())
+
+    def _of(
+        self, name: str, kind: Kind, weights: Tensor, tasks: Sequence[str], accuracy: Tensor, info: SampleInfo
+    ) -> Row:
+        """A row from the accuracy of every network; figures other than `tasks` are of networks for unseen tasks."""
+        found = defaultdict[str, list[float]](list)
+        for task, value in zip(tasks, accuracy.tolist(), strict=True):
+            found[task].append(value)
+        unseen = {task: mean(found.pop(task)) for task in self.family.unseen}
+        known = {task: mean(values) for task, values in found.items()} or None
+        chosen = torch.tensor([task in unseen for task in tasks])
+        weights, accuracy = weights[chosen], accuracy[chosen].double()  # (N, P), (N,)
+        finite = weights.isfinite().all(1)
+        whole = weights[finite]
+        distance = torch.full((len(weights),), NAN, dtype=torch.float64)
+        distance[finite] = metrics.nearest(whole, self.weights).distance
+        spread = accuracy.std().item() if len(accuracy) > 1 else NAN
+        return Row(
+            name=name,
+            kind=kind,
+            n=len(weights),
+            nonfinite=len(weights) - len(whole),
+            accuracy=AccuracySummary(NAN, mean(unseen.values()), NAN, NAN, spread, NAN),
+            accuracy_recalibrated=None,
+            ensemble_16=NAN,
+            nn_ratio=metrics.nn_ratio(distance[finite], self.tau),
+            nn_ratio_aligned=None,
+            zu=NAN,
+            id_match=None,
+            run_match=None,
+            iou_wrong_max=NAN,
+            iou_wrong=WrongIoU(NAN, NAN, NAN, NAN),
+            disagreement_nearest=NAN,
+            disagreement_samples=NAN,
+            cosine_zoo=metrics.cosine_max(whole, self.weights),
+            cosine_samples=metrics.cosine_max(whole),
+            dispersion=metrics.dispersion(whole, self.weights),
+            novel_and_good={},
+            fit_seconds=info.fit_seconds,
+            sample_seconds_per_network=None,
+            num_inference_steps=info.num_inference_steps,
+            generator_params=info.generator_params,
+            uses_task_data=info.uses_task_data,
+            finetune_steps=None,
+            flags=[],
+            points=Points(
+                accuracy.tolist(),
+                (distance / (self.tau or 1.0)).tolist(),
+                (self.plane.place(weights) / (self.tau or 1.0)).tolist(),
+            ),
+            tasks=TaskAccuracies(unseen, known),
+        )
+
+
+def _flags(row: Row, rows: Sequence[Row]) -> list[str]:
+    """What to know before believing a generator's row, in words."""
+    if row.kind != "generator":
+        return []
+    flags = [f"{row.nonfinite} of {row.n} networks hold NaN or inf"] if row.nonfinite else []
+    if row.nn_ratio < COPIES_RATIO:
+        flags.append("copies")
+    if row.uses_task_data:
+        flags.append(SAW_SEEN)
+    if any(b.name == "nearest" and row.accuracy.mean < b.accuracy.mean for b in rows):
+        flags.append("below the nearest task")
+    others = [b for b in rows[1:] if b.kind != "generator" and b.accuracy.mean >= row.accuracy.mean]
+    return flags + [f"no better than {b.name}" for b in others]
