@@ -248,6 +248,7 @@ def test_mistakes_are_one_line(arguments, expected, capsys):
         ),
         ({"trainer": {"max_steps": "many"}}, "max_steps"),
         ({"trainer": {"precision": "bf17"}}, "'bf16-mixed'"),
+        ({"trainer": {"callbacks": [{"class_path": "paramgen.optim.EMAA"}]}}, "has no attribute 'EMAA'"),
         ({"trainer": {"strategy": "ddpp"}}, "trainer: You selected an invalid strategy name: `strategy='ddpp'`"),
         ({"trainer": {"accelerator": "cpu", "devices": "many"}}, "trainer: `devices` selected with"),
         ({"model": {"class_path": "PDiff", "init_args": {"num_train_timesteps": -3}}}, "num_train_timesteps is -3"),

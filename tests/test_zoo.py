@@ -107,8 +107,24 @@ def test_altered_truncated_and_missing_files_are_named(tmp_path):
     problems = zoo.verify()
     assert len(problems) == 3
     assert all(p.name in problem for p, problem in zip(paths, problems, strict=False))
-    with pytest.raises(ParamgenError, match=paths[1].name):
-        zoo[1]
+    for k in range(3):
+        with pytest.raises(ParamgenError, match=paths[k].name):
+            zoo[k]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda meta: [], "format 'list', expected 1"),
+        (lambda meta: {k: v for k, v in meta.items() if k != "spec"}, "no description of a zoo: 'spec'"),
+        (lambda meta: {**meta, "entries": [{"name": "x"}]}, "no description of a zoo: .*'name'"),
+    ],
+)
+def test_what_is_no_description_of_a_zoo_is_named(tmp_path, damage, message):
+    path = write_zoo(tmp_path / "z").path / "zoo.json"
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(ParamgenError, match=message):
+        Zoo(path.parent)
 
 
 def test_newer_format_is_refused(tmp_path):

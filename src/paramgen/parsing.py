@@ -53,7 +53,7 @@ def _tidy(message: str, bases: Mapping[str, type]) -> str:
         module, _, name = next(filter(None, base.groups())).rpartition(".") if base else ("", "", "")
         cls = bases.get(key[1]) or (getattr(import_module(module), name) if module else None)
         kinds = _concrete(cls) if cls else []
-        if unknown[1].rpartition(".")[2] not in kinds:
+        if kinds and unknown[1].rpartition(".")[2] not in kinds:
             return f"{key[1]}: no {cls.__name__ if cls else name} {unknown[1]!r}; {near(unknown[1], kinds)}"
     flat = re.sub(r'Parser key "([^"]+)":', r"\1:", flat)
     tries = re.search(r"Errors: - (.*?) Given value type: .*?Given value: (.*)$", flat)

@@ -67,12 +67,17 @@ class Zoo(Sequence[StateDict]):
     def __init__(self, path: str | Path) -> None:
         self.path = find_zoo(path)
         self.meta: dict[str, Any] = read_json(self.path / "zoo.json")
-        if self.meta.get("format") != FORMAT:
-            raise ParamgenError(f"{self.path}/zoo.json has format {self.meta.get('format')!r}, expected {FORMAT}")
+        if not isinstance(self.meta, dict) or self.meta.get("format") != FORMAT:
+            given = self.meta.get("format") if isinstance(self.meta, dict) else type(self.meta).__name__
+            raise ParamgenError(f"{self.path}/zoo.json has format {given!r}, expected {FORMAT}")
         self.name: str = self.path.resolve().name
-        self.spec = ParamSpec.from_dict(self.meta["spec"])
-        self.task_config: dict[str, Any] = self.meta["task"]
-        self.entries = [Entry(**e) for e in self.meta["entries"]]
+        try:
+            self.spec = ParamSpec.from_dict(self.meta["spec"])
+            self.task_config: dict[str, Any] = self.meta["task"]
+            self.entries = [Entry(**e) for e in self.meta["entries"]]
+        except (KeyError, TypeError) as error:
+            raise ParamgenError(f"{self.path}/zoo.json is no description of a zoo: {error}") from error
+        self._read: set[int] = set()  # networks whose file was found whole
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -86,6 +91,9 @@ class Zoo(Sequence[StateDict]):
         path = self.path / self.entries[index].file
         state = read_tensors(path)
         self.spec.check(state, where=str(path))
+        if index not in self._read:
+            _check_digest(path, self.entries[index])
+            self._read.add(index)
         return state
 
     def __iter__(self) -> Iterator[StateDict]:
@@ -125,8 +133,7 @@ class Zoo(Sequence[StateDict]):
             try:
                 if not path.exists():
                     raise ParamgenError(f"{path}: no such file")
-                if sha256(path) != entry.sha256:
-                    raise ParamgenError(f"{path}: altered or truncated (its sha256 is not the recorded one)")
+                _check_digest(path, entry)
                 self.spec.check(read_tensors(path), where=str(path))
             except ParamgenError as error:
                 problems.append(str(error))
@@ -268,6 +275,11 @@ def refuse_other(path: str | Path, task_config: dict[str, Any], recipe: dict[str
             f"{path} holds a half-written zoo made with {key}={old.get(key)!r}, now {key}={new.get(key)!r}; "
             "choose another folder or delete it"
         )
+
+
+def _check_digest(path: Path, entry: Entry) -> None:
+    if entry.sha256 and sha256(path) != entry.sha256:
+        raise ParamgenError(f"{path}: altered or truncated (its sha256 is not the recorded one)")
 
 
 def _whole_lines(journal: Path) -> list[dict[str, Any]]:
