@@ -166,7 +166,7 @@ def test_networks_predicted_from_pure_noise_count_for_nothing_where_signal_is_we
     model, trainer = fit(one_task, direct, callback, 1)
     batch: ParamBatch = next(iter(trainer.datamodule.train_dataloader()))
     predicted = model.denoised(batch)
-    model.denoised = lambda batch: predicted._replace(signal=torch.zeros(len(predicted.tokens)))
+    model.denoised = lambda batch, from_noise: predicted._replace(signal=torch.zeros(len(predicted.tokens)))
     assert callback.loss(model, batch) == 0
     callback.signal_weighting = False
     assert callback.loss(model, batch) > 0.1
@@ -217,3 +217,40 @@ def test_quality_is_seen_on_the_task_of_each_sample(family_zoo):
         for i, name in zip((0, 2, 5, 7), names, strict=True)
     ]
     assert found["sample/accuracy_mean"] == pytest.approx(sum(expected) / 4)
+
+
+def test_condition_noise_moves_the_conditions_by_the_spread_of_the_seen_tasks(family_zoo):
+    callback = BehaviouralLoss(condition_noise=2.0)
+    model, trainer = fit(family_zoo, direct, callback, 1)
+    batch = next(iter(trainer.datamodule.predict_dataloader()))._replace(index=torch.zeros(8, dtype=torch.long))
+    seen = []
+
+    def denoised(given, from_noise):
+        seen.append(given.condition - batch.condition)
+        return PDiff.denoised(model, given, from_noise)
+
+    model.denoised = denoised
+    torch.manual_seed(0)
+    for _ in range(50):
+        callback.loss(model, batch)
+    spread = trainer.datamodule.conditions.std(0, correction=0)  # 0 for bits that both codes share
+    torch.testing.assert_close(torch.cat(seen).std(0), 2 * spread, rtol=0.15, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["p-diff", "rpg"])
+def test_from_noise_predicts_from_the_noisiest_step(family_zoo, backend):
+    make, codec = (direct, None) if backend == "p-diff" else (rpg, TokenCodec(32))
+    model, trainer = fit(family_zoo, make, BehaviouralLoss(signal_weighting=False, from_noise=True), 1, codec)
+    batch = next(iter(trainer.datamodule.train_dataloader()))
+    last = model.diffusion.alphas_cumprod()[-1]
+    assert (model.denoised(batch, from_noise=True).signal == last).all()
+    assert model.denoised(batch).signal.unique().numel() > 1
+
+
+def test_conditional_options_are_checked(one_task):
+    with pytest.raises(ParamgenError, match="condition_noise is -1"):
+        BehaviouralLoss(condition_noise=-1)
+    with pytest.raises(ParamgenError, match="signal_weighting: false"):
+        BehaviouralLoss(from_noise=True)
+    with pytest.raises(ParamgenError, match="condition_noise needs a zoo with conditions"):
+        fit(one_task, direct, BehaviouralLoss(condition_noise=0.1), 1)

@@ -165,15 +165,19 @@ class Diffusion:
         mask = mask.expand_as(error)
         return (error * mask).sum() / mask.sum().clamp_min(1)
 
-    def predict(self, denoise: Denoiser, x0: Tensor, generator: torch.Generator | None = None) -> "Predicted":
+    def predict(
+        self, denoise: Denoiser, x0: Tensor, generator: torch.Generator | None = None, from_noise: bool = False
+    ) -> "Predicted":
         """Noise each row of `x0` at its own random step and say what data the network takes it for, with gradients.
 
         Args:
             denoise: The network.
             x0: (B, ...).
             generator: See :meth:`noise`.
+            from_noise: Noise every row at the last step instead, where a solver begins.
         """
-        x_t, t, _, _ = self.noise(x0, generator=generator)
+        last = torch.full(x0.shape[:1], self.num_train_timesteps - 1) if from_noise else None
+        x_t, t, _, _ = self.noise(x0, last, generator)
         out = denoise(x_t, t).float()  # (B, ...)
         abar = self.alphas_cumprod(x0.device)[t]  # (B,)
         signal, sigma = (a.sqrt().view(-1, *[1] * (x0.dim() - 1)) for a in (abar, 1 - abar))  # (B, 1, ...)

@@ -81,8 +81,12 @@ class ParameterGenerator(LightningModule, ABC):
             generator: Source of randomness; the global one when None.
         """
 
-    def denoised(self, batch: ParamBatch) -> Denoised:
+    def denoised(self, batch: ParamBatch, from_noise: bool = False) -> Denoised:
         """Whole networks as the backend now takes them to be; what the behavioural loss is computed on.
+
+        Args:
+            batch: Training networks.
+            from_noise: Predict them from pure noise, where they are sampled from, rather than from random noise levels.
 
         Raises:
             ParamgenError: The backend does not offer it.

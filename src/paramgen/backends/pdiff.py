@@ -273,7 +273,7 @@ class PDiff(ParameterGenerator):
         error = (self.autoencoder.decode(z).float() - x).square() * self.mask  # (B, P)
         return error.sum() / (self.mask.sum() * len(x)) + self.kl_weight * divergence
 
-    def denoised(self, batch: ParamBatch) -> Denoised:
+    def denoised(self, batch: ParamBatch, from_noise: bool = False) -> Denoised:
         """Reconstructions in the first phase, predictions from noised latents in the second."""
         if self._latents is None:
             assert isinstance(self.autoencoder, ConvAutoencoder | LinearAutoencoder)
@@ -281,7 +281,7 @@ class PDiff(ParameterGenerator):
             x = self.autoencoder.decode(z + self.latent_noise * torch.randn_like(z))
             return Denoised(x.view_as(batch.x), x.new_ones(len(x)))
         z0 = self._latents[batch.index]
-        z, abar = self.diffusion.predict(self._told(batch.condition, len(z0)), z0)
+        z, abar = self.diffusion.predict(self._told(batch.condition, len(z0)), z0, from_noise=from_noise)
         return Denoised(self._decode(z), abar)
 
     def _told(self, condition: Tensor | None, n: int) -> Denoiser:

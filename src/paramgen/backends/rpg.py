@@ -185,7 +185,7 @@ class RPG(ParameterGenerator):
             c, x0, mask = (v.repeat(draws, 1) for v in (c, x0, mask))
         return {"loss": self.diffusion.loss(partial(self._denoise, c), x0, mask)}
 
-    def denoised(self, batch: ParamBatch) -> Denoised:
+    def denoised(self, batch: ParamBatch, from_noise: bool = False) -> Denoised:
         """Predictions of whole networks, all tokens of one at one step."""
         if batch.token is not None:
             raise ParamgenError("the behavioural loss sees whole networks: leave data.tokens_per_step out")
@@ -195,7 +195,7 @@ class RPG(ParameterGenerator):
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             return self.head(x_t.flatten(0, 1), t.repeat_interleave(x_t.shape[1]), c).view_as(x_t)
 
-        return Denoised(*self.diffusion.predict(denoise, batch.x))
+        return Denoised(*self.diffusion.predict(denoise, batch.x, from_noise=from_noise))
 
     def _keys(self, batch: ParamBatch) -> Tensor:
         """States and conditions of a batch: (B, W)."""
