@@ -5,7 +5,7 @@ from inspect import signature
 import pytest
 from lightning.pytorch.cli import LightningArgumentParser
 
-from paramgen.commands import collect, compare
+from paramgen.commands import collect, collect_tasks, compare
 from paramgen.commands.compare import GeneratorSource, ZooSource, _check
 from paramgen.data import ParameterDataModule
 from paramgen.evaluation import ALL_BASELINES
@@ -13,11 +13,12 @@ from paramgen.generator import ParameterGenerator
 from paramgen.lit_cli import LINKED
 from paramgen.parsing import ConfigFile, OneLineErrors
 from paramgen.paths import list_configs
+from paramgen.unseen import FAMILY_BASELINES
 
 import paramgen.backends  # noqa: F401  isort: skip
 
 NAMES = list(list_configs("compare"))
-PAPER_ROWS = ("zoo", "held-out runs", *ALL_BASELINES)
+PAPER_ROWS = ("zoo", "held-out runs", *ALL_BASELINES, "direct", *FAMILY_BASELINES)
 
 
 def parsed(name):
@@ -36,7 +37,7 @@ def test_it_parses_and_its_parts_fit_together(name):
     assert config.out != signature(compare.main).parameters["out"].default
     assert all(isinstance(zoo, ZooSource) for zoo in config.zoos.values())
     asked = config.baselines if isinstance(config.baselines, list) else []
-    assert set(asked) <= set(ALL_BASELINES)
+    assert set(asked) <= {*ALL_BASELINES, *FAMILY_BASELINES}
     for key in config.paper or {}:
         zoo, _, row = key.rpartition("/")
         assert zoo in ("", *config.zoos)
@@ -47,13 +48,14 @@ def test_it_parses_and_its_parts_fit_together(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_zoo_that_it_collects_is_a_shipped_config_that_takes_its_arguments(name):
     for source in parsed(name).zoos.values():
-        if source.collect is None:
+        name = source.collect or source.collect_tasks
+        if name is None:
             continue
         parser = OneLineErrors()
         parser.add_argument("--config", action=ConfigFile, folder="zoo")
-        parser.add_function_arguments(collect.main, sub_configs=True)
-        options = compare._options({"seed": 0, **source.arguments})
-        parser.parse_args(["--config", source.collect, *options, "--out", "somewhere"])
+        parser.add_function_arguments((collect if source.collect else collect_tasks).main, sub_configs=True)
+        seeds = {"seed": 0} if source.collect else compare._seeds(name, 0)
+        parser.parse_args(["--config", name, *compare._options({**seeds, **source.arguments}), "--out", "somewhere"])
 
 
 @pytest.mark.parametrize("name", NAMES)
