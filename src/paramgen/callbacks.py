@@ -1,12 +1,11 @@
 """What is watched while a generator learns, and in which precision it does."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.plugins.precision import Precision
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from paramgen import metrics
@@ -14,10 +13,14 @@ from paramgen.baselines import principal_components
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
 from paramgen.generator import ParameterGenerator
-from paramgen.plots import Group, fit_figures
 from paramgen.spec import StateDict
 from paramgen.tasks import Task, TaskFamily, load_family, load_task, score_family
 from paramgen.tasks.scoring import predict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from paramgen.plots import Group
 
 MOST_POINTS = 400  # of a loss's history; beyond it every second one goes
 
@@ -98,14 +101,16 @@ class SampleQuality(Callback):
             "sample/dispersion": metrics.dispersion(samples, weights),
         }
 
-    def draw(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, Figure]:
+    def draw(self, module: ParameterGenerator, data: ParameterDataModule) -> "dict[str, Figure]":
         """Pictures of `n` new networks and as many training networks, on the val images."""
+        from paramgen.plots import Group, fit_figures  # matplotlib takes a second, and most fits draw nothing
+
         task, weights = self._measures(data)
         shown = _spread(len(weights), self.n)
         networks, plane = module.sample(self.n, _conditions(module, data, shown)), principal_components(weights, 2)
         near, tau = metrics.nearest_other(weights).distance, metrics.tau(weights) or 1.0
 
-        def group(states: list[StateDict], vectors: Tensor, distance: Tensor) -> Group:
+        def group(states: list[StateDict], vectors: Tensor, distance: Tensor) -> "Group":
             accuracy = _accuracy(task, data, states, shown)
             xy = plane.place(vectors) / tau  # (n, 2)
             return Group(
