@@ -25,6 +25,7 @@ SHOWN = (
     "nn_ratio_aligned",
     "iou",
     "dispersion",
+    "run_match",
     "fit_seconds",
 )
 TITLES = {column.key: column.title for column in COLUMNS} | {"gap": "vs zoo"}
