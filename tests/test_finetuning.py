@@ -9,11 +9,16 @@ import pytest
 import torch
 
 from measured import make_zoo
+from paramgen.commands.collect_tasks import Pretraining
+from paramgen.commands.collect_tasks import main as collect_tasks
+from paramgen.conditions import CodeCondition
 from paramgen.evaluation import evaluate
-from paramgen.finetuning import steps_to_reach, validation_accuracy
+from paramgen.family_evaluation import evaluate_family
+from paramgen.finetuning import steps_on_tasks, steps_to_reach, validation_accuracy
 from paramgen.samples import SampleInfo, Samples
-from paramgen.tasks import ClassificationTask, load_task
+from paramgen.tasks import ClassificationTask, RotatedFamily, load_family, load_task
 from paramgen.training import NetworkGroup, OptimSettings, Trainer
+from paramgen.zoo import Zoo
 
 
 class WithoutTest(ClassificationTask):
@@ -71,3 +76,37 @@ def test_rows_tell_steps_only_when_asked(zoo):
     jsonschema.validate(asked, schema)
     silent = evaluate(zoo, task, [samples], [], n=2).to_dict()
     assert [row["finetune_steps"] for row in silent["rows"]] == [None] * len(silent["rows"])
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory):
+    family = RotatedFamily(seen=[-20.0, 0.0, 20.0], unseen=[-10.0, 10.0], network_args={"hidden": [16]})
+    out = tmp_path_factory.mktemp("turned") / "zoo"
+    settings = {"steps": 60, "networks": 2, "save_every": 20, "start": "converged", "score": False}
+    collect_tasks(family, str(out), CodeCondition(dim=2), pretraining=Pretraining(steps=100), **settings)
+    return Zoo(out)
+
+
+def test_each_start_is_trained_on_its_own_task(turned):
+    family = load_family(turned.task_config)
+    names = ["rotation+010", "rotation-010", "rotation+010"]
+    torch.manual_seed(0)
+    weights = turned.spec.flatten_many([family.build().state_dict() for _ in names])
+    aims = {"rotation+010": 0.3, "rotation-010": 0.6}
+    found = steps_on_tasks(family, turned, weights, names, aims, most=200)
+    for name, mine in (("rotation+010", [0, 2]), ("rotation-010", [1])):
+        alone = steps_to_reach(family.task(name), turned, weights[mine], aims[name], most=200)
+        assert found[mine].tolist() == alone.tolist()
+    assert found.isfinite().all()
+
+
+def test_of_a_family_starts_are_trained_until_as_good_as_direct_training(turned):
+    rows = {row.name: row for row in evaluate_family(turned, finetune=True).rows}
+    assert rows["direct"].finetune_steps == 0
+    assert 0 <= rows["average-2"].finetune_steps <= rows["random-init"].finetune_steps
+    assert rows["random-init"].finetune_steps > 20
+    assert rows["nearest-noised"].nn_ratio > rows["nearest"].nn_ratio
+    assert rows["vote-5"].finetune_steps is None
+    plain = evaluate_family(turned).rows
+    assert "random-init" not in [row.name for row in plain]
+    assert all(row.finetune_steps is None for row in plain)

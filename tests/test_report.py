@@ -105,6 +105,15 @@ def test_the_vendored_libraries_are_what_their_readme_says():
         assert "Permission to use, copy, modify" in (vendor / f"LICENSE.{name}").read_text()
 
 
+def test_verdict_says_what_storing_the_generator_takes_in_networks(results):
+    row = next(row for row in results["rows"] if row["name"] == "copies")
+    assert "Stored, it takes" not in " ".join(verdict(row, results))  # samples that do not say
+    network = 4 * results["params"]
+    generators = {"copies": {"generator_bytes": 41 * network + 1}}
+    said = verdict(row, {**results, "generators": generators})[-1]
+    assert f"as much as 42 networks of {network / 1e3:.3g} kB; it learned from {results['networks']}" in said
+
+
 def test_verdict_says_collapse_copies_and_better_baselines(results):
     by_name = {r["name"]: r for r in results["rows"]}
     collapsed, copies = (" ".join(verdict(by_name[name], results)) for name in ("mean<b>", "copies"))

@@ -277,7 +277,8 @@ COLUMNS = (
         "finetune_steps",
         "Steps to zoo",
         "Steps of training from the row's first 16 networks (Adam, rate 0.001, 64 train images a step) until their accuracy on the val "
-        "split is the zoo's mean there less one point; the median, looked at every 5 steps. None where half do not get there in 500.",
+        "split is the zoo's mean there less one point; the median, looked at every 5 steps. None where half do not get there in 500. "
+        "Of a family: from all of the row's networks for unseen tasks, until they are as good as networks trained on the task, less one.",
         lambda row: row.get("finetune_steps"),  # files written before it was measured have none
         _count,
     ),

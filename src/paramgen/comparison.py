@@ -41,6 +41,7 @@ FIGURES = (  # columns of a report's table, and the difference to the zoo
     "zu",
     "id_match",
     "run_match",
+    "finetune_steps",
     "fit_seconds",
 )
 ON_PAGE_ALONE = ("min", "std", "iou")  # what a terminal has no room for
@@ -84,7 +85,7 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
         for first in mine[0]:
             rows = [(row, rows[0]) for rows in mine for row in rows if row["name"] == first["name"]]
             values = {name: [v for row, of in rows if (v := _figure(row, of, name)) is not None] for name in FIGURES}
-            figures = {name: _spread(found) for name, found in values.items() if found}
+            figures = {name: _spread(found) for name, found in values.items() if len(found) == len(rows)}
             who = {"zoo": zoo, "name": first["name"], "kind": first["kind"], "n": first["n"]}
             summary.append({**who, "seeds": len(rows), "figures": figures, "flags": _flags([row for row, _ in rows])})
     return summary
@@ -201,6 +202,8 @@ WAYS = {  # rows in words
     "average-all": "averaging all tasks",
     "ridge": "ridge regression",
     "vote-5": "a vote of five neighbours",
+    "random-init": "fresh weights",
+    "nearest-noised": "a noised copy of the nearest task",
 }
 
 

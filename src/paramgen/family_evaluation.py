@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from statistics import mean
+from statistics import mean, median
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from paramgen.baselines import principal_components
 from paramgen.errors import ParamgenError, near
 from paramgen.evaluation import COPIES_RATIO, POINT
 from paramgen.files import read_tensors
+from paramgen.finetuning import steps_on_tasks, validation_accuracy
 from paramgen.metrics import AccuracySummary, WrongIoU
 from paramgen.results import SAW_SEEN, Kind, Points, Results, Row, TaskAccuracies
 from paramgen.samples import SampleInfo, Samples
@@ -30,12 +31,14 @@ from paramgen.unseen import (
     accuracy_of,
     conditions_of,
     family_of,
+    nearest,
     seen_tasks,
     vote,
 )
 from paramgen.zoo import Zoo
 
 NAN = float("nan")
+NOISE = 0.5  # of the zoo's spread, on a noised copy
 POOLED = "pooled"  # name of a start that was trained on all seen tasks
 
 
@@ -45,6 +48,7 @@ def evaluate_family(
     baselines: Sequence[str] = FAMILY_BASELINES,
     split: str = "test",
     device: str = "cpu",
+    finetune: bool = False,
 ) -> Results:
     """Measure generators on the unseen tasks of a family beside direct training and what needs no generator.
 
@@ -54,6 +58,8 @@ def evaluate_family(
         baselines: Names of :data:`paramgen.unseen.FAMILY_BASELINES`.
         split: Images to score on; what is chosen must be chosen on ``val``.
         device: Where networks run.
+        finetune: Train every row's networks for unseen tasks on until they are as good on val as direct training, and say how many steps
+            it took (Wild-P-Diff's Fig. 3); fresh weights and a noised copy of the nearest task's are rows then too.
 
     Raises:
         ParamgenError: An unknown baseline, a zoo without unseen tasks or without their networks, samples that name no tasks, none of an
@@ -63,9 +69,12 @@ def evaluate_family(
         raise ParamgenError(f"no baseline {unknown[0]!r} for a family of tasks; {near(unknown[0], FAMILY_BASELINES)}")
     start = time.perf_counter()
     bench = _Bench(zoo, split, device)
+    if finetune:
+        bench.aim()
     rows = bench.references()
     rows += [bench.generator_row(s) for s in samples]
     rows += [bench.baseline_row(name) for name in baselines]
+    rows += bench.starts() if finetune else []
     rows = [replace(row, flags=_flags(row, rows)) for row in rows]
     family = bench.family
     return Results(
@@ -102,6 +111,28 @@ class _Bench:
         self.tau = metrics.tau(self.weights)
         self.plane = principal_components(self.weights, 2)
         self.forward_seconds = 0.0
+        self.aims: dict[str, float] | None = None
+
+    def aim(self) -> None:
+        """Make ready to count steps of fine-tuning: to reach is the mean on val of networks trained on the task, less one point."""
+        self.aims = {}
+        for name in self.family.unseen:
+            trained = [self.zoo.full(i) for i, entry in enumerate(self.zoo.entries) if entry.task == name]
+            found = validation_accuracy(self.family.task(name), trained, self.device)
+            self.aims[name] = found.mean().item() - POINT
+
+    def starts(self) -> list[Row]:
+        """What else one could fine-tune from: fresh weights, and the nearest task's with noise."""
+        tasks = self.family.unseen
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            fresh = self.zoo.spec.flatten_many([self.family.build().state_dict() for _ in tasks])
+            near = nearest(self.seen, self.condition)
+            noised = near + NOISE * self.weights.std(0) * torch.randn_like(near)
+        return [
+            self._row("random-init", "baseline", fresh, tasks),
+            self._row("nearest-noised", "baseline", noised, tasks),
+        ]
 
     def references(self) -> list[Row]:
         """Networks trained on the tasks themselves; the start of all where it was trained; adapters that do nothing."""
@@ -194,7 +225,7 @@ class _Bench:
             num_inference_steps=info.num_inference_steps,
             generator_params=info.generator_params,
             uses_task_data=info.uses_task_data,
-            finetune_steps=None,
+            finetune_steps=self._steps(weights, [task for task in tasks if task in unseen]),
             flags=[],
             points=Points(
                 accuracy.tolist(),
@@ -203,6 +234,12 @@ class _Bench:
             ),
             tasks=TaskAccuracies(unseen, known),
         )
+
+    def _steps(self, weights: Tensor, tasks: Sequence[str]) -> float | None:
+        """Median steps until the networks are as good as direct training; inf where half do not get there, None where none is counted."""
+        if self.aims is None or not weights.isfinite().all():
+            return None
+        return median(steps_on_tasks(self.family, self.zoo, weights, tasks, self.aims, device=self.device).tolist())
 
 
 def _flags(row: Row, rows: Sequence[Row]) -> list[str]:

@@ -3,14 +3,14 @@
 R: networks trained at once. P: generated parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 
 import torch
 from torch import Tensor
 
 from paramgen.spec import StateDict
-from paramgen.tasks import Task
+from paramgen.tasks import Task, TaskFamily
 from paramgen.tasks.scoring import predict
 from paramgen.training import NetworkGroup, OptimSettings, Trainer
 from paramgen.zoo import Zoo
@@ -76,4 +76,35 @@ def steps_to_reach(
         needed[reached & needed.isinf()] = step
         if needed.isfinite().all():
             break
+    return needed
+
+
+def steps_on_tasks(
+    family: TaskFamily,
+    zoo: Zoo,
+    weights: Tensor,
+    names: Sequence[str],
+    accuracy: Mapping[str, float],
+    *,
+    most: int = MOST,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """As :func:`steps_to_reach`, each start on its own task; those of a task at once.
+
+    Args:
+        family: The tasks.
+        zoo: Says which tensors are trained, and gives the others.
+        weights: (R, P), the starts.
+        names: R tasks.
+        accuracy: To reach on each task's val split, a fraction.
+        most: Steps at most.
+        device: Where to train.
+
+    Returns:
+        (R,) float64.
+    """
+    needed = torch.empty(len(weights), dtype=torch.float64)
+    for name in dict.fromkeys(names):
+        mine = torch.tensor([task == name for task in names])
+        needed[mine] = steps_to_reach(family.task(name), zoo, weights[mine], accuracy[name], most=most, device=device)
     return needed

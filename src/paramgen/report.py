@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import log
+from math import ceil, log
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -209,7 +209,7 @@ def verdict(row: RowDict, results: Results) -> list[str]:
     zoo = results["rows"][0]
     heldout = next((r for r in results["rows"] if r["name"] == "held-out runs"), None)
     if row.get("tasks"):
-        return _on_unseen_tasks(row, results["rows"])
+        return [*_on_unseen_tasks(row, results["rows"]), *_on_storage(row["name"], results)]
     sentences = [_on_accuracy(row, zoo)]
     if row["nn_ratio"] is not None:
         sentences.append(_on_distance(row, heldout))
@@ -229,7 +229,19 @@ def verdict(row: RowDict, results: Results) -> list[str]:
         sentences.append(f"{row['nonfinite']} of its {row['n']} networks hold NaN or inf.")
     if row["uses_task_data"]:
         sentences.append("It saw the task's data while it was trained, which the other rows did not.")
-    return sentences
+    return sentences + _on_storage(row["name"], results)
+
+
+def _on_storage(name: str, results: Results) -> list[str]:
+    """What storing the generator takes, in networks."""
+    stored = results["generators"].get(name, {}).get("generator_bytes")
+    if stored is None:
+        return []
+    network = 4 * results["params"]  # float32
+    return [
+        f"Stored, it takes {stored / 1e6:,.3g} MB, as much as {ceil(stored / network):,} networks of {network / 1e3:,.3g} kB; "
+        f"it learned from {results['networks']:,}."
+    ]
 
 
 def _on_unseen_tasks(row: RowDict, rows: Sequence[RowDict]) -> list[str]:

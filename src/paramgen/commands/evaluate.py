@@ -68,7 +68,8 @@ def main(
         device: Where the networks run, for example cuda.
         train_images: How many train images the choice of ``selected`` looks at.
         aligned: Measure distances up to permutation and scale too: a permuted copy is a copy.
-        finetune: Count the steps of training from each row's networks until they are as good as the zoo on val; takes a while.
+        finetune: Count the steps of training from each row's networks until they are as good on val as the zoo, or of many tasks as direct
+            training; takes a while.
 
     Raises:
         ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
@@ -80,10 +81,10 @@ def main(
     names = _baselines(baselines, FAMILY_BASELINES if many else ALL_BASELINES)
     folders = [samples] if isinstance(samples, str) else samples or []
     read = distinct([read_samples(folder, opened, limit=None if many else n) for folder in folders], folders)
-    if many and (aligned or finetune):
-        raise ParamgenError(f"zoo {opened.name!r} is of many tasks: aligned and finetune are for zoos of one")
+    if many and aligned:
+        raise ParamgenError(f"zoo {opened.name!r} is of many tasks: aligned is for zoos of one")
     if many:
-        results = evaluate_family(opened, read, names, device=device)
+        results = evaluate_family(opened, read, names, device=device, finetune=finetune)
     else:
         task = load_task(opened.task_config)
         results = evaluate(opened, task, read, names, n, seed, device, train_images, aligned, finetune)
