@@ -124,6 +124,17 @@ def test_sampling_from_a_state(config, tmp_path, capsys):
     assert "state" in refuses(capsys, *command, tmp_path / "s", "--state", "any")
 
 
+def test_one_line_says_which_scan_a_fit_runs_on(config, tmp_path, capsys):
+    from paramgen.nn.scan import say_once
+
+    say_once.cache_clear()
+    data = yaml.safe_load(Path(config()).read_text())["data"]
+    codec = {"class_path": "TokenCodec", "init_args": {"token_dim": 16}}
+    model = {"class_path": "RPG", "init_args": {"d_model": [32, 32], "head": "mlp", "hidden": 16}}
+    assert main(["fit", "--config", config(model=model, data={**data, "codec": codec})]) == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if "Mamba" in line] == ["Mamba2: torch"]
+
+
 def test_states_and_trajectories_are_refused_by_generators_that_have_none(config, tmp_path, capsys):
     main(["fit", "--config", config()])
     line = refuses(capsys, "sample", "--ckpt_path", tmp_path / "fit" / "last.ckpt", "--state", "random")

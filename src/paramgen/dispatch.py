@@ -1,5 +1,8 @@
 """Commands by name: a table; only the one asked for is imported."""
 
+import logging
+import os
+import sys
 from importlib import import_module
 from inspect import isclass, signature
 from typing import Any
@@ -34,6 +37,15 @@ CONFIG_FOLDERS = {
 }  # where short config names are looked for
 
 
+class LogLines(logging.Handler):
+    """Writes what the package logs as plain lines on stderr; of several processes the first alone does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(self.format(record), file=sys.stderr)
+
+
 def usage() -> str:
     """The page of ``paramgen --help``."""
     rows = [f"  {name:15s}{what}" for name, what in {**LIGHTNING, **FUNCTIONS}.items()]
@@ -49,6 +61,10 @@ def run(args: list[str]) -> None:
     Raises:
         ParamgenError: A mistake that the user can mend.
     """
+    log = logging.getLogger("paramgen")
+    if not any(isinstance(handler, LogLines) for handler in log.handlers):
+        log.addHandler(LogLines())
+        log.setLevel(logging.INFO)
     command, *rest = args or ["--help"]
     if command in LIGHTNING:
         import_module("paramgen.lit_cli").main(args)
