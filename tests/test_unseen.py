@@ -14,6 +14,7 @@ from paramgen.conditions import CodeCondition
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
 from paramgen.family_evaluation import evaluate_family
+from paramgen.samples import read_samples
 from paramgen.tasks import RelabelFamily, load_family
 from paramgen.tasks.scoring import predict
 from paramgen.unseen import (
@@ -135,6 +136,12 @@ def test_generators_stand_beside_what_needs_none(zoo, tmp_path, capsys):
     assert sum(rows["PDiff"]["seen"]) / 40 > sum(rows["average-all"]["unseen"]) / 4 + 0.1
     assert [name for name, row in rows.items() if row["uses_task_data"]] == ["PDiff"]
     assert "PDiff*" in capsys.readouterr().out
+    ckpt = ["--ckpt_path", str(tmp_path / "mine.ckpt"), "--zoo", str(zoo.path), "--per_task", "2"]
+    assert paramgen(["sample", *ckpt, "--out", str(tmp_path / "drawn")]) == 0
+    listed = json.loads((tmp_path / "drawn" / "samples.json").read_text())["networks"]
+    assert [entry["task"] for entry in listed[:8:2]] == written["unseen"]
+    (drawn,) = evaluate_family(zoo, [read_samples(tmp_path / "drawn", zoo)], baselines=[]).rows[1:]
+    assert list(drawn.tasks.unseen.values()) == pytest.approx(rows["PDiff"]["unseen"])
 
 
 def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):

@@ -178,15 +178,15 @@ def verdicts(zoo: str, comparison: dict[str, Any]) -> list[str]:
     said = []
     for name, row in generators.items():
         pairs = [p for p in comparison["differences"] if (p["zoo"], p["first"]) == (zoo, name)]
-        judged: dict[str, list[str]] = {}
+        judged: dict[str, list[str]] = {verb: [] for verb in JUDGEMENTS}
         for pair in pairs:
             if pair["second"] not in generators:
                 spread = "" if pair["std"] is None else f" ± {100 * pair['std']:.1f}"
                 gap = f"{100 * pair['mean']:+.1f}{spread}".replace("-", "−")
                 other = f"{WAYS.get(pair['second'], pair['second'])} ({gap})"
-                judged.setdefault(_judgement(pair), []).append(other)
-        if judged:
-            clauses = "; ".join(f"{verb} {', '.join(others)}" for verb, others in judged.items())
+                judged[_judgement(pair)].append(other)
+        if any(judged.values()):
+            clauses = "; ".join(f"{verb} {', '.join(others)}" for verb, others in judged.items() if others)
             of = f"paired over {row['seeds']} seeds, t-test at 5 %" if row["seeds"] > 1 else "one seed"
             said.append(f"{starred(row)} {clauses}. Points of unseen accuracy, {of}.")
     return said
@@ -207,10 +207,12 @@ WAYS = {  # rows in words
 }
 
 
+JUDGEMENTS = ("beats", "does not beat", "cannot be told from")
+
+
 def _judgement(pair: dict[str, Any]) -> str:
-    if pair["told_apart"] is False:
-        return "cannot be told from"
-    return "beats" if pair["mean"] > 0 else "does not beat"
+    better, worse, alike = JUDGEMENTS
+    return alike if pair["told_apart"] is False else better if pair["mean"] > 0 else worse
 
 
 def _flags(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

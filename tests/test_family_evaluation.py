@@ -1,0 +1,152 @@
+"""Zoos of many tasks in `paramgen evaluate` and `paramgen compare`."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+
+from paramgen.cli import main
+from paramgen.commands import collect_tasks
+from paramgen.commands.compare import _seeds
+from paramgen.comparison import summary_table, verdicts
+from paramgen.conditions import CodeCondition
+from paramgen.errors import ParamgenError
+from paramgen.family_evaluation import evaluate_family
+from paramgen.lora import LoraSettings
+from paramgen.samples import SampleInfo, read_samples, write_samples
+from paramgen.tasks import RelabelFamily, RotatedFamily, load_family, score_family
+from paramgen.unseen import conditions_of, ridge, seen_tasks, tasks_to_draw
+from paramgen.zoo import Zoo
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory) -> Zoo:
+    out = tmp_path_factory.mktemp("family") / "zoo"
+    family = RelabelFamily(network_args={"hidden": [8]}, seen=24, unseen=3)
+    collect_tasks.main(family, str(out), CodeCondition(dim=10), steps=120, score=False)
+    return Zoo(out)
+
+
+def drawn(zoo: Zoo, folder: Path, noise: float, seed: int = 0, **info: object) -> Path:
+    """Two networks a task, ridge's with noise, for the unseen tasks and two seen ones."""
+    asked = tasks_to_draw(zoo, 2, 2)
+    weights = ridge(seen_tasks(zoo), asked.condition)
+    weights = weights + noise * torch.randn(weights.shape, generator=torch.Generator().manual_seed(seed))
+    states = [zoo.complete(zoo.spec.unflatten(row)) for row in weights]
+    return write_samples(folder, states, SampleInfo(**info), task=asked.names)  # type: ignore[arg-type]
+
+
+def test_one_evaluation_scores_each_network_on_its_own_unseen_task(zoo, tmp_path, capsys):
+    folder = drawn(zoo, tmp_path / "mine", 0.02, uses_task_data=True, sample_seconds=1.0)
+    out = tmp_path / "out"
+    assert main(["evaluate", "--zoo", str(zoo.path), "--samples", str(folder), "--out", str(out)]) == 0
+    results = json.loads((out / "results.json").read_text())
+    jsonschema.validate(results, json.loads(files("paramgen").joinpath("results.schema.json").read_text()))
+    rows = {row["name"]: row for row in results["rows"]}
+    assert list(rows) == ["direct", "mine", "nearest", "average-2", "average-all", "ridge", "vote-5"]
+    family, names = load_family(zoo.task_config), read_samples(folder, zoo).task
+    assert names is not None
+    states = [zoo.spec.unflatten(row) for row in read_samples(folder, zoo).weights]
+    accuracy = score_family(zoo, states, names, "test").view(-1, 2).mean(1)  # 3 unseen tasks, then 2 seen ones
+    mine = rows["mine"]["tasks"]
+    assert list(mine["unseen"]) == family.unseen
+    assert list(mine["unseen"].values()) == pytest.approx(accuracy[:3].tolist())
+    assert list(mine["seen"].values()) == pytest.approx(accuracy[3:].tolist())
+    assert rows["mine"]["accuracy"]["mean"] == pytest.approx(float(accuracy[:3].mean()))
+    assert len(rows["mine"]["points"]["accuracy"]) == rows["mine"]["n"] == 6
+    assert (rows["nearest"]["nn_ratio"], rows["vote-5"]["nn_ratio"]) == (0.0, None)
+    assert rows["direct"]["accuracy"]["mean"] == max(row["accuracy"]["mean"] for row in results["rows"])
+    assert "saw seen tasks' data" in rows["mine"]["flags"]
+    html = (out / "report.html").read_text()
+    assert "On 3 unseen tasks its networks average" in html
+    assert "Task by task" in html
+    assert "Novel and good" not in html.split("<script>")[0]
+    assert "worst task" in capsys.readouterr().out
+
+
+def test_flags_say_which_simple_ways_a_generator_does_not_beat(zoo, tmp_path):
+    bad = read_samples(drawn(zoo, tmp_path / "bad", 3.0), zoo)
+    results = evaluate_family(zoo, [bad])
+    rows = {row.name: row for row in results.rows}
+    beaten_by = [r.name for r in results.rows if r.kind == "baseline" and r.accuracy.mean >= rows["bad"].accuracy.mean]
+    assert "below the nearest task" in rows["bad"].flags
+    assert [f for f in rows["bad"].flags if f.startswith("no better")] == [f"no better than {b}" for b in beaten_by]
+    known = seen_tasks(zoo)
+    assert rows["ridge"].accuracy.mean == pytest.approx(
+        float(
+            score_family(
+                zoo,
+                [zoo.spec.unflatten(w) for w in ridge(known, conditions_of(zoo, list(rows["ridge"].tasks.unseen)))],  # type: ignore[union-attr]
+                list(rows["ridge"].tasks.unseen),  # type: ignore[union-attr]
+                "test",
+            ).mean()
+        )
+    )
+
+
+def test_adapters_stand_beside_the_pooled_one_and_none(tmp_path):
+    family = RotatedFamily(
+        seen=[-40.0, 0.0, 40.0], unseen=[20.0], network_args={"hidden": [16]}, lora=LoraSettings(["layers.*"], r=2)
+    )
+    how = {"start": "converged", "start_task": "pooled", "start_steps": 40, "score": False}
+    collect_tasks.main(family, str(tmp_path / "zoo"), CodeCondition(dim=2), steps=20, **how)
+    rows = {row.name: row for row in evaluate_family(Zoo(tmp_path / "zoo"), baselines=["nearest"]).rows}
+    assert list(rows) == ["direct", "pooled", "no adapter", "nearest"]
+    assert all(len(rows[name].tasks.seen) == 3 for name in ("direct", "pooled", "no adapter"))
+    upright = rows["no adapter"].tasks.seen
+    assert upright["rotation+000"] == max(upright.values())  # what the network was pretrained on
+
+
+@pytest.fixture(scope="module")
+def compared(zoo, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    generators = {
+        "close": {"samples": str(drawn(zoo, folder / "close", 0.01, uses_task_data=True))},
+        "far": {"samples": str(drawn(zoo, folder / "far", 3.0))},
+    }
+    options = {"zoos": {"codes": {"path": str(zoo.path)}}, "generators": generators, "seeds": [0, 1]}
+    (folder / "compare.yaml").write_text(json.dumps({**options, "title": "Codes", "out": str(folder / "out")}))
+    assert main(["compare", "--config", str(folder / "compare.yaml")]) == 0
+    return folder / "out"
+
+
+def test_a_comparison_of_many_tasks_says_what_beats_what(compared):
+    comparison, html = json.loads((compared / "comparison.json").read_text()), (compared / "report.html").read_text()
+    jsonschema.validate(comparison, json.loads(files("paramgen").joinpath("comparison.schema.json").read_text()))
+    rows = {row["name"]: row for row in comparison["summary"]}
+    assert {"mean", "worst", "seen", "gap"} <= rows["close"]["figures"].keys()
+    assert "seen" not in rows["nearest"]["figures"]
+    pairs = {(p["first"], p["second"]): p["mean"] for p in comparison["differences"]}
+    assert {("close", "far"), ("close", "direct"), ("far", "vote-5")} <= pairs.keys()
+    gap = rows["far"]["figures"]["mean"]["mean"] - rows["nearest"]["figures"]["mean"]["mean"]
+    assert pairs["far", "nearest"] == pytest.approx(gap)
+    close, far = verdicts("codes", comparison)
+    assert close.startswith("close* ")
+    assert "averaging all tasks" in close.split("does not beat")[0]
+    assert "copying the nearest task" in far.split("does not beat")[1]
+    assert "far beats" in html
+    assert "close*" in summary_table("codes", comparison).columns[0]._cells
+
+
+def test_the_family_draws_its_tasks_by_the_seed_where_it_has_one():
+    assert _seeds("digits_relabel", 3) == {"seed": 3, "family.init_args.seed": 3}
+    assert _seeds("digits_rotations_lora", 3) == {"seed": 3}
+
+
+def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
+    states = [zoo.full(0)]
+    untold = write_samples(tmp_path / "untold", states, SampleInfo())
+    few = write_samples(tmp_path / "few", states, SampleInfo(), task=[load_family(zoo.task_config).unseen[0]])
+    for arguments, said in (
+        (["--samples", str(untold)], "do not say what task"),
+        (["--samples", str(few)], "no network for the unseen task"),
+        (["--aligned", "true"], "is of many tasks"),
+        (["--baselines", "soup-4"], "no baseline 'soup-4'"),
+    ):
+        assert main(["evaluate", "--zoo", str(zoo.path), "--out", str(tmp_path / "out"), *arguments]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ParamgenError, match="no task '2'"):
+        evaluate_family(zoo, [read_samples(write_samples(tmp_path / "odd", states, SampleInfo(), task=["2"]), zoo)])
