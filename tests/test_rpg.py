@@ -214,6 +214,16 @@ def test_state_asked_of_a_generator_without_states_is_refused(zoo):
         ({"state": "seed"}, "expected checkpoint, run or none"),
         ({"tokens_per_step": 0}, "tokens_per_step is 0, expected 1 or more"),
         ({"d_model": [48, 48]}, "multiple of headdim 64"),
+        ({"d_model": []}, "d_model is empty"),
+        ({"d_model": [0, 0]}, r"d_model is \[0, 0\], expected widths of 1 or more"),
+        ({"d_model": [66, 66], "recurrent": "none"}, "multiple of 4, not 66"),
+        ({"d_model": [33], "recurrent": "none", "position": "index"}, "its width must be even, not 33"),
+        ({"d_state": 0}, "d_state is 0, expected 1 or more"),
+        ({"head": "conv", "channels": [1, 0, 1]}, r"channels \[1, 0, 1\]"),
+        ({"head": "conv", "kernel_size": -1}, "kernel_size -1: expected an odd one"),
+        ({"lr": -1.0}, r"lr is -1\.0, expected 0 or more"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0, expected 1 to num_train_timesteps = 1000"),
+        ({"scheduler": "PNDM"}, "no scheduler 'PNDM'"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(zoo, arguments, message):

@@ -215,7 +215,7 @@ class Diffusion:
         Raises:
             ParamgenError: A scheduler that does not exist or whose noise cannot be scaled, or too many steps.
         """
-        name = self._check(scheduler, num_inference_steps, temperature)
+        name = self.check(scheduler, num_inference_steps, temperature)
         grid = self._grid(num_inference_steps)  # (n,) long, falling from T - 1
         solver, predicts = self._solver(name, grid)
         options: dict[str, Any] = {"generator": generator} if name in _OWN_NOISE else {}
@@ -239,7 +239,12 @@ class Diffusion:
             callback(1.0, x.view(shape))
         return x.view(shape)
 
-    def _check(self, scheduler: str, steps: int, temperature: float) -> str:
+    def check(self, scheduler: str, steps: int, temperature: float = 1.0) -> str:
+        """The scheduler's name in :data:`SCHEDULERS`, for what :meth:`sample` is to be called with.
+
+        Raises:
+            ParamgenError: As :meth:`sample`.
+        """
         name = scheduler.removesuffix("Scheduler")
         if name not in SCHEDULERS:
             raise ParamgenError(f"no scheduler {scheduler!r}; {near(name, SCHEDULERS, most=len(SCHEDULERS))}")

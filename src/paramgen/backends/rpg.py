@@ -27,7 +27,7 @@ from paramgen.generator import Denoised, ParameterGenerator
 from paramgen.nn.condition import ConditionInput, guided
 from paramgen.nn.positions import Position, Positions
 from paramgen.nn.prototypes import Prototypes, distinct, of_first
-from paramgen.nn.recurrence import Recurrent, make_recurrence
+from paramgen.nn.recurrence import Recurrent, check_widths, make_recurrence
 from paramgen.nn.scan import Kernel
 from paramgen.nn.states import StateEmbedding, StateEmbeddings, States, known
 from paramgen.nn.token_heads import ConvHead, Head, MLPHead
@@ -129,8 +129,11 @@ class RPG(ParameterGenerator):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        widths = d_model or [256, 256]
-        _check_at_least_1(
+        widths = [256, 256] if d_model is None else d_model
+        check_widths(widths)
+        _check_at_least(0, lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        _check_at_least(
+            1,
             tokens_per_step=tokens_per_step,
             states_per_step=states_per_step,
             draws_per_token=draws_per_token,
@@ -144,6 +147,7 @@ class RPG(ParameterGenerator):
         self.optimizer_name, self.lr = optimizer, lr
         self.weight_decay, self.warmup_steps = weight_decay, warmup_steps
         self.diffusion = Diffusion(num_train_timesteps, beta_schedule, prediction_type=prediction_type)
+        self.diffusion.check(scheduler, num_inference_steps)
         count = {"checkpoint": num_networks, "run": num_runs, "none": 0}.get(state)
         if count is None:
             raise ParamgenError(f"state {state!r}: expected checkpoint, run or none")
@@ -328,7 +332,7 @@ class RPG(ParameterGenerator):
         return scheduled(optimizer, *[factor] * len(optimizer.param_groups))
 
 
-def _check_at_least_1(**sizes: int | None) -> None:
+def _check_at_least(least: int, **sizes: float | None) -> None:
     for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise ParamgenError(f"{name} is {size}, expected 1 or more")
+        if size is not None and size < least:
+            raise ParamgenError(f"{name} is {size}, expected {least} or more")

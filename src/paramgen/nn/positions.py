@@ -66,6 +66,7 @@ class Positions(nn.Module):
         self.register_buffer("places", positions.clone())
         start = layer_sinusoid(positions, width) if kind == "learned" else None
         self.table = None if start is None else nn.Parameter(start)
+        self(slice(0, 1))  # refuses a width that does not fit
 
     places: Tensor  # (L, 2)
 

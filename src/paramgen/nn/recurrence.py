@@ -181,11 +181,13 @@ def make_recurrence(
         kernel: Of the Mambas' scan.
 
     Raises:
-        ParamgenError: An unknown kind, no layer, or widths that the kind cannot have.
+        ParamgenError: An unknown kind, no layer, a size below 1, or widths that the kind cannot have.
     """
-    if not widths:
-        raise ParamgenError("d_model is empty: give the width of each recurrent layer, for example [256, 256]")
+    check_widths(widths)
     if kind in ("mamba", "mamba1"):
+        for name, size in (("d_state", d_state), ("d_conv", d_conv), ("expand", expand)):
+            if size < 1:
+                raise ParamgenError(f"{name} is {size}, expected 1 or more")
         return MambaStack(widths, 2 if kind == "mamba" else 1, d_state, d_conv, expand, chunk_size, kernel)
     if kind not in ("lstm", "transformer", "none"):
         raise ParamgenError(f"recurrent {kind!r}: expected mamba, mamba1, lstm, transformer or none")
@@ -193,3 +195,15 @@ def make_recurrence(
         raise ParamgenError(f"d_model {widths}: the layers of {kind!r} must have one width; only mamba's may differ")
     make = {"lstm": LSTM, "transformer": CausalTransformer, "none": Tokenwise}[kind]
     return make(widths[0], len(widths))
+
+
+def check_widths(widths: list[int]) -> None:
+    """Refuse what is no list of layers.
+
+    Raises:
+        ParamgenError: No layer, or a width below 1.
+    """
+    if not widths:
+        raise ParamgenError("d_model is empty: give the width of each recurrent layer, for example [256, 256]")
+    if min(widths) < 1:
+        raise ParamgenError(f"d_model is {widths}, expected widths of 1 or more")

@@ -41,11 +41,11 @@ class ConvHead(nn.Module):
         self, token_dim: int, d_model: int, channels: list[int], kernel_size: int = 7, checkpointing: bool = False
     ) -> None:
         super().__init__()
-        if len(channels) < 3 or channels[0] != 1 or channels != channels[::-1]:
+        if len(channels) < 3 or channels[0] != 1 or channels != channels[::-1] or min(channels) < 1:
             raise ParamgenError(
                 f"channels {channels}: expected them to go from 1 to 1 symmetrically, as [1, 16, 32, 16, 1]"
             )
-        if kernel_size % 2 == 0:
+        if kernel_size % 2 == 0 or kernel_size < 1:
             raise ParamgenError(f"kernel_size {kernel_size}: expected an odd one, so that the length stays {token_dim}")
         self.checkpointing = checkpointing
         self.time = nn.Sequential(nn.Linear(256, token_dim), nn.SiLU(), nn.Linear(token_dim, token_dim))
