@@ -12,6 +12,7 @@ _PACKAGES = ("torch", "torchvision", "lightning", "timm", "diffusers", "jsonargp
 _OPTIONAL = {
     "mamba_ssm": "fused Mamba kernels; pip install --no-build-isolation 'paramgen[cuda]' on a CUDA machine",
     "bitsandbytes": "8-bit AdamW; pip install 'paramgen[adamw8bit]'",
+    "peft": "adapters; pip install 'paramgen[lora]'",
 }
 
 
