@@ -18,7 +18,7 @@ from paramgen.unseen import FAMILY_BASELINES
 import paramgen.backends  # noqa: F401  isort: skip
 
 NAMES = list(list_configs("compare"))
-PAPER_ROWS = ("zoo", "held-out runs", *ALL_BASELINES, "direct", *FAMILY_BASELINES)
+PAPER_ROWS = ("zoo", "held-out runs", *ALL_BASELINES, "direct", "no adapter", *FAMILY_BASELINES)
 
 
 def parsed(name):
