@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from paramgen.columns import COLUMNS
-from paramgen.comparison import FIGURES, paper_columns, paper_of, show
+from paramgen.comparison import FIGURES, paper_columns, paper_of, show, starred, verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE = ROOT / "docs" / "results", ROOT / "docs" / "results.md"
 SHOWN = (
     "mean",
+    "worst",
+    "seen",
     "median",
     "best",
     "selected",
@@ -58,6 +60,8 @@ def section(name: str, comparison: dict[str, Any]) -> str:
     lines += [f"{counted}; {comparison['machine']}; [{name}.json](results/{name}.json)", ""]
     for zoo in dict.fromkeys(row["zoo"] for row in comparison["summary"]):
         lines += [*table(zoo, comparison), ""]
+        lines += [f"- {said}" for said in verdicts(zoo, comparison)]
+        lines += [""] if lines[-1] else []
     return "\n".join(lines)
 
 
@@ -71,7 +75,7 @@ def table(zoo: str, comparison: dict[str, Any]) -> list[str]:
     for row in rows:
         ours = [show(row["figures"].get(name), name) for name in columns]
         theirs = [paper.get(row["name"], {}).get(name) for name in paper_columns(paper)]
-        cells = [row["name"], *ours, *("" if v is None else f"{100 * v:.1f}" for v in theirs)]
+        cells = [starred(row), *ours, *("" if v is None else f"{100 * v:.1f}" for v in theirs)]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -18,15 +18,18 @@ COMPARISON = {
     "machine": "2 cores",
     "seeds": [0, 1],
     "paper": {"mlp/mine": {"best": 0.912}, "cnn/mine": {"median": 0.5}},
+    "differences": [],
     "summary": [
         {
             "zoo": "mlp",
             "name": "zoo",
+            "kind": "reference",
             "figures": {"mean": {"mean": 0.9, "std": 0.01}, "gap": {"mean": 0.0, "std": 0.0}},
         },
         {
             "zoo": "mlp",
             "name": "mine",
+            "kind": "generator",
             "figures": {"mean": {"mean": 0.88, "std": 0.02}, "gap": {"mean": -0.02, "std": None}},
         },
     ],
