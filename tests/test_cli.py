@@ -262,8 +262,15 @@ def test_mistakes_are_one_line(arguments, expected, capsys):
         ({"trainer": {"callbacks": [{"class_path": "paramgen.optim.EMAA"}]}}, "has no attribute 'EMAA'"),
         ({"trainer": {"strategy": "ddpp"}}, "trainer: You selected an invalid strategy name: `strategy='ddpp'`"),
         ({"trainer": {"accelerator": "cpu", "devices": "many"}}, "trainer: `devices` selected with"),
+        (
+            {"model": {"class_path": "PDiff", "init_args": {"scheduler": "DDIMM"}}},
+            "no scheduler 'DDIMM'; nearest: DDIM",
+        ),
         ({"model": {"class_path": "PDiff", "init_args": {"num_train_timesteps": -3}}}, "num_train_timesteps is -3"),
-        ({"model": {"class_path": "RPG", "init_args": {"d_model": [48, 48]}}}, "d_model 48: the inner width 96 must be"),
+        (
+            {"model": {"class_path": "RPG", "init_args": {"d_model": [48, 48]}}},
+            "d_model 48: the inner width 96 must be",
+        ),
         ({"data": {"zoo": "x", "batchsize": 3}}, "batchsize"),
         ({"data": {"zoo": "x", "codec": "TokenCodek"}}, "no ParamCodec 'TokenCodek'; nearest: TokenCodec"),
     ],

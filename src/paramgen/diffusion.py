@@ -288,6 +288,18 @@ class Diffusion:
         return solver, predicts
 
 
+def find_scheduler(scheduler: str) -> str:
+    """The name in :data:`SCHEDULERS` of a scheduler given with or without ``Scheduler``.
+
+    Raises:
+        ParamgenError: No such scheduler; near names are listed.
+    """
+    name = scheduler.removesuffix("Scheduler")
+    if name not in SCHEDULERS:
+        raise ParamgenError(f"no scheduler {scheduler!r}; {near(name, SCHEDULERS, most=len(SCHEDULERS))}")
+    return name
+
+
 def _sample_to_v(x0: Tensor, x_t: Tensor, abar: Tensor) -> Tensor:
     """What a v-predicting network would have answered, for solvers that do not take x0."""
     return (abar.sqrt() * x_t - x0) / (1 - abar).sqrt()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from paramgen.data import ParamBatch
-from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType, Trajectory
+from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType, Trajectory, find_scheduler
 from paramgen.errors import ParamgenError
 from paramgen.generator import Denoised, ParameterGenerator
 from paramgen.nn.autoencoder import Activation, ConvAutoencoder, LinearAutoencoder, Norm
@@ -147,7 +147,7 @@ class PDiff(ParameterGenerator):
         self.ae_lr, self.lr, self.lr_schedule, self.weight_decay = ae_lr, lr, lr_schedule, weight_decay
         self.ae_batch_size = ae_batch_size
         self.standardise_latent = standardise_latent
-        self.scheduler, self.num_inference_steps = scheduler, num_inference_steps
+        self.scheduler, self.num_inference_steps = find_scheduler(scheduler), num_inference_steps
         self.guidance_scale = guidance_scale
         self.diffusion = Diffusion(num_train_timesteps, beta_schedule, beta_start, beta_end, prediction_type)
 
