@@ -18,7 +18,6 @@ COMPARISON = {
     "machine": "2 cores",
     "seeds": [0, 1],
     "paper": {"mlp/mine": {"best": 0.912}, "cnn/mine": {"median": 0.5}},
-    "differences": [],
     "summary": [
         {
             "zoo": "mlp",

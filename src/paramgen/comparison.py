@@ -177,7 +177,8 @@ def verdicts(zoo: str, comparison: dict[str, Any]) -> list[str]:
     generators = {row["name"]: row for row in comparison["summary"] if (row["zoo"], row["kind"]) == (zoo, "generator")}
     said = []
     for name, row in generators.items():
-        pairs = [p for p in comparison["differences"] if (p["zoo"], p["first"]) == (zoo, name)]
+        found = comparison.get("differences", [])  # files written before they were measured have none
+        pairs = [p for p in found if (p["zoo"], p["first"]) == (zoo, name)]
         judged: dict[str, list[str]] = {verb: [] for verb in JUDGEMENTS}
         for pair in pairs:
             if pair["second"] not in generators:
