@@ -22,6 +22,17 @@ TWO_PHASES = {
     "num_inference_steps": 5,
 }
 
+SOME_TOKENS = {
+    "d_model": [32, 32],
+    "channels": [1, 4, 1],
+    "checkpointing": True,
+    "tokens_per_step": 9,
+    "scheduler": "DDIM",
+    "num_inference_steps": 5,
+    "prediction_type": "sample",
+    "lr": 1e-2,
+}
+
 
 def cases() -> dict[str, dict[str, Any]]:
     """Name -> model and codec sections of a config."""
@@ -30,6 +41,8 @@ def cases() -> dict[str, dict[str, Any]]:
         if name.endswith("_digits_mlp"):
             found[name] = _begun(yaml.safe_load(Path(path).read_text()))
     found["pdiff_two_phases"] = {"model": {"class_path": "PDiff", "init_args": TWO_PHASES}}
+    codec = {"class_path": "TokenCodec", "init_args": {"token_dim": 8}}
+    found["rpg_conv"] = {"model": {"class_path": "RPG", "init_args": SOME_TOKENS}, "data": {"codec": codec}}
     return found
 
 
