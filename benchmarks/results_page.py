@@ -28,6 +28,7 @@ SHOWN = (
     "iou",
     "dispersion",
     "run_match",
+    "finetune_steps",
     "fit_seconds",
 )
 TITLES = {column.key: column.title for column in COLUMNS} | {"gap": "vs zoo"}

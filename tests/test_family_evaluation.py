@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from paramgen.cli import main
-from paramgen.commands import collect_tasks
-from paramgen.commands.compare import _seeds
+from paramgen.commands import collect_tasks, compare
+from paramgen.commands.compare import ZooSource, _seeds
 from paramgen.comparison import summary_table, verdicts
 from paramgen.conditions import CodeCondition
 from paramgen.errors import ParamgenError
@@ -134,6 +134,16 @@ def test_a_comparison_of_many_tasks_says_what_beats_what(compared):
 def test_the_family_draws_its_tasks_by_the_seed_where_it_has_one():
     assert _seeds("digits_relabel", 3) == {"seed": 3, "family.init_args.seed": 3}
     assert _seeds("digits_rotations_lora", 3) == {"seed": 3}
+
+
+def test_what_is_measured_on_request_is_passed_on(zoo, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(compare, "run", lambda words: asked.append(words))
+    with pytest.raises(ParamgenError, match=r"results\.json"):  # nothing was evaluated
+        compare.main({"codes": ZooSource(path=str(zoo.path))}, out=str(tmp_path), aligned=True, finetune=True)
+    ((command, *words),) = asked
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    assert (command, options["--aligned"], options["--finetune"]) == ("evaluate", "true", "true")
 
 
 def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):

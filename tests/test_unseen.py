@@ -138,6 +138,8 @@ def test_generators_stand_beside_what_needs_none(zoo, tmp_path, capsys):
     assert "PDiff*" in capsys.readouterr().out
     ckpt = ["--ckpt_path", str(tmp_path / "mine.ckpt"), "--zoo", str(zoo.path), "--per_task", "2"]
     assert paramgen(["sample", *ckpt, "--out", str(tmp_path / "drawn")]) == 0
+    assert paramgen(["sample", *ckpt, "--condition", "[0, 1]", "--out", str(tmp_path / "both")]) == 2
+    assert "both zoo and condition" in capsys.readouterr().err
     listed = json.loads((tmp_path / "drawn" / "samples.json").read_text())["networks"]
     assert [entry["task"] for entry in listed[:8:2]] == written["unseen"]
     (drawn,) = evaluate_family(zoo, [read_samples(tmp_path / "drawn", zoo)], baselines=[]).rows[1:]

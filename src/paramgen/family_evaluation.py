@@ -85,7 +85,7 @@ def evaluate_family(
         heldout=len(zoo.indices("heldout")),
         params=zoo.spec.numel,
         test_images=min(len(family.data([name], split)) for name in family.unseen),
-        train_images=sum(len(family.data([name], "train")) for name in family.seen[:1]),
+        train_images=len(family.data(family.seen[:1], "train")),
         n=max((row.n for row in rows if row.kind == "generator"), default=len(family.unseen)),
         seed=0,
         tau=bench.tau,

@@ -123,7 +123,7 @@ class Results:
         heldout: Held-out networks.
         params: P, generated parameters of one network.
         test_images: Images that accuracies are measured on; of a family, of the unseen task that has the fewest.
-        train_images: Images that `selected` chooses on.
+        train_images: Images that `selected` chooses on; of a family, which chooses nothing, of the first seen task.
         n: Networks asked of every baseline and generator.
         seed: Of the baselines.
         tau: The zoo's median leave-one-out nearest-neighbour distance.

@@ -78,6 +78,8 @@ def main(
         raise ParamgenError(
             f"a condition was given, but this {type(model).__name__} was fitted on a zoo without conditions"
         )
+    if zoo is not None and condition is not None:
+        raise ParamgenError("both zoo and condition were given; the zoo's tasks have their own conditions")
     asked = None if zoo is None else _tasks(model, Zoo(zoo), per_task, seen_tasks)
     if guidance_scale is not None:
         if (condition is None and asked is None) or not hasattr(model, "guidance_scale"):
