@@ -234,8 +234,20 @@ def test_the_first_phase_takes_as_many_networks_a_step_as_asked(zoo, monkeypatch
     model, _ = fit(zoo, AE_STEPS + 1, ae_batch_size=3, trainer_arguments={"limit_val_batches": 0})
     assert taken == [3] * AE_STEPS
     assert model.learned
-    with pytest.raises(ParamgenError, match="ae_batch_size is 0"):
-        make(zoo, ae_batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"ae_batch_size": 0}, "model.ae_batch_size is 0, expected 1 or more"),
+        ({"lr": -1.0}, "model.lr is -1.0, expected more than 0"),
+        ({"num_inference_steps": 1001}, "num_inference_steps is 1001, expected 1 to"),
+        ({"scheduler": "DDIMM"}, "nearest: DDIM"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_fit(zoo, wrong, message):
+    with pytest.raises(ParamgenError, match=message):
+        make(zoo, **wrong)
 
 
 def test_first_phase_must_leave_steps_for_the_second(zoo):

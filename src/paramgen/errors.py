@@ -16,6 +16,22 @@ def find_mistake(error: BaseException) -> ParamgenError | None:
     return cause
 
 
+def positive(of: str = "", **numbers: float | None) -> None:
+    """Refuse counts below 1 and rates that are not above 0; None is left to whoever takes it.
+
+    Args:
+        of: What the names belong to, for example ``model.``.
+        **numbers: By name; ints are counts.
+
+    Raises:
+        ParamgenError: One of them is not positive.
+    """
+    for name, number in numbers.items():
+        if number is not None and not number > 0:
+            expected = "1 or more" if isinstance(number, int) else "more than 0"
+            raise ParamgenError(f"{of}{name} is {number}, expected {expected}")
+
+
 def near(name: str, known: Iterable[str], most: int = 12) -> str:
     """What exists, nearest names first: ``"there are: a, b"``.
 

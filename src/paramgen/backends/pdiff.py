@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from paramgen.data import ParamBatch
-from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType, Trajectory, find_scheduler
-from paramgen.errors import ParamgenError
+from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType, Trajectory
+from paramgen.errors import ParamgenError, positive
 from paramgen.generator import Denoised, ParameterGenerator
 from paramgen.nn.autoencoder import Activation, ConvAutoencoder, LinearAutoencoder, Norm
 from paramgen.nn.condition import ConditionedDenoiser, Entry, guided
@@ -82,7 +82,7 @@ class PDiff(ParameterGenerator):
         weight_decay: Of AdamW, in both phases.
 
     Raises:
-        ParamgenError: An unknown choice, or ae_batch_size below 1.
+        ParamgenError: An unknown choice, a size below 1, a rate that is not above 0.
     """
 
     latent_mean: Tensor  # (C, l)
@@ -138,8 +138,8 @@ class PDiff(ParameterGenerator):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if ae_batch_size is not None and ae_batch_size < 1:
-            raise ParamgenError(f"model.ae_batch_size is {ae_batch_size}, expected 1 or more")
+        positive("model.", lr=lr, ae_lr=ae_lr, ae_batch_size=ae_batch_size, latent_dim=latent_dim)
+        positive("model.", denoiser_width=denoiser_width, denoiser_depth=denoiser_depth)
         size = seq_len * token_dim
         self.shape, self.latent = (seq_len, token_dim), latent
         self.kl_weight, self.input_noise, self.latent_noise = kl_weight, input_noise, latent_noise
@@ -147,9 +147,10 @@ class PDiff(ParameterGenerator):
         self.ae_lr, self.lr, self.lr_schedule, self.weight_decay = ae_lr, lr, lr_schedule, weight_decay
         self.ae_batch_size = ae_batch_size
         self.standardise_latent = standardise_latent
-        self.scheduler, self.num_inference_steps = find_scheduler(scheduler), num_inference_steps
+        self.scheduler, self.num_inference_steps = scheduler, num_inference_steps
         self.guidance_scale = guidance_scale
         self.diffusion = Diffusion(num_train_timesteps, beta_schedule, beta_start, beta_end, prediction_type)
+        self.diffusion.check(scheduler, num_inference_steps)
 
         self.autoencoder: ConvAutoencoder | LinearAutoencoder | PCA | None = None
         variational = kl_weight > 0
