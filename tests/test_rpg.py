@@ -34,7 +34,7 @@ def make(zoo, token_dim=4, data_arguments=None, **arguments):
     data = ParameterDataModule(str(zoo.path), TokenCodec(token_dim), **{"batch_size": 6, **(data_arguments or {})})
     data.setup()
     model = RPG(data.seq_len, data.token_dim, data.num_networks, data.num_runs, **{**SMALL, **arguments})
-    model.codec, model.base = data.codec, {}
+    model.codec, model.base, model.zoo_info = data.codec, {}, {"networks": range(12), "runs": range(2)}
     model.prototypes.positions.place(data.codec.positions)
     return model, data
 
@@ -152,6 +152,15 @@ def test_random_states_are_remembered_and_mixtures_have_no_identity(zoo):
     by_run.sample_tokens(2)
     assert by_run.identities() is None
     assert sorted(by_run.identity_runs()) == [0, 1]
+
+
+def test_identities_are_places_in_the_whole_train_split(zoo):
+    model, data = make(zoo, data_arguments={"max_networks": 3})
+    Trainer(max_steps=1, **QUIET).fit(model, data)
+    model.sample(3, state=[0, 1, 1])
+    used = [zoo.indices("train").index(i) for i in data.train_indices]
+    assert used != [0, 1, 2]
+    assert model.identities() == [used[0], used[1], used[1]]
 
 
 def test_samples_land_at_the_network_of_their_state(zoo):

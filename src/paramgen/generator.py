@@ -4,6 +4,7 @@ import importlib
 import time
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple, Protocol
@@ -47,7 +48,7 @@ class ParameterGenerator(LightningModule, ABC):
 
     codec: ParamCodec | None = None
     base: StateDict
-    zoo_info: dict[str, Any]
+    zoo_info: dict[str, Any]  # name, path and task of the zoo, and which of its train split is learned
     fit_seconds: float = 0.0
     behaviour: Behaviour | None = None
     uses_task_data: bool = False
@@ -96,11 +97,14 @@ class ParameterGenerator(LightningModule, ABC):
         )
 
     def identities(self) -> list[int | None] | None:
-        """For the networks drawn last, the training network each was conditioned on; None when a backend has no such thing."""
+        """For the networks drawn last, the training network each was conditioned on; None when a backend has no such thing.
+
+        Networks are counted in the zoo's whole train split, so that ``zoo_info["networks"]`` stands between them and the batches' index.
+        """
         return None
 
     def identity_runs(self) -> list[int | None] | None:
-        """The same for training runs, when a backend is conditioned on runs rather than on networks."""
+        """The same for training runs (``zoo_info["runs"]``), when a backend is conditioned on runs rather than on networks."""
         return None
 
     def stored_bytes(self) -> int:
@@ -142,6 +146,7 @@ class ParameterGenerator(LightningModule, ABC):
         self.codec = data.codec
         self.base = data.zoo.base()
         self.zoo_info = {"name": data.zoo.name, "path": str(data.zoo.path), "task": data.zoo.task_config}
+        self.zoo_info |= _places(data.zoo, data.train_indices)
 
     def on_fit_start(self) -> None:
         """Start the clock, and give every process its own noise: Lightning seeds all of them alike."""
@@ -206,6 +211,17 @@ class ParameterGenerator(LightningModule, ABC):
         self.fit_command = self.fit_command or saved.get("fit_command")  # a fit that goes on has its own
         self.fit_config = self.fit_config or saved.get("fit_config")
         self.history = checkpoint.get("callbacks", {}).get("SampleQuality", {}).get("history")
+
+
+def _places(zoo: Zoo, used: Sequence[int]) -> dict[str, list[int]]:
+    """Which networks and runs of the train split a generator learns, by their places there; not all with ``data.max_networks``."""
+    train = zoo.indices("train")
+    runs = sorted({zoo.entries[i].run for i in train})
+    place = {index: k for k, index in enumerate(train)}
+    return {
+        "networks": [place[i] for i in used],
+        "runs": [runs.index(run) for run in sorted({zoo.entries[i].run for i in used})],
+    }
 
 
 def _check_same_data(saved: ParamCodec, given: ParamCodec) -> None:

@@ -304,11 +304,15 @@ class RPG(ParameterGenerator):
 
     def identities(self) -> list[int | None] | None:
         """The training network whose state conditioned each sample drawn last; None unless every checkpoint has its own state."""
-        return self.drawn_states if self.state == "checkpoint" else None
+        return self._drawn("networks") if self.state == "checkpoint" else None
 
     def identity_runs(self) -> list[int | None] | None:
         """The training run whose state conditioned each sample drawn last; None unless every run has its own state."""
-        return self.drawn_states if self.state == "run" else None
+        return self._drawn("runs") if self.state == "run" else None
+
+    def _drawn(self, what: str) -> list[int | None]:
+        places = self.zoo_info[what]
+        return [None if state is None else places[state] for state in self.drawn_states]
 
     def setup(self, stage: str) -> None:
         """Take the places of the tokens from the codec, and refuse data that do not fit."""
