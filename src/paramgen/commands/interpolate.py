@@ -199,12 +199,10 @@ def _plain(name: str, row: _Row) -> dict[str, Any]:
 
 def _table(measured: dict[str, Any], values: dict[str, Any]) -> Table:
     first, second = values["tasks"]
-    table = Table(
-        "", f"{first}, 0", f"{second}, 1", "both, ½", "worse, ½", "both, path", box=None, title_justify="left"
-    )
+    table = Table("", "0", "1", "both, ½", "worse, ½", "both, path", box=None, title_justify="left")
     seeds = measured["seeds"]
-    table.title = f"{measured['zoo']}, {seeds} seed{'s' if seeds > 1 else ''}"
-    table.caption = f"{values['split']} accuracy %, weight of {second} behind the comma; * used seen tasks' images"
+    table.title = f"{measured['zoo']}, {seeds} seed{'s' if seeds > 1 else ''}: {first} at 0, {second} at 1"
+    table.caption = f"{values['split']} accuracy %; * used seen tasks' images"
     for row in measured["rows"]:
         a, b = torch.tensor(row["mean"])
         middle = torch.stack([a, b])[:, len(a) // 2]
