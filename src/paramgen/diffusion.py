@@ -286,3 +286,16 @@ class Diffusion:
         else:
             solver.set_timesteps(n)
         return solver, predicts
+
+
+def _sample_to_v(x0: Tensor, x_t: Tensor, abar: Tensor) -> Tensor:
+    """What a v-predicting network would have answered, for solvers that do not take x0."""
+    return (abar.sqrt() * x_t - x0) / (1 - abar).sqrt()
+
+
+def _randn(
+    shape: tuple[int, ...] | torch.Size, generator: torch.Generator | None, device: torch.device | str
+) -> Tensor:
+    """Standard normal noise, float32, drawn where the generator lives and moved to `device`."""
+    drawn_on = generator.device if generator is not None else device
+    return torch.randn(shape, generator=generator, device=drawn_on).to(device)
