@@ -4,7 +4,7 @@ A generator learns weights; two weights that are equally far from a trained netw
 learns what the networks do: each network that it predicts in training is decoded and run on train images of the task that the network of
 the batch was trained for. Only seen tasks, only their train split; but a generator fitted so has used task data, and its samples say so.
 
-B: networks of a batch. m: images a network. L tokens of D numbers. C: numbers of a condition.
+B: networks of a batch. m: images a network. L tokens of D numbers.
 """
 
 from typing import Any
@@ -32,16 +32,11 @@ class BehaviouralLoss(Callback):
         networks_per_step: Networks of the batch that are run; all when left out.
         signal_weighting: Count networks predicted from more noise less; wise with ``prediction_type: epsilon``, whose predictions of
             a network are wild where there is much noise.
-        condition_noise: Standard deviation, in that of each number of the seen tasks' conditions, of noise on the conditions that
-            networks are predicted from; for conditions between which tasks change smoothly. A network must then also serve its
-            neighbours' images, as one of an unseen task between them will have to.
-
         from_noise: Predict the networks from pure noise, where sampling begins and the condition alone tells what to make, rather than
             from networks noised at random levels; needs ``signal_weighting: false``.
 
     Raises:
-        ParamgenError: Numbers that are not above 0, from_noise with signal_weighting, a condition_noise below 0 or on a zoo without
-            conditions, or a network that cannot be run many at once.
+        ParamgenError: Numbers that are not above 0, from_noise with signal_weighting, or a network that cannot be run many at once.
     """
 
     def __init__(
@@ -50,7 +45,6 @@ class BehaviouralLoss(Callback):
         images_per_step: int = 64,
         networks_per_step: int | None = None,
         signal_weighting: bool = True,
-        condition_noise: float = 0.0,
         from_noise: bool = False,
     ) -> None:
         sizes = {
@@ -61,14 +55,11 @@ class BehaviouralLoss(Callback):
         for name, value in sizes.items():
             if value is not None and value <= 0:
                 raise ParamgenError(f"behavioural loss: {name} is {value}, expected more than 0")
-        if condition_noise < 0:
-            raise ParamgenError(f"behavioural loss: condition_noise is {condition_noise}, expected 0 or more")
         if from_noise and signal_weighting:
             raise ParamgenError(
                 "behavioural loss: from_noise counts for nothing with signal_weighting, expected signal_weighting: false"
             )
-        self.weight, self.images_per_step = weight, images_per_step
-        self.condition_noise, self.from_noise = condition_noise, from_noise
+        self.weight, self.images_per_step, self.from_noise = weight, images_per_step, from_noise
         self.networks_per_step, self.signal_weighting = networks_per_step, signal_weighting
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
@@ -80,10 +71,6 @@ class BehaviouralLoss(Callback):
         zoo = data.zoo
         self._names = [zoo.entries[i].task for i in data.train_indices]  # of each training network
         self._network, self._splits = _network_and_splits(zoo.task_config, self._names)
-        if self.condition_noise > 0:
-            if not data.cond_dim:
-                raise ParamgenError("behavioural loss: condition_noise needs a zoo with conditions")
-            self._spread = data.conditions.std(0, correction=0)  # (C,)
         self._base: StateDict = zoo.base()
         self._aliases = dict(zoo.spec.aliases)
         self._network.eval()
@@ -98,9 +85,6 @@ class BehaviouralLoss(Callback):
         """Mean cross-entropy, on images of their tasks, of the networks that a generator predicts for a batch."""
         if self.networks_per_step is not None and self.networks_per_step < len(batch.x):
             batch = _some(batch, torch.randperm(len(batch.x))[: self.networks_per_step].to(batch.x.device))
-        if self.condition_noise > 0 and batch.condition is not None:
-            noise = self.condition_noise * torch.randn_like(batch.condition) * self._spread.to(batch.condition)
-            batch = batch._replace(condition=batch.condition + noise)
         predicted = generator.denoised(batch, self.from_noise)
         x, y = self._draw(batch.index.tolist(), predicted.tokens.device)  # (B, m, …), (B, m)
         assert generator.codec is not None
