@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from paramgen.errors import ParamgenError
 from paramgen.nn.embeddings import time_features
-from paramgen.nn.rows import conv_row
+from paramgen.nn.rows import modulated_conv_row
 
 Head = Literal["conv", "mlp"]
 
@@ -80,8 +80,7 @@ class ConvHead(nn.Module):
     def _layer(self, i: int, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         conv = self.convs[i]
         assert isinstance(conv, nn.Conv1d)
-        h = torch.addcmul(shift, scale, h)  # (h + c) * t in one pass over memory
-        h = conv_row(conv, h)
+        h = modulated_conv_row(conv, h, scale, shift)  # of (h + c) * t
         return nn.functional.elu(self.norms[i](h), inplace=True) if i < len(self.norms) else h
 
 
