@@ -177,7 +177,7 @@ def test_side_by_side_each_network_sees_what_it_would_see_alone(make):
 
 
 def test_a_family_is_not_taken_for_one_task():
-    with pytest.raises(ParamgenError, match=r"family of many tasks.*paramgen unseen"):
+    with pytest.raises(ParamgenError, match=r"family of many tasks.*paramgen evaluate"):
         load_task(small_relabel().config())
 
 
