@@ -75,8 +75,10 @@ def trial(zoo: Zoo, config: str, seed: int, n: int = 100, **arguments: Any) -> d
     trained, weights = zoo.matrix(data.train_indices), zoo.spec.flatten_many(networks)
     accuracy = accuracies(zoo, networks)
     near = metrics.nearest(weights, trained)
-    runs = torch.tensor([zoo.entries[i].run for i in data.train_indices])
-    identity = model.identities()
+    runs = torch.unique(torch.tensor([zoo.entries[i].run for i in data.train_indices]), return_inverse=True)[1]
+    identity, run = model.identities(), model.identity_runs()
+    if identity is not None:
+        run = runs[torch.tensor(identity)].tolist()
     return {
         "zoo_mean": 100 * accuracies(zoo, [zoo.full(i) for i in data.train_indices]).mean().item(),
         "mean": 100 * accuracy.mean().item(),
@@ -85,28 +87,12 @@ def trial(zoo: Zoo, config: str, seed: int, n: int = 100, **arguments: Any) -> d
         "dispersion": metrics.dispersion(weights, trained),
         "nn_ratio": metrics.nn_ratio(near.distance, metrics.tau(trained)),
         "id_match": None if identity is None else metrics.id_match(near.index, torch.tensor(identity)),
-        "run_match": run_match(model, near.index, runs),
+        "run_match": None if run is None else metrics.id_match(runs[near.index], torch.tensor(run)),
         "fit_cpu_seconds": fitted - start,
         "sample_cpu_seconds": sampled - fitted,
         "networks": n,
         "generator_params": sum(p.numel() for p in model.parameters()),
     }
-
-
-def run_match(model: RPG, nearest: torch.Tensor, runs: torch.Tensor) -> float | None:
-    """Share of samples nearest to a network of the run that their state stands for."""
-    states = model.drawn_states
-    if states is None or None in states:
-        return None
-    meant = torch.tensor(states) if model.state == "run" else runs[torch.tensor(states)]
-    order = {run: r for r, run in enumerate(sorted(set(runs.tolist())))}
-    found = torch.tensor([order[r] for r in runs[nearest].tolist()])
-    return (
-        (found == (meant if model.state == "run" else torch.tensor([order[r] for r in meant.tolist()])))
-        .double()
-        .mean()
-        .item()
-    )
 
 
 def accuracies(zoo: Zoo, networks: list[dict[str, torch.Tensor]]) -> torch.Tensor:
