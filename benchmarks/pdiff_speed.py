@@ -66,6 +66,8 @@ def measure_step(zoo: str, config: str, phase: str, precision: str, steps: int) 
     """CPU milliseconds of one optimizer step: loss, backward, AdamW."""
     import torch
 
+    from paramgen.optim import fused_adamw
+
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
@@ -74,7 +76,7 @@ def measure_step(zoo: str, config: str, phase: str, precision: str, steps: int) 
     if phase == "diffusion":
         model.learn_latents([b.x for b in data.predict_dataloader()])
     part = model.denoiser if phase == "diffusion" else model.autoencoder
-    optimizer = torch.optim.AdamW(part.parameters(), 1e-4)
+    optimizer = fused_adamw(part.parameters(), lr=1e-4)
     model.train()
     times = []
     for _ in range(steps + 1):  # the first warms up
