@@ -169,8 +169,8 @@ def _make_zoo(here: Path, name: str, source: ZooSource, seed: int) -> None:
 
 def _seeds(config: str, seed: int) -> dict[str, int]:
     """The seed of a zoo of many tasks, and of its family where that draws its tasks by one."""
-    path = yaml.safe_load(Path(find_config(config, "zoo")).read_text())["family"]["class_path"]
-    family = getattr(tasks, path.rpartition(".")[2], None)
+    asked = (yaml.safe_load(Path(find_config(config, "zoo")).read_text()) or {}).get("family") or {}
+    family = getattr(tasks, str(asked.get("class_path")).rpartition(".")[2], None)
     seeded = family is not None and "seed" in signature(family).parameters
     return {"seed": seed, **({"family.init_args.seed": seed} if seeded else {})}
 
