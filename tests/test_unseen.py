@@ -149,5 +149,5 @@ def test_generators_stand_beside_what_needs_none(zoo, tmp_path, capsys):
 def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
     assert paramgen(["unseen", "--zoo", str(zoo.path), "--per_task", "0"]) == 2
     assert "per_task is 0" in capsys.readouterr().err
-    assert paramgen(["unseen", "--zoo", str(zoo.path), "--ckpt_path", json.dumps([str(tmp_path / "no.ckpt")])]) == 2
+    assert paramgen(["unseen", "--zoo", str(zoo.path), "--ckpt_path", str(tmp_path / "no.ckpt")]) == 2
     assert "no checkpoint" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from paramgen.zoo import Zoo
 
 def main(
     zoo: str,
-    ckpt_path: list[str] | None = None,
+    ckpt_path: str | list[str] | None = None,
     per_task: int = 5,
     seen_tasks: int = 40,
     split: Literal["val", "test"] = "test",
@@ -36,7 +36,7 @@ def main(
 
     Args:
         zoo: A family's zoo, from `paramgen collect_tasks`.
-        ckpt_path: Checkpoints of generators that were fitted on it.
+        ckpt_path: A checkpoint of a generator that was fitted on it, or a list of them.
         per_task: Networks drawn for each task.
         seen_tasks: Score on the first so many seen tasks too.
         split: Images to score on.
@@ -53,7 +53,7 @@ def main(
     found = Zoo(zoo)
     solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
     drawn = dict[str, Samples]()
-    for path in ckpt_path or []:
+    for path in [ckpt_path] if isinstance(ckpt_path, str) else ckpt_path or []:
         samples = _drawn(path, found, per_task, seen_tasks, seed, **solver)
         name = f"{samples.name} ({path})" if samples.name in drawn else samples.name
         drawn[name] = replace(samples, name=name)
