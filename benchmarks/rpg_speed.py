@@ -130,7 +130,7 @@ def measure(zoo: Zoo, setup: str, steps: int) -> dict[str, Any]:
         networks = model.sample(n, scheduler=scheduler, num_inference_steps=inference)
         seconds = time.process_time() - start
         accuracy = predict(task.build(), networks, task.data("test")).accuracy.mean().item()
-        row["sample"][f"{scheduler}-{inference}"] = {"networks": n, "cpu_seconds": seconds, "accuracy": accuracy}
+        row["sample"][f"{scheduler}-{inference}, {n}"] = {"networks": n, "cpu_seconds": seconds, "accuracy": accuracy}
     row["peak_mb"] = status_mb("VmHWM")
     return row
 
@@ -144,7 +144,7 @@ SETUPS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str, list[tuple[str
         {"codec": {"token_dim": 1024}, "batch_size": 4},
         {**MILLION, "sampling": "partial"},
         "32-true",
-        [("DDIM", 10, 1), ("DDIM", 60, 1)],
+        [("DDIM", 10, 1), ("DDIM", 10, 12), ("DDIM", 60, 1)],
     ),
 }
 
