@@ -8,15 +8,15 @@ from torch.nn.functional import cosine_similarity
 
 from paramgen.cli import main as paramgen
 from paramgen.commands.collect_tasks import Pretraining, Reweighted, main
-from paramgen.conditions import CodeCondition, ImageCondition, load_encoder
+from paramgen.conditions import CodeCondition, load_encoder
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
 from paramgen.files import read_json, read_tensors, write_tensors
-from paramgen.lora import LoraSettings, write_adapter
+from paramgen.lora import LoraSettings
 from paramgen.parsing import ConfigFile, OneLineErrors
 from paramgen.paths import list_configs
-from paramgen.tasks import CameraTrapFamily, RelabelFamily, RotatedFamily, load_family, score_family
-from paramgen.training import OptimSettings, generator
+from paramgen.tasks import RelabelFamily, RotatedFamily, load_family, score_family
+from paramgen.training import generator
 from paramgen.zoo import Zoo, ZooWriter
 from test_camera_traps import COUNTS, write_traps
 
@@ -191,43 +191,51 @@ def test_mistakes_are_named_before_anything_is_trained_long(settings, message, t
 
 
 @pytest.mark.slow
-def test_efficientnet_on_camera_traps_end_to_end(tmp_path):
-    """The configuration of Wild-P-Diff on a small image set: pretrain, adapt, save, write for peft; a few steps each."""
+def test_efficientnet_on_camera_traps_end_to_end(tmp_path, monkeypatch):
+    """Wild-P-Diff's shipped configs on a small image set, a few steps each, from annotations to what peft loads; 13 GB of memory."""
+    monkeypatch.chdir(tmp_path)
     write_traps(tmp_path, {f"L{i}": COUNTS for i in range(4)})
-    family = CameraTrapFamily(
-        "traps.json",
-        root=str(tmp_path),
-        pretrain=["L0"],
-        seen=["L1", "L2"],
-        unseen=["L3"],
-        classes=3,
-        image_size=32,
-        lora=LoraSettings(["conv_stem", "blocks.[0-4].*"], r=22),
-    )
-    optim = OptimSettings(lr=1e-3, batch_size=8)
-    encoder = ImageCondition(name="vit_tiny_patch16_224", pretrained=False)
-    main(
-        family,
-        str(tmp_path / "zoo"),
-        encoder,
-        steps=3,
-        networks=2,
-        start="converged",
-        optim=optim,
-        pretraining=Pretraining(steps=2, optim=optim),
-    )
-    zoo = Zoo(tmp_path / "zoo")
+    family = {
+        "annotations": "traps.json",
+        "root": ".",
+        "pretrain": '["L0"]',
+        "seen": '["L1", "L2"]',
+        "unseen": '["L3"]',
+        "classes": 3,
+        "pretrained": "false",
+        "image_size": 32,
+        "num_workers": 0,
+    }
+    small = {"steps": 3, "networks": 2, "save_every": 1, "pretraining.steps": 2, "pretraining.optim.batch_size": 8}
+    encoder = {"condition.init_args.name": "vit_tiny_patch16_224", "condition.init_args.pretrained": "false"}
+    settings = {f"family.init_args.{n}": v for n, v in family.items()} | small | encoder | {"optim.batch_size": 8}
+    run("collect_tasks", config="camera_traps_efficientnet", out="zoo", **settings)
+    zoo = Zoo("zoo")
     assert zoo.spec.numel == 360_690
     assert [e.split for e in zoo.entries] == ["train"] * 4 + ["heldout"] * 2
-    assert all(len(e.condition) == encoder.dim == 192 for e in zoo.entries)
-    ours = family.build().eval()
-    ours.load_state_dict(zoo.full(0), strict=True)
-    plain = family.plain().eval()
-    plain.load_state_dict({n.replace(".base_layer.", "."): t for n, t in zoo.base().items()}, strict=True)
-    write_adapter(tmp_path / "adapter", zoo[0], family.lora)
-    theirs = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
-    x, _ = next(iter(family.task("L1").data("test").batches(4)))
+    assert all(len(e.condition) == 192 for e in zoo.entries)
+
+    fast = {
+        "model.init_args.vae_steps": 1,
+        "trainer.max_steps": 2,
+        "trainer.precision": 32,
+        "trainer.accelerator": "cpu",
+    }
+    run("fit", config="wild_efficientnet_lora", **{"data.zoo": "zoo", "checkpoint.dirpath": "fit", **fast})
+    run("sample", ckpt_path="fit/last.ckpt", n=1, out="samples", num_inference_steps=2)
+    run("adapters", samples="samples", zoo="zoo", out="adapters")
+
+    made = load_family(zoo.task_config)
+    ours, plain = made.build().eval(), made.plain().eval()
+    ours.load_state_dict(zoo.complete(read_tensors(next(Path("samples").glob("*.safetensors")))), strict=True)
+    plain.load_state_dict(read_tensors(Path("adapters/base.safetensors")), strict=True)
+    theirs = peft.PeftModel.from_pretrained(plain, "adapters/0000").eval()
+    x, _ = next(iter(made.task("L1").data("test").batches(4)))
     assert torch.allclose(ours(x), theirs(x), atol=1e-4)
+
+
+def run(command: str, **options: object) -> None:
+    assert not paramgen([command, *(word for name, value in options.items() for word in (f"--{name}", str(value)))])
 
 
 def test_shipped_configs_of_families_are_parsed_by_their_command():
