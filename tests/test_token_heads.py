@@ -71,5 +71,5 @@ def test_channels_and_kernels_that_do_not_fit_are_refused():
         ConvHead(32, 48, [1, 8, 16, 1])
     with pytest.raises(ParamgenError, match="odd"):
         ConvHead(32, 48, PAPER, kernel_size=6)
-    with pytest.raises(ParamgenError, match="1 or more of each"):
+    with pytest.raises(ParamgenError, match="hidden is 0, expected 1 or more"):
         MLPHead(32, 48, 0)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paramgen.data import ParamBatch
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, positive
 from paramgen.generator import ParameterGenerator
 from paramgen.spec import StateDict
 from paramgen.tasks import SplitData, load_task
@@ -47,14 +47,9 @@ class BehaviouralLoss(Callback):
         signal_weighting: bool = True,
         from_noise: bool = False,
     ) -> None:
-        sizes = {
-            "weight": weight,
-            "images_per_step": images_per_step,
-            "networks_per_step": networks_per_step,
-        }
-        for name, value in sizes.items():
-            if value is not None and value <= 0:
-                raise ParamgenError(f"behavioural loss: {name} is {value}, expected more than 0")
+        positive(
+            "behavioural loss: ", weight=weight, images_per_step=images_per_step, networks_per_step=networks_per_step
+        )
         if from_noise and signal_weighting:
             raise ParamgenError(
                 "behavioural loss: from_noise counts for nothing with signal_weighting, expected signal_weighting: false"

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, positive
 from paramgen.spec import ParamSpec, StateDict, TensorSpec
 
 Normalisation = Literal["layer", "weight", "centre"]
@@ -285,8 +285,7 @@ class TokenCodec(ParamCodec):
         normalisation: Normalisation = "layer",
     ) -> None:
         super().__init__(normalisation)
-        if token_dim < 1:
-            raise ParamgenError(f"token_dim is {token_dim}, expected 1 or more")
+        positive(token_dim=token_dim)
         if strategy not in ("layer", "channel", "flatten"):
             raise ParamgenError(f"strategy is {strategy!r}, expected layer, channel or flatten")
         self.token_dim, self.strategy = token_dim, strategy

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from paramgen.codec import FlatCodec, ParamCodec
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, positive
 from paramgen.files import map_tensors
 from paramgen.spec import StateDict
 from paramgen.zoo import Split, Zoo
@@ -189,10 +189,7 @@ class ParameterDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        sizes = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "tokens_per_step": tokens_per_step}
-        for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise ParamgenError(f"data.{name} is {size}, expected 1 or more")
+        positive("data.", batch_size=batch_size, steps_per_epoch=steps_per_epoch, tokens_per_step=tokens_per_step)
         self.zoo = Zoo(zoo)
         self.codec = codec or FlatCodec()
         self.codec.lay_out(self.zoo.spec)

@@ -18,7 +18,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, near, positive
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
@@ -100,8 +100,7 @@ class Diffusion:
     _abar: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.num_train_timesteps < 1:
-            raise ParamgenError(f"num_train_timesteps is {self.num_train_timesteps}, expected at least 1")
+        positive(num_train_timesteps=self.num_train_timesteps)
         for name, value, known in (
             ("beta_schedule", self.beta_schedule, BetaSchedule.__args__),  # type: ignore[attr-defined]
             ("prediction_type", self.prediction_type, PredictionType.__args__),  # type: ignore[attr-defined]

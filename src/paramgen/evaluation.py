@@ -19,7 +19,7 @@ from paramgen import metrics
 from paramgen.align import AlignedZoo, CannotAlign, PermutationSpec
 from paramgen.baselines import BASELINES, TASK_BASELINES, Pool, generate, principal_components
 from paramgen.batchnorm import BATCHES, has_statistics, recalibrate
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, near, positive
 from paramgen.finetuning import steps_to_reach, validation_accuracy
 from paramgen.metrics import AccuracySummary
 from paramgen.results import Kind, Points, Results, Row
@@ -66,8 +66,7 @@ def evaluate(
     Raises:
         ParamgenError: n below 1, an unknown baseline, a zoo with fewer than two training networks, or a device that cannot be used.
     """
-    if n < 1:
-        raise ParamgenError(f"n is {n}, expected 1 or more networks to evaluate")
+    positive(n=n, train_images=train_images)
     if unknown := [name for name in baselines if name not in ALL_BASELINES]:
         raise ParamgenError(f"no baseline {unknown[0]!r}; {near(unknown[0], ALL_BASELINES)}")
     start = time.perf_counter()

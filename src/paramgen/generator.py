@@ -17,7 +17,7 @@ from torch import Tensor
 from paramgen import __version__
 from paramgen.codec import ParamCodec
 from paramgen.data import ParamBatch
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, positive
 from paramgen.spec import StateDict
 from paramgen.zoo import Zoo
 
@@ -125,8 +125,7 @@ class ParameterGenerator(LightningModule, ABC):
         Raises:
             ParamgenError: `n` below 1.
         """
-        if n < 1:
-            raise ParamgenError(f"n is {n}, expected 1 or more networks to sample")
+        positive(n=n)
         assert self.codec is not None
         training = self.training
         self.eval()

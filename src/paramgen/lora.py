@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, near, positive
 from paramgen.files import read_json, read_tensors, write_json, write_tensors
 from paramgen.spec import ParamSpec, StateDict
 
@@ -50,8 +50,7 @@ class LoraSettings:
     def __post_init__(self) -> None:
         if not self.target_modules:
             raise ParamgenError("lora.target_modules is empty; give names of layers or globs")
-        if self.r < 1:
-            raise ParamgenError(f"lora.r is {self.r}, expected 1 or more")
+        positive("lora.", r=self.r)
 
 
 class Pair(NamedTuple):

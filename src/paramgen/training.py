@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, positive
 from paramgen.spec import StateDict
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.scoring import cross_entropy
@@ -49,10 +49,7 @@ class OptimSettings:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ParamgenError(f"lr is {self.lr}, expected more than 0")
-        if self.batch_size < 1:
-            raise ParamgenError(f"batch_size is {self.batch_size}, expected at least 1")
+        positive(lr=self.lr, batch_size=self.batch_size)
 
     def factor(self, step: int, steps: int) -> float:
         """What the learning rate is multiplied by at a step of `steps`."""

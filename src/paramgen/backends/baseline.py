@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from paramgen import baselines
 from paramgen.data import ParamBatch, ParameterDataModule
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, near, positive
 from paramgen.generator import ParameterGenerator
 
 Kind = Literal["copy", "noise", "interpolation", "soup", "gaussian", "pca_gaussian", "kde"]
@@ -54,9 +54,7 @@ class Baseline(ParameterGenerator):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for name, value in {"sigma": sigma, "m": m, "components": components, "share": share}.items():
-            if value <= 0:
-                raise ParamgenError(f"model.{name} is {value}, expected more than 0")
+        positive("model.", sigma=sigma, m=m, components=components, share=share)
         kinds = {
             "copy": baselines.Baseline(baselines.copy, raw=True),
             "noise": baselines.Baseline(partial(baselines.noise, sigma=sigma)),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, positive
 from paramgen.files import read_tensors, write_tensors
 from paramgen.select import select_tensors
 from paramgen.spec import ParamSpec, StateDict
@@ -49,9 +49,9 @@ class Recipe:
     score_images: int = 10_000
 
     def __post_init__(self) -> None:
-        for name in ("runs", "checkpoints", "save_every", "score_images"):
-            if getattr(self, name) < 1:
-                raise ParamgenError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        positive(
+            runs=self.runs, checkpoints=self.checkpoints, save_every=self.save_every, score_images=self.score_images
+        )
         for name in ("epochs", "seed", "heldout_runs", "val_runs"):
             if getattr(self, name) < 0:
                 raise ParamgenError(f"{name} is {getattr(self, name)}, expected 0 or more")

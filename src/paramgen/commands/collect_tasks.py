@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.conditions import ConditionEncoder
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, near, positive
 from paramgen.files import write_tensors
 from paramgen.lora import adapter_names, align_gauge, fix_gauge, into_adapted
 from paramgen.select import select_tensors
@@ -84,9 +84,7 @@ def main(
     Raises:
         ParamgenError: Numbers below 1, an unknown task to start from, a family that cannot be read.
     """
-    for name, value in {"steps": steps, "networks": networks, "save_every": save_every}.items():
-        if value < 1:
-            raise ParamgenError(f"{name} is {value}, expected 1 or more")
+    positive(steps=steps, networks=networks, save_every=save_every)
     recipe = {
         "start": start,
         "start_task": start_task,

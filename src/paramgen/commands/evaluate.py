@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paramgen.columns import COLUMNS
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, near, positive
 from paramgen.evaluation import ALL_BASELINES, evaluate
 from paramgen.family_evaluation import evaluate_family
 from paramgen.files import write_atomic, write_json
@@ -74,8 +74,7 @@ def main(
     Raises:
         ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
     """
-    if n < 1:
-        raise ParamgenError(f"n is {n}, expected 1 or more networks to evaluate")
+    positive(n=n, train_images=train_images)
     opened = Zoo(zoo)
     many = many_tasks(opened)
     names = _baselines(baselines, FAMILY_BASELINES if many else ALL_BASELINES)

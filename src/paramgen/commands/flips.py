@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from paramgen.conditions import load_encoder
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, positive
 from paramgen.files import write_json
 from paramgen.generator import load_conditional
 from paramgen.spec import StateDict
@@ -71,9 +71,7 @@ def main(
     Raises:
         ParamgenError: Numbers below 1, a zoo of other tasks than relabelings, a generator without conditions or of another zoo.
     """
-    for name, value in (("codes", codes), ("per_code", per_code)):
-        if value < 1:
-            raise ParamgenError(f"{name} is {value}, expected 1 or more")
+    positive(codes=codes, per_code=per_code)
     found = Zoo(zoo)
     family = load_family(found.task_config)
     if not isinstance(family, RelabelFamily):

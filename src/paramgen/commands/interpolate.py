@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, positive
 from paramgen.files import read_json, read_tensors, write_json
 from paramgen.generator import ParameterGenerator, load_conditional
 from paramgen.plots import save_mixtures
@@ -86,8 +86,7 @@ def main(
         raise ParamgenError(f"tasks are {tasks[0]!r} twice, expected two different ones")
     if points < 3 or points % 2 == 0:
         raise ParamgenError(f"points is {points}, expected an odd number of 3 or more: the middle is one of them")
-    if per_point < 1:
-        raise ParamgenError(f"per_point is {per_point}, expected 1 or more")
+    positive(per_point=per_point)
     if (zoo is None) == (comparison is None) or (comparison and ckpt_path):
         raise ParamgenError("expected a zoo with its ckpt_path, or a comparison in place of both")
     solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import positive
 from paramgen.family_evaluation import evaluate_family
 from paramgen.files import write_json
 from paramgen.generator import load_conditional
@@ -48,8 +48,7 @@ def main(
     Raises:
         ParamgenError: A zoo without tasks or without unseen ones, per_task below 1, a checkpoint of another zoo.
     """
-    if per_task < 1:
-        raise ParamgenError(f"per_task is {per_task}, expected 1 or more")
+    positive(per_task=per_task)
     found = Zoo(zoo)
     solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
     drawn = dict[str, Samples]()

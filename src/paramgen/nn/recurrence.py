@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, positive
 from paramgen.nn.mamba import Mamba1, Mamba2
 from paramgen.nn.scan import Kernel
 
@@ -185,9 +185,7 @@ def make_recurrence(
     """
     check_widths(widths)
     if kind in ("mamba", "mamba1"):
-        for name, size in (("d_state", d_state), ("d_conv", d_conv), ("expand", expand)):
-            if size < 1:
-                raise ParamgenError(f"{name} is {size}, expected 1 or more")
+        positive(d_state=d_state, d_conv=d_conv, expand=expand)
         return MambaStack(widths, 2 if kind == "mamba" else 1, d_state, d_conv, expand, chunk_size, kernel)
     if kind not in ("lstm", "transformer", "none"):
         raise ParamgenError(f"recurrent {kind!r}: expected mamba, mamba1, lstm, transformer or none")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, positive
 from paramgen.nn.embeddings import time_features
 from paramgen.nn.rows import modulated_conv_row
 
@@ -101,8 +101,7 @@ class MLPHead(nn.Module):
 
     def __init__(self, token_dim: int, d_model: int, hidden: int = 128, blocks: int = 2) -> None:
         super().__init__()
-        if hidden < 1 or blocks < 1:
-            raise ParamgenError(f"hidden {hidden} and blocks {blocks}: expected 1 or more of each")
+        positive(hidden=hidden, blocks=blocks)
         self.hidden, self.blocks = hidden, blocks
         modulation = hidden * (1 + 2 * blocks)
         self.time = nn.Sequential(nn.Linear(256, hidden), nn.SiLU(), nn.Linear(hidden, modulation))
