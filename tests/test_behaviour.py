@@ -42,16 +42,22 @@ DIRECT = {
 }
 
 
-def write(path, task, names, codes=None):
+def write(path, task, names, base=None):
     """A zoo of untrained networks: nothing but the task's data can make them good."""
-    writer = None
+    base, writer = base or {}, None
     for i in range(8):
         torch.manual_seed(i)
         state = task.build().state_dict()
-        writer = writer or ZooWriter(path, ParamSpec.of(task.build()), {}, task.config(), {"made": "by a test"})
+        spec = ParamSpec.of(state, [tensor for tensor in state if tensor not in base])
+        writer = writer or ZooWriter(path, spec, base, task.config(), {"made": "by a test"})
         name = names[i % len(names)]
         writer.add(
-            state, run=i, step=0, seed=i, task=name, condition=None if name is None else [float(b) for b in name]
+            {n: state[n] for n in spec.names},
+            run=i,
+            step=0,
+            seed=i,
+            task=name,
+            condition=None if name is None else [float(b) for b in name],
         )
     return writer.close()
 
@@ -94,6 +100,24 @@ def test_loss_is_that_of_the_plain_networks_on_their_own_tasks(family_zoo):
         network = family.build()
         network.load_state_dict(state)
         assert losses[i].item() == pytest.approx(F.cross_entropy(network(x[i]), y[i]).item(), rel=1e-4)
+
+
+def test_convolutional_networks_run_one_by_one_give_the_same(tmp_path):
+    zoo = write(
+        tmp_path / "zoo", ClassificationTask(network="cnn_digits", network_args={"channels": [2, 2, 2]}), [None]
+    )
+    callback = BehaviouralLoss(images_per_step=5)
+    model, _ = fit(zoo, direct, callback, 1)
+    x, y = callback._draw([0, 1, 2], torch.device("cpu"))
+    assert not callback._stacked
+    losses, gradients = [], []
+    for callback._stacked in (False, True):
+        tokens = torch.ones(3, *model.codec.shape).requires_grad_()
+        losses.append(callback.cross_entropy(model.codec.decode_stacked(tokens), x, y))
+        gradients += torch.autograd.grad(losses[-1].sum(), tokens)
+    assert torch.allclose(*losses, rtol=1e-4)
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-6)
+    assert gradients[0].abs().max() > 0
 
 
 def test_gradient_reaches_the_tokens_and_is_that_of_finite_differences(family_zoo):

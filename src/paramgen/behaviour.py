@@ -7,12 +7,15 @@ the batch was trained for. Only seen tasks, only their train split; but a genera
 B: networks of a batch. m: images a network. L tokens of D numbers.
 """
 
+from types import MethodType
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from paramgen.data import ParamBatch
 from paramgen.errors import ParamgenError, positive
@@ -20,7 +23,7 @@ from paramgen.generator import ParameterGenerator
 from paramgen.spec import StateDict
 from paramgen.tasks import SplitData, load_task
 from paramgen.tasks.family import TaskFamily, load_family
-from paramgen.tasks.stacked import can_stack, stacked_forward
+from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
 
 
 class BehaviouralLoss(Callback):
@@ -36,7 +39,7 @@ class BehaviouralLoss(Callback):
             from networks noised at random levels; needs ``signal_weighting: false``.
 
     Raises:
-        ParamgenError: Numbers that are not above 0, from_noise with signal_weighting, or a network that cannot be run many at once.
+        ParamgenError: Numbers that are not above 0, or from_noise with signal_weighting.
     """
 
     def __init__(
@@ -65,15 +68,14 @@ class BehaviouralLoss(Callback):
         data: Any = trainer.datamodule
         zoo = data.zoo
         self._names = [zoo.entries[i].task for i in data.train_indices]  # of each training network
-        self._network, self._splits = _network_and_splits(zoo.task_config, self._names)
+        network, self._splits = _network_and_splits(zoo.task_config, self._names)
+        self._network = _differentiable(network)
         self._base: StateDict = zoo.base()
         self._aliases = dict(zoo.spec.aliases)
-        self._network.eval()
         x, _ = self._draw([0], torch.device("cpu"))  # (1, m, ...)
-        if not can_stack(self._network, {**self._network.state_dict(), **self._base}, x[0, :2]):
-            raise ParamgenError(
-                "behavioural loss: this network cannot be run many at once (torch.func.vmap refuses it)"
-            )
+        complete = {**self._network.state_dict(), **self._base}
+        device = trainer.strategy.root_device
+        self._stacked = worth_stacking(self._network, device) and can_stack(self._network, complete, x[0, :2])
         module.behaviour, module.uses_task_data = self, True
 
     def loss(self, generator: ParameterGenerator, batch: ParamBatch) -> Tensor:
@@ -96,8 +98,14 @@ class BehaviouralLoss(Callback):
         """
         base = {name: tensor.to(x.device) for name, tensor in self._base.items()}
         tied = {name: networks[canonical] for name, canonical in self._aliases.items()}
-        run = stacked_forward(self._network, shared=base.keys())
-        logits = run({**base, **networks, **tied}, x)  # (B, m, classes)
+        own = {**networks, **tied}
+        if self._stacked:
+            shared = base.keys() - own.keys()
+            logits = stacked_forward(self._network, shared=shared)({**base, **own}, x)  # (B, m, classes)
+        else:
+            rows = [{**base, **{name: tensor[i] for name, tensor in own.items()}} for i in range(len(x))]
+            each = zip(rows, x, strict=True)
+            logits = torch.stack([functional_call(self._network, row, (channels_innermost(z),)) for row, z in each])
         return F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
 
     def _draw(self, index: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -126,3 +134,23 @@ def _network_and_splits(
         return task.build(), {None: task.data("train")}
     family: TaskFamily = load_family(config)
     return family.build(), {name: family.data([name], "train") for name in dict.fromkeys(names) if name is not None}
+
+
+def _differentiable(network: nn.Module) -> nn.Module:
+    """The same network, whose batch norm in evaluation has gradients for its statistics: torch's own has none."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.forward = MethodType(_normalise, module)  # type: ignore[method-assign]
+    return network.eval()
+
+
+def _normalise(norm: _BatchNorm, x: Tensor) -> Tensor:
+    """Batch norm in evaluation, by its definition."""
+
+    def channel(values: Tensor) -> Tensor:
+        return values.view(-1, *[1] * (x.dim() - 2))
+
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    y = (x - channel(norm.running_mean)) * channel((norm.running_var + norm.eps).rsqrt())
+    return y * channel(norm.weight) + channel(norm.bias) if norm.affine else y
