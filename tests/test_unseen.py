@@ -27,6 +27,7 @@ from paramgen.unseen import (
     neighbours,
     ridge,
     seen_tasks,
+    tasks_to_draw,
     vote,
 )
 from paramgen.zoo import Zoo
@@ -149,5 +150,7 @@ def test_generators_stand_beside_what_needs_none(zoo, tmp_path, capsys):
 def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
     assert paramgen(["unseen", "--zoo", str(zoo.path), "--per_task", "0"]) == 2
     assert "per_task is 0" in capsys.readouterr().err
+    with pytest.raises(ParamgenError, match="seen_tasks is -1, expected 0 or more"):
+        tasks_to_draw(zoo, 1, -1)
     assert paramgen(["unseen", "--zoo", str(zoo.path), "--ckpt_path", str(tmp_path / "no.ckpt")]) == 2
     assert "no checkpoint" in capsys.readouterr().err

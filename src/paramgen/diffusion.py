@@ -18,7 +18,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from paramgen.errors import ParamgenError, near, positive
+from paramgen.errors import ParamgenError, near, not_negative, positive
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
@@ -251,8 +251,7 @@ class Diffusion:
             raise ParamgenError(
                 f"num_inference_steps is {steps}, expected 1 to num_train_timesteps = {self.num_train_timesteps}"
             )
-        if temperature < 0:
-            raise ParamgenError(f"temperature is {temperature}, expected 0 or more")
+        not_negative(temperature=temperature)
         if temperature != 1 and name in _OWN_NOISE:
             able = ", ".join(s for s in SCHEDULERS if s not in _OWN_NOISE)
             raise ParamgenError(f"{name} draws noise that temperature cannot scale; those it can: {able}")

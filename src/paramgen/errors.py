@@ -32,6 +32,20 @@ def positive(of: str = "", **numbers: float | None) -> None:
             raise ParamgenError(f"{of}{name} is {number}, expected {expected}")
 
 
+def not_negative(**numbers: float | None) -> None:
+    """Refuse numbers below 0; None is left to whoever takes it.
+
+    Args:
+        **numbers: By name.
+
+    Raises:
+        ParamgenError: One of them is below 0.
+    """
+    for name, number in numbers.items():
+        if number is not None and number < 0:
+            raise ParamgenError(f"{name} is {number}, expected 0 or more")
+
+
 def near(name: str, known: Iterable[str], most: int = 12) -> str:
     """What exists, nearest names first: ``"there are: a, b"``.
 

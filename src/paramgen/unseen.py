@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, not_negative
 from paramgen.tasks import TaskFamily, load_family
 from paramgen.tasks.family import score_family
 from paramgen.tasks.scoring import predict
@@ -153,8 +153,9 @@ def tasks_to_draw(zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:
     """So many networks for each unseen task of a zoo, then for each of its first seen tasks.
 
     Raises:
-        ParamgenError: As :func:`family_of` and :func:`conditions_of`.
+        ParamgenError: seen_tasks below 0, or as :func:`family_of` and :func:`conditions_of`.
     """
+    not_negative(seen_tasks=seen_tasks)
     family = family_of(zoo)
     names = [name for name in [*family.unseen, *family.seen[:seen_tasks]] for _ in range(per_task)]
     return TaskConditions(names, conditions_of(zoo, names))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from paramgen.data import ParamBatch
 from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType, Trajectory
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, not_negative, positive
 from paramgen.generator import Denoised, ParameterGenerator
 from paramgen.nn.condition import ConditionInput, guided
 from paramgen.nn.positions import Position, Positions
@@ -131,9 +131,8 @@ class RPG(ParameterGenerator):
         self.save_hyperparameters()
         widths = [256, 256] if d_model is None else d_model
         check_widths(widths)
-        _check_at_least(0, lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
-        _check_at_least(
-            1,
+        not_negative(lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        positive(
             tokens_per_step=tokens_per_step,
             states_per_step=states_per_step,
             draws_per_token=draws_per_token,
@@ -334,9 +333,3 @@ class RPG(ParameterGenerator):
         optimizer = adamw(self, self.lr, self.weight_decay, self.optimizer_name)
         factor = lr_factor("cosine", int(self.trainer.estimated_stepping_batches), self.warmup_steps)
         return scheduled(optimizer, *[factor] * len(optimizer.param_groups))
-
-
-def _check_at_least(least: int, **sizes: float | None) -> None:
-    for name, size in sizes.items():
-        if size is not None and size < least:
-            raise ParamgenError(f"{name} is {size}, expected {least} or more")

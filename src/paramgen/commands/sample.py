@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from paramgen.diffusion import Trajectory
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, not_negative, positive
 from paramgen.files import sha256
 from paramgen.generator import ParameterGenerator, check_conditional, load_generator
 from paramgen.samples import SampleInfo, refuse_samples, write_samples
@@ -61,8 +61,7 @@ def main(
         ParamgenError: n or per_task below 1; no such checkpoint, scheduler or state; no trajectory to keep; samples already there.
     """
     positive(n=n, num_inference_steps=num_inference_steps, per_task=per_task)
-    if temperature < 0:
-        raise ParamgenError(f"temperature is {temperature}, expected 0 or more")
+    not_negative(temperature=temperature)
     torch.set_flush_denormal(True)
     try:
         model = load_generator(ckpt_path, device)
@@ -140,8 +139,6 @@ def main(
 
 def _tasks(model: ParameterGenerator, zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:
     """The task and condition of every network to draw for a zoo of many tasks."""
-    if seen_tasks < 0:
-        raise ParamgenError(f"seen_tasks is {seen_tasks}, expected 0 or more")
     check_conditional(model, zoo)
     return tasks_to_draw(zoo, per_task, seen_tasks)
 
