@@ -8,6 +8,9 @@ import torch
 
 from measured import make_zoo
 from paramgen import metrics
+from paramgen.baselines import BASELINES, Baseline
+from paramgen.commands.evaluate import main
+from paramgen.comparison import Report, summarise
 from paramgen.errors import ParamgenError
 from paramgen.evaluation import ALL_BASELINES, evaluate
 from paramgen.samples import SampleInfo, Samples
@@ -263,3 +266,25 @@ def test_a_hundred_networks_and_all_baselines_take_five_cpu_seconds(tmp_path):
     start = time.process_time()
     evaluate(zoo, task, [Samples("generator", drawn, SampleInfo(), total=100)], n=100)
     assert time.process_time() - start < 5
+
+
+def out_of_memory(*_: object) -> torch.Tensor:
+    raise MemoryError("cannot allocate 21 GB")
+
+
+def test_a_baseline_that_fails_is_a_row_with_the_reason_and_the_others_are_measured(zoo, tmp_path, monkeypatch, capsys):
+    failing = {**BASELINES, "kde": Baseline(out_of_memory)}
+    monkeypatch.setattr("paramgen.baselines.BASELINES", failing)
+    main(str(zoo.path), out=str(tmp_path), n=4, baselines=["soup-2", "kde", "gaussian"])
+    results = json.loads((tmp_path / "results.json").read_text())
+    jsonschema.validate(results, json.loads(files("paramgen").joinpath("results.schema.json").read_text()))
+    failed = row(results, "kde")
+    assert failed["flags"] == ["failed: MemoryError: cannot allocate 21 GB"]
+    assert (failed["n"], failed["accuracy"]["mean"], failed["points"]["accuracy"]) == (0, None, [])
+    assert row(results, "gaussian")["accuracy"]["mean"] > 0
+    assert "kde: failed: MemoryError: cannot allocate 21 GB" in capsys.readouterr().out
+    assert "failed: MemoryError: cannot allocate 21 GB" in (tmp_path / "report.html").read_text().split("<script")[0]
+    compared = [Report("zoo", 0, tmp_path / "results.json")]
+    rows = {r["name"]: r for r in summarise(compared)}
+    assert rows["kde"]["figures"] == {}
+    assert rows["gaussian"]["figures"]["mean"]["mean"] == row(results, "gaussian")["accuracy"]["mean"]

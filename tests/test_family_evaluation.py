@@ -16,9 +16,10 @@ from paramgen.conditions import CodeCondition
 from paramgen.errors import ParamgenError
 from paramgen.family_evaluation import evaluate_family
 from paramgen.lora import LoraSettings
+from paramgen.report import verdict
 from paramgen.samples import SampleInfo, read_samples, write_samples
 from paramgen.tasks import RelabelFamily, RotatedFamily, load_family, score_family
-from paramgen.unseen import conditions_of, ridge, seen_tasks, tasks_to_draw
+from paramgen.unseen import WEIGHTS, conditions_of, ridge, seen_tasks, tasks_to_draw
 from paramgen.zoo import Zoo
 
 
@@ -160,3 +161,19 @@ def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
         assert said in " ".join(capsys.readouterr().err.split())
     with pytest.raises(ParamgenError, match="no task '2'"):
         evaluate_family(zoo, [read_samples(write_samples(tmp_path / "odd", states, SampleInfo(), task=["2"]), zoo)])
+
+
+def test_a_way_that_fails_is_a_row_with_the_reason_and_the_generator_is_still_judged(zoo, tmp_path, monkeypatch):
+    def singular(*_: object) -> torch.Tensor:
+        raise RuntimeError("the matrix is singular")
+
+    monkeypatch.setitem(WEIGHTS, "ridge", singular)
+    mine = read_samples(drawn(zoo, tmp_path / "mine", 0.02), zoo)
+    results = evaluate_family(zoo, [mine]).to_dict()
+    rows = {row["name"]: row for row in results["rows"]}
+    assert rows["ridge"]["flags"] == ["failed: RuntimeError: the matrix is singular"]
+    assert (rows["ridge"]["n"], rows["ridge"]["accuracy"]["mean"]) == (0, None)
+    assert rows["vote-5"]["accuracy"]["mean"] > 0
+    said = " ".join(verdict(rows["mine"], results))
+    assert "copying the nearest task" in said
+    assert "ridge regression" not in said

@@ -104,7 +104,7 @@ def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
     found = []
     for zoo in dict.fromkeys(r.zoo for r in reports):
         mine = [r.results["rows"] for r in reports if r.zoo == zoo]
-        seeds = [{row["name"]: row["accuracy"]["mean"] for row in rows} for rows in mine]
+        seeds = [{row["name"]: row["accuracy"]["mean"] for row in rows if row["n"]} for rows in mine]
         listed = dict.fromkeys(row["name"] for rows in mine for row in rows if row["kind"] == "generator")
         others = [row["name"] for row in mine[0] if row["kind"] != "generator"] if mine[0][0].get("tasks") else []
         for first, second in [*combinations(listed, 2), *product(listed, others)]:
@@ -226,7 +226,8 @@ def _flags(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 def _figure(row: dict[str, Any], zoo: dict[str, Any], name: str) -> float | None:
     if name == "gap":
-        return row["accuracy"]["mean"] - zoo["accuracy"]["mean"]
+        mean_accuracy = row["accuracy"]["mean"]
+        return None if mean_accuracy is None else mean_accuracy - zoo["accuracy"]["mean"]
     return _VALUES[name](row)
 
 

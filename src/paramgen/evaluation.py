@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from statistics import median
 
@@ -22,7 +23,7 @@ from paramgen.batchnorm import BATCHES, has_statistics, recalibrate
 from paramgen.errors import ParamgenError, near, positive
 from paramgen.finetuning import steps_to_reach, validation_accuracy
 from paramgen.metrics import AccuracySummary
-from paramgen.results import Kind, Points, Results, Row
+from paramgen.results import Kind, Points, Results, Row, row_or_reason
 from paramgen.samples import SampleInfo, Samples
 from paramgen.spec import StateDict
 from paramgen.tasks import SplitData, Task
@@ -83,8 +84,8 @@ def evaluate(
     n = min([n, *(len(s.weights) for s in samples)])
     rows = bench.references()
     rows += [bench.generator_row(s, n) for s in samples]
-    rows += [bench.baseline_row(name, n, seed) for name in baselines]
-    rows = [replace(row, flags=_flags(row, rows)) for row in rows]
+    rows += [row_or_reason(name, partial(bench.baseline_row, name, n, seed)) for name in baselines]
+    rows = [replace(row, flags=[*row.flags, *_flags(row, rows)]) for row in rows]
     return Results(
         zoo=zoo.name,
         task=zoo.task_config,

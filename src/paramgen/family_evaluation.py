@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from statistics import mean, median
 
 import torch
@@ -20,7 +21,7 @@ from paramgen.evaluation import COPIES_RATIO, POINT
 from paramgen.files import read_tensors
 from paramgen.finetuning import steps_on_tasks, validation_accuracy
 from paramgen.metrics import AccuracySummary, WrongIoU
-from paramgen.results import SAW_SEEN, Kind, Points, Results, Row, TaskAccuracies
+from paramgen.results import SAW_SEEN, Kind, Points, Results, Row, TaskAccuracies, row_or_reason
 from paramgen.samples import SampleInfo, Samples
 from paramgen.unseen import (
     FAMILY_BASELINES,
@@ -73,9 +74,9 @@ def evaluate_family(
         bench.aim()
     rows = bench.references()
     rows += [bench.generator_row(s) for s in samples]
-    rows += [bench.baseline_row(name) for name in baselines]
+    rows += [row_or_reason(name, partial(bench.baseline_row, name)) for name in baselines]
     rows += bench.starts() if finetune else []
-    rows = [replace(row, flags=_flags(row, rows)) for row in rows]
+    rows = [replace(row, flags=[*row.flags, *_flags(row, rows)]) for row in rows]
     family = bench.family
     return Results(
         zoo=zoo.name,

@@ -38,6 +38,7 @@ def save_plots(results: Results, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
+    results = {**results, "rows": [row for row in results["rows"] if row["n"]]}  # not of baselines that failed
     for name, draw in (("accuracy", accuracies), ("plane", plane), ("map", principal_map), ("dispersion", dispersions)):
         with mpl.rc_context(STYLE):
             figure = draw(results)

@@ -150,7 +150,13 @@ def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
             for name, of_paper in layout
         ]
         who = {"name": starred(row), "kind": row["kind"], "colour": figures.colour(rows, row)}
-        made.append({**who, "flags": _flags_of_seeds(row) if row["kind"] == "generator" else [], "cells": cells})
+        made.append(
+            {
+                **who,
+                "flags": _flags_of_seeds(row) if row["kind"] == "generator" or not row["figures"] else [],
+                "cells": cells,
+            }
+        )
     said = {row["name"] for row in rows if row["kind"] != "generator"}  # by the verdicts
     apart = [pair for pair in comparison["differences"] if pair["zoo"] == zoo and pair["second"] not in said]
     between = [*verdicts(zoo, comparison), *(_difference(pair) for pair in apart)]
@@ -256,7 +262,7 @@ def _on_unseen_tasks(row: RowDict, rows: Sequence[RowDict]) -> list[str]:
     ]
     ways: dict[bool, list[str]] = {True: [], False: []}
     for other in rows[1:]:
-        if other["kind"] != "generator":
+        if other["kind"] != "generator" and other["n"]:
             gap = 100 * (mean - other["accuracy"]["mean"])
             ways[gap > 0].append(f"{WAYS.get(other['name'], other['name'])} ({gap:+.1f})".replace("-", "−"))
     sentences += [f"It beats {_listed(ways[True])}."] if ways[True] else []

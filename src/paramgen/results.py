@@ -3,12 +3,16 @@
 Field names are the keys of ``results.json``; other programs read them, so they are stable. Accuracies and shares are fractions in [0, 1].
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from math import isfinite
 from typing import Any, Literal
 
+import torch
+
 from paramgen import __version__
+from paramgen.errors import ParamgenError
 from paramgen.metrics import AccuracySummary, WrongIoU
 
 FORMAT = 1
@@ -51,7 +55,7 @@ class Row:
     Args:
         name: Stands in the table.
         kind: Reference, baseline or generator.
-        n: Networks scored.
+        n: Networks scored; 0 where a baseline failed.
         nonfinite: How many of them hold NaN or inf; they count in the accuracies as they score, and in no distance.
         accuracy: On the test split.
         accuracy_recalibrated: The same with batch-norm statistics measured anew on train images.
@@ -164,6 +168,61 @@ class Results:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: names for fields, None for nan and inf, floats to 7 significant digits."""
         return _plain(self)
+
+
+def row_or_reason(name: str, measure: Callable[[], Row]) -> Row:
+    """A baseline's row; if it fails, a row without figures whose flag says why, so that the other rows are still measured.
+
+    Args:
+        name: Of the baseline.
+        measure: Draws its networks and measures them.
+    """
+    try:
+        return measure()
+    except Exception as error:  # no single baseline may end a report, whatever goes wrong in it
+        reason = str(error).partition("\n")[0] or "no message"
+        reason = reason if isinstance(error, ParamgenError) else f"{type(error).__name__}: {reason}"
+        logging.getLogger(__name__).warning("baseline %s failed: %s", name, reason, exc_info=_unexpected(error))
+        return _without_figures(name, f"failed: {reason}")
+
+
+def _unexpected(error: Exception) -> bool:
+    """Whether a traceback helps: not for a user error, nor where memory ran out."""
+    return not isinstance(error, ParamgenError | MemoryError | torch.OutOfMemoryError)
+
+
+def _without_figures(name: str, flag: str) -> Row:
+    nan = float("nan")
+    return Row(
+        name=name,
+        kind="baseline",
+        n=0,
+        nonfinite=0,
+        accuracy=AccuracySummary(nan, nan, nan, nan, nan, nan),
+        accuracy_recalibrated=None,
+        ensemble_16=nan,
+        nn_ratio=nan,
+        nn_ratio_aligned=None,
+        zu=nan,
+        id_match=None,
+        run_match=None,
+        iou_wrong_max=nan,
+        iou_wrong=WrongIoU(nan, nan, nan, nan),
+        disagreement_nearest=nan,
+        disagreement_samples=nan,
+        cosine_zoo=nan,
+        cosine_samples=nan,
+        dispersion=nan,
+        novel_and_good={},
+        fit_seconds=None,
+        sample_seconds_per_network=None,
+        num_inference_steps=None,
+        generator_params=None,
+        uses_task_data=False,
+        finetune_steps=None,
+        flags=[flag],
+        points=Points([], [], []),
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -138,6 +138,8 @@ def _print(results: dict[str, Any], files: list[Path]) -> None:
     for row in results["rows"]:
         if row["kind"] == "generator":
             console.print(Text.assemble((f"{row['name']}: ", "bold"), " ".join(verdict(row, results))))
+        elif not row["n"]:
+            console.print(Text(f"{row['name']}: {row['flags'][0]}", style="yellow"))
     for note in results["notes"]:
         console.print(Text(note, style="yellow"))
     console.print(Text("wrote " + ", ".join(map(str, files)), style="dim"), soft_wrap=True)

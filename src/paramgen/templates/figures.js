@@ -291,9 +291,10 @@ const DRAW = { tasks, strips, plane, novelty, alike, map, trajectories, weights,
 /** Draw a section's figures now and whenever their width or its rows change. */
 function drawFigures(section) {
   const results = JSON.parse(section.querySelector("script.results").textContent);
+  const measured = results.rows.filter((r) => r.n > 0); // a baseline that failed has no figures
   const chips = [...section.querySelectorAll(".chip")], colours = new Map(chips.map((c) => [c.dataset.row, `var(--${c.dataset.colour})`]));
   const view = {
-    results, zoo: results.rows[0], rows: results.rows, colour: (row) => colours.get(row.name),
+    results, zoo: results.rows[0], rows: measured, colour: (row) => colours.get(row.name),
     error: (accuracy) => Math.log10(Math.max(1 - accuracy, 0.5 / results.test_images)), // half an image: a log has no 0
   };
   const plots = [...section.querySelectorAll(".plot")].map((node) => {
@@ -307,7 +308,7 @@ function drawFigures(section) {
   const choose = (off) => {
     chips.forEach((c) => c.setAttribute("aria-pressed", !off.has(c.dataset.row)));
     section.querySelectorAll(".rows tbody tr").forEach((tr) => tr.classList.toggle("off", off.has(tr.dataset.row)));
-    view.rows = results.rows.filter((r) => !off.has(r.name));
+    view.rows = measured.filter((r) => !off.has(r.name));
     plots.forEach((p) => p.redraw());
   };
   plots.forEach((plot) => plot.redraw());
@@ -316,7 +317,7 @@ function drawFigures(section) {
   chips.forEach((c) => { c.onclick = () => { if (!off.delete(c.dataset.row)) off.add(c.dataset.row); choose(off); }; });
   section.querySelectorAll(".chips-baselines").forEach((button) => {
     button.onclick = () => {
-      const names = results.rows.filter((r) => r.kind === "baseline").map((r) => r.name), hide = names.some((n) => !off.has(n));
+      const names = measured.filter((r) => r.kind === "baseline").map((r) => r.name), hide = names.some((n) => !off.has(n));
       names.forEach((n) => (hide ? off.add(n) : off.delete(n)));
       choose(off);
     };
