@@ -239,7 +239,7 @@ def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
         ([*COLLECT, "--out", __file__], "is a file; choose a folder for the zoo"),
         (["validate", "--config", "pdiff_digits_mlp"], "validate needs a fitted generator: --ckpt_path"),
         (["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", "nowhere.ckpt"], "no checkpoint 'nowhere.ckpt'"),
-        (["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", __file__], "no checkpoint of paramgen"),
+        (["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", __file__], "not written by torch.save"),
         (["configs", "--show", "pdiff_digts"], "nearest: pdiff_digits"),
         (["configs", "--folder", "zo"], "no folder of configs 'zo'; nearest: zoo"),
     ],

@@ -1,6 +1,6 @@
 """The contract's shared half, seen through the smallest backend."""
 
-import subprocess
+import json
 
 import pytest
 import torch
@@ -111,7 +111,7 @@ def test_checkpoint_of_another_zoo_is_refused(fitted, tmp_path):
     ("content", "message"),
     [
         (None, "no checkpoint"),
-        (b"garbage", "cannot read checkpoint"),
+        (b"garbage", "cannot read"),
         ({"state_dict": {}}, "no checkpoint of paramgen"),
     ],
 )
@@ -126,6 +126,6 @@ def test_what_is_no_checkpoint_is_named(tmp_path, content, message):
 
 
 def test_checkpoint_with_code_in_it_is_not_run(tmp_path):
-    torch.save({"paramgen": subprocess.run}, tmp_path / "x.ckpt")
-    with pytest.raises(ParamgenError, match="cannot read checkpoint"):
+    torch.save({"paramgen": json.loads}, tmp_path / "x.ckpt")
+    with pytest.raises(ParamgenError, match=r"object of json\.loads"):
         load_generator(tmp_path / "x.ckpt")

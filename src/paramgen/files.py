@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +55,23 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     write_atomic(path, data)
     return hashlib.sha256(data).hexdigest()
+
+
+def regular_file(path: str | Path) -> int:
+    """The size in bytes of a file that can be read without waiting: no directory, device, pipe or socket.
+
+    Raises:
+        ParamgenError: No such file, or it is none of that kind; it is named.
+    """
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        why = getattr(error, "strerror", None) or str(error)
+        raise ParamgenError(f"cannot read {path}: {why[:1].lower()}{why[1:]}") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
+        raise ParamgenError(f"cannot read {path}: it is {kind}, expected a regular file")
+    return status.st_size
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

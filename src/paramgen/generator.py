@@ -6,7 +6,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -18,6 +17,7 @@ from paramgen import __version__
 from paramgen.codec import ParamCodec
 from paramgen.data import ParamBatch
 from paramgen.errors import ParamgenError, positive
+from paramgen.pickles import read_pickle
 from paramgen.spec import StateDict
 from paramgen.zoo import Zoo
 
@@ -247,15 +247,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         ParamgenError: No such file, or no checkpoint of paramgen.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ParamgenError(f"no checkpoint {str(path)!r}") from error
-    except UnpicklingError as error:
-        why = "no checkpoint of paramgen, which holds tensors and plain values alone"
-        raise ParamgenError(f"cannot read checkpoint {str(path)!r}: {why}") from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ParamgenError(f"cannot read checkpoint {str(path)!r}: {str(error).splitlines()[0]}") from error
+    if not Path(path).exists():
+        raise ParamgenError(f"no checkpoint {str(path)!r}")
+    checkpoint = read_pickle(path)
     if not isinstance(checkpoint, dict) or "paramgen" not in checkpoint:
         raise ParamgenError(f"{str(path)!r} is no checkpoint of paramgen: it holds no codec")
     return checkpoint

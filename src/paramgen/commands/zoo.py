@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from paramgen.align import align_state_dicts
 from paramgen.errors import ParamgenError
 from paramgen.files import read_tensors
+from paramgen.pickles import read_pickle
 from paramgen.select import select_tensors
 from paramgen.spec import ParamSpec
 from paramgen.tasks import Task, load_task
@@ -169,7 +169,9 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
 
 def _read_network(path: Path, prefix: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """One file's state dict, bare or in a checkpoint, its prefix cut, checked against the architecture."""
-    saved: Mapping[str, Any] = read_tensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    saved: Any = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    if not isinstance(saved, Mapping):
+        raise ParamgenError(f"{path} holds a {type(saved).__name__}, expected a state dict")
     saved = next((saved[key] for key in _CONTAINERS if isinstance(saved.get(key), Mapping)), saved)
     state = {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix) and isinstance(v, Tensor)}
     if missing := [k for k in expected if k not in state]:
@@ -186,20 +188,6 @@ def _read_network(path: Path, prefix: str, expected: Mapping[str, Tensor]) -> di
                 f"{path}: {name!r} has shape {tuple(state[name].shape)}, the architecture {tuple(tensor.shape)}"
             )
     return {name: state[name] for name in expected}
-
-
-def _read_pickle(path: Path) -> dict[str, Any]:
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ParamgenError(
-            f"{path} holds more than tensors, and loading it would run its code; save it as safetensors first"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ParamgenError(f"cannot read {path}: damaged ({str(error).splitlines()[0]})") from error
-    if not isinstance(saved, dict):
-        raise ParamgenError(f"{path} holds a {type(saved).__name__}, expected a state dict")
-    return saved
 
 
 def _check_rest(state: Mapping[str, Tensor], base: Mapping[str, Tensor], path: Path) -> None:

@@ -12,12 +12,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paramgen.errors import ParamgenError, near
 from paramgen.files import read_tensors
+from paramgen.pickles import read_pickle
 from paramgen.spec import StateDict
 
 Shape = tuple[int, int, int]
@@ -251,12 +251,7 @@ def read_weights(path: str | Path) -> StateDict:
     path = Path(path)
     if path.suffix == ".safetensors":
         return read_tensors(path)
-    if not path.exists():
-        raise ParamgenError(f"cannot read {path}: no such file")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch each have their own
-        raise ParamgenError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    saved = read_pickle(path)
     for key in ("state_dict", "model"):
         saved = saved[key] if isinstance(saved, dict) and isinstance(saved.get(key), dict) else saved
     tensors = {k: v for k, v in saved.items() if isinstance(v, Tensor)} if isinstance(saved, dict) else {}
