@@ -229,9 +229,6 @@ def main() -> None:
     parser.add_argument("--call", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.call:
-        from paramgen import lean
-
-        lean.install()  # as the command line does
         function, *arguments = json.loads(options.call)
         print(json.dumps(globals()[function](*arguments)))
         return

@@ -7,7 +7,6 @@ CPU seconds of one thread; peak memory of a process of its own for each measurem
 digits, batch 8. Million: 20 checkpoints of a 1.05 M-parameter MLP on digits at 32x32.
 """
 
-# ruff: noqa: E402
 import argparse
 import json
 import subprocess
@@ -21,11 +20,6 @@ from typing import Any
 
 import torch
 import yaml
-
-from paramgen import lean
-
-lean.install()  # as the command line does
-
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from paramgen.backends.rpg import RPG

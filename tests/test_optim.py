@@ -1,27 +1,40 @@
+import pytest
 import torch
-from torch import nn
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
 
-from paramgen.optim import fused_adamw
-
-
-def test_fused_adamw_steps_as_adamw_does_and_lets_lightning_clip():
-    torch.manual_seed(0)
-    first = nn.Linear(5, 3)
-    second = nn.Linear(5, 3)
-    second.load_state_dict(first.state_dict())
-    ours = fused_adamw([{"params": [*first.parameters()], "weight_decay": 0.1}], lr=0.01)
-    plain = torch.optim.AdamW(second.parameters(), lr=0.01, weight_decay=0.1)
-    assert ours.param_groups[0]["fused"]
-    assert not getattr(ours, "_step_supports_amp_scaling", False)  # Lightning would not clip
-    for _ in range(5):
-        for p, q in zip(first.parameters(), second.parameters(), strict=True):
-            p.grad = torch.randn_like(p)
-            q.grad = p.grad.clone()
-        ours.step()
-        plain.step()
-    for p, q in zip(first.parameters(), second.parameters(), strict=True):
-        assert torch.allclose(p, q, atol=1e-6)
+from paramgen.optim import fused_kernel
 
 
-def test_no_fused_kernel_where_torch_has_none():
-    assert not fused_adamw(nn.Linear(2, 2, device="meta").parameters(), lr=0.01).param_groups[0]["fused"]
+class _Line(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 1)
+
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch).square().mean()
+
+    def configure_optimizers(self):
+        self.optimizer = torch.optim.AdamW(self.parameters(), fused=fused_kernel(self))
+        return self.optimizer
+
+
+@pytest.mark.parametrize(
+    ("precision", "clip", "fused"),
+    [("32-true", 1.0, True), ("bf16-mixed", None, True), ("bf16-mixed", 1.0, None)],
+)
+def test_adamw_is_fused_wherever_lightning_can_still_clip(precision, clip, fused, tmp_path):
+    module = _Line()
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        max_steps=2,
+        precision=precision,
+        gradient_clip_val=clip,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(torch.randn(8, 4), batch_size=4))  # would refuse to clip a fused optimizer in bf16
+    assert module.optimizer.param_groups[0]["fused"] is fused

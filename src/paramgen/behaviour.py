@@ -7,7 +7,6 @@ the batch was trained for. Only seen tasks, only their train split; but a genera
 B: networks of a batch. m: images a network. L tokens of D numbers.
 """
 
-from types import MethodType
 from typing import Any
 
 import torch
@@ -15,11 +14,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from paramgen.data import ParamBatch
 from paramgen.errors import ParamgenError, positive
 from paramgen.generator import ParameterGenerator
+from paramgen.nn.statistics import with_statistics_gradients
 from paramgen.spec import StateDict
 from paramgen.tasks import SplitData, load_task
 from paramgen.tasks.family import TaskFamily, load_family
@@ -69,7 +68,7 @@ class BehaviouralLoss(Callback):
         zoo = data.zoo
         self._names = [zoo.entries[i].task for i in data.train_indices]  # of each training network
         network, self._splits = _network_and_splits(zoo.task_config, self._names)
-        self._network = _differentiable(network)
+        self._network = with_statistics_gradients(network)
         self._base: StateDict = zoo.base()
         self._aliases = dict(zoo.spec.aliases)
         x, _ = self._draw([0], torch.device("cpu"))  # (1, m, ...)
@@ -134,23 +133,3 @@ def _network_and_splits(
         return task.build(), {None: task.data("train")}
     family: TaskFamily = load_family(config)
     return family.build(), {name: family.data([name], "train") for name in dict.fromkeys(names) if name is not None}
-
-
-def _differentiable(network: nn.Module) -> nn.Module:
-    """The same network, whose batch norm in evaluation has gradients for its statistics: torch's own has none."""
-    for module in network.modules():
-        if isinstance(module, _BatchNorm) and module.track_running_stats:
-            module.forward = MethodType(_normalise, module)  # type: ignore[method-assign]
-    return network.eval()
-
-
-def _normalise(norm: _BatchNorm, x: Tensor) -> Tensor:
-    """Batch norm in evaluation, by its definition."""
-
-    def channel(values: Tensor) -> Tensor:
-        return values.view(-1, *[1] * (x.dim() - 2))
-
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    y = (x - channel(norm.running_mean)) * channel((norm.running_var + norm.eps).rsqrt())
-    return y * channel(norm.weight) + channel(norm.bias) if norm.affine else y

@@ -3,7 +3,6 @@
 import os
 import sys
 
-from paramgen import lean
 from paramgen.dispatch import run
 from paramgen.errors import find_mistake
 
@@ -17,7 +16,6 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         0, 2 for a mistake that the user can mend, said in one line on stderr, or as the shell has it for what was interrupted.
     """
-    lean.install()
     try:
         run(sys.argv[1:] if args is None else args)
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -47,7 +48,11 @@ def scheduled(optimizer: Optimizer, *factors: Callable[[int], float]) -> Optimiz
 
 
 def adamw(
-    module: nn.Module, lr: float, weight_decay: float, name: Literal["adamw", "adamw8bit"] = "adamw"
+    module: nn.Module,
+    lr: float,
+    weight_decay: float,
+    name: Literal["adamw", "adamw8bit"] = "adamw",
+    fused: bool | None = None,
 ) -> Optimizer:
     """AdamW that decays matrices alone: no norms, no biases, and nothing that says ``_no_weight_decay``.
 
@@ -56,30 +61,31 @@ def adamw(
         lr: Learning rate of both.
         weight_decay: Of the first.
         name: ``adamw``, or ``adamw8bit`` (bitsandbytes; 2 bytes of state a parameter instead of 8).
+        fused: Of :class:`torch.optim.AdamW`; see :func:`fused_kernel`.
 
     Raises:
-        ParamgenError: bitsandbytes is asked for and cannot be used.
+        ParamgenError: bitsandbytes is requested and cannot be used.
     """
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for p in module.parameters():
         (kept if p.dim() < 2 or getattr(p, "_no_weight_decay", False) else decayed).append(p)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return adamw8bit()(groups, lr=lr) if name == "adamw8bit" else fused_adamw(groups, lr=lr)
+    return adamw8bit()(groups, lr=lr) if name == "adamw8bit" else AdamW(groups, lr=lr, fused=fused)
 
 
-def fused_adamw(groups: Iterable[Any], **settings: Any) -> AdamW:
-    """AdamW with one kernel for all that is done to a tensor, where torch has one: a seventh of the time on a CPU.
+def fused_kernel(module: LightningModule) -> bool | None:
+    """Whether AdamW runs as one kernel: a seventh of the time on a CPU.
+
+    Lightning cannot clip the gradients of a fused optimizer in mixed precision; there, and on devices that have no such kernel, torch
+    chooses (None).
 
     Args:
-        groups: Parameters, or parameter groups.
-        settings: Further arguments of AdamW.
+        module: Attached to a trainer; its parameters are where they will be trained.
     """
-    optimizer = AdamW(groups, **settings)
-    kinds = {p.device.type for group in optimizer.param_groups for p in group["params"]}
-    for group in optimizer.param_groups:
-        group["fused"] = kinds <= {"cpu", "cuda"}
-    return optimizer  # not by the argument: Lightning then refuses to clip gradients in mixed precision
+    clipped = module.trainer.gradient_clip_val and "mixed" in str(module.trainer.precision)
+    devices = {p.device.type for p in module.parameters()}
+    return True if devices <= {"cpu", "cuda"} and not clipped else None
 
 
 def adamw8bit() -> Any:
@@ -109,6 +115,7 @@ def two_phases(
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float = 0.0,
     schedule: Schedule = "constant",
+    fused: bool | None = None,
 ) -> OptimizerLRSchedulerConfig:
     """One AdamW whose first group learns for `first_steps` steps and whose second learns from then on.
 
@@ -125,11 +132,12 @@ def two_phases(
         betas: Of AdamW.
         weight_decay: Of AdamW.
         schedule: Each phase has its own.
+        fused: Of AdamW; see :func:`fused_kernel`.
     """
     early, late = lr_factor(schedule, first_steps), lr_factor(schedule, steps - first_steps)
     groups = [{"params": [*first], "lr": first_lr}, {"params": [*second], "lr": second_lr}]
     return scheduled(
-        fused_adamw(groups, betas=betas, weight_decay=weight_decay),
+        AdamW(groups, betas=betas, weight_decay=weight_decay, fused=fused),
         lambda step: early(step) if step < first_steps else 0.0,
         lambda step: late(step - first_steps) if step >= first_steps else 0.0,
     )

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from paramgen.data import ParamBatch
 from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType, Trajectory
@@ -22,7 +23,7 @@ from paramgen.nn.autoencoder import Activation, ConvAutoencoder, LinearAutoencod
 from paramgen.nn.condition import ConditionedDenoiser, Entry, guided
 from paramgen.nn.pca import PCA
 from paramgen.nn.unet1d import ConvChain, MLPDenoiser, TimeEntry, UNet1d
-from paramgen.optim import Schedule, fused_adamw, lr_factor, scheduled, two_phases
+from paramgen.optim import Schedule, fused_kernel, lr_factor, scheduled, two_phases
 
 Latent = Literal["autoencoder", "pca", "none"]
 Standardise = Literal["each", "whole", "none"]
@@ -362,12 +363,12 @@ class PDiff(ParameterGenerator):
         steps = int(self.trainer.estimated_stepping_batches)
         second = [] if self.denoiser is None else [*self.denoiser.parameters()]
         if self.latent != "autoencoder":
-            optimizer = fused_adamw(second, lr=self.lr, weight_decay=self.weight_decay)
+            optimizer = AdamW(second, self.lr, weight_decay=self.weight_decay, fused=fused_kernel(self))
             return scheduled(optimizer, lr_factor(self.lr_schedule, steps))
         assert self.autoencoder is not None
         first = [*self.autoencoder.parameters()]
         if not second:
-            optimizer = fused_adamw(first, lr=self.ae_lr, weight_decay=self.weight_decay)
+            optimizer = AdamW(first, self.ae_lr, weight_decay=self.weight_decay, fused=fused_kernel(self))
             return scheduled(optimizer, lr_factor(self.lr_schedule, steps))
         if not 0 < self.ae_steps < steps:
             raise ParamgenError(
@@ -382,4 +383,5 @@ class PDiff(ParameterGenerator):
             second_lr=self.lr,
             weight_decay=self.weight_decay,
             schedule=self.lr_schedule,
+            fused=fused_kernel(self),
         )

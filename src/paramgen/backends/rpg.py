@@ -31,7 +31,7 @@ from paramgen.nn.recurrence import Recurrent, check_widths, make_recurrence
 from paramgen.nn.scan import Kernel
 from paramgen.nn.states import StateEmbedding, StateEmbeddings, States, known
 from paramgen.nn.token_heads import ConvHead, Head, MLPHead
-from paramgen.optim import adamw, adamw8bit, lr_factor, scheduled
+from paramgen.optim import adamw, adamw8bit, fused_kernel, lr_factor, scheduled
 
 Sampling = Literal["sequential", "partial", "full"]
 PIECE = 256  # tokens whose prototypes are in memory at once, unless sampling is full
@@ -330,6 +330,6 @@ class RPG(ParameterGenerator):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW without decay on norms, biases and the scans' own parameters; warm-up, then cosine to 0."""
-        optimizer = adamw(self, self.lr, self.weight_decay, self.optimizer_name)
+        optimizer = adamw(self, self.lr, self.weight_decay, self.optimizer_name, fused_kernel(self))
         factor = lr_factor("cosine", int(self.trainer.estimated_stepping_batches), self.warmup_steps)
         return scheduled(optimizer, *[factor] * len(optimizer.param_groups))

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from paramgen.errors import ParamgenError
 
@@ -88,73 +89,45 @@ def segment_decay(a: Tensor) -> Tensor:
     return torch.where(lower, terms.cumsum(-2), -math.inf).exp()
 
 
-class SelectiveScan(torch.autograd.Function):
-    """The scan of Mamba-1, chunk by chunk; the backward pass recomputes each chunk's states from the one before it.
-
-    Only one state a chunk is kept, so memory is O(B D N (L / T + T)) where plain autograd keeps O(B D N L) several times over.
-    Takes x, dt (B, L, D), A (D, N), Bm, Cm (B, L, N), initial (B, D, N), chunk; gives y (B, L, D) and the last state.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, dt: Tensor, A: Tensor, Bm: Tensor, Cm: Tensor, initial: Tensor, chunk: int
-    ) -> tuple[Tensor, Tensor]:
-        """Run the chunks, keeping the state before each."""
-        h, starts, ys = initial, [], []
-        for part in _chunks(x.shape[1], chunk):
-            starts.append(h)
-            states = _states(x[:, part], dt[:, part], A, Bm[:, part], h)[1]  # (T, B, D, N)
-            ys.append(torch.einsum("tbdn,btn->btd", states, Cm[:, part]))
-            h = states[-1].clone()
-        ctx.save_for_backward(x, dt, A, Bm, Cm, *starts)
-        ctx.chunk = chunk
-        return torch.cat(ys, 1), h
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor, dlast: Tensor) -> tuple[Tensor | None, ...]:
-        """Run the chunks backwards; ``dlast`` is the gradient of the last state."""
-        x, dt, A, Bm, Cm, *starts = ctx.saved_tensors
-        dx, ddt, dA, dB, dC = (torch.zeros_like(v) for v in (x, dt, A, Bm, Cm))
-        after = dlast  # gradient of the state after the chunk
-        for part, start in reversed(list(zip(_chunks(x.shape[1], ctx.chunk), starts, strict=True))):
-            xp, dtp, Bp = x[:, part], dt[:, part], Bm[:, part]
-            decay, states = _states(xp, dtp, A, Bp, start)  # (T, B, D, N) each
-            g = torch.einsum("btd,btn->tbdn", dy[:, part], Cm[:, part])
-            g[-1] += after
-            for t in range(len(g) - 2, -1, -1):
-                g[t].addcmul_(decay[t + 1], g[t + 1])
-            after = decay[0] * g[0]
-            dC[:, part] = torch.einsum("btd,tbdn->btn", dy[:, part], states)
-            gB = torch.einsum("tbdn,btn->btd", g, Bp)
-            dx[:, part] = gB * dtp
-            dB[:, part] = torch.einsum("tbdn,btd->btn", g, dtp * xp)
-            previous = torch.cat([start[None], states[:-1]])
-            through = g.mul_(previous).mul_(decay)  # gradient of dt_t A
-            ddt[:, part] = gB * xp + torch.einsum("tbdn,dn->btd", through, A)
-            dA += torch.einsum("tbdn,btd->dn", through, dtp)
-        return dx, ddt, dA, dB, dC, after, None
-
-
-def _chunks(L: int, chunk: int) -> list[slice]:
-    return [slice(start, min(start + chunk, L)) for start in range(0, L, chunk)]
-
-
-def _states(x: Tensor, dt: Tensor, A: Tensor, Bm: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Decays and states of a chunk, time first: two (T, B, D, N)."""
-    decay = torch.einsum("btd,dn->tbdn", dt, A).exp_()
-    states = torch.einsum("btd,btn->tbdn", dt * x, Bm)
-    h = start
-    for t in range(len(states)):
-        h = states[t].addcmul_(decay[t], h)
-    return decay, states
-
-
 def selective_scan(
     x: Tensor, dt: Tensor, A: Tensor, Bm: Tensor, Cm: Tensor, chunk: int = 32, initial: Tensor | None = None
 ) -> Scan:
-    """The scan of Mamba-1: x, dt (B, L, D), A (D, N), Bm, Cm (B, L, N) -> y (B, L, D) and the last state (B, D, N)."""
-    start = x.new_zeros(x.shape[0], *A.shape) if initial is None else initial
-    return Scan(*SelectiveScan.apply(x, dt, A, Bm, Cm, start, chunk))
+    """The scan of Mamba-1, chunk by chunk; with gradients, the backward pass recomputes each chunk from the state before it.
+
+    Only one state a chunk is kept: memory is O(B D N (L / T + T)), where plain autograd keeps O(B D N L) several times over.
+
+    Args:
+        x: (B, L, D) inputs.
+        dt: (B, L, D) steps, positive.
+        A: (D, N) negative.
+        Bm: (B, L, N) input maps.
+        Cm: (B, L, N) output maps.
+        chunk: Most tokens a chunk; any, the result is the same.
+        initial: (B, D, N) state before the first token; zero by default.
+
+    Returns:
+        y (B, L, D) and the last state (B, D, N).
+    """
+    h = x.new_zeros(x.shape[0], *A.shape) if initial is None else initial
+    ys = []
+    for start in range(0, x.shape[1], chunk):
+        part = slice(start, start + chunk)
+        pieces = (x[:, part], dt[:, part], A, Bm[:, part], Cm[:, part], h)
+        y, h = (
+            checkpoint(_scan_chunk, *pieces, use_reentrant=False) if torch.is_grad_enabled() else _scan_chunk(*pieces)
+        )
+        ys.append(y)
+    return Scan(torch.cat(ys, 1), h)
+
+
+def _scan_chunk(x: Tensor, dt: Tensor, A: Tensor, Bm: Tensor, Cm: Tensor, h: Tensor) -> Scan:
+    """One chunk of the scan from the state `h` (B, D, N) before it."""
+    decay = torch.einsum("btd,dn->tbdn", dt, A).exp()  # (T, B, D, N)
+    states = []
+    for kept, added in zip(decay.unbind(), torch.einsum("btd,btn->tbdn", dt * x, Bm).unbind(), strict=True):
+        h = torch.addcmul(added, kept, h)
+        states.append(h)
+    return Scan(torch.einsum("tbdn,btn->btd", torch.stack(states), Cm), h)
 
 
 INSTALL = "install it beside a CUDA build of torch: pip install --no-build-isolation 'paramgen[cuda]'"

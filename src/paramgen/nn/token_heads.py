@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from paramgen.errors import ParamgenError, positive
 from paramgen.nn.embeddings import time_features
-from paramgen.nn.rows import modulated_conv_row
+from paramgen.nn.rows import conv_row
 
 Head = Literal["conv", "mlp"]
 
@@ -80,7 +80,9 @@ class ConvHead(nn.Module):
     def _layer(self, i: int, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         conv = self.convs[i]
         assert isinstance(conv, nn.Conv1d)
-        h = modulated_conv_row(conv, h, scale, shift)  # of (h + c) * t
+        h = conv_row(
+            conv, (h * scale).add_(shift)
+        )  # of (h + c) * t; one addcmul along the length takes three times as long
         return nn.functional.elu(self.norms[i](h), inplace=True) if i < len(self.norms) else h
 
 
