@@ -3,12 +3,14 @@
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from inspect import isclass, signature
 from typing import Any
 
 from paramgen import __version__
 from paramgen.errors import ParamgenError, near
+from paramgen.locks import locked
 
 LIGHTNING = {
     "fit": "train a generator on a zoo",
@@ -35,6 +37,7 @@ CONFIG_FOLDERS = {
     "collect_tasks": "zoo",
     "compare": "compare",
 }  # where short config names are looked for
+OUT_IS_FILE = ("unseen",)  # `out` of every other command is a folder, which one process writes to at a time
 
 
 class LogLines(logging.Handler):
@@ -91,7 +94,9 @@ def _run_function(command: str, args: list[str]) -> None:
     else:
         function, prog = functions.main, f"paramgen {command}"
     config = _instantiate(function, prog, CONFIG_FOLDERS.get(command, ""), args)
-    function(**{name: value for name, value in config.items() if name != "config"})
+    folder = None if command in OUT_IS_FILE else config.get("out")
+    with locked(folder) if folder else nullcontext():
+        function(**{name: value for name, value in config.items() if name != "config"})
 
 
 def _instantiate(function: Any, prog: str, folder: str, args: list[str]) -> dict[str, Any]:

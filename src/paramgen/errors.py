@@ -1,7 +1,9 @@
 """Mistakes that a user can mend, said in one line."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class ParamgenError(Exception):
@@ -14,6 +16,18 @@ def find_mistake(error: BaseException) -> ParamgenError | None:
     while cause is not None and not isinstance(cause, ParamgenError):
         cause = cause.__cause__ or cause.__context__
     return cause
+
+
+def cannot_write(path: str | Path, error: OSError) -> ParamgenError:
+    """What to raise where a file or folder could not be written: a full disk, a read-only folder.
+
+    Args:
+        path: What was to be written.
+        error: What the system said.
+    """
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "the disk is full" if full else error.strerror or str(error)
+    return ParamgenError(f"cannot write {path}: {what}; files written before are complete")
 
 
 def positive(of: str = "", **numbers: float | None) -> None:

@@ -5,40 +5,68 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, cannot_write
+from paramgen.locks import temporary_file
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of `path` at the end of the block, and not before (temporary file, fsync, rename).
+
+    Killed at any moment, `path` is the old file or the new one; an exception in the block leaves the old one.
+
+    Args:
+        path: The file to write; its folder is made if it does not exist.
+
+    Raises:
+        ParamgenError: The disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_file(path) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)  # a temporary file is born 0600
+            if os.name == "nt":
+                file.close()  # Windows renames no open file
+            os.replace(file.name, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` is at every moment the old file or the new one (temporary file, fsync, rename).
+    """Write `data` so that `path` is at every moment the old file or the new one.
 
     Raises:
-        ParamgenError: The disk is full or the folder cannot be written; what stood there before still stands.
+        ParamgenError: The disk is full or the folder cannot be written; the old file is kept.
     """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # a temporary file is born 0600
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise ParamgenError(f"cannot write {path}: {what}; what was written before is whole") from error
+    with replacing(path) as file:
+        file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was created, renamed or deleted in a folder survive a loss of power, where the system can do so."""
+    if os.name != "nt":  # Windows opens no folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync files alone
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:

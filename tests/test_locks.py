@@ -1,0 +1,163 @@
+"""One writer for each folder; temporary files of processes that are gone."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
+
+import pytest
+
+from paramgen import locks
+from paramgen.cli import main as paramgen
+from paramgen.errors import ParamgenError
+from paramgen.files import replacing, write_atomic
+from paramgen.locks import LOCK, locked, remove_dead
+
+HOLDING = """
+import os, sys
+from pathlib import Path
+from paramgen.locks import locked, temporary_file
+final = Path(sys.argv[1], "half.json")
+with locked(final.parent), temporary_file(final) as file:
+    file.write(b"{")
+    file.flush()
+    print("ready", flush=True)
+    sys.stdin.read()
+    os.replace(file.name, final)
+"""
+
+
+@contextmanager
+def other_process(folder):
+    """Another process that holds `folder` and is half-way through writing ``half.json``."""
+    command = [sys.executable, "-c", HOLDING, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        yield process
+        process.stdin.close()
+
+
+def temporaries(folder):
+    return sorted(p.name for p in folder.glob(".half.json.*"))
+
+
+def test_a_folder_that_another_process_writes_is_refused_and_the_process_is_named(tmp_path):
+    with other_process(tmp_path / "x") as process:
+        expected = rf"x is being written by process {process.pid} \(paramgen .*\) since 20..-..-.. ..:..: wait"
+        with pytest.raises(ParamgenError, match=expected), locked(tmp_path / "x"):
+            pass
+    with locked(tmp_path / "x"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["collect", "--task", "ClassificationTask"],
+        ["zoo", "import", "--source", ".", "--task", "ClassificationTask"],
+        ["zoo", "align", "--zoo", "none"],
+        ["sample", "--ckpt_path", "none"],
+        ["evaluate", "--zoo", "none"],
+        ["compare", "--config", "digits"],
+        ["adapters", "--samples", "none", "--zoo", "none"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_every_command_that_writes_a_folder_is_refused_beside_another(tmp_path, command, capsys):
+    with other_process(tmp_path) as process:
+        assert paramgen([*command, "--out", str(tmp_path)]) == 2
+        message = capsys.readouterr().err
+        assert f"{tmp_path} is being written by process {process.pid} (" in message
+        assert message.count("\n") == 1
+
+
+def test_a_killed_process_leaves_no_lock_and_its_temporary_file_goes_at_the_next_start(tmp_path):
+    with other_process(tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert (tmp_path / LOCK).exists()
+    assert len(temporaries(tmp_path)) == 1
+    with locked(tmp_path):
+        assert temporaries(tmp_path) == []
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_temporary_file_of_a_living_process_stays(tmp_path):
+    with other_process(tmp_path):
+        remove_dead(tmp_path)
+        assert len(temporaries(tmp_path)) == 1
+    assert (tmp_path / "half.json").read_bytes() == b"{"
+
+
+def test_one_process_may_lock_a_folder_again_and_folders_below(tmp_path):
+    with locked(tmp_path / "a"), locked(tmp_path / "a" / "b"), locked(tmp_path / "a" / ".." / "a"):
+        write_atomic(tmp_path / "a" / "b" / "file", b"x")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b", "file"]
+
+
+def test_folders_that_were_made_for_a_refused_command_are_removed(tmp_path, capsys):
+    assert paramgen(["sample", "--ckpt_path", "none", "--out", str(tmp_path / "a" / "b")]) == 2
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / LOCK).symlink_to(tmp_path / "precious")
+    with (
+        pytest.raises(ParamgenError, match=r"cannot write .*x: Too many levels of symbolic links"),
+        locked(tmp_path / "x"),
+    ):
+        pass
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_a_forked_process_does_not_prolong_the_lock(tmp_path):
+    """Workers of a data loader may live on for seconds when their parent is killed."""
+    reading, writing = os.pipe()
+    with locked(tmp_path):
+        if not (child := os.fork()):
+            os.close(writing)
+            os.read(reading, 1)  # until the parent closes the pipe
+            os._exit(0)
+    try:
+        again = f"from paramgen.locks import locked\nwith locked({str(tmp_path)!r}): pass"
+        assert subprocess.run([sys.executable, "-c", again], check=False).returncode == 0
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)
+        os.close(reading)
+
+
+def test_a_file_system_without_locks_is_said_once_and_nothing_is_deleted_there(tmp_path, monkeypatch, caplog):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks, "fcntl", SimpleNamespace(flock=flock, LOCK_EX=2, LOCK_NB=4))
+    monkeypatch.setattr(locks, "_warned", [])
+    (tmp_path / f".file.abc{locks.TEMPORARY}").touch()
+    for _ in range(2):
+        with locked(tmp_path):
+            write_atomic(tmp_path / "file", b"x")
+    assert caplog.text.count("has no locks (No locks available)") == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"file", f".file.abc{locks.TEMPORARY}"}
+
+
+def test_an_error_while_writing_keeps_the_old_file(tmp_path):
+    write_atomic(tmp_path / "file", b"old")
+    with suppress(KeyError), replacing(tmp_path / "file") as file:
+        file.write(b"new")
+        raise KeyError
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_renamed_file_is_synced_with_its_folder(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd)))
+    write_atomic(tmp_path / "file", b"x")
+    assert synced[0].startswith(str(tmp_path / ".file."))
+    assert synced[1] == str(tmp_path)
