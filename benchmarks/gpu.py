@@ -1,26 +1,37 @@
-"""RPG on a GPU, everything in one call: steps and tokens a second, share of peak, memory, sampling seconds, mamba_ssm against torch.
+"""Everything that needs a GPU, in one call: RPG's steps and sampling, p-diff's steps, fits from the command line, host waits.
 
-    python benchmarks/gpu.py --out gpu.json                       # Tiny, Small, Base
-    python benchmarks/gpu.py --sizes Base Large --networks vit_base
+    python benchmarks/gpu.py --zoos checkpoints_zoo --out gpu.json
+    python benchmarks/gpu.py --parts train sample --sizes Large --batch 1 --sampling partial
 
-For each size: bf16 training steps of the paper's batch on networks of the size that it is meant for, with each kernel that is there and
-with the head compiled or not; then one network sampled. Weights are random: it is the cost that is measured. FLOPs are those of the
-matrix products (forward and backward 3 x forward; checkpointing and everything elementwise left out), the roofline is those FLOPs at the
-device's bf16 peak and the weights' bytes at its bandwidth. Out of memory is reported, not fatal. Without a GPU it stops with one line.
+Parts ``train`` and ``sample``, for each size of RPG: bf16 training steps of the paper's batch on networks of the size that it is meant
+for, with each kernel that is there and with the head compiled or not; then one network sampled. Weights are random: it is the cost that
+is measured. FLOPs are those of the matrix products (forward and backward 3 x forward; checkpointing and everything elementwise left
+out), the roofline is those FLOPs at the device's bf16 peak and the weights' bytes at its bandwidth. The other parts are in
+``gpu_checks.py`` and need ``--zoos``.
+
+A measurement that fails is reported with its error and the rest goes on; the file is written after each. Without a GPU it stops with one
+line; ``--device cpu`` tries the script out, and its figures mean nothing.
 """
 
 import argparse
 import gc
 import json
+import platform
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 
+from gpu_checks import collected, command_line, host_waits, pdiff_step, solvers, timed
 from paramgen.backends.rpg import RPG
 from paramgen.codec import TokenCodec
 from paramgen.data import ParamBatch
@@ -35,18 +46,28 @@ PEAK = {
 }  # FLOP/s, byte/s
 LARGE = {"channels": [1, 64, 96, 64, 1]}
 SIZES: dict[str, dict[str, Any]] = {
+    "Trial": {"d_model": [64, 64], "d_state": 16, "channels": [1, 8, 1]},
     "Tiny": {"d_model": [256, 256], "d_state": 32},
     "Small": {"d_model": [4096, 4096], "d_state": 128},
     "Base": {"d_model": [8192, 8192], "d_state": 128},
     "Large": {"d_model": [12288, 16384], "d_state": 128, **LARGE},
 }
 MEANT_FOR = {
+    "Trial": "cnn_small",
     "Tiny": "cnn_small",
     "Small": "convnext_atto",
     "Base": "vit_tiny_patch16_224",
     "Large": "vit_base_patch16_224",
 }
-BATCH = {"Tiny": (16, 1024), "Small": (16, 1024), "Base": (16, 1024), "Large": (8, 512)}  # networks, tokens a step
+BATCH = {  # networks, tokens a step
+    "Trial": (4, 64),
+    "Tiny": (16, 1024),
+    "Small": (16, 1024),
+    "Base": (16, 1024),
+    "Large": (8, 512),
+}
+PARTS = ("peak", "pdiff", "fits", "solvers", "train", "sample")
+SAMPLING = ("sequential", "partial", "full")
 
 
 def codec_of(network: str, token_dim: int) -> TokenCodec:
@@ -76,46 +97,52 @@ def matmul_flops(model: RPG, networks: int, tokens: int) -> float:
 
 
 def device_peak() -> tuple[str, float | None, float | None]:
-    name = torch.cuda.get_device_name()
+    """Name of the device, its bf16 FLOP/s and byte/s by the vendor's sheet."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
     flops, bandwidth = next((v for k, v in PEAK.items() if k in name), (None, None))
     return name, flops, bandwidth
 
 
-def timed(call: Any, repeat: int) -> float:
-    """Seconds a call, after two to warm up."""
-    for _ in range(2):
-        call()
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(repeat):
-        call()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - start) / repeat
+def reached(device: str) -> dict[str, float]:
+    """What a large bf16 product and a large copy reach on random data: the ceilings of all that follows."""
+    n, size = (8192, 2**30) if device == "cuda" else (256, 2**20)
+    a, b = torch.randn(2, n, n, device=device, dtype=torch.bfloat16)
+    source = torch.randn(size, device=device)
+    target = torch.empty_like(source)
+    multiply, copy = timed(lambda: a @ b, 20, device), timed(lambda: target.copy_(source), 10, device)
+    return {"tflops_bf16": 2 * n**3 / multiply / 1e12, "copy_tb_per_second": 2 * source.nbytes / copy / 1e12}
 
 
-def train(size: str, network: str, kernel: str, compiled: bool, steps: int) -> dict[str, Any]:
-    """bf16 steps of the paper's batch."""
-    model, codec = build(size, network, kernel, compiled)
-    networks, tokens = BATCH[size]
+def train(
+    size: str, network: str, networks: int, kernel: str, compiled: bool, steps: int, device: str
+) -> dict[str, Any]:
+    """bf16 steps on the tokens of the paper's batch."""
+    model, codec = build(size, network, kernel, compiled, device)
+    tokens = BATCH[size][1]
     few = min(codec.shape[0], -(-tokens // networks))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    x = torch.randn(networks, few, codec.shape[1], device="cuda")
-    index = torch.arange(networks, device="cuda")
+    x = torch.randn(networks, few, codec.shape[1], device=device)
+    index = torch.arange(networks, device=device)
+    token = torch.randperm(codec.shape[0], device=device)[:few]
+    losses = []
 
     def step() -> None:
-        token = torch.randperm(codec.shape[0], device="cuda")[:few]
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             loss = model.loss(ParamBatch(x, None, index, torch.zeros_like(index), token))["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        losses.append(loss.detach())
 
-    torch.cuda.reset_peak_memory_stats()
-    seconds = timed(step, steps)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds = timed(step, steps, device)
+    waits: Counter[str] = Counter()
+    with host_waits(waits, device):
+        step()
     flops = 3 * matmul_flops(model, networks, networks * few)
-    name, peak, _ = device_peak()
+    _, peak, _ = device_peak()
     return {
-        "device": name,
         "parameters": int(codec.mask.sum()),
         "sequence": codec.shape[0],
         "generator_params": sum(p.numel() for p in model.parameters()),
@@ -126,21 +153,29 @@ def train(size: str, network: str, kernel: str, compiled: bool, steps: int) -> d
         "matmul_tflop_per_step": flops / 1e12,
         "share_of_peak": None if peak is None else flops / seconds / peak,
         "roofline_seconds_per_step": None if peak is None else flops / peak,
-        "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
+        "losses": [losses[0].item(), losses[-1].item()],
+        "host_waits": dict(waits),
+        "peak_gb": peak_gb(device),
     }
 
 
-def sample(size: str, network: str, kernel: str, sampling: str, inference: int) -> dict[str, Any]:
-    """One network in bf16."""
-    model, codec = build(size, network, kernel, False)
+def peak_gb(device: str) -> float | None:
+    """Most memory of the device in use since it was last reset."""
+    return torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else None
+
+
+def sample(size: str, network: str, kernel: str, sampling: str, inference: int, device: str) -> dict[str, Any]:
+    """One network in bf16, after one step of the solver to warm up."""
+    model, codec = build(size, network, kernel, False, device)
     model.eval()
-    torch.cuda.reset_peak_memory_stats()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
 
-    def draw() -> None:
-        with torch.autocast("cuda", torch.bfloat16):
-            model.sample_tokens(1, scheduler="DDIM", num_inference_steps=inference, sampling=sampling)
+    def draw(steps: int) -> None:
+        with torch.autocast(device, torch.bfloat16):
+            model.sample_tokens(1, scheduler="DDIM", num_inference_steps=steps, sampling=sampling)
 
-    seconds = timed(draw, 1)
+    seconds = timed(lambda: draw(inference), 1, device, warm=lambda: draw(1))
     recurrent = matmul_flops(model, 1, 0)
     head = matmul_flops(model, 1, codec.shape[0]) - recurrent
     flops = (
@@ -151,16 +186,16 @@ def sample(size: str, network: str, kernel: str, sampling: str, inference: int) 
     return {
         "seconds": seconds,
         "parameters": int(codec.mask.sum()),
-        "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
+        "peak_gb": peak_gb(device),
         "roofline_seconds": None if peak is None or bandwidth is None else max(flops / peak, weights / bandwidth),
     }
 
 
-def build(size: str, network: str, kernel: str, compiled: bool) -> tuple[RPG, TokenCodec]:
-    """A model with random weights, on the GPU."""
+def build(size: str, network: str, kernel: str, compiled: bool, device: str) -> tuple[RPG, TokenCodec]:
+    """A model with random weights, on the device."""
     arguments = SIZES[size]
     codec = codec_of(network, arguments["d_model"][-1])
-    with torch.device("cuda"):
+    with torch.device(device):
         model = RPG(
             *codec.shape,
             num_networks=50,
@@ -170,48 +205,85 @@ def build(size: str, network: str, kernel: str, compiled: bool) -> tuple[RPG, To
             **arguments,
         )
     model.codec = codec
-    model.prototypes.positions.place(codec.positions.cuda())
-    return model.cuda(), codec
+    model.prototypes.positions.place(codec.positions.to(device))
+    return model.to(device), codec
 
 
-def runs(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
-    """Name and call of every measurement."""
-    there = ["torch", "cuda"] if kernels() else ["torch"]
+def rpg_runs(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Training with each kernel, then sampling, of every size."""
+    there = [k for k in args.kernels if k == "torch" or (kernels() and args.device == "cuda")]
+    steps = list(enumerate(args.inference))
     for size in args.sizes:
         for network in args.networks or [MEANT_FOR[size]]:
-            for kernel in there:
-                for compiled in (False, True):
-                    name = f"{size} {network} train {kernel}{' compiled' if compiled else ''}"
-                    yield name, lambda s=size, n=network, k=kernel, c=compiled: train(s, n, k, c, args.steps)
-            for sampling in ("sequential", "partial", "full"):
-                for inference in args.inference:
-                    name = f"{size} {network} sample {sampling} DDIM-{inference}"
-                    yield name, lambda s=size, n=network, m=sampling, i=inference: sample(s, n, "auto", m, i)
+            batch = args.batch or BATCH[size][0]
+            for kernel, compiled in product(there, (False, True)) if "train" in args.parts else ():
+                name = f"{size} {network} batch {batch} train {kernel}{' compiled' if compiled else ''}"
+                yield name, partial(train, size, network, batch, kernel, compiled, args.steps, args.device)
+            for (i, n), mode in product(steps, args.sampling) if "sample" in args.parts else ():
+                if i == 0 or mode != "sequential":  # token by token takes minutes
+                    name = f"{size} {network} sample {mode} DDIM-{n}"
+                    yield name, partial(sample, size, network, "auto", mode, n, args.device)
+
+
+def runs(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Name and call of every measurement; checkpoints of fits go to `folder`."""
+    zoos, device = args.zoos, args.device
+    configs = ("pdiff_digits_mlp", "rpg_digits_mlp")
+    if "peak" in args.parts:
+        yield "reached", partial(reached, device)
+    if "pdiff" in args.parts and zoos:
+        for phase, precision in product(("autoencoder", "diffusion"), ("float32", "bf16")):
+            yield f"pdiff_released {phase} {precision}", partial(pdiff_step, zoos, phase, precision, args.steps, device)
+    for on in dict.fromkeys((device, "cpu")) if "fits" in args.parts and zoos else ():
+        for config in configs:
+            keep = folder / f"{config}.ckpt"
+            yield f"{config} fit, sample, evaluate on {on}", partial(command_line, zoos, config, on, keep)
+        yield f"digits_mlp_2410 collect on {on}", partial(collected, "digits_mlp_2410", on)
+    if {"fits", "solvers"} <= set(args.parts) and zoos:
+        for config in configs:
+            yield f"{config} solvers beside the CPU", partial(solvers, folder / f"{config}.ckpt", 4, device)
+    yield from rpg_runs(args)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--zoos", type=Path, help="folder with the zoos of digits_mlp_trajectory and digits_mlp_2410")
     parser.add_argument("--sizes", nargs="+", default=["Tiny", "Small", "Base"], choices=list(SIZES))
     parser.add_argument("--networks", nargs="+", help="timm names; by default what each size is meant for")
+    parser.add_argument("--batch", type=int, help="networks a step; by default the paper's")
+    parser.add_argument("--kernels", nargs="+", default=["torch", "cuda"], choices=("torch", "cuda"))
+    parser.add_argument("--sampling", nargs="+", default=list(SAMPLING), choices=SAMPLING)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--inference", type=int, nargs="+", default=[10, 60])
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     args = parser.parse_args()
-    if not torch.cuda.is_available():
+    if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py needs a CUDA device; there is none here")
-    print(
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, mamba_ssm {'there' if kernels() else 'not there'}"
-    )
-    results: dict[str, Any] = {}
-    for name, call in runs(args):
-        try:
-            results[name] = call()
-        except torch.cuda.OutOfMemoryError:
-            results[name] = {"error": "out of memory"}
-        print(name, json.dumps(results[name]), flush=True)
-        gc.collect()
-        torch.cuda.empty_cache()
-        args.out.write_text(json.dumps(results, indent=1) + "\n")  # kept as it grows
+    results: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
+    results["machine"] = {
+        "device": device_peak()[0],
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "mamba_ssm": bool(kernels()),
+    }
+    print(results["machine"])
+    with tempfile.TemporaryDirectory() as folder:
+        for name, call in runs(args, Path(folder)):
+            start = time.perf_counter()
+            try:
+                results[name] = call()
+            except torch.cuda.OutOfMemoryError:
+                results[name] = {"error": "out of memory"}
+            except Exception as error:  # the rest is still worth the machine's time
+                traceback.print_exc()
+                results[name] = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
+            print(f"[{time.perf_counter() - start:.1f} s]", name, json.dumps(results[name]), flush=True)
+            gc.collect()
+            if args.device == "cuda":
+                torch.cuda.empty_cache()
+            args.out.write_text(json.dumps(results, indent=1) + "\n")  # kept as it grows
 
 
 if __name__ == "__main__":
