@@ -7,8 +7,9 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from math import prod
+from pathlib import Path, PurePath
+from typing import IO, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from paramgen.errors import ParamgenError, cannot_write
 from paramgen.locks import temporary_file
+from paramgen.schema import check, parse_json
 
 
 @contextmanager
@@ -94,12 +96,54 @@ def regular_file(path: str | Path) -> int:
     try:
         status = Path(path).stat()
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        why = getattr(error, "strerror", None) or str(error)
-        raise ParamgenError(f"cannot read {path}: {why[:1].lower()}{why[1:]}") from error
+        raise _cannot_read(path, error) from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
         raise ParamgenError(f"cannot read {path}: it is {kind}, expected a regular file")
     return status.st_size
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file that data name: a plain relative path that does not leave its folder, links followed.
+
+    Args:
+        folder: Where the data are.
+        name: As they name it.
+
+    Raises:
+        ParamgenError: It is absolute, goes up, or is or goes through a link to another place; both are named.
+    """
+    path, parts = folder / name, PurePath(name).parts
+    try:
+        stays = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null character
+        raise _cannot_read(path, error) from error
+    plain = parts and not PurePath(name).is_absolute() and ".." not in parts
+    if not stays or not plain or any(len(part.encode()) > MAX_NAME for part in parts):
+        raise ParamgenError(
+            f"cannot read {name!r:.200}: expected a path inside of {folder}, without '..' and links that lead out of it"
+        )
+    return path
+
+
+def read_json(path: Path, schema: str | None = None) -> Any:
+    """Read JSON.
+
+    Args:
+        path: The file.
+        schema: What it must fit, as :func:`paramgen.schema.check` takes it.
+
+    Raises:
+        ParamgenError: The file is missing, is no JSON, or does not fit; file and field are named.
+    """
+    regular_file(path)
+    try:
+        value = parse_json(path.read_bytes(), str(path))
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+    if schema is not None:
+        check(value, schema, str(path))
+    return value
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -108,25 +152,80 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ParamgenError: The file is missing, truncated or altered; it is named.
     """
+    _read_header(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        why = "no such file" if not Path(path).exists() else f"damaged or not safetensors ({error})"
-        raise ParamgenError(f"cannot read {path}: {why}") from error
+        raise ParamgenError(f"cannot read {path}: damaged or not safetensors ({error})") from error
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
+def map_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file memory-mapped: its tensors are read only where they are touched; do not write to them.
 
     Raises:
-        ParamgenError: The file is missing or is no JSON; it is named.
+        ParamgenError: The file is missing, truncated or altered; it is named.
     """
+    header = _read_header(path)
+    data = torch.from_file(str(path), shared=False, size=header.size, dtype=torch.uint8)
+    tensors = {}
+    for name, (dtype, shape, begin, end) in header.tensors.items():
+        numbers = data[begin:end] if begin % dtype.itemsize == 0 else data[begin:end].clone()  # views must be aligned
+        tensors[name] = numbers.view(dtype).view(shape)
+    return tensors
+
+
+class _Place(NamedTuple):
+    """Where a tensor of a safetensors file is, in bytes from the start of the file."""
+
+    dtype: torch.dtype
+    shape: list[int]
+    begin: int
+    end: int
+
+
+class _Header(NamedTuple):
+    size: int  # of the file, in bytes
+    tensors: dict[str, _Place]
+
+
+def _read_header(path: Path) -> _Header:
+    """Header of a safetensors file, checked against the file's size before memory is taken for what it claims.
+
+    The format is 8 bytes of header length, a JSON header of offsets, and the data without gaps (huggingface/safetensors).
+    """
+    size = regular_file(path)
     try:
-        return json.loads(path.read_text())
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, MAX_HEADER):
+                raise ParamgenError(
+                    f"cannot read {path}: truncated or not safetensors (a header of {length:,} bytes in {size:,})"
+                )
+            header = parse_json(file.read(length), f"the header of {path}")
     except OSError as error:
-        raise ParamgenError(f"cannot read {path}: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise ParamgenError(f"{path} is not valid JSON: {error}") from error
+        raise _cannot_read(path, error) from error
+    check(header, "safetensors", f"the header of {path}")
+    header.pop("__metadata__", None)
+    start, end, places = 8 + length, 8 + length, {}
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+        place = _Place(dtype, shape, *(start + offset for offset in entry["data_offsets"]))
+        fits = place.end - place.begin == prod(shape) * dtype.itemsize and prod(filter(None, shape)) < 2**60
+        if place.begin != end or not fits:
+            raise ParamgenError(
+                f"cannot read {path}: tensor {name!r:.200} of shape {shape} and dtype {entry['dtype']} does not fit its bytes "
+                f"{entry['data_offsets']}; the file was modified or is damaged"
+            )
+        end, places[name] = place.end, place
+    if end != size:
+        raise ParamgenError(f"cannot read {path}: truncated or modified ({size:,} bytes, its header says {end:,})")
+    return _Header(size, {name: places[name] for name in header})
+
+
+def _cannot_read(path: str | Path, error: Exception) -> ParamgenError:
+    missing = isinstance(error, FileNotFoundError)
+    why = "no such file" if missing else getattr(error, "strerror", None) or str(error)
+    return ParamgenError(f"cannot read {path}: {why}")
 
 
 def sha256(path: Path) -> str:
@@ -138,30 +237,23 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def map_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file memory-mapped: its tensors are read only where they are touched; do not write to them.
-
-    The format is 8 bytes of header length, a JSON header of offsets, and the data (huggingface/safetensors).
-
-    Raises:
-        ParamgenError: The file is missing or shorter than its header says; it is named.
-    """
-    try:
-        with path.open("rb") as file:
-            header_size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(header_size))
-        start, size = 8 + header_size, path.stat().st_size
-        data = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-        tensors = {}
-        for name, entry in header.items():
-            if name != "__metadata__":
-                begin, end = (start + offset for offset in entry["data_offsets"])
-                if end > size:
-                    raise ParamgenError(f"cannot read {path}: truncated ({size} bytes of {end})")
-                tensors[name] = data[begin:end].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
-    except (OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
-        raise ParamgenError(f"cannot read {path}: damaged or not safetensors ({error})") from error
-    return tensors
-
-
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+MAX_NAME = 255  # bytes of a file name on all common file systems
+MAX_HEADER = 100_000_000  # bytes; the format's own limit
+_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}

@@ -1,0 +1,146 @@
+"""What is read from disk: JSON that fits its schema, safetensors whose header fits the file, paths that stay in their folder."""
+
+import json
+import os
+import struct
+
+import jsonschema
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from paramgen.errors import ParamgenError
+from paramgen.files import inside, map_tensors, read_json, read_tensors
+from paramgen.schema import check
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"{", r"x.json is not valid JSON: Expecting .* line 1"),
+        (b'{"a": "\xff"}', r"x.json is not valid JSON: byte 7 is not UTF-8"),
+        (b'{"a": 1, "a": 2}', r"x.json is not valid JSON: the key 'a' occurs twice"),
+        (b"[" * 100_000, r"x.json is not valid JSON: nested deeper than 64 levels"),
+        (b"[" * 65 + b"]" * 65, r"x.json: the content is nested deeper than 64 levels"),
+        (b'{"a": [{"b": NaN}]}', r"x.json: a\[0\].b is nan, expected a finite number"),
+        (b'{"a": [1, -1e999]}', r"x.json: a\[1\] is -inf, expected a finite number"),
+        (b'{"a": ' + b"9" * 30 + b"}", r"x.json: a is an integer of 30 digits, expected one that fits 64 bits"),
+        (b'{"a": ' + b"9" * 9999 + b"}", r"x.json is not valid JSON: Exceeds the limit"),
+        (b'{"a": "\\ud800"}', r"x.json: a holds half of a surrogate pair"),
+    ],
+)
+def test_what_is_no_strict_json_is_named(tmp_path, text, message):
+    (tmp_path / "x.json").write_bytes(text)
+    with pytest.raises(ParamgenError, match=message):
+        read_json(tmp_path / "x.json")
+
+
+def damaged(change):
+    """A safetensors file of two tensors whose header is changed."""
+
+    def write(path):
+        save_file({"a": torch.ones(2, 3), "b": torch.arange(4.0)}, path)
+        data = path.read_bytes()
+        length = struct.unpack("<Q", data[:8])[0]
+        header = json.loads(data[8 : 8 + length])
+        text = json.dumps(change(header) or header).encode()
+        path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+    return write
+
+
+def link_to_pipe(path):
+    os.mkfifo(path.with_name("pipe"))
+    path.symlink_to("pipe")
+
+
+@pytest.mark.parametrize("read", [read_tensors, map_tensors])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: None, "no such file"),
+        (lambda p: p.mkdir(), "it is a directory"),
+        (os.mkfifo, "it is a device, pipe or socket"),
+        (link_to_pipe, "it is a device, pipe or socket"),
+        (lambda p: p.symlink_to("/dev/zero"), "it is a device, pipe or socket"),
+        (lambda p: p.touch(), "truncated or not safetensors"),
+        (lambda p: p.write_bytes(struct.pack("<Q", 1 << 60) + b"{}"), r"a header of 1,152,921,504,606,846,976 bytes in 10"),
+        (lambda p: p.write_bytes(struct.pack("<Q", 2) + b"[]"), "the header of .*: the content is .*, expected an object"),
+        (damaged(lambda h: h["a"].update(shape=[2, 4])), r"tensor 'a' of shape \[2, 4\] and dtype F32 does not fit its bytes"),
+        (damaged(lambda h: h["a"].update(shape=[1 << 40, 1 << 40])), "tensor 'a' of shape .* does not fit its bytes"),
+        (damaged(lambda h: h["b"].update(data_offsets=[8, 24])), "tensor 'b' .* does not fit its bytes"),
+        (damaged(lambda h: h["b"].update(data_offsets=[24, 16])), "tensor 'b' .* does not fit its bytes"),
+        (damaged(lambda h: h["b"].update(dtype="F128")), r"b.dtype is 'F128', expected 'BOOL'"),
+        (damaged(lambda h: h["b"].update(shape=-1)), r"b.shape is -1, expected a list"),
+        (damaged(lambda h: h.pop("b") and None), "truncated or modified"),
+    ],
+)  # fmt: skip
+def test_safetensors_that_do_not_fit_their_header_are_named(tmp_path, read, make, message):
+    make(tmp_path / "x.safetensors")
+    with pytest.raises(ParamgenError, match=message) as caught:
+        read(tmp_path / "x.safetensors")
+    assert str(tmp_path / "x.safetensors") in str(caught.value)
+
+
+def test_tensors_of_every_dtype_and_place_are_read_alike(tmp_path):
+    tensors = {f"{n}": torch.arange(n).to(dtype) for n, dtype in enumerate([torch.bool, torch.int8, torch.complex64])}
+    tensors |= {"empty": torch.zeros(0, 3), "scalar": torch.tensor(2.0, dtype=torch.bfloat16)}
+    path = tmp_path / "x.safetensors"
+    save_file(tensors, path)
+    data = path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    path.write_bytes(
+        struct.pack("<Q", length + 1) + data[8 : 8 + length] + b" " + data[8 + length :]
+    )  # nothing aligned
+    for found in (read_tensors(path), map_tensors(path)):
+        assert found.keys() == tensors.keys()
+        assert all(
+            torch.equal(found[name], tensors[name]) and found[name].dtype == t.dtype for name, t in tensors.items()
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "/etc/passwd", "out", "out/x", "up", "a\0b", "", ".", "loop", "n" * 5000]
+)
+def test_paths_in_data_stay_in_their_folder(tmp_path, name):
+    folder = tmp_path / "folder"
+    (folder / "a").mkdir(parents=True)
+    (folder / "out").symlink_to(tmp_path)
+    (folder / "up").symlink_to("../x")
+    (folder / "loop").symlink_to("loop")
+    with pytest.raises(ParamgenError, match="cannot read"):
+        inside(folder, name)
+
+
+def test_links_within_a_folder_are_followed(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "x").write_text("1")
+    (folder / "b").symlink_to("a/x")
+    (tmp_path / "other").symlink_to(folder)
+    assert inside(tmp_path / "other", "b").read_text() == "1"
+
+
+SCHEMA_CASES = [
+    [],
+    {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
+    {"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}},
+    {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}},
+    {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}},
+    {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "more": 1}},
+    {"a": {"dtype": "F32", "shape": [1]}},
+    {"__metadata__": {"a": 1}},
+    {"__metadata__": {"a": "1"}},
+]
+
+
+@pytest.mark.parametrize("value", SCHEMA_CASES)
+def test_schemas_mean_what_json_schema_says(value):
+    from paramgen.schema import load_schema
+
+    fits = jsonschema.Draft202012Validator(load_schema("safetensors")).is_valid(value)
+    if fits:
+        check(value, "safetensors", "x")
+    else:
+        with pytest.raises(ParamgenError):
+            check(value, "safetensors", "x")
