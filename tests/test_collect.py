@@ -193,6 +193,23 @@ def test_killed_process_goes_on(tmp_path):  # its half-written temporary file go
     assert Zoo(out).verify() == []
 
 
+@pytest.mark.parametrize("make", [trajectory, seeds])
+@pytest.mark.parametrize("lost", ["run0000_step*", "run0001_step*[26]", "rest-*"])
+def test_networks_lost_before_the_stored_state_are_trained_again(tmp_path, monkeypatch, make, lost):
+    monkeypatch.setattr(collect, "PENDING", 0)
+    monkeypatch.setattr(collect, "REST", 0.0)
+    whole = make(tmp_path / "whole")
+    monkeypatch.setattr(collect.ZooWriter, "close", lambda *_, **__: (_ for _ in ()).throw(_StopError))
+    with pytest.raises(_StopError):
+        make(tmp_path / "stopped")
+    monkeypatch.undo()
+    damaged = [*(tmp_path / "stopped").glob(f"{lost}.safetensors")]
+    for path in damaged:
+        path.write_bytes(bytes(100))
+    assert damaged
+    assert content(make(tmp_path / "stopped").path) == content(whole.path)
+
+
 def test_rest_of_another_recipe_is_not_gone_on_from(tmp_path, monkeypatch):
     monkeypatch.setattr(collect._Collector, "_writer", lambda *_: (_ for _ in ()).throw(_StopError))
     with pytest.raises(_StopError):

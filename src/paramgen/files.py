@@ -22,13 +22,14 @@ from paramgen.schema import check, parse_json
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` at the end of the block, and not before (temporary file, fsync, rename).
 
     Killed at any moment, `path` is the old file or the new one; an exception in the block leaves the old one.
 
     Args:
         path: The file to write; its folder is made if it does not exist.
+        sync: Sync the folder too. Files that an index names can leave it to :func:`sync_folder` before the index is written.
 
     Raises:
         ParamgenError: The disk is full or the folder cannot be written.
@@ -43,18 +44,19 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             if os.name == "nt":
                 file.close()  # Windows renames no open file
             os.replace(file.name, path)
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` is at every moment the old file or the new one.
+def write_atomic(path: Path, data: bytes, sync: bool = True) -> None:
+    """Write `data` so that `path` is at every moment the old file or the new one; see :func:`replacing`.
 
     Raises:
         ParamgenError: The disk is full or the folder cannot be written; the old file is kept.
     """
-    with replacing(path) as file:
+    with replacing(path, sync) as file:
         file.write(data)
 
 
@@ -76,14 +78,14 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors as safetensors, atomically.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], sync: bool = True) -> str:
+    """Write tensors as safetensors, atomically; see :func:`replacing`.
 
     Returns:
         The file's sha256.
     """
     data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-    write_atomic(path, data)
+    write_atomic(path, data, sync)
     return hashlib.sha256(data).hexdigest()
 
 

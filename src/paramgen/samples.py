@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from paramgen.errors import ParamgenError
-from paramgen.files import read_json, read_tensors, sha256, write_json, write_tensors
+from paramgen.files import read_json, read_tensors, sha256, sync_folder, write_json, write_tensors
 from paramgen.spec import StateDict
 from paramgen.zoo import Zoo
 
@@ -132,12 +132,13 @@ def write_samples(
     listed = []
     for i, state in enumerate(networks):
         file = f"network_{i:0{width}d}.safetensors"
-        digest = write_tensors(path / file, _untied(state))
+        digest = write_tensors(path / file, _untied(state), sync=False)
         about = {"identity": identity, "run": run, "task": task}
         known = {name: None if given is None else given[i] for name, given in about.items()}
         listed.append({"file": file, "sha256": digest, **known})
     if trajectory is not None:
         write_tensors(path / TRAJECTORY, {"trajectory": trajectory})
+    sync_folder(path)  # the index is the last to appear
     write_json(path / INDEX, {"format": FORMAT, **asdict(info), "networks": listed})
     return path
 

@@ -6,6 +6,7 @@ so that it can be resumed at any moment.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,13 +16,17 @@ import torch
 from torch import Tensor
 
 from paramgen.errors import ParamgenError
-from paramgen.files import read_json, read_tensors, sha256, write_json, write_tensors
+from paramgen.files import read_json, read_tensors, sha256, sync_folder, write_json, write_tensors
+from paramgen.journal import Journal
 from paramgen.paths import find_zoo
 from paramgen.spec import ParamSpec, StateDict
 
 FORMAT = 1
 JOURNAL = "zoo.partial.jsonl"
+REST_FILE = "rest-"  # the start of the name of a file with a training's state, to go on from
 Split = Literal["train", "val", "heldout"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -163,23 +168,22 @@ class ZooWriter:
         recipe: dict[str, Any],
     ) -> None:
         self.path, self.spec = Path(path), spec
-        self._journal = self.path / JOURNAL
+        self._journal = Journal(self.path / JOURNAL)
         self._header = {"format": FORMAT, "task": task_config, "recipe": recipe, "spec": spec.to_dict()}
         self.entries: list[Entry] = []
         refuse_other(path, task_config, recipe)
-        if self._journal.exists():
-            self._resume()
-        else:
-            if base:
-                write_tensors(self.path / "base.safetensors", base)
-            self._append(self._header)
+        if base and not (self.path / "base.safetensors").exists():
+            write_tensors(self.path / "base.safetensors", base)
+        self._resume()
 
     @property
     def done(self) -> set[tuple[int, int]]:
         """(run, step) of every network that is already there."""
         return {(entry.run, entry.step) for entry in self.entries}
 
-    def add(self, state: Mapping[str, Tensor], *, run: int, step: int, seed: int, **more: Any) -> Entry:
+    def add(
+        self, state: Mapping[str, Tensor], *, run: int, step: int, seed: int, sync: bool = True, **more: Any
+    ) -> Entry:
         """Write one network and record it.
 
         Args:
@@ -187,18 +191,28 @@ class ZooWriter:
             run: Training run.
             step: Optimizer step.
             seed: The run's seed.
+            sync: Put its entry on the disk at once; otherwise :meth:`sync` does so for several.
             **more: Other fields of :class:`Entry`.
 
         Raises:
             ParamgenError: Missing tensor, other shape, NaN or infinite values, a full disk.
         """
-        file = f"run{run:04d}_step{step:07d}.safetensors"
+        file = _file_name(run, step)
         self.spec.check(state, where=f"run {run}, step {step}")
-        digest = write_tensors(self.path / file, {name: state[name] for name in self.spec.names})
+        digest = write_tensors(self.path / file, {name: state[name] for name in self.spec.names}, sync=False)
         entry = Entry(file=file, run=run, step=step, seed=seed, sha256=digest, **more)
-        self._append(asdict(entry))
+        self._journal.append(asdict(entry))
         self.entries.append(entry)
+        if sync:
+            self.sync()
         return entry
+
+    def sync(self) -> None:
+        """Make all that was added survive a loss of power too: a killed process never loses it.
+
+        Networks are checked against their entries when a zoo goes on, so that the order in which they reach the disk is of no matter.
+        """
+        self._journal.sync()
 
     def close(self, **meta: Any) -> Zoo:
         """Write ``zoo.json`` and hand back the finished zoo.
@@ -213,8 +227,9 @@ class ZooWriter:
             raise ParamgenError(f"{self.path}: no network was written, so there is no zoo")
         entries = [asdict(e) for e in sorted(self.entries, key=lambda e: (e.run, e.step))]
         statistics = self._statistics(entries)
+        sync_folder(self.path)  # zoo.json is the last to appear
         write_json(self.path / "zoo.json", {**self._header, **meta, "statistics": statistics, "entries": entries})
-        self._journal.unlink(missing_ok=True)
+        tidy(self.path)
         return Zoo(self.path)
 
     def _statistics(self, entries: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -233,23 +248,28 @@ class ZooWriter:
             for t, m, s in zip(self.spec.tensors, mean.tolist(), std.tolist(), strict=True)
         }
 
-    def _append(self, value: dict[str, Any]) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with self._journal.open("a") as file:
-                file.write(json.dumps(value) + "\n")
-        except OSError as error:
-            raise ParamgenError(
-                f"cannot write {self._journal}: {error.strerror}; run the same command again to go on"
-            ) from error
-
     def _resume(self) -> None:
-        header, *entries = _whole_lines(self._journal)
-        if header["spec"] != self._header["spec"]:
+        """Take over what an interrupted command recorded; what is damaged is forgotten, so that it is made again."""
+        found = self._journal.read(_parse_entry)
+        if found is None:
+            self._journal.rewrite([self._header])
+            return
+        if found.header["spec"] != self._header["spec"]:
             raise ParamgenError(
                 f"{self.path} holds a half-written zoo of other tensors; choose another folder or delete it"
             )
-        self.entries = [entry for e in entries if (self.path / (entry := Entry(**e)).file).exists()]
+        recorded = {(entry.run, entry.step): entry for entry in found.records}
+        self.entries = [entry for entry in recorded.values() if _is_whole(self.path / entry.file, entry)]
+        lost = len(found.damaged) + len(recorded) - len(self.entries)
+        if lost:
+            _log.warning("%s: %d damaged or missing, made again; %d complete", self.path, lost, len(self.entries))
+            self._journal.rewrite([found.header, *map(asdict, self.entries)])
+
+
+def tidy(path: Path) -> None:
+    """Delete from a finished zoo what was needed to go on while it was unfinished."""
+    for file in [path / JOURNAL, *path.glob(f"{REST_FILE}*.safetensors")]:
+        file.unlink(missing_ok=True)
 
 
 def refuse_other(path: str | Path, task_config: dict[str, Any], recipe: dict[str, Any]) -> None:
@@ -263,10 +283,15 @@ def refuse_other(path: str | Path, task_config: dict[str, Any], recipe: dict[str
     if path.exists() and not path.is_dir():
         raise ParamgenError(f"{path} is a file; choose a folder for the zoo")
     if (path / "zoo.json").exists():
+        tidy(path)  # its command may have been killed between its last two files
         raise ParamgenError(f"{path} already holds a zoo; choose another folder or delete it")
-    if not (path / JOURNAL).exists():
+    journal = Journal(path / JOURNAL)
+    if (found := journal.read(_parse_entry)) is None:
         return
-    header = _whole_lines(path / JOURNAL)[0]
+    header = found.header
+    complete = {"task", "recipe", "spec"} <= header.keys() and isinstance(header["recipe"], dict)
+    if header.get("format") != FORMAT or not complete:
+        raise ParamgenError(f"{journal.path}, line 1: not the header of a zoo; choose another folder or delete it")
     old = {"task": header["task"], **header["recipe"]}
     new = json.loads(json.dumps({"task": task_config, **recipe}))
     if differing := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
@@ -282,13 +307,17 @@ def _check_digest(path: Path, entry: Entry) -> None:
         raise ParamgenError(f"{path}: altered or truncated (its sha256 is not the recorded one)")
 
 
-def _whole_lines(journal: Path) -> list[dict[str, Any]]:
-    """Lines of a journal; a last line cut short by a crash is cut off the file too, so that the next one starts clean."""
-    text = journal.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        journal.write_text(whole)
-    lines = [json.loads(line) for line in whole.splitlines()]
-    if not lines:
-        raise ParamgenError(f"{journal} is empty; delete the folder and collect again")
-    return lines
+def _is_whole(path: Path, entry: Entry) -> bool:
+    return path.is_file() and sha256(path) == entry.sha256
+
+
+def _file_name(run: int, step: int) -> str:
+    return f"run{run:04d}_step{step:07d}.safetensors"
+
+
+def _parse_entry(value: dict[str, Any]) -> Entry:
+    """An entry of a journal, whose file has the name that :class:`ZooWriter` gives it."""
+    entry = Entry(**value)
+    if entry.file != _file_name(entry.run, entry.step):
+        raise ValueError(f"file is {entry.file!r}, expected {_file_name(entry.run, entry.step)!r}")
+    return entry

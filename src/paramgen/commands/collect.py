@@ -1,6 +1,7 @@
 """``paramgen collect``: train networks of one task and keep them as a zoo."""
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,8 +21,9 @@ from paramgen.tasks import Task
 from paramgen.tasks.scoring import predict
 from paramgen.tasks.splits import spread
 from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states, mix
-from paramgen.zoo import Split, Zoo, ZooWriter, refuse_other
+from paramgen.zoo import REST_FILE, Split, Zoo, ZooWriter, refuse_other
 
+_log = logging.getLogger(__name__)
 Mode = Literal["trajectory", "seeds"]
 REST = 20.0  # seconds between two stores of a training's whole state
 TOGETHER = 1 << 19  # numbers in the networks trained at once: fewer cost overhead, more fall out of the caches
@@ -175,10 +177,7 @@ class _Collector:
             writer = self._trajectory() if self.recipe.mode == "trajectory" else self._seeds()
             self._flush()
         seconds = {} if self.resumed else {"seconds": time.perf_counter() - begun}  # of the whole, or not at all
-        zoo = writer.close(**seconds)
-        for rest in [*self.out.glob("rest-*.safetensors"), *self.out.glob(".*.safetensors.*")]:
-            rest.unlink()  # states of trainings, and temporary files of a process that was killed
-        return zoo
+        return writer.close(**seconds)
 
     def _trajectory(self) -> ZooWriter:
         recipe, seed = self.recipe, self.recipe.seed
@@ -191,7 +190,9 @@ class _Collector:
         kept = {k * recipe.save_every for k in range(1, recipe.checkpoints + 1)}
         runs = [*range(recipe.runs)]
         seeds = [mix(seed, 2, run) for run in runs]
-        branches = self._run("fine-tune", [start] * len(runs), self.names, recipe.finetune, seeds, max(kept), kept)
+        branches = self._run(
+            "fine-tune", [start] * len(runs), self.names, recipe.finetune, seeds, max(kept), kept, runs
+        )
         for step, states in branches:
             self._add(writer, states, runs, step, seeds)
         return writer
@@ -213,10 +214,10 @@ class _Collector:
             mine = [seeds[run] for run in runs]
             starts = fresh_states(self.task.build, mine)
             writer = self.writer = writer or self._writer(starts[0])
-            if {(run, max(kept)) for run in runs} <= writer.done:
+            if {(run, step) for run in runs for step in kept} <= writer.done:
                 continue
             label = f"runs {runs[0]} to {runs[-1]}"
-            for step, states in self._run(label, starts, self.names, recipe.optim, mine, steps, kept):
+            for step, states in self._run(label, starts, self.names, recipe.optim, mine, steps, kept, runs):
                 self._add(writer, states, runs, step, mine)
         assert writer is not None  # runs is 1 or more
         return writer
@@ -230,14 +231,17 @@ class _Collector:
         seeds: Sequence[int],
         steps: int,
         kept: set[int],
+        runs: Sequence[int] = (),
     ) -> Iterator[tuple[int, list[StateDict]]]:
-        """Train, and hand out the complete state dicts at the steps that are kept."""
+        """Train, and hand out the complete state dicts at the steps that are kept; of these runs where they are the zoo's."""
         group = NetworkGroup(self.network, starts, names, self.device)
         trainer = Trainer(group, self.train, settings, seeds, steps)
-        rest, stored = self.out / f"rest-{self.digest}-{label.replace(' ', '-')}.safetensors", time.perf_counter()
-        if rest.exists():
-            trainer.load(read_tensors(rest))
+        rest, stored = self.out / f"{REST_FILE}{self.digest}-{label.replace(' ', '-')}.safetensors", time.perf_counter()
+        missing = min((step for step in kept for run in runs if (run, step) not in self.done), default=steps)
+        if (state := _stored(rest)) is not None:
             self.resumed = True
+            if int(state["step"]) <= missing:  # a network that was lost is trained again
+                trainer.load(state)
         if trainer.step in kept:  # stored at its last step, before its networks were written
             yield trainer.step, group.states()
         shown = self.bar.add_task(label, total=steps, completed=trainer.step)
@@ -282,7 +286,8 @@ class _Collector:
             scores = {part: predict(self.network, states, data, device=self.device) for part, data in parts.items()}
             for k, (state, place) in enumerate(self.pending):
                 mine = {p: {"accuracy": float(s.accuracy[k]), "loss": float(s.loss[k])} for p, s in scores.items()}
-                self.writer.add(state, scores=mine, **place)
+                self.writer.add(state, scores=mine, sync=False, **place)
+            self.writer.sync()
             self.pending = []
         self.flushed = time.perf_counter()
 
@@ -294,3 +299,12 @@ class _Collector:
 
     def _epoch(self, settings: OptimSettings) -> int:
         return max(1, len(self.train) // min(settings.batch_size, len(self.train)))
+
+
+def _stored(rest: Path) -> StateDict | None:
+    """The state of a training that was interrupted, if there is one that can be read."""
+    try:
+        return read_tensors(rest) if rest.exists() else None
+    except ParamgenError as error:
+        _log.warning("%s; that training starts again", error)
+        return None

@@ -117,7 +117,8 @@ def main(
         for (i, state), name, found in zip(left.items(), names, scores, strict=True):
             described = {"task": name, "condition": conditions[i]}
             split = "train" if i < len(family.seen) else "heldout"
-            writer.add(state, run=i, step=step, seed=seed, split=split, scores=found, **described)
+            writer.add(state, run=i, step=step, seed=seed, split=split, scores=found, sync=False, **described)
+        writer.sync()
     made_by = {} if condition is None else {"condition": condition.config()}
     zoo = writer.close(seconds=time.perf_counter() - begun, **made_by)
     print(_summary(zoo))
