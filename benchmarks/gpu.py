@@ -36,6 +36,7 @@ from paramgen.backends.rpg import RPG
 from paramgen.codec import TokenCodec
 from paramgen.data import ParamBatch
 from paramgen.nn.scan import kernels
+from paramgen.sampling import SampleRequest
 from paramgen.spec import ParamSpec
 
 PEAK = {
@@ -167,13 +168,14 @@ def peak_gb(device: str) -> float | None:
 def sample(size: str, network: str, kernel: str, sampling: str, inference: int, device: str) -> dict[str, Any]:
     """One network in bf16, after one step of the solver to warm up."""
     model, codec = build(size, network, kernel, False, device)
+    model.sampling = sampling
     model.eval()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
     def draw(steps: int) -> None:
         with torch.autocast(device, torch.bfloat16):
-            model.sample_tokens(1, scheduler="DDIM", num_inference_steps=steps, sampling=sampling)
+            model.draw(SampleRequest(1, scheduler="DDIM", num_inference_steps=steps))
 
     seconds = timed(lambda: draw(inference), 1, device, warm=lambda: draw(1))
     recurrent = matmul_flops(model, 1, 0)
@@ -204,7 +206,7 @@ def build(size: str, network: str, kernel: str, compiled: bool, device: str) -> 
             checkpointing=size != "Tiny",
             **arguments,
         )
-    model.codec = codec
+    model.codec, model.zoo_info = codec, {"networks": range(50)}
     model.prototypes.positions.place(codec.positions.to(device))
     return model.to(device), codec
 

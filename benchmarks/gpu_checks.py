@@ -21,6 +21,7 @@ from paramgen.commands.evaluate import main as evaluate
 from paramgen.diffusion import SCHEDULERS
 from paramgen.generator import load_generator
 from paramgen.optim import fused_adamw
+from paramgen.sampling import SampleRequest
 from paramgen.zoo import Zoo
 from pdiff_speed import build
 
@@ -172,7 +173,7 @@ def solvers(ckpt: Path, n: int, device: str) -> dict[str, float]:
         for model in (on_cpu, there):
             torch.manual_seed(0)
             noise = torch.Generator().manual_seed(0)
-            tokens = model.sample_tokens(n, scheduler=name, num_inference_steps=10, generator=noise)
-            drawn.append(tokens.float().cpu())
+            request = SampleRequest(n, scheduler=name, num_inference_steps=10, generator=noise)
+            drawn.append(model.draw(request).tokens)
         found[name] = float((drawn[0] - drawn[1]).abs().max() / drawn[0].abs().max())
     return found

@@ -102,11 +102,13 @@ def measure_sampling(zoo: str, config: str, n: int, inference_steps: int) -> dic
     """CPU seconds to draw `n` networks at once, of an untrained model: what it has learned does not change the cost."""
     import torch
 
+    from paramgen.sampling import SampleRequest
+
     torch.set_num_threads(1)
     model, data = build(config, zoo)
     model.learn_latents([b.x for b in data.predict_dataloader()])
     start = time.process_time()
-    model.eval().sample_tokens(n, num_inference_steps=inference_steps)
+    model.draw(SampleRequest(n, num_inference_steps=inference_steps))
     return {"cpu_s": time.process_time() - start, "gb": peak_gb()}
 
 

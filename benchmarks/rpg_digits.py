@@ -26,6 +26,7 @@ from paramgen.codec import TokenCodec
 from paramgen.commands.collect import main as collect
 from paramgen.data import ParameterDataModule
 from paramgen.paths import find_config
+from paramgen.sampling import SampleRequest
 from paramgen.tasks import ClassificationTask
 from paramgen.tasks.scoring import predict
 from paramgen.training import OptimSettings
@@ -70,13 +71,14 @@ def trial(zoo: Zoo, config: str, seed: int, n: int = 100, **arguments: Any) -> d
     start = time.process_time()
     model, data = fit(zoo, config, seed, **arguments)
     fitted = time.process_time()
-    networks = model.sample(n)
+    drawn = model.draw(SampleRequest(n))
+    networks = model.decode(drawn.tokens)
     sampled = time.process_time()
     trained, weights = zoo.matrix(data.train_indices), zoo.spec.flatten_many(networks)
     accuracy = accuracies(zoo, networks)
     near = metrics.nearest(weights, trained)
     runs = torch.unique(torch.tensor([zoo.entries[i].run for i in data.train_indices]), return_inverse=True)[1]
-    identity, run = model.identities(), model.identity_runs()
+    identity, run = drawn.identity, drawn.run
     if identity is not None:
         run = runs[torch.tensor(identity)].tolist()
     return {

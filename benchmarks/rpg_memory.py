@@ -23,6 +23,7 @@ from lightning.pytorch import Trainer, seed_everything
 from paramgen.backends.rpg import RPG
 from paramgen.codec import TokenCodec
 from paramgen.data import ParameterDataModule
+from paramgen.sampling import SampleRequest
 from paramgen.spec import ParamSpec
 from paramgen.tasks import ClassificationTask
 from paramgen.zoo import Zoo, ZooWriter
@@ -71,8 +72,8 @@ def measure(zoo: Zoo, what: str, residency: str, token_dim: int) -> dict[str, An
     elif what == "bind":
         data.setup()
     else:
-        model.codec = data.codec
-        model.eval().sample_tokens(1, num_inference_steps=5, sampling=what)
+        model.codec, model.zoo_info, model.sampling = data.codec, {"networks": range(data.num_networks)}, what
+        model.draw(SampleRequest(1, num_inference_steps=5))
     parameters, peak = zoo.spec.numel, status_mb("VmHWM")
     return {
         "parameters": parameters,

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from paramgen.data import ParamBatch
 from paramgen.generator import ParameterGenerator
+from paramgen.sampling import Drawn, SampleRequest
 
 
 class GaussianBackend(ParameterGenerator):
@@ -29,11 +30,9 @@ class GaussianBackend(ParameterGenerator):
         noise = torch.rand((), device=batch.x.device)  # shows which process drew it
         return {"loss": nll.mean(), "noise": noise}
 
-    def sample_tokens(
-        self, n, condition=None, *, scheduler=None, num_inference_steps=None, temperature=1.0, generator=None
-    ):
-        noise = torch.randn(n, *self.mean.shape, generator=generator, device=self.mean.device)
-        return self.mean + temperature * self.log_std.exp() * noise  # (n, L, D)
+    def sample_tokens(self, request: SampleRequest) -> Drawn:
+        noise = torch.randn(request.n, *self.mean.shape, generator=request.generator, device=self.mean.device)
+        return Drawn(self.mean + request.temperature * self.log_std.exp() * noise)  # (n, L, D)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr)

@@ -21,6 +21,7 @@ from paramgen.errors import ParamgenError
 from paramgen.generator import load_generator
 from paramgen.paths import list_configs
 from paramgen.samples import read_samples
+from paramgen.sampling import SampleRequest
 from paramgen.tasks import load_task
 from paramgen.tasks.scoring import predict
 from paramgen.zoo import ZooWriter
@@ -69,7 +70,8 @@ def test_a_checkpoint_draws_the_networks_of_the_report_s_baseline(kind, codec, z
 def test_half_the_temperature_is_half_the_gaussian_s_spread(zoo, tmp_path):
     model = fit(zoo, tmp_path / "x.ckpt", kind="gaussian")
     whole, half = (
-        model.sample_tokens(400, temperature=t, generator=torch.Generator().manual_seed(0)) for t in (1, 0.5)
+        model.draw(SampleRequest(400, temperature=t, generator=torch.Generator().manual_seed(0))).tokens
+        for t in (1, 0.5)
     )
     varies = whole.std(0) > 1e-3
     torch.testing.assert_close((half.std(0) / whole.std(0))[varies], torch.full_like(whole[0][varies], 0.5))

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import gaussian_backend  # registers the backend
 from conftest import vary, write_zoo
 from paramgen.cli import main
+from paramgen.commands.sample import main as sample
 from paramgen.dispatch import FUNCTIONS, LIGHTNING
 from paramgen.files import write_tensors
 from paramgen.tasks import load_task
@@ -138,9 +139,25 @@ def test_one_line_says_which_scan_a_fit_runs_on(config, tmp_path, capsys):
 def test_states_and_trajectories_are_refused_by_generators_that_have_none(config, tmp_path, capsys):
     main(["fit", "--config", config()])
     line = refuses(capsys, "sample", "--ckpt_path", tmp_path / "fit" / "last.ckpt", "--state", "random")
-    assert "'random' was asked for, but a GaussianBackend has no states" in line
+    assert "'random' was asked for, but this GaussianBackend has no states" in line
     line = refuses(capsys, "sample", "--ckpt_path", tmp_path / "fit" / "last.ckpt", "--trajectory", "true")
-    assert "GaussianBackend shows no trajectory" in line
+    assert "GaussianBackend has no trajectory to keep" in line
+    line = refuses(capsys, "sample", "--ckpt_path", tmp_path / "fit" / "last.ckpt", "--scheduler", "DDIM")
+    assert "DDIM was given, but this GaussianBackend has no solver to choose" in line
+
+
+def test_samples_record_the_solver_that_was_used_and_the_call_that_drew_them(config, tmp_path):
+    small = {"latent": "pca", "denoiser": "mlp", "denoiser_width": 8, "denoiser_depth": 1}
+    own = {"scheduler": "DDIM", "num_inference_steps": 12}
+    assert main(["fit", "--config", config(model={"class_path": "PDiff", "init_args": {**small, **own}})]) == 0
+    ckpt = str(tmp_path / "fit" / "last.ckpt")
+    sample(ckpt, n=2, out=str(tmp_path / "own"))
+    sample(ckpt, n=2, out=str(tmp_path / "typed"), scheduler="DPMSolverMultistep", num_inference_steps=7)
+    own, typed = (json.loads((tmp_path / name / "samples.json").read_text()) for name in ("own", "typed"))
+    assert (own["scheduler"], own["num_inference_steps"]) == ("DDIM", 12)
+    assert (typed["scheduler"], typed["num_inference_steps"]) == ("DPMSolverMultistep", 7)
+    assert own["command"] == f"paramgen sample --ckpt_path {ckpt} --n 2 --out {tmp_path / 'own'}"
+    assert typed["command"].endswith("--scheduler DPMSolverMultistep --num_inference_steps 7")
 
 
 def test_a_trajectory_is_written_and_ends_at_the_networks(config, tiny_zoo, tmp_path):
@@ -236,7 +253,7 @@ def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
         ([*COLLECT, "--epochs", "ten"], "epochs: Expected a int. Got value: ten"),
         ([*COLLECT, "--seed", "-5"], "seed is -5, expected 0 or more"),
         ([*COLLECT, "--device", "gpux"], "device 'gpux' cannot be used"),
-        ([*COLLECT, "--out", __file__], "is a file; choose a folder for the zoo"),
+        ([*COLLECT, "--out", __file__], "is a file; choose a folder"),
         (["validate", "--config", "pdiff_digits_mlp"], "validate needs a fitted generator: --ckpt_path"),
         (["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", "nowhere.ckpt"], "no checkpoint 'nowhere.ckpt'"),
         (["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", __file__], "not written by torch.save"),

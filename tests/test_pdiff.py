@@ -9,10 +9,10 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from conftest import write_zoo
 from paramgen.backends.pdiff import PDiff
 from paramgen.data import ParamBatch, ParameterDataModule
-from paramgen.diffusion import Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generator import load_generator
 from paramgen.optim import EMA, lr_factor
+from paramgen.sampling import SampleRequest
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
 SMALL = {"ae_channels": [4, 4], "denoiser_channels": [4, 4], "num_inference_steps": 5}
@@ -144,7 +144,9 @@ def test_every_variant_fits_and_its_checkpoint_draws(zoo, tmp_path, name):
     _, trainer = fit(zoo, 6, **VARIANTS[name])
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     model = load_generator(tmp_path / "x.ckpt")
-    x = model.sample_tokens(5, generator=torch.Generator().manual_seed(0))
+    drawn = model.draw(SampleRequest(5, generator=torch.Generator().manual_seed(0)))
+    assert (drawn.scheduler is None) == (name == "vae alone")
+    x = drawn.tokens
     assert x.shape == (5, *model.codec.shape)
     assert torch.isfinite(x).all()
 
@@ -159,7 +161,7 @@ def test_pca_p_diff_draws_from_the_zoo_it_was_fitted_on(zoo, tmp_path):
     }
     model, _ = fit(zoo, 250, **{**arguments, "num_inference_steps": 20}, trainer_arguments={"limit_val_batches": 0})
     x = zoo_tokens(model, zoo)
-    drawn = model.eval().sample_tokens(64, generator=torch.Generator().manual_seed(0)).flatten(1)
+    drawn = model.draw(SampleRequest(64, generator=torch.Generator().manual_seed(0))).tokens.flatten(1)
     between = torch.cdist(x, x).fill_diagonal_(float("inf")).min(1).values.median()
     assert torch.cdist(drawn, x).min(1).values.median() < between  # closer to a network than these are to each other
     assert torch.cdist(drawn, x).argmin(1).unique().numel() > len(x) // 2  # and to many of them
@@ -167,24 +169,23 @@ def test_pca_p_diff_draws_from_the_zoo_it_was_fitted_on(zoo, tmp_path):
 
 def test_a_trajectory_ends_at_the_networks_that_are_drawn(zoo, monkeypatch):
     model, _ = fit(zoo, 8)
-    draw = {"num_inference_steps": 20, "scheduler": "DDIM"}
-    plain = model.eval().sample_tokens(5, generator=torch.Generator().manual_seed(1), **draw)
-    trajectory = Trajectory(rows=3)
-    watched = model.sample_tokens(5, generator=torch.Generator().manual_seed(1), trajectory=trajectory, **draw)
+    asked = {"num_inference_steps": 20, "scheduler": "DDIM"}
+    plain = model.draw(SampleRequest(8, generator=torch.Generator().manual_seed(1), **asked)).tokens
+    request = SampleRequest(8, generator=torch.Generator().manual_seed(1), keep_trajectory=True, **asked)
+    watched, trajectory = (drawn := model.draw(request)).tokens, drawn.trajectory
     assert torch.equal(plain, watched)
-    assert [s.shape for s in trajectory.states] == [watched[:3].shape] * 10
-    assert torch.allclose(trajectory.states[-1], watched[:3], atol=1e-6)
-    assert not torch.allclose(trajectory.states[0], watched[:3], atol=1e-2)
+    assert trajectory.shape == (10, *watched[:6].shape)
+    assert torch.allclose(trajectory[-1], watched[:6], atol=1e-6)
+    assert not torch.allclose(trajectory[0], watched[:6], atol=1e-2)
     monkeypatch.setattr("paramgen.backends.pdiff.CHUNK", 1)  # one network at a time
-    alone = Trajectory(rows=3)
-    model.sample_tokens(2, trajectory=alone, **draw)
-    assert [len(s) for s in alone.states] == [1] * 10
+    alone = model.draw(SampleRequest(2, keep_trajectory=True, **asked)).trajectory
+    assert alone.shape[:2] == (10, 1)
 
 
 def test_chunks_do_not_change_how_many_are_drawn(zoo, monkeypatch):
     model, _ = fit(zoo, 6)
     monkeypatch.setattr("paramgen.backends.pdiff.CHUNK", 3 * model.shape[1])
-    assert model.eval().sample_tokens(8).shape == (8, *model.shape)
+    assert model.draw(SampleRequest(8)).tokens.shape == (8, *model.shape)
 
 
 def test_ema_follows_exactly_in_the_first_phase_and_keeps_that_autoencoder(zoo):

@@ -8,9 +8,9 @@ from conftest import write_zoo
 from paramgen.backends.rpg import RPG
 from paramgen.codec import TokenCodec
 from paramgen.data import ParamBatch, ParameterDataModule
-from paramgen.diffusion import Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generator import load_generator
+from paramgen.sampling import SampleRequest
 
 QUIET = {
     "enable_progress_bar": False,
@@ -46,6 +46,10 @@ def inputs_of(module, call):
     call()
     hook.remove()
     return seen
+
+
+def tokens(model, n, **asked):
+    return model.draw(SampleRequest(n, **asked)).tokens
 
 
 def first_batch(data):
@@ -104,9 +108,9 @@ def test_ways_of_sampling_differ_in_memory_alone(zoo, recurrent, monkeypatch):
     monkeypatch.setattr("paramgen.backends.rpg.PIECE", 6)
     model, _ = make(zoo, token_dim=2, recurrent=recurrent)
     states = [3, 1, 3, 7]
-    drawn = [
-        model.sample_tokens(4, state=states, temperature=0.0, sampling=s) for s in ("sequential", "partial", "full")
-    ]
+    drawn = []
+    for model.sampling in ("sequential", "partial", "full"):
+        drawn.append(tokens(model, 4, state=states, temperature=0.0))
     assert drawn[0].abs().sum() > 0
     torch.testing.assert_close(drawn[0], drawn[2], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(drawn[1], drawn[2], rtol=1e-4, atol=1e-5)
@@ -114,53 +118,51 @@ def test_ways_of_sampling_differ_in_memory_alone(zoo, recurrent, monkeypatch):
 
 def test_sequential_sampling_never_holds_more_than_one_place_and_one_piece(zoo, monkeypatch):
     monkeypatch.setattr("paramgen.backends.rpg.PIECE", 4)
-    model, data = make(zoo, token_dim=2, recurrent="none")
+    model, data = make(zoo, token_dim=2, recurrent="none", sampling="sequential")
     assert data.seq_len > 8
-    rows = inputs_of(model.head, lambda: model.sample_tokens(5, sampling="sequential"))
+    rows = inputs_of(model.head, lambda: tokens(model, 5))
     assert {len(args[0]) for args in rows} == {5}
-    pieces = inputs_of(model.prototypes.recurrence.layers, lambda: model.sample_tokens(5, sampling="sequential"))
+    pieces = inputs_of(model.prototypes.recurrence.layers, lambda: tokens(model, 5))
     assert max(args[0].shape[1] for args in pieces) == 4
 
 
 @pytest.mark.parametrize("sampling", ["sequential", "partial", "full"])
 def test_a_trajectory_ends_at_the_networks_that_are_drawn(zoo, sampling):
-    model, _ = make(zoo, token_dim=2)
-    draw = {"num_inference_steps": 20, "state": [3, 1, 3, 7], "sampling": sampling}
-    plain = model.sample_tokens(4, generator=torch.Generator().manual_seed(1), **draw)
-    trajectory = Trajectory(rows=3)
-    watched = model.sample_tokens(4, generator=torch.Generator().manual_seed(1), trajectory=trajectory, **draw)
+    model, _ = make(zoo, token_dim=2, sampling=sampling)
+    asked = {"num_inference_steps": 20, "state": [3, 1, 3, 7, 2, 0, 1]}
+    plain = tokens(model, 7, generator=torch.Generator().manual_seed(1), **asked)
+    request = SampleRequest(7, generator=torch.Generator().manual_seed(1), keep_trajectory=True, **asked)
+    watched, trajectory = (drawn := model.draw(request)).tokens, drawn.trajectory
     assert torch.equal(plain, watched)
-    assert [s.shape for s in trajectory.states] == [watched[:3].shape] * 10
-    assert torch.equal(trajectory.states[-1], watched[:3])
-    assert not torch.allclose(trajectory.states[0], watched[:3], atol=1e-2)
+    assert trajectory.shape == (10, *watched[:6].shape)
+    assert torch.equal(trajectory[-1], watched[:6])
+    assert not torch.allclose(trajectory[0], watched[:6], atol=1e-2)
 
 
 def test_samples_have_zeros_on_padding(zoo):
     model, data = make(zoo)
-    assert (model.sample_tokens(3)[:, ~data.codec.mask] == 0).all()
+    assert (tokens(model, 3)[:, ~data.codec.mask] == 0).all()
 
 
-def test_random_states_are_remembered_and_mixtures_have_no_identity(zoo):
+def test_every_draw_says_whose_states_it_had_and_mixtures_are_nobody_s(zoo):
     model, _ = make(zoo)
-    model.sample_tokens(12)
-    assert sorted(model.identities()) == list(range(12))
-    model.sample_tokens(3, state=[5, 0, 5])
-    assert model.identities() == [5, 0, 5]
-    model.sample_tokens(2, state=torch.full((2, 12), 1 / 12))
-    assert model.identities() == [None, None]
+    first = model.draw(SampleRequest(12))
+    chosen = model.draw(SampleRequest(3, state=[5, 0, 5]))
+    mixed = model.draw(SampleRequest(2, state=torch.full((2, 12), 1 / 12)))
+    assert sorted(first.identity) == list(range(12))  # also after the model has drawn again
+    assert (chosen.identity, mixed.identity, chosen.run) == ([5, 0, 5], [None, None], None)
     by_run, _ = make(zoo, state="run")
-    by_run.sample_tokens(2)
-    assert by_run.identities() is None
-    assert sorted(by_run.identity_runs()) == [0, 1]
+    drawn = by_run.draw(SampleRequest(2))
+    assert drawn.identity is None
+    assert sorted(drawn.run) == [0, 1]
 
 
 def test_identities_are_places_in_the_whole_train_split(zoo):
     model, data = make(zoo, data_arguments={"max_networks": 3})
     Trainer(max_steps=1, **QUIET).fit(model, data)
-    model.sample(3, state=[0, 1, 1])
     used = [zoo.indices("train").index(i) for i in data.train_indices]
     assert used != [0, 1, 2]
-    assert model.identities() == [used[0], used[1], used[1]]
+    assert model.draw(SampleRequest(3, state=[0, 1, 1])).identity == [used[0], used[1], used[1]]
 
 
 def test_samples_land_at_the_network_of_their_state(zoo):
@@ -190,9 +192,9 @@ def test_conditions_share_prototypes_only_when_they_are_equal(zoo):
     condition = torch.tensor([[0.0, 1], [1, 0], [0, 1], [0, 1], [1, 0], [1, 1]])
     (args,) = inputs_of(model.prototypes.recurrence, lambda: model.loss(ParamBatch(*batch[:1], condition, *batch[2:])))
     assert len(args[0]) == 3
-    assert model.sample_tokens(6, condition).shape == (6, *data.codec.shape)
+    assert tokens(model, 6, condition=condition).shape == (6, *data.codec.shape)
     with pytest.raises(ParamgenError, match="needs a condition of 2 numbers"):
-        model.sample_tokens(2)
+        tokens(model, 2)
 
 
 @pytest.mark.parametrize(
@@ -207,13 +209,13 @@ def test_conditions_share_prototypes_only_when_they_are_equal(zoo):
 def test_states_that_do_not_exist_are_refused(zoo, state, message):
     model, _ = make(zoo)
     with pytest.raises(ParamgenError, match=message):
-        model.sample_tokens(3, state=state)
+        tokens(model, 3, state=state)
 
 
 def test_state_asked_of_a_generator_without_states_is_refused(zoo):
     model, _ = make(zoo, state="none")
-    with pytest.raises(ParamgenError, match="fitted with state: none"):
-        model.sample_tokens(3, state=0)
+    with pytest.raises(ParamgenError, match="has no states to sample from"):
+        tokens(model, 3, state=0)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from paramgen.generator import load_generator
 from paramgen.nn.autoencoder import ConvAutoencoder
 from paramgen.nn.embeddings import time_features
 from paramgen.samples import read_samples
+from paramgen.sampling import SampleRequest
 from paramgen.spec import ParamSpec
 from paramgen.zoo import ZooWriter
 
@@ -102,13 +103,14 @@ def test_without_a_condition_networks_are_of_any_task(follower, zoo):
 
 def test_guidance_by_nothing_forgets_the_condition(follower, zoo):
     conditions = zoo[1][[0]].expand(4, -1)
-    usual, follower.guidance_scale = follower.guidance_scale, 0.0
-    first, second = (
-        follower.sample_tokens(4, c, generator=torch.Generator().manual_seed(1)) for c in (conditions, None)
-    )
-    follower.guidance_scale = 1.5
-    third = follower.sample_tokens(4, conditions, generator=torch.Generator().manual_seed(1))
-    follower.guidance_scale = usual
+
+    def drawn(condition, scale):
+        noise = torch.Generator().manual_seed(1)
+        return follower.draw(SampleRequest(4, condition, guidance_scale=scale, generator=noise))
+
+    first, second, third = (drawn(*asked) for asked in ((conditions, 0.0), (None, None), (conditions, 1.5)))
+    assert [d.guidance_scale for d in (first, second, third)] == [0.0, None, 1.5]
+    first, second, third = (d.tokens for d in (first, second, third))
     assert torch.allclose(first, second, atol=1e-4)
     assert not torch.allclose(first, third, atol=1e-2)
 

@@ -206,7 +206,7 @@ def _spread(K: int, n: int) -> Tensor:
 
 def _conditions(module: ParameterGenerator, data: ParameterDataModule, shown: Tensor) -> Tensor | None:
     """Conditions (n, C) of some training networks, for generators that take them."""
-    return data.conditions[shown].to(module.device) if module.hparams.get("cond_dim") else None
+    return data.conditions[shown].to(module.device) if module.cond_dim else None
 
 
 def _accuracy(task: Task | TaskFamily, data: ParameterDataModule, networks: list[StateDict], shown: Tensor) -> Tensor:

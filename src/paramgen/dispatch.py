@@ -93,14 +93,21 @@ def _run_function(command: str, args: list[str]) -> None:
         function, prog, args = verbs[args[0]], f"paramgen {command} {args[0]}", args[1:]
     else:
         function, prog = functions.main, f"paramgen {command}"
-    config = _instantiate(function, prog, CONFIG_FOLDERS.get(command, ""), args)
+    config = arguments_of(function, prog, CONFIG_FOLDERS.get(command, ""), args)
     folder = None if command in OUT_IS_FILE else config.get("out")
     with locked(folder) if folder else nullcontext():
         function(**{name: value for name, value in config.items() if name != "config"})
 
 
-def _instantiate(function: Any, prog: str, folder: str, args: list[str]) -> dict[str, Any]:
-    """The values of a function's parameters, as the command line and a config give them."""
+def arguments_of(function: Any, prog: str, folder: str, args: list[str]) -> dict[str, Any]:
+    """The values of a function's parameters, as the command line and a config give them.
+
+    Args:
+        function: A command's function.
+        prog: Names it in messages.
+        folder: Of shipped configs whose names are accepted.
+        args: The words after the command.
+    """
     from paramgen.parsing import ConfigFile, OneLineErrors
 
     parser = OneLineErrors(prog=prog, description=(function.__doc__ or "").splitlines()[0])

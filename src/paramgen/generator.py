@@ -5,6 +5,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -16,8 +17,9 @@ from torch import Tensor
 from paramgen import __version__
 from paramgen.codec import ParamCodec
 from paramgen.data import ParamBatch
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError
 from paramgen.pickles import read_pickle
+from paramgen.sampling import Drawn, SampleRequest
 from paramgen.spec import StateDict
 from paramgen.zoo import Zoo
 
@@ -44,7 +46,19 @@ class ParameterGenerator(LightningModule, ABC):
     A backend is a subclass in ``backends/``: an ``__init__`` with plain arguments that calls ``save_hyperparameters()``, ``loss``,
     ``sample_tokens`` and ``configure_optimizers``. Its arguments ``seq_len``, ``token_dim``, ``cond_dim``, ``num_networks`` and
     ``num_runs``, those it has, come from the data.
+
+    What it offers it declares, as attributes of the class or of the object: ``has_solver`` (samples start from noise, with ``scheduler``
+    and ``num_inference_steps`` unless others are asked for), ``has_states`` (known states to sample from), ``has_guidance`` (follows a
+    condition as far as ``guidance_scale`` says), and ``cond_dim``, the numbers of the condition that it takes.
     """
+
+    has_solver: bool = False
+    scheduler: str | None = None
+    num_inference_steps: int | None = None
+    has_states: bool = False
+    cond_dim: int = 0
+    has_guidance: bool = False
+    guidance_scale: float = 1.0
 
     codec: ParamCodec | None = None
     base: StateDict
@@ -61,25 +75,13 @@ class ParameterGenerator(LightningModule, ABC):
         """Terms of the training loss; ``loss`` is what is minimised, all are logged."""
 
     @abstractmethod
-    def sample_tokens(
-        self,
-        n: int,
-        condition: Tensor | None = None,
-        *,
-        scheduler: str | None = None,
-        num_inference_steps: int | None = None,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """New networks as tokens (n, L, D), all at once.
+    def sample_tokens(self, request: SampleRequest) -> Drawn:
+        """New networks as tokens, all at once, and which of the zoo's they were conditioned on.
+
+        Called through :meth:`draw`, which refuses what the generator does not offer and completes the answer with the settings used.
 
         Args:
-            n: How many.
-            condition: (n, C) or None.
-            scheduler: A diffusers scheduler, for example DDIM; None for the backend's own choice.
-            num_inference_steps: Solver steps; None for the backend's own choice.
-            temperature: Factor of all noise; below 1 samples are closer to the mean.
-            generator: Source of randomness; the global one when None.
+            request: What to draw. Solver, steps and guidance are chosen, where there are any; the condition is on the generator's device.
         """
 
     def denoised(self, batch: ParamBatch, from_noise: bool = False) -> Denoised:
@@ -96,42 +98,79 @@ class ParameterGenerator(LightningModule, ABC):
             f"{type(self).__name__} has no behavioural loss: it does not predict whole networks in training"
         )
 
-    def identities(self) -> list[int | None] | None:
-        """For the networks drawn last, the training network each was conditioned on; None when a backend has no such thing.
-
-        Networks are counted in the zoo's whole train split, so that ``zoo_info["networks"]`` stands between them and the batches' index.
-        """
-        return None
-
-    def identity_runs(self) -> list[int | None] | None:
-        """The same for training runs (``zoo_info["runs"]``), when a backend is conditioned on runs rather than on networks."""
-        return None
-
     def stored_bytes(self) -> int:
         """Bytes of what draws networks: parameters, buffers, the codec's statistics; no optimizer's state, no tensors left as they are."""
         assert self.codec is not None
         tensors = [*self.state_dict().values(), self.codec.shift, self.codec.scale]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
-    @torch.no_grad()
-    def sample(self, n: int, condition: Tensor | None = None, **options: Any) -> list[StateDict]:
+    def sample(self, n: int | SampleRequest, condition: Tensor | None = None, **options: Any) -> list[StateDict]:
         """New networks: n state dicts that load with ``strict=True`` into the plain network.
 
         Args:
-            n: How many, 1 or more.
+            n: Number of networks, or a request for them.
             condition: (n, C) or None.
-            **options: Of :meth:`sample_tokens`.
+            **options: Other fields of :class:`SampleRequest`.
 
         Raises:
-            ParamgenError: `n` below 1.
+            ParamgenError: As :class:`SampleRequest` and :meth:`draw`.
         """
-        positive(n=n)
-        assert self.codec is not None
+        request = n if isinstance(n, SampleRequest) else SampleRequest(n, condition, **options)
+        return self.decode(self.draw(request).tokens)
+
+    @torch.no_grad()
+    def draw(self, request: SampleRequest) -> Drawn:
+        """New networks as tokens on the CPU, and how they were drawn.
+
+        Raises:
+            ParamgenError: The request asks for what this generator does not offer.
+        """
+        self._check(request)
+        request = self._completed(request)
         training = self.training
         self.eval()
-        tokens = self.sample_tokens(n, condition, **options).float().cpu()  # (n, L, D)
+        drawn = self.sample_tokens(request)
         self.train(training)
+        return drawn._replace(
+            tokens=drawn.tokens.float().cpu(),
+            scheduler=request.scheduler,
+            num_inference_steps=request.num_inference_steps,
+            guidance_scale=request.guidance_scale,
+        )
+
+    def _completed(self, request: SampleRequest) -> SampleRequest:
+        """The request with this generator's own choices where it leaves them open."""
+        if self.has_solver:
+            steps = request.num_inference_steps or self.num_inference_steps
+            request = replace(request, scheduler=request.scheduler or self.scheduler, num_inference_steps=steps)
+        if request.condition is None:
+            return request
+        scale = self.guidance_scale if request.guidance_scale is None else request.guidance_scale
+        return replace(
+            request,
+            condition=request.condition.to(self.device),
+            guidance_scale=scale if self.has_guidance else None,
+        )
+
+    def decode(self, tokens: Tensor) -> list[StateDict]:
+        """Complete state dicts of networks given as tokens (n, L, D)."""
+        assert self.codec is not None
         return [{**self.base, **generated} for generated in self.codec.decode_many(tokens)]
+
+    def _check(self, request: SampleRequest) -> None:
+        """Refuse what is asked for and not offered, rather than draw something else."""
+        kind, conditional = type(self).__name__, request.condition is not None
+        if conditional and not self.cond_dim:
+            raise ParamgenError(f"a condition was given, but this {kind} was fitted on a zoo without conditions")
+        if request.guidance_scale is not None and not (conditional and self.has_guidance):
+            raise ParamgenError("guidance_scale is for a condition, and for generators that take one")
+        if request.state is not None and not self.has_states:
+            raise ParamgenError(f"state {request.state!r} was asked for, but this {kind} has no states to sample from")
+        if request.keep_trajectory and not self.has_solver:
+            raise ParamgenError(f"this {kind} has no trajectory to keep: it does not start from noise step by step")
+        if (request.scheduler or request.num_inference_steps) and not self.has_solver:
+            given = request.scheduler or f"num_inference_steps {request.num_inference_steps}"
+            raise ParamgenError(f"{given} was given, but this {kind} has no solver to choose")
 
     def setup(self, stage: str) -> None:
         """Take the codec from the data module; refuse data that the loaded checkpoint was not made for."""
@@ -172,7 +211,7 @@ class ParameterGenerator(LightningModule, ABC):
 
     def predict_step(self, batch: ParamBatch, batch_idx: int) -> list[StateDict]:
         """As many new networks as the batch has."""
-        return self.sample(len(batch.x), batch.condition)
+        return self.sample(len(batch.x), batch.condition if self.cond_dim else None)
 
     def _log_unseen(self, name: str, batch: ParamBatch) -> None:
         terms = self.loss(batch)
@@ -304,5 +343,5 @@ def check_conditional(model: ParameterGenerator, zoo: Zoo, name: str = "the chec
     """
     if model.codec is None or model.codec.spec != zoo.spec:
         raise ParamgenError(f"{name} generates other tensors than zoo {zoo.name!r} holds")
-    if not model.hparams.get("cond_dim"):
+    if not model.cond_dim:
         raise ParamgenError(f"{name} takes no condition: its generator was fitted on a zoo without tasks")

@@ -34,9 +34,10 @@ class SampleInfo:
         zoo: The zoo that it was trained on.
         seed: Seed of the draw.
         condition: What they were conditioned on.
-        scheduler: Solver, in diffusers' words.
+        scheduler: Solver that was used, in diffusers' words; None where there is none.
         num_inference_steps: Its steps.
         temperature: Scale of the noise.
+        guidance_scale: How far the condition was followed; None without a condition.
         fit_seconds: Seconds to train the generator.
         sample_seconds: Seconds to draw all of them.
         generator_params: Parameters of the generator.
@@ -57,6 +58,7 @@ class SampleInfo:
     scheduler: str | None = None
     num_inference_steps: int | None = None
     temperature: float | None = None
+    guidance_scale: float | None = None
     fit_seconds: float | None = None
     sample_seconds: float | None = None
     generator_params: int | None = None

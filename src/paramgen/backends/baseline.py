@@ -14,6 +14,7 @@ from paramgen import baselines
 from paramgen.data import ParamBatch, ParameterDataModule
 from paramgen.errors import ParamgenError, near, positive
 from paramgen.generator import ParameterGenerator
+from paramgen.sampling import Drawn, SampleRequest
 
 Kind = Literal["copy", "noise", "interpolation", "soup", "gaussian", "pca_gaussian", "kde"]
 
@@ -98,25 +99,18 @@ class Baseline(ParameterGenerator):
         square = (batch.x - mean).square() * mask  # (B, L', D)
         return {"loss": square.sum() / (len(batch.x) * mask.sum()).clamp_min(1)}
 
-    def sample_tokens(
-        self,
-        n: int,
-        condition: Tensor | None = None,
-        *,
-        scheduler: str | None = None,
-        num_inference_steps: int | None = None,
-        temperature: float = 1.0,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        """New networks as tokens (n, L, D); with a generator on the CPU, those that a report's baseline of the same seed has."""
+    def sample_tokens(self, request: SampleRequest) -> Drawn:
+        """New networks; with a generator on the CPU, those that a report's baseline of the same seed has."""
         assert self.codec is not None
         assert self.codec.spec is not None
         spec = self.codec.spec
         weights = spec.flatten_many(self.codec.decode_many(self.networks.cpu()))  # (K, P)
         pool = baselines.Pool(weights, self.accuracy.cpu(), tuple(t.numel for t in spec.tensors))
-        drawn = baselines.draw_from(self.baseline, pool, spec, n, _on_cpu(generator))  # (n, P)
+        drawn = baselines.draw_from(self.baseline, pool, spec, request.n, _on_cpu(request.generator))  # (n, P)
         tokens = self.codec.encode_many([spec.unflatten(vector) for vector in drawn]).to(self.device)  # (n, L, D)
-        return tokens if temperature == 1 else torch.lerp(self.networks.mean(0).expand_as(tokens), tokens, temperature)
+        if request.temperature != 1:
+            tokens = torch.lerp(self.networks.mean(0).expand_as(tokens), tokens, request.temperature)
+        return Drawn(tokens)
 
     def backward(self, loss: Tensor) -> None:
         """Nothing depends on the loss."""

@@ -24,6 +24,7 @@ from paramgen.nn.condition import ConditionedDenoiser, Entry, guided
 from paramgen.nn.pca import PCA
 from paramgen.nn.unet1d import ConvChain, MLPDenoiser, TimeEntry, UNet1d
 from paramgen.optim import Schedule, fused_kernel, lr_factor, scheduled, two_phases
+from paramgen.sampling import Drawn, SampleRequest
 
 Latent = Literal["autoencoder", "pca", "none"]
 Standardise = Literal["each", "whole", "none"]
@@ -84,6 +85,8 @@ class PDiff(ParameterGenerator):
     Raises:
         ParamgenError: An unknown choice, a size below 1, a rate that is not above 0.
     """
+
+    has_guidance = True
 
     latent_mean: Tensor  # (C, l)
     latent_std: Tensor  # (C, l)
@@ -148,7 +151,8 @@ class PDiff(ParameterGenerator):
         self.ae_batch_size = ae_batch_size
         self.standardise_latent = standardise_latent
         self.scheduler, self.num_inference_steps = scheduler, num_inference_steps
-        self.guidance_scale = guidance_scale
+        self.guidance_scale, self.cond_dim = guidance_scale, cond_dim
+        self.has_solver = denoiser != "none"
         self.diffusion = Diffusion(num_train_timesteps, beta_schedule, beta_start, beta_end, prediction_type)
         self.diffusion.check(scheduler, num_inference_steps)
 
@@ -292,12 +296,12 @@ class PDiff(ParameterGenerator):
             return self.denoiser
         return partial(self.denoiser, marked=self.denoiser.condition.mark(condition, n))
 
-    def _guided(self, condition: Tensor | None, n: int) -> Denoiser:
+    def _guided(self, condition: Tensor | None, n: int, scale: float | None) -> Denoiser:
         """The same in sampling, with guidance where there is a condition."""
         told = self._told(condition, n)
-        if condition is None or self.guidance_scale == 1 or not isinstance(self.denoiser, ConditionedDenoiser):
+        if condition is None or scale is None or scale == 1 or not isinstance(self.denoiser, ConditionedDenoiser):
             return told
-        return guided(told, self._told(None, n), self.guidance_scale)
+        return guided(told, self._told(None, n), scale)
 
     def _encode(self, x: Tensor) -> Tensor:
         """Latents (B, C, l), not yet standardised, of networks (B, P)."""
@@ -306,51 +310,39 @@ class PDiff(ParameterGenerator):
         code = self.autoencoder.encode(x)
         return code.float() if isinstance(code, Tensor) else code.mu.float()
 
-    def sample_tokens(
-        self,
-        n: int,
-        condition: Tensor | None = None,
-        *,
-        scheduler: str | None = None,
-        num_inference_steps: int | None = None,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-        trajectory: Trajectory | None = None,
-    ) -> Tensor:
-        """New networks as tokens (n, L, D), all at once; memory bounds the batch only for very large networks.
-
-        Args:
-            n: How many.
-            condition: (n, C), or None for networks of any task.
-            scheduler: A diffusers scheduler; None for the model's own.
-            num_inference_steps: Solver steps; None for the model's own.
-            temperature: Factor of all noise.
-            generator: Source of randomness; the global one when None.
-            trajectory: Filled with a few networks on their way from noise, as tokens.
-        """
+    def sample_tokens(self, request: SampleRequest) -> Drawn:
+        """New networks, all at once; memory bounds the batch only for very large networks."""
         rows = max(1, CHUNK // (self.shape[0] * self.shape[1]))
-        chunks = []
-        for start in range(0, n, rows):
-            count = min(rows, n - start)
-            size = (count, *self.latent_shape)
-            if self.denoiser is None:
-                drawn_on = generator.device if generator else self.device
-                z = temperature * torch.randn(size, generator=generator, device=drawn_on).to(self.device)
-            else:
-                z = self.diffusion.sample(
-                    self._guided(None if condition is None else condition[start : start + count], count),
-                    size,
-                    scheduler=scheduler or self.scheduler,
-                    num_inference_steps=num_inference_steps or self.num_inference_steps,
-                    temperature=temperature,
-                    generator=generator,
-                    device=self.device,
-                    callback=trajectory if start == 0 else None,
-                )
-                if trajectory is not None and start == 0:
-                    trajectory.states = [self._decode(state) for state in trajectory.states]
+        conditions = None if request.condition is None else request.condition.split(rows)
+        chunks, kept = list[Tensor](), Trajectory()
+        for start in range(0, request.n, rows):
+            watch = kept if request.keep_trajectory and start == 0 else None
+            condition = None if conditions is None else conditions[len(chunks)]
+            z = self._sample_latents(request, min(rows, request.n - start), condition, watch)
             chunks.append(self._decode(z))
-        return torch.cat(chunks)  # (n, L, D)
+        states = torch.stack([self._decode(z) for z in kept.states]) if kept.states else None
+        return Drawn(torch.cat(chunks), trajectory=states)
+
+    def _sample_latents(
+        self, request: SampleRequest, n: int, condition: Tensor | None, watch: Trajectory | None
+    ) -> Tensor:
+        """Standardised latents (n, C, l) of some of the networks that are asked for."""
+        size, generator = (n, *self.latent_shape), request.generator
+        if self.denoiser is None:
+            drawn_on = generator.device if generator else self.device
+            return request.temperature * torch.randn(size, generator=generator, device=drawn_on).to(self.device)
+        assert request.scheduler is not None
+        assert request.num_inference_steps is not None
+        return self.diffusion.sample(
+            self._guided(condition, n, request.guidance_scale),
+            size,
+            scheduler=request.scheduler,
+            num_inference_steps=request.num_inference_steps,
+            temperature=request.temperature,
+            generator=generator,
+            device=self.device,
+            callback=watch,
+        )
 
     def _decode(self, z: Tensor) -> Tensor:
         """Tokens (B, L, D) from standardised latents (B, C, l)."""

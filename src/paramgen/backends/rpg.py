@@ -12,9 +12,8 @@ fixed, as in the paper, where the code trains one row a checkpoint from equal st
 solver step at its own noise level.
 """
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -32,6 +31,7 @@ from paramgen.nn.scan import Kernel
 from paramgen.nn.states import StateEmbedding, StateEmbeddings, States, known
 from paramgen.nn.token_heads import ConvHead, Head, MLPHead
 from paramgen.optim import adamw, adamw8bit, fused_kernel, lr_factor, scheduled
+from paramgen.sampling import Drawn, SampleRequest
 
 Sampling = Literal["sequential", "partial", "full"]
 PIECE = 256  # tokens whose prototypes are in memory at once, unless sampling is full
@@ -86,6 +86,8 @@ class RPG(ParameterGenerator):
         ParamgenError: Sizes that do not fit each other, an unknown choice, or a library that is missing where it is demanded.
     """
 
+    has_solver = has_guidance = True
+
     def __init__(
         self,
         seq_len: int,
@@ -129,6 +131,8 @@ class RPG(ParameterGenerator):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if sampling not in ("sequential", "partial", "full"):
+            raise ParamgenError(f"sampling {sampling!r}: expected sequential, partial or full")
         widths = [256, 256] if d_model is None else d_model
         check_widths(widths)
         not_negative(lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
@@ -140,7 +144,8 @@ class RPG(ParameterGenerator):
         )
         self.shape, self.state = (seq_len, token_dim), state
         self.tokens_per_step, self.states_per_step = tokens_per_step, states_per_step
-        self.draws_per_token, self.guidance_scale = draws_per_token, guidance_scale
+        self.draws_per_token = draws_per_token
+        self.guidance_scale, self.cond_dim, self.has_states = guidance_scale, cond_dim, state != "none"
         self.scheduler, self.num_inference_steps = scheduler, num_inference_steps
         self.sampling, self.sample_state = sampling, sample_state
         self.optimizer_name, self.lr = optimizer, lr
@@ -168,7 +173,6 @@ class RPG(ParameterGenerator):
             raise ParamgenError(f"head {head!r}: expected conv or mlp")
         if compile_head:
             self.head.compile()
-        self.drawn_states: list[int | None] = []
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Masked mean squared error of the head on some tokens of the batch."""
@@ -221,97 +225,65 @@ class RPG(ParameterGenerator):
     def _denoise(self, c: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return self.head(x_t.flatten(0, -2), t, c).view_as(x_t)
 
-    @torch.no_grad()
-    def sample_tokens(
-        self,
-        n: int,
-        condition: Tensor | None = None,
-        *,
-        scheduler: str | None = None,
-        num_inference_steps: int | None = None,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-        state: int | Sequence[int] | Tensor | Literal["random", "mixture"] | None = None,
-        sampling: Sampling | None = None,
-        trajectory: Trajectory | None = None,
-    ) -> Tensor:
-        """New networks as tokens (n, L, D), all together.
-
-        Args:
-            n: How many.
-            condition: (n, C), or None for networks of any task.
-            scheduler: A diffusers scheduler; None for the backend's own.
-            num_inference_steps: Solver steps; None for the backend's own.
-            temperature: Factor of all noise.
-            generator: Source of randomness.
-            state: A known state for all, one for each (n,), weights over the known ones (n, K), ``random`` or ``mixture``; None for
-                the backend's own choice.
-            sampling: ``sequential``, ``partial`` or ``full``; None for the backend's own.
-            trajectory: Filled with a few networks on their way from noise, as tokens.
+    def sample_tokens(self, request: SampleRequest) -> Drawn:
+        """New networks, all together.
 
         Raises:
             ParamgenError: A state out of range, or a condition that does not fit.
         """
-        prototypes, (L, D) = self.prototypes, self.shape
-        weights = self._sample_states(n, state, generator).to(self.device)  # (n, K)
-        if prototypes.condition is None and condition is not None:
-            raise ParamgenError("the generator takes no condition: it was fitted on a zoo without")
-        guiding = condition is not None and self.guidance_scale != 1
-        keys, which = distinct(prototypes.keys(weights, condition))
-        if guiding:  # the same without the condition stands behind
-            without, which_without = distinct(prototypes.keys(weights, None))
+        prototypes, (L, D), n = self.prototypes, self.shape, request.n
+        asked = self.sample_state if request.state is None else request.state
+        weights = prototypes.states.asked(n, asked, request.generator)  # (n, K)
+        scale = 1.0 if request.guidance_scale is None else request.guidance_scale
+        keys, which = distinct(prototypes.keys(weights.to(self.device), request.condition))
+        if scale != 1:  # the same without the condition stands behind
+            without, which_without = distinct(prototypes.keys(weights.to(self.device), None))
             which_without, keys = which_without + len(keys), torch.cat([keys, without])
-        at_once = {"sequential": 1, "partial": max(1, PIECE // n), "full": L}.get(sampling or self.sampling)
-        if at_once is None:
-            raise ParamgenError(f"sampling {sampling or self.sampling!r}: expected sequential, partial or full")
+        at_once = {"sequential": 1, "partial": max(1, PIECE // n), "full": L}[self.sampling]
         assert self.codec is not None
         mask = self.codec.mask.to(self.device)
         out = torch.empty(n, L, D, device=self.device if at_once == L else "cpu")
-        ways: list[list[Tensor]] = []  # of each piece, states (m, l, D)
+        paths: list[list[Tensor]] = []  # of each piece, states (m, l, D)
         for place, z in prototypes.pieces(keys, L if at_once == L else PIECE, at_once):
             projected = self.head.project(z)  # (S, l, ...)
             denoise: Denoiser = partial(self._denoise, projected[which].flatten(0, 1))
-            if guiding:
+            if scale != 1:
                 apart = partial(self._denoise, projected[which_without].flatten(0, 1))
-                denoise = guided(denoise, apart, self.guidance_scale)
-            way = None if trajectory is None else Trajectory(trajectory.rows, trajectory.most)
-            tokens = self.diffusion.sample(
-                denoise,
-                (n, z.shape[1], D),
-                scheduler=scheduler or self.scheduler,
-                num_inference_steps=num_inference_steps or self.num_inference_steps,
-                temperature=temperature,
-                generator=generator,
-                device=self.device,
-                callback=way,
-            )
-            if way is not None:
-                ways.append(way.states)
+                denoise = guided(denoise, apart, scale)
+            path = Trajectory() if request.keep_trajectory else None
+            tokens = self._solve(request, denoise, (n, z.shape[1], D), path)
+            if path is not None:
+                paths.append(path.states)
             out[:, place : place + z.shape[1]] = tokens.to(out.device)
-        if trajectory is not None:
-            trajectory.states = [torch.cat(pieces, 1) * mask for pieces in zip(*ways, strict=True)]
-        return out.mul_(mask.to(out.device))
+        states = [torch.cat(pieces, 1) * mask for pieces in zip(*paths, strict=True)]
+        return Drawn(
+            out.mul_(mask.to(out.device)),
+            identity=self._places(weights, "networks") if self.state == "checkpoint" else None,
+            run=self._places(weights, "runs") if self.state == "run" else None,
+            trajectory=torch.stack(states) if states else None,
+        )
 
-    def _sample_states(self, n: int, state: Any, generator: torch.Generator | None) -> Tensor:
-        """Weights over the known states (n, K); remembers which known one each network has."""
-        states = self.prototypes.states
-        if state is not None and states.count == 0:
-            raise ParamgenError(f"state {state} was asked for, but the generator was fitted with state: none")
-        weights = states.asked(n, self.sample_state if state is None else state, generator)
-        self.drawn_states = known(weights)
-        return weights
+    def _solve(
+        self, request: SampleRequest, denoise: Denoiser, shape: tuple[int, ...], path: Trajectory | None
+    ) -> Tensor:
+        """Tokens of `shape` from noise, as asked for."""
+        assert request.scheduler is not None
+        assert request.num_inference_steps is not None
+        return self.diffusion.sample(
+            denoise,
+            shape,
+            scheduler=request.scheduler,
+            num_inference_steps=request.num_inference_steps,
+            temperature=request.temperature,
+            generator=request.generator,
+            device=self.device,
+            callback=path,
+        )
 
-    def identities(self) -> list[int | None] | None:
-        """The training network whose state conditioned each sample drawn last; None unless every checkpoint has its own state."""
-        return self._drawn("networks") if self.state == "checkpoint" else None
-
-    def identity_runs(self) -> list[int | None] | None:
-        """The training run whose state conditioned each sample drawn last; None unless every run has its own state."""
-        return self._drawn("runs") if self.state == "run" else None
-
-    def _drawn(self, what: str) -> list[int | None]:
+    def _places(self, weights: Tensor, what: str) -> list[int | None]:
+        """The training network or run that each state (n, K) stands for, by its place in the zoo's train split."""
         places = self.zoo_info[what]
-        return [None if state is None else places[state] for state in self.drawn_states]
+        return [None if state is None else places[state] for state in known(weights)]
 
     def setup(self, stage: str) -> None:
         """Take the places of the tokens from the codec, and refuse data that do not fit."""

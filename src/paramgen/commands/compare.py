@@ -1,7 +1,6 @@
 """``paramgen compare``: several generators on one zoo or more, over seeds, in one report."""
 
 import json
-import shlex
 import sys
 from dataclasses import dataclass, field
 from inspect import signature
@@ -12,6 +11,7 @@ import yaml
 from rich.console import Console
 
 from paramgen import tasks
+from paramgen.command_line import command_line
 from paramgen.comparison import Report, differences, machine, summarise, summary_table, verdicts
 from paramgen.dispatch import run
 from paramgen.errors import ParamgenError, near
@@ -103,6 +103,7 @@ def main(
     Raises:
         ParamgenError: A source with none or several origins, an unknown zoo, and whatever the single commands raise.
     """
+    command = command_line("paramgen compare", main, locals())
     generators, seeds = generators or {}, seeds or [0]
     _check(zoos, generators, seeds)
     folder, reports = Path(out), list[Report]()
@@ -126,7 +127,7 @@ def main(
         "summary": summarise(reports),
         "differences": differences(reports),
         "machine": machine(),
-        "command": shlex.join(["paramgen", *sys.argv[1:]]),
+        "command": command,
     }
     write_json(folder / "comparison.json", comparison)
     write_json(folder / "results.json", reports[0].results)

@@ -1,8 +1,6 @@
 """``paramgen evaluate``: measure generated networks beside the zoo, held-out runs and every baseline."""
 
-import shlex
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paramgen.columns import COLUMNS
+from paramgen.command_line import command_line
 from paramgen.errors import ParamgenError, near, positive
 from paramgen.evaluation import ALL_BASELINES, evaluate
 from paramgen.family_evaluation import evaluate_family
@@ -74,6 +73,7 @@ def main(
     Raises:
         ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
     """
+    command = command_line("paramgen evaluate", main, locals())
     positive(n=n, train_images=train_images)
     opened = Zoo(zoo)
     many = many_tasks(opened)
@@ -87,18 +87,8 @@ def main(
     else:
         task = load_task(opened.task_config)
         results = evaluate(opened, task, read, names, n, seed, device, train_images, aligned, finetune)
-    asked = {
-        "n": n,
-        "baselines": baselines,
-        "seed": seed,
-        "device": device,
-        "train_images": train_images,
-        "aligned": aligned,
-        "finetune": finetune,
-        "out": out,
-    }
     pictures = weight_pictures(opened, read)
-    values = {**results.to_dict(), "command": _command(zoo, folders, asked), "weights": pictures}
+    values = {**results.to_dict(), "command": command, "weights": pictures}
     folder = Path(out)
     write_json(folder / "results.json", values)
     write_atomic(folder / "report.html", page(values).encode())
@@ -152,18 +142,3 @@ def _baselines(asked: str | list[str], known: Sequence[str]) -> list[str]:
     if unknown := [name for name in names if name not in known]:
         raise ParamgenError(f"no baseline {unknown[0]!r}; {near(unknown[0], known)}")
     return names
-
-
-def _command(zoo: str, folders: list[str], options: dict[str, Any]) -> str:
-    """The command line that measures the same again; options at their defaults are left out."""
-    words = ["paramgen", "evaluate", "--zoo", zoo]
-    if folders:
-        words += ["--samples", folders[0] if len(folders) == 1 else _bracketed(folders)]
-    for name, value in options.items():
-        if value != signature(main).parameters[name].default:
-            words += [f"--{name}", _bracketed(value) if isinstance(value, list) else str(value)]
-    return shlex.join(words)
-
-
-def _bracketed(names: list[str]) -> str:
-    return f"[{', '.join(names)}]"

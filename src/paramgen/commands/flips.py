@@ -3,8 +3,6 @@
 N: networks. K: classes of the image set, bits of a code. M: images. P: generated parameters.
 """
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from paramgen.command_line import command_line
 from paramgen.conditions import load_encoder
 from paramgen.errors import ParamgenError, positive
 from paramgen.files import write_json
@@ -71,6 +70,7 @@ def main(
     Raises:
         ParamgenError: Numbers below 1, a zoo of other tasks than relabelings, a generator without conditions or of another zoo.
     """
+    command = command_line("paramgen flips", main, locals())
     positive(codes=codes, per_code=per_code)
     found = Zoo(zoo)
     family = load_family(found.task_config)
@@ -99,7 +99,7 @@ def main(
         name = type(model).__name__ + "*" * model.uses_task_data
         rows[f"{name} ({path})" if name in rows else name] = _by_class(found, family, networks, asked, split)
     values = _summary(found, asked, rows, family.base.data(split).labels)
-    values |= {"split": split, "networks": per_code, "command": shlex.join(["paramgen", *sys.argv[1:]])}
+    values |= {"split": split, "networks": per_code, "command": command}
     write_json(Path(out) / "flips.json", values)
     console = Console()
     console.print(_table(values))

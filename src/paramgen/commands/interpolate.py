@@ -3,8 +3,6 @@
 W: weights of the mixture, from the first task to the second. n: networks at each of them. S: zoos, one a seed.
 """
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from paramgen.command_line import command_line
 from paramgen.errors import ParamgenError, positive
 from paramgen.files import read_json, read_tensors, write_json
 from paramgen.generator import ParameterGenerator, load_conditional
@@ -80,6 +79,7 @@ def main(
         ParamgenError: An unknown task, not two different ones, an even number of points, a generator without conditions or of another
             zoo, both a zoo and a comparison or neither, a comparison without zoos of its own.
     """
+    command = command_line("paramgen interpolate", main, locals())
     if len(tasks) != 2:
         raise ParamgenError(f"tasks are {len(tasks)}, expected two to go between: --tasks [A, B]")
     if tasks[0] == tasks[1]:
@@ -98,7 +98,7 @@ def main(
         "networks": per_point,
         "weights": study.weights.tolist(),
         "zoos": [_measured(name, places, study) for name, places in groups.items()],
-        "command": shlex.join(["paramgen", *sys.argv[1:]]),
+        "command": command,
     }
     write_json(Path(out) / "interpolation.json", values)
     picture = save_mixtures(values, Path(out) / "interpolation.png")

@@ -1,19 +1,17 @@
 """``paramgen sample``: new networks from a fitted generator's checkpoint alone."""
 
-import inspect
-import shlex
-import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from paramgen.diffusion import Trajectory
+from paramgen.command_line import command_line
 from paramgen.errors import ParamgenError, not_negative, positive
 from paramgen.files import sha256
 from paramgen.generator import ParameterGenerator, check_conditional, load_generator
 from paramgen.samples import SampleInfo, refuse_samples, write_samples
+from paramgen.sampling import SampleRequest
 from paramgen.unseen import TaskConditions, tasks_to_draw
 from paramgen.zoo import Zoo
 
@@ -60,6 +58,9 @@ def main(
     Raises:
         ParamgenError: n or per_task below 1; no such checkpoint, scheduler or state; no trajectory to keep; samples already there.
     """
+    command = command_line("paramgen sample", main, locals())
+    if zoo is not None and condition is not None:
+        raise ParamgenError("both zoo and condition were given; the zoo's tasks have their own conditions")
     positive(n=n, num_inference_steps=num_inference_steps, per_task=per_task)
     not_negative(temperature=temperature)
     torch.set_flush_denormal(True)
@@ -70,39 +71,23 @@ def main(
         raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     if not overwrite:
         refuse_samples(out)
-    if condition is not None and not model.hparams.get("cond_dim"):
-        raise ParamgenError(
-            f"a condition was given, but this {type(model).__name__} was fitted on a zoo without conditions"
-        )
-    if zoo is not None and condition is not None:
-        raise ParamgenError("both zoo and condition were given; the zoo's tasks have their own conditions")
     asked = None if zoo is None else _tasks(model, Zoo(zoo), per_task, seen_tasks)
-    if guidance_scale is not None:
-        if (condition is None and asked is None) or not hasattr(model, "guidance_scale"):
-            raise ParamgenError("guidance_scale is for a condition, and for generators that take one")
-        model.guidance_scale = guidance_scale
-    options: dict[str, Any] = {} if state is None else {"state": state}
-    if options and "state" not in inspect.signature(model.sample_tokens).parameters:
-        raise ParamgenError(f"state {state!r} was asked for, but a {type(model).__name__} has no states to sample from")
-    way = Trajectory()
-    if trajectory:
-        if "trajectory" not in inspect.signature(model.sample_tokens).parameters:
-            raise ParamgenError(f"a {type(model).__name__} shows no trajectory of its sampling")
-        options["trajectory"] = way
-    torch.manual_seed(seed)
-    tiled = None if condition is None else torch.tensor(condition, device=device).expand(n, -1)
-    if asked is not None:
-        n, tiled = len(asked.names), asked.condition.to(device)
-    start = time.perf_counter()
-    networks = model.sample(
-        n,
-        tiled,
+    given = None if condition is None else torch.tensor(condition).expand(n, -1)
+    request = SampleRequest(
+        n=len(asked.names) if asked else n,
+        condition=asked.condition if asked else given,
         scheduler=scheduler,
         num_inference_steps=num_inference_steps,
         temperature=temperature,
+        guidance_scale=guidance_scale,
+        state=state,
+        keep_trajectory=trajectory,
         generator=noise,
-        **options,
     )
+    torch.manual_seed(seed)
+    start = time.perf_counter()
+    drawn = model.draw(request)
+    networks = model.decode(drawn.tokens)
     seconds = time.perf_counter() - start
     info = SampleInfo(
         generator=type(model).__name__,
@@ -111,15 +96,16 @@ def main(
         zoo=model.zoo_info["name"],
         seed=seed,
         condition=condition,
-        scheduler=scheduler,
-        num_inference_steps=num_inference_steps,
+        scheduler=drawn.scheduler,
+        num_inference_steps=drawn.num_inference_steps,
         temperature=temperature,
+        guidance_scale=drawn.guidance_scale,
         fit_seconds=model.fit_seconds,
         sample_seconds=seconds,
         generator_params=sum(p.numel() for p in model.parameters()),
         generator_bytes=model.stored_bytes(),
         uses_task_data=model.uses_task_data,
-        command=shlex.join(["paramgen", *sys.argv[1:]]),
+        command=command,
         fit_command=model.fit_command,
         fit_config=model.fit_config,
         history=model.history,
@@ -128,13 +114,13 @@ def main(
         out,
         networks,
         info,
-        model.identities(),
-        overwrite,
-        _weights(model, way),
-        model.identity_runs(),
-        asked.names if asked else None,
+        identity=drawn.identity,
+        overwrite=overwrite,
+        trajectory=_weights(model, drawn.trajectory),
+        run=drawn.run,
+        task=asked.names if asked else None,
     )
-    print(f"{n} networks in {seconds:.2f} s, in {folder}")
+    print(f"{len(networks)} networks in {seconds:.2f} s, in {folder}")
 
 
 def _tasks(model: ParameterGenerator, zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:
@@ -143,11 +129,11 @@ def _tasks(model: ParameterGenerator, zoo: Zoo, per_task: int, seen_tasks: int) 
     return tasks_to_draw(zoo, per_task, seen_tasks)
 
 
-def _weights(model: ParameterGenerator, way: Trajectory) -> torch.Tensor | None:
-    """The kept states as weights (S, m, P); None where there are none."""
-    if not way.states:
+def _weights(model: ParameterGenerator, trajectory: torch.Tensor | None) -> torch.Tensor | None:
+    """Kept states (S, m, L, D) as weights (S, m, P); None where there are none."""
+    if trajectory is None:
         return None
     codec = model.codec
     assert codec is not None
     assert codec.spec is not None
-    return torch.stack([codec.spec.flatten_many(codec.decode_many(tokens.float().cpu())) for tokens in way.states])
+    return torch.stack([codec.spec.flatten_many(codec.decode_many(tokens.float().cpu())) for tokens in trajectory])

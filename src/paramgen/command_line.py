@@ -1,0 +1,43 @@
+"""The command line that calls a function again, from the arguments of the call: what every result records of how it was made."""
+
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from inspect import signature
+from typing import Any
+
+
+def command_line(prog: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
+    """``prog --name value …``; arguments at their defaults are left out.
+
+    Args:
+        prog: ``paramgen`` and the command.
+        function: What was called.
+        arguments: Its arguments by name, for example its ``locals()`` before anything else is assigned.
+    """
+    words = [prog]
+    for name, parameter in signature(function).parameters.items():
+        if arguments[name] != parameter.default:
+            words += [f"--{name}", shlex.quote(_text(arguments[name]))]
+    return " ".join(words)
+
+
+def plain(value: Any) -> Any:
+    """An argument as JSON has it: dataclasses without their defaults, tasks and families as the config that makes them."""
+    if is_dataclass(value) and not isinstance(value, type):
+        listed = [(f.name, getattr(value, f.name)) for f in fields(value)]
+        blank = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(value)}
+        return {name: plain(v) for name, v in listed if v != blank[name]}
+    if isinstance(value, Mapping):
+        return {str(name): plain(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return plain(value.config()) if hasattr(value, "config") else str(value)
+
+
+def _text(value: Any) -> str:
+    """A value as the command line has it; JSON is YAML."""
+    return value if isinstance(value, str) else json.dumps(plain(value))

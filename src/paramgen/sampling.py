@@ -1,0 +1,73 @@
+"""What is asked of a generator, and what it answers.
+
+n: networks. L tokens of D numbers. C: numbers of a condition. K: known states. S: states of a trajectory, m: the networks that it follows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from paramgen.errors import not_negative, positive
+
+State = int | Sequence[int] | Tensor | Literal["random", "mixture"]
+
+
+@dataclass(frozen=True, eq=False)
+class SampleRequest:
+    """Networks to draw. None leaves a choice to the generator.
+
+    Args:
+        n: Number of networks.
+        condition: (n, C), or None for networks of any task.
+        scheduler: Solver, a diffusers scheduler such as DDIM.
+        num_inference_steps: Solver steps.
+        temperature: Factor of all noise; below 1 samples are closer to the mean.
+        guidance_scale: How far to follow the condition: 0 not at all, 1 as it was taught, above 1 further.
+        state: Which of the states that the generator was fitted with: a number for all networks, one number each (n,), weights over the
+            known states (n, K), ``random`` or ``mixture``.
+        keep_trajectory: Keep the first networks on their way from noise.
+        generator: Source of randomness; torch's global one when None.
+
+    Raises:
+        ParamgenError: `n` or `num_inference_steps` below 1, a temperature below 0.
+    """
+
+    n: int
+    condition: Tensor | None = None
+    scheduler: str | None = None
+    num_inference_steps: int | None = None
+    temperature: float = 1.0
+    guidance_scale: float | None = None
+    state: State | None = None
+    keep_trajectory: bool = False
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        positive(n=self.n, num_inference_steps=self.num_inference_steps)
+        not_negative(temperature=self.temperature)
+
+
+class Drawn(NamedTuple):
+    """Networks as tokens, and how they were drawn: the settings that were used, not those that were asked for.
+
+    Args:
+        tokens: (n, L, D).
+        scheduler: Solver; None where there is none to choose.
+        num_inference_steps: Its steps.
+        guidance_scale: None where no condition was followed.
+        identity: The training network that each was conditioned on, by its place in the zoo's whole train split (see
+            ``zoo_info["networks"]``); None where the generator has no such thing.
+        run: The same for training runs (``zoo_info["runs"]``), where it is conditioned on runs rather than on networks.
+        trajectory: (S, m, L, D) the first networks on their way from noise, if asked for.
+    """
+
+    tokens: Tensor
+    scheduler: str | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    identity: list[int | None] | None = None
+    run: list[int | None] | None = None
+    trajectory: Tensor | None = None
