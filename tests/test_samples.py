@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from torch import nn
 
 from paramgen.errors import ParamgenError
 from paramgen.samples import INDEX, SampleInfo, distinct, read_samples, write_samples
+from paramgen.schema import load_schema
 from paramgen.spec import ParamSpec
 from paramgen.zoo import Zoo, ZooWriter
 
@@ -183,5 +185,29 @@ def test_an_index_cannot_point_outside_its_folder(zoo, tmp_path):
     index = json.loads((tmp_path / "s" / INDEX).read_text())
     index["networks"][0]["file"] = "../elsewhere.safetensors"
     (tmp_path / "s" / INDEX).write_text(json.dumps(index))
-    with pytest.raises(ParamgenError, match=r"s/elsewhere\.safetensors: no such file"):
+    with pytest.raises(ParamgenError, match=r"networks\[0\]\.file is .*, expected a path inside of the folder"):
         read_samples(tmp_path / "s", zoo)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temperature": "warm"}, "samples.json: temperature is 'warm', expected a number or null"),
+        ({"history": {"val": [[1]]}}, r"samples.json: history.val\[0\] has 1 items, expected at least 2"),
+        ({"networks": [{"file": "/dev/zero"}]}, r"networks\[0\].file is '/dev/zero', expected a path inside"),
+        ({"networks": [{"file": "network_0000.safetensors"}] * 2}, "names the file 'network_0000.safetensors' twice"),
+        ({"networks": [{"file": "network_0000.safetensors"}, {"file": "x"}]}, "x: no such file"),
+        ({"networks": [{"file": "network_0000.safetensors", "run": 0.5}]}, r"networks\[0\].run is 0.5, expected an integer or null"),
+    ],
+)  # fmt: skip
+def test_a_field_of_the_index_that_cannot_be_is_named(fields, message, zoo, tmp_path):
+    write_samples(tmp_path / "s", complete(zoo, 1), SampleInfo())
+    index = json.loads((tmp_path / "s" / INDEX).read_text())
+    (tmp_path / "s" / INDEX).write_text(json.dumps({**index, **fields}))
+    with pytest.raises(ParamgenError, match=message):
+        read_samples(tmp_path / "s", zoo)
+
+
+def test_the_schema_of_the_index_knows_every_field():
+    known = load_schema("samples")["properties"]
+    assert {field.name for field in dataclasses.fields(SampleInfo)} <= known.keys()

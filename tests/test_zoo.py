@@ -115,9 +115,9 @@ def test_altered_truncated_and_missing_files_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda meta: [], "format 'list', expected 1"),
-        (lambda meta: {k: v for k, v in meta.items() if k != "spec"}, "no description of a zoo: 'spec'"),
-        (lambda meta: {**meta, "entries": [{"name": "x"}]}, "no description of a zoo: .*'name'"),
+        (lambda meta: [], r"zoo.json: the content is \[\], expected an object"),
+        (lambda meta: {k: v for k, v in meta.items() if k != "spec"}, "zoo.json: the content has no field 'spec'"),
+        (lambda meta: {**meta, "entries": [{"name": "x"}]}, r"zoo.json: entries\[0\] has no field 'file'"),
     ],
 )
 def test_what_is_no_description_of_a_zoo_is_named(tmp_path, damage, message):
@@ -131,7 +131,7 @@ def test_newer_format_is_refused(tmp_path):
     zoo = write_zoo(tmp_path / "z")
     meta = json.loads((zoo.path / "zoo.json").read_text())
     (zoo.path / "zoo.json").write_text(json.dumps({**meta, "format": 99}))
-    with pytest.raises(ParamgenError, match="format 99, expected 1"):
+    with pytest.raises(ParamgenError, match="format is 99, expected 1"):
         Zoo(zoo.path)
 
 
@@ -165,3 +165,64 @@ def test_mapping_a_truncated_file_names_it(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ParamgenError, match=r"x\.safetensors: truncated"):
         map_tensors(path)
+
+
+def entry_with(**fields):
+    return lambda meta: {**meta, "entries": [{**meta["entries"][0], **fields}, *meta["entries"][1:]]}
+
+
+def tensor_with(**fields):
+    spec = lambda meta: {**meta["spec"], "tensors": [{**meta["spec"]["tensors"][0], **fields}]}  # noqa: E731
+    return lambda meta: {**meta, "spec": {**spec(meta), "aliases": {}}}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (entry_with(run="a"), r"zoo.json: entries\[0\].run is 'a', expected an integer"),
+        (entry_with(step=True), r"zoo.json: entries\[0\].step is True, expected an integer"),
+        (entry_with(run=-1), r"zoo.json: entries\[0\].run is -1, expected 0 or more"),
+        (entry_with(split="test"), r"entries\[0\].split is 'test', expected 'train', 'val', 'heldout'"),
+        (entry_with(sha256="x"), r"entries\[0\].sha256 is 'x', expected the 64 hexadecimal digits"),
+        (entry_with(colour=1), r"entries\[0\] has an unknown field 'colour'"),
+        (entry_with(file="../a"), r"entries\[0\].file is '../a', expected a path inside of the folder"),
+        (entry_with(file="/dev/zero"), r"entries\[0\].file is '/dev/zero', expected a path inside of the folder"),
+        (entry_with(scores={"val": {"accuracy": 2}}), r"entries\[0\].scores.val.accuracy is 2, expected 1 or less"),
+        (lambda m: {**m, "entries": [{**e, "condition": [1] * i} for i, e in enumerate(m["entries"])]}, "condition has 1 number"),
+        (lambda m: {**m, "entries": []}, "entries has 0 items, expected at least 1"),
+        (lambda m: entry_with(file="none")({**m, "entries": m["entries"][:1]}), "none of its 1 networks' files exists"),
+        (tensor_with(shape=[1 << 40]), "spec has 1,099,511,627,776 parameters, more than .* has bytes"),
+        (tensor_with(dtype="int8"), r"spec.tensors\[0\].dtype is 'int8', expected 'float32'"),
+        (tensor_with(shape=3), r"spec.tensors\[0\].shape is 3, expected a list"),
+        (lambda m: {**m, "spec": {**m["spec"], "aliases": {"x": "y"}}}, "spec.aliases names 'y', which is not among"),
+        (lambda m: {**m, "spec": {**m["spec"], "tensors": 2 * m["spec"]["tensors"]}}, "names the tensor 'scale' twice"),
+    ],
+)  # fmt: skip
+def test_a_field_that_cannot_be_is_named(tmp_path, damage, message):
+    path = write_zoo(tmp_path / "z").path / "zoo.json"
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(ParamgenError, match=message):
+        Zoo(path.parent)
+
+
+def test_networks_are_not_read_through_links_that_leave_the_zoo(tmp_path):
+    zoo = write_zoo(tmp_path / "z")
+    (zoo.path / zoo.entries[2].file).rename(tmp_path / "elsewhere")
+    (zoo.path / zoo.entries[2].file).symlink_to(tmp_path / "elsewhere")
+    assert len(zoo.verify()) == 1
+    with pytest.raises(ParamgenError, match="links that lead out of it"):
+        zoo[2]
+
+
+def test_a_damaged_base_is_found(tmp_path):
+    zoo = write_zoo(tmp_path / "z")
+    (zoo.path / "base.safetensors").write_bytes(b"")
+    assert ["base.safetensors" in problem for problem in zoo.verify()] == [True]
+
+
+def test_a_loss_that_is_not_finite_is_recorded_as_unknown(tmp_path):
+    writer = writer_at(tmp_path / "z")
+    for step, loss in enumerate((float("nan"), float("inf"), 0.5)):
+        writer.add(vary(TinyNet(), step), run=0, step=step, seed=0, scores={"val": {"accuracy": 0.1, "loss": loss}})
+    assert writer_at(tmp_path / "z").done == {(0, 0), (0, 1), (0, 2)}
+    assert [entry.scores["val"]["loss"] for entry in writer.close().entries] == [None, None, 0.5]

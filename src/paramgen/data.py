@@ -56,7 +56,7 @@ class NetworkTokens:
     ) -> None:
         self.codec = codec
         self.residency = _resolve(residency, 4 * len(indices) * math.prod(codec.shape), device)
-        self.files = [zoo.path / zoo.entries[i].file for i in indices]
+        self.files = [zoo.file(i) for i in indices]
         self.tokens: Tensor | None = None
         self._maps: dict[int, StateDict] = {}
         if self.residency != "disk":

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from paramgen.errors import ParamgenError, cannot_write
-from paramgen.files import write_atomic
+from paramgen.files import regular_file, write_atomic
+from paramgen.schema import parse_json
 
 Record = TypeVar("Record")
 
@@ -45,7 +46,7 @@ class Journal:
         """
         try:
             with self.path.open("ab", buffering=0) as file:
-                before, line = file.tell(), json.dumps(value).encode() + b"\n"
+                before, line = file.tell(), json.dumps(value, allow_nan=False).encode() + b"\n"
                 if file.write(line) < len(line):
                     file.truncate(before)  # no half a line
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -73,10 +74,11 @@ class Journal:
         Raises:
             ParamgenError: The file cannot be read, or its header cannot and records follow.
         """
+        if not self.path.exists():
+            return None
+        regular_file(self.path)
         try:
             lines = self.path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return None
         except OSError as error:
             raise ParamgenError(f"cannot read {self.path}: {error.strerror}") from error
         whole, cut = lines[:-1], lines[-1]
@@ -93,14 +95,14 @@ class Journal:
 
     def rewrite(self, values: list[dict[str, Any]]) -> None:
         """Replace all of it, atomically."""
-        write_atomic(self.path, "".join(json.dumps(value) + "\n" for value in values).encode())
+        write_atomic(self.path, "".join(json.dumps(value, allow_nan=False) + "\n" for value in values).encode())
 
 
 def _value(line: bytes) -> dict[str, Any] | None:
     """A line's JSON object, None if it is none."""
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):  # no UTF-8, no JSON, or nested a thousand times
+        value = parse_json(line, "line")
+    except ParamgenError:
         return None
     return value if isinstance(value, dict) else None
 

@@ -4,7 +4,7 @@ Folders made by other programs need no ``samples.json``: any folder of safetenso
 N: networks, P: parameters.
 """
 
-import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from paramgen.errors import ParamgenError
-from paramgen.files import read_json, read_tensors, sha256, sync_folder, write_json, write_tensors
+from paramgen.files import inside, read_json, read_tensors, regular_file, sha256, sync_folder, write_json, write_tensors
 from paramgen.spec import StateDict
 from paramgen.zoo import Zoo
 
@@ -182,12 +182,14 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None) -> Samp
     if not listed:
         raise ParamgenError(f"{path} holds no networks: expected {INDEX} or *.safetensors{_others(path)}")
     chosen = listed[:limit]
+    for entry in chosen:
+        regular_file(inside(path, entry["file"]))  # all are there, before memory is taken for all
     base = zoo.base()
     weights = torch.empty(len(chosen), zoo.spec.numel)
     for row, entry in zip(weights, chosen, strict=True):
         row.copy_(zoo.spec.flatten(_read_network(path, entry, zoo, base)))
     identity, run = (_known(entry.get(name) for entry in chosen) for name in ("identity", "run"))
-    trajectory = _read_trajectory(path / TRAJECTORY, zoo) if (path / INDEX).exists() else None
+    trajectory = _read_trajectory(inside(path, TRAJECTORY), zoo) if (path / INDEX).exists() else None
     task = [entry["task"] for entry in chosen] if all(entry.get("task") for entry in chosen) else None
     return Samples(path.resolve().name, weights, info, identity, len(listed), trajectory, run, task)
 
@@ -205,9 +207,10 @@ def _known(identities: Iterable[int | None]) -> Tensor | None:
 
 
 def _read_index(path: Path) -> tuple[SampleInfo, list[dict[str, Any]]]:
-    saved = read_json(path)
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT or not _is_listing(saved.get("networks")):
-        raise ParamgenError(f"{path} is no index of samples of format {FORMAT}")
+    saved = read_json(path, "samples")
+    counts = Counter(entry["file"] for entry in saved["networks"])
+    if twice := next((file for file, count in counts.items() if count > 1), None):
+        raise ParamgenError(f"{path}: networks names the file {twice!r} twice")
     known = {f.name for f in fields(SampleInfo)}
     return SampleInfo(**{k: v for k, v in saved.items() if k in known}), saved["networks"]
 
@@ -222,12 +225,8 @@ def _read_trajectory(path: Path, zoo: Zoo) -> Tensor | None:
     return found
 
 
-def _is_listing(networks: Any) -> bool:
-    return isinstance(networks, list) and all(isinstance(e, dict) and isinstance(e.get("file"), str) for e in networks)
-
-
 def _read_network(folder: Path, entry: dict[str, Any], zoo: Zoo, base: StateDict) -> StateDict:
-    path = folder / Path(entry["file"]).name  # never outside the folder
+    path = inside(folder, entry["file"])
     state = read_tensors(path)  # a truncated file is named here
     if entry.get("sha256") and sha256(path) != entry["sha256"]:
         raise ParamgenError(f"{path}: altered (its sha256 is not the one in {INDEX})")
@@ -284,8 +283,8 @@ def _untied(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def _delete(path: Path) -> None:
-    old = json.loads((path / INDEX).read_text())["networks"]
+    _, old = _read_index(path / INDEX)
     (path / INDEX).unlink()
     (path / TRAJECTORY).unlink(missing_ok=True)
     for entry in old:
-        (path / Path(entry["file"]).name).unlink(missing_ok=True)
+        inside(path, entry["file"]).unlink(missing_ok=True)

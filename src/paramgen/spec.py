@@ -3,6 +3,7 @@
 P: the number of generated parameters. A state dict may list its keys in any order; the spec's order is the only one that counts.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -93,9 +94,22 @@ class ParamSpec:
         return cls(tuple(tensors), aliases)
 
     @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`."""
+    def from_dict(cls, saved: Mapping[str, Any], where: str = "spec") -> Self:
+        """The inverse of :meth:`to_dict`.
+
+        Args:
+            saved: Fits ``spec`` of ``zoo.schema.json``.
+            where: Names the file in messages.
+
+        Raises:
+            ParamgenError: A name that occurs twice, or an alias of a tensor that is not generated.
+        """
         tensors = tuple(TensorSpec(**{**t, "shape": tuple(t["shape"])}) for t in saved["tensors"])
+        names = [t.name for t in tensors]
+        if twice := next((name for name, count in Counter([*names, *saved["aliases"]]).items() if count > 1), None):
+            raise ParamgenError(f"{where}: spec names the tensor {twice!r} twice")
+        if unknown := next((of for of in saved["aliases"].values() if of not in names), None):
+            raise ParamgenError(f"{where}: spec.aliases names {unknown!r}, which is not among spec.tensors")
         return cls(tensors, dict(saved["aliases"]))
 
     def to_dict(self) -> dict[str, Any]:

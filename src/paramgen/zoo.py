@@ -7,8 +7,10 @@ so that it can be resumed at any moment.
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +18,18 @@ import torch
 from torch import Tensor
 
 from paramgen.errors import ParamgenError
-from paramgen.files import read_json, read_tensors, sha256, sync_folder, write_json, write_tensors
+from paramgen.files import inside, read_json, read_tensors, regular_file, sha256, sync_folder, write_json, write_tensors
 from paramgen.journal import Journal
 from paramgen.paths import find_zoo
+from paramgen.schema import check
 from paramgen.spec import ParamSpec, StateDict
 
 FORMAT = 1
 JOURNAL = "zoo.partial.jsonl"
+BASE = "base.safetensors"
 REST_FILE = "rest-"  # the start of the name of a file with a training's state, to go on from
 Split = Literal["train", "val", "heldout"]
+Scores = Mapping[str, Mapping[str, Any]]  # by split: accuracy, and a loss that may be None
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +57,7 @@ class Entry:
     step: int
     seed: int
     split: Split = "train"
-    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    scores: Scores = field(default_factory=dict)
     parent: str | None = None
     task: str | None = None
     condition: list[float] | None = None
@@ -66,22 +71,17 @@ class Zoo(Sequence[StateDict]):
         path: Its folder, or its name under ``$PARAMGEN_ZOO`` or ``./checkpoints_zoo``.
 
     Raises:
-        ParamgenError: No such zoo, a half-written one, or a format this version does not read.
+        ParamgenError: No such zoo, a half-written one, or a zoo.json that does not fit ``zoo.schema.json``; the field is named.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = find_zoo(path)
-        self.meta: dict[str, Any] = read_json(self.path / "zoo.json")
-        if not isinstance(self.meta, dict) or self.meta.get("format") != FORMAT:
-            given = self.meta.get("format") if isinstance(self.meta, dict) else type(self.meta).__name__
-            raise ParamgenError(f"{self.path}/zoo.json has format {given!r}, expected {FORMAT}")
+        self.meta: dict[str, Any] = read_json(self.path / "zoo.json", "zoo")
         self.name: str = self.path.resolve().name
-        try:
-            self.spec = ParamSpec.from_dict(self.meta["spec"])
-            self.task_config: dict[str, Any] = self.meta["task"]
-            self.entries = [Entry(**e) for e in self.meta["entries"]]
-        except (KeyError, TypeError) as error:
-            raise ParamgenError(f"{self.path}/zoo.json is no description of a zoo: {error}") from error
+        self.spec = ParamSpec.from_dict(self.meta["spec"], where=f"{self.path}/zoo.json")
+        self.task_config: dict[str, Any] = self.meta["task"]
+        self.entries = [Entry(**e) for e in self.meta["entries"]]
+        self._check_entries()
         self._read: set[int] = set()  # networks whose file was found whole
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ class Zoo(Sequence[StateDict]):
         Raises:
             ParamgenError: The file is missing, damaged, or does not fit the spec; it is named.
         """
-        path = self.path / self.entries[index].file
+        path = self.file(index)
         state = read_tensors(path)
         self.spec.check(state, where=str(path))
         if index not in self._read:
@@ -103,6 +103,14 @@ class Zoo(Sequence[StateDict]):
 
     def __iter__(self) -> Iterator[StateDict]:
         return (self[i] for i in range(len(self)))
+
+    def file(self, index: int) -> Path:
+        """The safetensors file of one network.
+
+        Raises:
+            ParamgenError: It is or goes through a link that leaves the zoo's folder.
+        """
+        return inside(self.path, self.entries[index].file)
 
     def indices(self, split: Split) -> list[int]:
         """Which networks belong to a split, in order."""
@@ -118,7 +126,7 @@ class Zoo(Sequence[StateDict]):
 
     def base(self) -> StateDict:
         """The tensors that are not generated, stored once; may be empty."""
-        path = self.path / "base.safetensors"
+        path = inside(self.path, BASE)
         return read_tensors(path) if path.exists() else {}
 
     def complete(self, generated: Mapping[str, Tensor]) -> StateDict:
@@ -133,16 +141,39 @@ class Zoo(Sequence[StateDict]):
     def verify(self) -> list[str]:
         """What is wrong with its files, one line each; empty when every file is whole and finite."""
         problems = []
-        for entry in self.entries:
-            path = self.path / entry.file
+        reads: list[Callable[[], object]] = [self.base, *(partial(self._verify, index) for index in range(len(self)))]
+        for read in reads:
             try:
-                if not path.exists():
-                    raise ParamgenError(f"{path}: no such file")
-                _check_digest(path, entry)
-                self.spec.check(read_tensors(path), where=str(path))
+                read()
             except ParamgenError as error:
                 problems.append(str(error))
         return problems
+
+    def _verify(self, index: int) -> None:
+        path = self.file(index)
+        regular_file(path)
+        _check_digest(path, self.entries[index])
+        self.spec.check(read_tensors(path), where=str(path))
+
+    def _check_entries(self) -> None:
+        """What a schema cannot say: conditions alike in length, and no more parameters than a network's file has bytes."""
+        where = f"{self.path}/zoo.json"
+        described = [(i, len(entry.condition)) for i, entry in enumerate(self.entries) if entry.condition is not None]
+        for i, length in described:
+            if length != described[0][1]:
+                raise ParamgenError(
+                    f"{where}: entries[{i}].condition has {length} numbers, entries[{described[0][0]}] has {described[0][1]}"
+                )
+        paths = (self.file(index) for index in range(len(self)))
+        first = next((path for path in paths if path.exists()), None)
+        if first is None:
+            raise ParamgenError(
+                f"{where}: none of its {len(self)} networks' files exists, for example {self.entries[0].file}"
+            )
+        if self.spec.numel > regular_file(first):
+            raise ParamgenError(
+                f"{where}: spec has {self.spec.numel:,} parameters, more than {first} has bytes; one of them was modified"
+            )
 
 
 class ZooWriter:
@@ -172,8 +203,8 @@ class ZooWriter:
         self._header = {"format": FORMAT, "task": task_config, "recipe": recipe, "spec": spec.to_dict()}
         self.entries: list[Entry] = []
         refuse_other(path, task_config, recipe)
-        if base and not (self.path / "base.safetensors").exists():
-            write_tensors(self.path / "base.safetensors", base)
+        if base and not (self.path / BASE).exists():
+            write_tensors(self.path / BASE, base)
         self._resume()
 
     @property
@@ -182,7 +213,15 @@ class ZooWriter:
         return {(entry.run, entry.step) for entry in self.entries}
 
     def add(
-        self, state: Mapping[str, Tensor], *, run: int, step: int, seed: int, sync: bool = True, **more: Any
+        self,
+        state: Mapping[str, Tensor],
+        *,
+        run: int,
+        step: int,
+        seed: int,
+        sync: bool = True,
+        scores: Scores | None = None,
+        **more: Any,
     ) -> Entry:
         """Write one network and record it.
 
@@ -192,6 +231,7 @@ class ZooWriter:
             step: Optimizer step.
             seed: The run's seed.
             sync: Put its entry on the disk at once; otherwise :meth:`sync` does so for several.
+            scores: As in :class:`Entry`; a loss that is NaN or infinite is recorded as None, which JSON can hold.
             **more: Other fields of :class:`Entry`.
 
         Raises:
@@ -200,7 +240,7 @@ class ZooWriter:
         file = _file_name(run, step)
         self.spec.check(state, where=f"run {run}, step {step}")
         digest = write_tensors(self.path / file, {name: state[name] for name in self.spec.names}, sync=False)
-        entry = Entry(file=file, run=run, step=step, seed=seed, sha256=digest, **more)
+        entry = Entry(file=file, run=run, step=step, seed=seed, sha256=digest, scores=_plain(scores or {}), **more)
         self._journal.append(asdict(entry))
         self.entries.append(entry)
         if sync:
@@ -288,11 +328,8 @@ def refuse_other(path: str | Path, task_config: dict[str, Any], recipe: dict[str
     journal = Journal(path / JOURNAL)
     if (found := journal.read(_parse_entry)) is None:
         return
-    header = found.header
-    complete = {"task", "recipe", "spec"} <= header.keys() and isinstance(header["recipe"], dict)
-    if header.get("format") != FORMAT or not complete:
-        raise ParamgenError(f"{journal.path}, line 1: not the header of a zoo; choose another folder or delete it")
-    old = {"task": header["task"], **header["recipe"]}
+    check(found.header, "zoo#header", f"{journal.path}, line 1")
+    old = {"task": found.header["task"], **found.header["recipe"]}
     new = json.loads(json.dumps({"task": task_config, **recipe}))
     if differing := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
         key = differing[0]
@@ -300,6 +337,13 @@ def refuse_other(path: str | Path, task_config: dict[str, Any], recipe: dict[str
             f"{path} holds a half-written zoo made with {key}={old.get(key)!r}, now {key}={new.get(key)!r}; "
             "choose another folder or delete it"
         )
+
+
+def _plain(scores: Scores) -> Scores:
+    return {
+        part: {name: value if value is not None and isfinite(value) else None for name, value in found.items()}
+        for part, found in scores.items()
+    }
 
 
 def _check_digest(path: Path, entry: Entry) -> None:
@@ -317,6 +361,7 @@ def _file_name(run: int, step: int) -> str:
 
 def _parse_entry(value: dict[str, Any]) -> Entry:
     """An entry of a journal, whose file has the name that :class:`ZooWriter` gives it."""
+    check(value, "zoo#entry", "entry")
     entry = Entry(**value)
     if entry.file != _file_name(entry.run, entry.step):
         raise ValueError(f"file is {entry.file!r}, expected {_file_name(entry.run, entry.step)!r}")
