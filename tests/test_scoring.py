@@ -124,7 +124,7 @@ def test_model_comes_back_as_it_was():
 def test_incomplete_state_dict_is_refused():
     first, second = states(MAKERS["mlp"], 2)
     del second["layers.2.bias"]
-    with pytest.raises(ValueError, match=r"state dict 1 lacks 'layers.2.bias'"):
+    with pytest.raises(ValueError, match=r"lacks 'layers.2.bias'"):
         predict(MAKERS["mlp"](), [first, second], ClassificationTask().data("val"))
 
 

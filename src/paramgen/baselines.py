@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from paramgen.spec import ParamSpec, StateDict
+from paramgen.spec import ParamSpec, StateDict, state_tensors
 from paramgen.tasks import Task
+from paramgen.tasks.forward import call, loadable
+from paramgen.tasks.scoring import at_least_float32
 from paramgen.tasks.stacked import can_stack, stack_states, stacked_forward, worth_stacking
 from paramgen.zoo import Zoo
 
@@ -199,7 +200,7 @@ def random_init(task: Task, zoo: Zoo, n: int, seed: int) -> Tensor:
     """The network's own initialisation, n times."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return zoo.spec.flatten_many([task.build().state_dict() for _ in range(n)])  # (n, P)
+        return zoo.spec.flatten_many([state_tensors(task.build()) for _ in range(n)])  # (n, P)
 
 
 def finetuned_copy(
@@ -211,20 +212,20 @@ def finetuned_copy(
     model, data, fixed = task.build().eval(), task.data("train"), zoo.base()
     parts = []
     for vectors in copy(pool, n, generator).split(FINETUNED_AT_ONCE):
-        state = stack_states([{**fixed, **zoo.spec.unflatten(v)} for v in vectors])
+        state = stack_states([loadable(model, {**fixed, **zoo.spec.unflatten(v)}) for v in vectors])
         weights = [state[t.name].requires_grad_() for t in zoo.spec.tensors if t.kind == "weight"]
-        tied = {name: state[canonical] for name, canonical in zoo.spec.aliases.items()}
-        logits_of = _forward(model, {**state, **tied}, next(iter(data.batches(2)))[0])
+        logits_of = _forward(model, state, next(iter(data.batches(2)))[0])
         optimizer = torch.optim.Adam(weights, lr)
         orders = torch.randint(len(data), (steps, len(vectors), batch_size), generator=generator)
         augment = [Generator().manual_seed(int(s)) for s in torch.randint(2**31, (len(vectors),), generator=generator)]
         for x, y in data.training_batches(orders, augment):  # (R, B, C, H, W), (R, B)
-            logits = logits_of({**state, **tied}, x)  # (R, B, classes)
+            logits = at_least_float32(logits_of(state, x))  # (R, B, classes)
             loss = cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum") / batch_size
             optimizer.zero_grad()
             loss.backward()  # a sum over networks: each gets its own gradient
             optimizer.step()
-        parts.append(torch.cat([state[t.name].detach().flatten(1).float() for t in zoo.spec.tensors], 1))
+        rows = [{name: tensor[i] for name, tensor in state.items()} for i in range(len(vectors))]
+        parts.append(zoo.spec.flatten_many(rows))
     return torch.cat(parts)  # (n, P)
 
 
@@ -243,6 +244,6 @@ def _forward(model: nn.Module, stacked: StateDict, x: Tensor) -> Callable[[State
 
     def one_by_one(state: StateDict, images: Tensor) -> Tensor:
         rows = [{name: t[i] for name, t in state.items()} for i in range(len(images))]
-        return torch.stack([functional_call(model, row, (x,)) for row, x in zip(rows, images, strict=True)])
+        return torch.stack([call(model, row, x) for row, x in zip(rows, images, strict=True)])
 
     return one_by_one

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
-from paramgen.spec import StateDict
-from paramgen.tasks.stacked import worth_stacking
+from paramgen.spec import COUNTER, StateDict, last_part
+from paramgen.tasks.forward import call, loadable
+from paramgen.tasks.stacked import stack_states, worth_stacking
 
 BATCHES = 20
 _BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -42,8 +43,8 @@ def recalibrate(
     with torch.no_grad(), _measuring(model) as norms:
         for start in range(0, len(states), chunk):
             group = states[start : start + chunk]
-            floating = [name for name in group[0] if group[0][name].is_floating_point()]
-            stacked = {name: torch.stack([s[name] for s in group]) for name in floating}
+            loaded = stack_states([loadable(model, state) for state in group])
+            stacked = {name: tensor for name, tensor in loaded.items() if last_part(name) != COUNTER}
             measured = _run(model, norms, stacked, statistics, images)
             out += [{**s, **{name: measured[name][i] for name in statistics}} for i, s in enumerate(group)]
     return out
@@ -56,7 +57,7 @@ def _run(
 
     def step(state: StateDict, x: Tensor) -> StateDict:
         state = {name: t.clone() if name in statistics else t for name, t in state.items()}
-        functional_call(model, state, (x,))  # batch norm writes its statistics in place
+        call(model, state, x)  # batch norm writes its statistics in place
         return {name: state[name] for name in statistics}
 
     together = worth_stacking(model, images[0].device)

@@ -12,16 +12,17 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from paramgen.data import ParamBatch
 from paramgen.errors import ParamgenError, positive
 from paramgen.generator import ParameterGenerator
 from paramgen.nn.statistics import with_statistics_gradients
-from paramgen.spec import StateDict
+from paramgen.spec import StateDict, state_tensors
 from paramgen.tasks import SplitData, load_task
 from paramgen.tasks.family import TaskFamily, load_family
+from paramgen.tasks.forward import call, loadable
+from paramgen.tasks.scoring import at_least_float32
 from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
 
 
@@ -70,9 +71,8 @@ class BehaviouralLoss(Callback):
         network, self._splits = _network_and_splits(zoo.task_config, self._names)
         self._network = with_statistics_gradients(network)
         self._base: StateDict = zoo.base()
-        self._aliases = dict(zoo.spec.aliases)
         x, _ = self._draw([0], torch.device("cpu"))  # (1, m, ...)
-        complete = {**self._network.state_dict(), **self._base}
+        complete = loadable(self._network, {**state_tensors(self._network), **self._base})
         device = trainer.strategy.root_device
         self._stacked = worth_stacking(self._network, device) and can_stack(self._network, complete, x[0, :2])
         module.behaviour, module.uses_task_data = self, True
@@ -95,17 +95,16 @@ class BehaviouralLoss(Callback):
             x: (B, m, C, H, W).
             y: (B, m).
         """
-        base = {name: tensor.to(x.device) for name, tensor in self._base.items()}
-        tied = {name: networks[canonical] for name, canonical in self._aliases.items()}
-        own = {**networks, **tied}
+        state = loadable(self._network, {**self._base, **networks}, x.device)
+        shared = state.keys() - networks.keys()
         if self._stacked:
-            shared = base.keys() - own.keys()
-            logits = stacked_forward(self._network, shared=shared)({**base, **own}, x)  # (B, m, classes)
+            logits = stacked_forward(self._network, shared=shared)(state, x)  # (B, m, classes)
         else:
-            rows = [{**base, **{name: tensor[i] for name, tensor in own.items()}} for i in range(len(x))]
+            rows = [{name: t if name in shared else t[i] for name, t in state.items()} for i in range(len(x))]
             each = zip(rows, x, strict=True)
-            logits = torch.stack([functional_call(self._network, row, (channels_innermost(z),)) for row, z in each])
-        return F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+            logits = torch.stack([call(self._network, row, channels_innermost(z)) for row, z in each])
+        logits = at_least_float32(logits).flatten(0, 1)  # (B * m, classes)
+        return F.cross_entropy(logits, y.flatten(), reduction="none").view(y.shape).mean(1)
 
     def _draw(self, index: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Random train images of the tasks of some training networks: (B, m, C, H, W) and labels (B, m)."""

@@ -77,7 +77,7 @@ class ParamCodec(ABC):
         square = torch.zeros_like(mean)
         count = 0
         for count, state in enumerate(networks, 1):
-            x = torch.cat([_forward(t, state[t.name].detach().cpu().reshape(-1)) for t in spec.tensors])
+            x = torch.cat([_forward(t, t.reals(state[t.name].detach().cpu())) for t in spec.tensors])
             delta = x.sub_(mean)
             mean.add_(delta, alpha=1 / count)
             # Welford, so that a large mean does not drown a small spread; in place, because P may be hundreds of millions
@@ -134,7 +134,7 @@ class ParamCodec(ABC):
         """
         flat = torch.zeros(len(networks), self.shape[0] * self.shape[1], dtype=dtype)
         for i, block in enumerate(self.blocks):
-            raw = torch.stack([state[block.spec.name].detach().cpu().reshape(-1) for state in networks])
+            raw = torch.stack([block.spec.reals(state[block.spec.name].detach().cpu()) for state in networks])
             values = self._standardise(i, _forward(block.spec, raw))
             block.view(flat).copy_(values.unflatten(-1, (block.rows, block.width)))
         return flat.unflatten(-1, self.shape)  # (n, L, D)
@@ -166,7 +166,9 @@ class ParamCodec(ABC):
             row, column = local.div(block.stride, rounding_mode="floor"), local % block.stride
             inside = (local >= 0) & (row < block.rows) & (column < block.width)
             source = (row * block.width + column)[inside]
-            values = self._standardise(i, _forward(block.spec, network[block.spec.name].reshape(-1)[source]), source)
+            values = self._standardise(
+                i, _forward(block.spec, block.spec.reals(network[block.spec.name])[source]), source
+            )
             piece = out[rows]
             piece[inside] = values.float()
             out[rows] = piece
@@ -204,7 +206,7 @@ class ParamCodec(ABC):
         for i, block in enumerate(self.blocks):
             shift, scale = self._shift_scale(i)
             values = block.view(flat).flatten(1).double() * scale.to(flat.device) + shift.to(flat.device)
-            columns[block.spec.name] = _backward(block.spec, values).reshape(-1, *block.spec.shape)
+            columns[block.spec.name] = block.spec.tensor(_backward(block.spec, values))  # (n, ...)
         return columns
 
     def decode(self, tokens: Tensor) -> StateDict:
@@ -328,4 +330,4 @@ def _forward(spec: TensorSpec, values: Tensor) -> Tensor:
 def _backward(spec: TensorSpec, values: Tensor) -> Tensor:
     if spec.kind == "running_var":
         values = (values.exp() - _LOG_EPS).clamp_min(0)
-    return values.to(spec.torch_dtype)
+    return values

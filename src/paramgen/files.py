@@ -79,14 +79,26 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], sync: bool = True) -> str:
-    """Write tensors as safetensors, atomically; see :func:`replacing`.
+    """Write tensors as safetensors, atomically; see :func:`replacing`. Tensors that share memory are each written out.
 
     Returns:
         The file's sha256.
     """
-    data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    data = save(_apart(tensors))
     write_atomic(path, data, sync)
     return hashlib.sha256(data).hexdigest()
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors on the CPU, none of which shares its memory with another: safetensors takes no others."""
+    seen: set[int] = set()
+    out = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage().data_ptr()
+        out[name] = plain.clone() if storage in seen else plain
+        seen.add(storage)
+    return out
 
 
 def regular_file(path: str | Path) -> int:

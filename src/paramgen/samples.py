@@ -134,7 +134,7 @@ def write_samples(
     listed = []
     for i, state in enumerate(networks):
         file = f"network_{i:0{width}d}.safetensors"
-        digest = write_tensors(path / file, _untied(state), sync=False)
+        digest = write_tensors(path / file, state, sync=False)
         about = {"identity": identity, "run": run, "task": task}
         known = {name: None if given is None else given[i] for name, given in about.items()}
         listed.append({"file": file, "sha256": digest, **known})
@@ -270,16 +270,6 @@ def _some(names: Iterable[str], most: int = 8) -> str:
 def _others(path: Path) -> str:
     pickles = [p.name for p in sorted(path.iterdir()) if p.suffix in (".pt", ".pth", ".ckpt", ".bin")]
     return f"; it has {_some(pickles, 3)}: save them as safetensors first" if pickles else ""
-
-
-def _untied(state: Mapping[str, Tensor]) -> StateDict:
-    """Tied tensors written out each, because safetensors refuses shared storage."""
-    seen: set[int] = set()
-    out = {}
-    for name, tensor in state.items():
-        out[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
-    return out
 
 
 def _delete(path: Path) -> None:

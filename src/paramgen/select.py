@@ -7,12 +7,13 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from paramgen.errors import ParamgenError, near
+from paramgen.spec import can_be_generated, state_tensors
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def select_tensors(network: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Names of the chosen floating tensors, in the order of the state dict.
+    """Names of the chosen tensors, floating or complex, in the order of the state dict.
 
     Args:
         network: The network.
@@ -22,7 +23,7 @@ def select_tensors(network: nn.Module, patterns: Sequence[str]) -> list[str]:
     Raises:
         ParamgenError: No patterns, one that selects nothing (near names are listed), or a regular expression that is none.
     """
-    names = [name for name, tensor in network.state_dict().items() if tensor.is_floating_point()]
+    names = [name for name, tensor in state_tensors(network).items() if can_be_generated(tensor)]
     if not patterns:
         raise ParamgenError(f"no parameters chosen; give globs, re:… or a subset: {', '.join(SUBSETS)}")
     chosen: set[str] = set()

@@ -12,11 +12,16 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from paramgen.errors import ParamgenError
 
 StateDict = dict[str, Tensor]
 Kind = Literal["weight", "running_mean", "running_var"]
+REAL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+GENERATED = (*REAL, torch.complex64)  # dtypes that can be generated and stored
+COUNTER = "num_batches_tracked"  # of batch norm; the one tensor that may differ between networks and is not generated
+_EXTRA = "_extra_state"  # torch's key for what a module's get_extra_state returns
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class TensorSpec:
         name: Key in the network's state dict.
         shape: Its shape; ``()`` for a scalar.
         kind: ``running_mean`` and ``running_var`` are batch-norm statistics, everything else is a ``weight``.
-        dtype: Its own floating dtype, for example ``float32`` or ``bfloat16``.
+        dtype: Its own dtype, for example ``float32``, ``bfloat16`` or ``complex64``.
     """
 
     name: str
@@ -37,13 +42,24 @@ class TensorSpec:
 
     @property
     def numel(self) -> int:
-        """How many numbers it holds."""
-        return prod(self.shape)
+        """How many real numbers it holds; a complex number is two."""
+        return prod(self.shape) * (2 if self.torch_dtype.is_complex else 1)
 
     @property
     def torch_dtype(self) -> torch.dtype:
         """Its dtype as torch has it."""
         return getattr(torch, self.dtype)
+
+    def reals(self, tensor: Tensor) -> Tensor:
+        """Its values as a row (numel,) of real numbers, real and imaginary parts in turn."""
+        return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).reshape(-1)
+
+    def tensor(self, reals: Tensor) -> Tensor:
+        """The inverse of :meth:`reals`, in its own dtype: (..., *shape) of (..., numel)."""
+        if not self.torch_dtype.is_complex:
+            return reals.reshape((*reals.shape[:-1], *self.shape)).to(self.torch_dtype)
+        parts = reals.reshape((*reals.shape[:-1], *self.shape, 2)).to(self.torch_dtype.to_real())
+        return torch.view_as_complex(parts.contiguous())
 
 
 @dataclass(frozen=True)
@@ -60,38 +76,29 @@ class ParamSpec:
 
     @classmethod
     def of(cls, network: nn.Module | Mapping[str, Tensor], names: Sequence[str] | None = None) -> Self:
-        """The spec of a network's floating tensors, in the order of its state dict.
+        """The spec of a network's floating and complex tensors, in the order of its state dict.
 
         Args:
-            network: A module or a state dict. Tied tensors are recognised by their shared storage.
-            names: Generate these alone; ``None`` for every floating tensor.
+            network: A module or a state dict. Tied tensors are recognised by their shared storage, and generated under their first name.
+            names: Generate these alone; ``None`` for every tensor that can be generated.
 
         Raises:
             ParamgenError: A name that the network does not have, or nothing left to generate.
         """
-        state = network.state_dict() if isinstance(network, nn.Module) else network
+        state = state_tensors(network) if isinstance(network, nn.Module) else network
         if unknown := [name for name in names or () if name not in state]:
             raise ParamgenError(f"no tensor {unknown[0]!r} in the network; it has: {', '.join(state)}")
-        wanted = set(state if names is None else names)
-        first: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
-        aliases: dict[str, str] = {}
-        tensors = []
-        for name, tensor in state.items():
-            if not tensor.is_floating_point() or tensor.numel() == 0:
-                continue
-            place = (tensor.data_ptr(), tensor.shape, tensor.stride())
-            canonical = first.setdefault(place, name) if tensor.device.type != "meta" else name
-            if name not in wanted and canonical not in wanted:
-                continue
-            if canonical != name and canonical in wanted:
-                aliases[name] = canonical
-            else:
-                tensors.append(
-                    TensorSpec(name, tuple(tensor.shape), _kind(name), str(tensor.dtype).removeprefix("torch."))
-                )
-        if not tensors:
-            raise ParamgenError("nothing to generate: no floating tensor was chosen")
-        return cls(tuple(tensors), aliases)
+        firsts = _first_names(state)
+        wanted = {firsts[name] for name in (state if names is None else names)}
+        chosen = {name: tensor for name, tensor in state.items() if firsts[name] in wanted and can_be_generated(tensor)}
+        if not chosen:
+            raise ParamgenError("nothing to generate: no floating or complex tensor was chosen")
+        tensors = tuple(
+            TensorSpec(name, tuple(tensor.shape), _kind(name), str(tensor.dtype).removeprefix("torch."))
+            for name, tensor in chosen.items()
+            if firsts[name] == name
+        )
+        return cls(tensors, {name: firsts[name] for name in chosen if firsts[name] != name})
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any], where: str = "spec") -> Self:
@@ -142,7 +149,7 @@ class ParamSpec:
 
     def flatten(self, state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
         """The generated tensors as one vector (P,)."""
-        return torch.cat([state[t.name].detach().reshape(-1).to(dtype) for t in self.tensors])
+        return torch.cat([t.reals(state[t.name].detach()).to(dtype) for t in self.tensors])
 
     def flatten_many(self, states: Sequence[Mapping[str, Tensor]]) -> Tensor:
         """One row a network: (K, P) float32."""
@@ -158,10 +165,52 @@ class ParamSpec:
             vector: (P,) any floating dtype.
         """
         parts = vector.split([t.numel for t in self.tensors])
-        state = {t.name: p.reshape(t.shape).to(t.torch_dtype) for t, p in zip(self.tensors, parts, strict=True)}
+        state = {t.name: t.tensor(part) for t, part in zip(self.tensors, parts, strict=True)}
         return state | {name: state[canonical] for name, canonical in self.aliases.items()}
 
 
 def _kind(name: str) -> Kind:
-    last = name.rsplit(".", 1)[-1]
+    last = last_part(name)
     return last if last in ("running_mean", "running_var") else "weight"  # type: ignore[return-value]
+
+
+def can_be_generated(tensor: Tensor) -> bool:
+    """Whether a generator can make tensors like this one: floating or complex, not empty."""
+    return tensor.dtype in GENERATED and tensor.numel() > 0
+
+
+def state_tensors(network: nn.Module) -> StateDict:
+    """The state dict of a network without extra state, which is part of the architecture and is not stored."""
+    return {name: value for name, value in network.state_dict().items() if not is_extra_state(name)}
+
+
+def is_extra_state(name: str) -> bool:
+    """Whether a key of a state dict stands for what ``get_extra_state`` returned."""
+    return last_part(name) == _EXTRA
+
+
+def last_part(name: str) -> str:
+    """A tensor's own name, without the modules that it is in."""
+    return name.rpartition(".")[2]
+
+
+def tied_names(network: nn.Module) -> dict[str, str]:
+    """Every name of a network's parameters and buffers, and the first name of the same tensor."""
+    tensors = [
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    ]
+    return _first_names(dict(tensors))
+
+
+def _first_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Every name and the first name of a tensor that is the same, or has the same place in memory."""
+    first: dict[object, str] = {}
+    return {name: first.setdefault(_place(tensor), name) for name, tensor in tensors.items()}
+
+
+def _place(tensor: Tensor) -> object:
+    without_memory = tensor.device.type == "meta" or tensor.layout != torch.strided or is_lazy(tensor)
+    if without_memory or tensor.numel() == 0:
+        return id(tensor)
+    return (tensor.data_ptr(), tensor.shape, tensor.stride())

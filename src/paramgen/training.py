@@ -18,13 +18,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from paramgen.errors import ParamgenError, positive
-from paramgen.spec import StateDict
+from paramgen.spec import StateDict, can_be_generated, state_tensors, tied_names
 from paramgen.tasks.base import SplitData
-from paramgen.tasks.scoring import cross_entropy
+from paramgen.tasks.forward import call, loadable
+from paramgen.tasks.scoring import at_least_float32, cross_entropy
 from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
 
 
@@ -63,7 +63,8 @@ class OptimSettings:
 
     def make(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """The optimizer; each of its three forms is elementwise, so stacked networks do not mix."""
-        common: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay, "fused": True}
+        fused = not any(p.is_complex() for p in parameters)  # torch has no fused step for complex numbers
+        common: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay, "fused": fused}
         if self.optimizer == "sgd":
             return torch.optim.SGD(parameters, momentum=self.momentum, **common)
         return (torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW)(parameters, **common)
@@ -91,18 +92,18 @@ class NetworkGroup:
         self.network = copy.deepcopy(network).to(device).train()
         self.size, self.device = len(states), torch.device(device)
         _freeze_statistics(self.network, set(chosen))
-        names = self.network.state_dict().keys()
-        canonical = {id(t): n for n, t in _tensors(network)}
-        self._canonical = {n: canonical[id(t)] for n, t in _tensors(network, duplicates=True) if n in names}
-        wanted = {self._canonical[name] for name in chosen}
+        firsts = tied_names(network)
+        self._firsts = {name: firsts[name] for name in state_tensors(network)}
+        wanted = {self._firsts[name] for name in chosen}
+        loaded = [loadable(self.network, state, self.device) for state in states]
         self.leaves: StateDict = {}  # trained by gradients, (R, …)
         self.moving: StateDict = {}  # batch-norm statistics and counters that training moves, (R, …)
         self.fixed: StateDict = {}  # the same for all networks and at all times, (…)
         trained = {n for n, m in self.network.named_modules() if m.training}
-        for name in dict.fromkeys(self._canonical.values()):
-            tensors = [state[name].to(self.device) for state in states]
+        for name in dict.fromkeys(self._firsts.values()):
+            tensors = [state[name] for state in loaded]
             parameter = isinstance(_get(self.network, name), nn.Parameter)
-            if parameter and name in wanted:
+            if parameter and name in wanted and can_be_generated(tensors[0]):
                 self.leaves[name] = torch.stack(tensors).requires_grad_()
             elif not parameter and name.rpartition(".")[0] in trained:
                 self.moving[name] = torch.stack(tensors)
@@ -120,7 +121,7 @@ class NetworkGroup:
         stacked = {n: t.detach().cpu() for n, t in (self.leaves | self.moving).items()}
         fixed = {n: t.cpu() for n, t in self.fixed.items()}
         return [
-            {n: stacked[c][r].clone() if c in stacked else fixed[c] for n, c in self._canonical.items()}
+            {n: stacked[c][r].clone() if c in stacked else fixed[c] for n, c in self._firsts.items()}
             for r in range(self.size)
         ]
 
@@ -160,8 +161,8 @@ class NetworkGroup:
             leaves = {n: t[r].detach().requires_grad_() for n, t in self.leaves.items()}
             moving = {n: t[r] for n, t in self.moving.items()}  # views: statistics are moved in place
             with _randomness(mix(seeds[r], step, 1), self.device):
-                logits = functional_call(self.network, leaves | moving | self.fixed, (channels_innermost(x[r]),))
-                loss = F.cross_entropy(logits, y[r])
+                logits = call(self.network, leaves | moving | self.fixed, channels_innermost(x[r]))
+                loss = F.cross_entropy(at_least_float32(logits), y[r])
                 gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
             for tensor, gradient in zip(self.leaves.values(), gradients, strict=True):
                 assert tensor.grad is not None  # made above
@@ -247,7 +248,7 @@ def fresh_states(build: Callable[[], nn.Module], seeds: Sequence[int]) -> list[S
     with torch.random.fork_rng(devices=[]):
         for seed in seeds:
             torch.manual_seed(seed)
-            states.append({n: t.detach().clone() for n, t in build().state_dict().items()})
+            states.append({n: t.detach().clone() for n, t in state_tensors(build()).items()})
     return states
 
 
@@ -285,11 +286,6 @@ def _freeze_statistics(network: nn.Module, chosen: set[str]) -> None:
         }
         if isinstance(module, nn.modules.batchnorm._NormBase) and statistics and not statistics & chosen:
             module.eval()
-
-
-def _tensors(network: nn.Module, duplicates: bool = False) -> Iterator[tuple[str, Tensor]]:
-    yield from network.named_parameters(remove_duplicate=not duplicates)
-    yield from network.named_buffers(remove_duplicate=not duplicates)
 
 
 def _get(network: nn.Module, name: str) -> Tensor:

@@ -278,7 +278,7 @@ class ZooWriter:
         for entry in entries:
             if entry["split"] == "train":
                 state = read_tensors(self.path / entry["file"])
-                values = [state[t.name].double() for t in self.spec.tensors]
+                values = [t.reals(state[t.name]).double() for t in self.spec.tensors]
                 sums += torch.stack([torch.stack([v.mean(), v.square().mean()]) for v in values], 1)
                 files += 1
         mean, square = sums / max(files, 1)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from paramgen.tasks.base import SplitData
+from paramgen.tasks.forward import call, loadable
 from paramgen.tasks.stacked import can_stack, channels_innermost, stack_states, stacked_forward, worth_stacking
 
 MEMORY = 1 << 22  # floats of the largest activation and of the weights in one chunk; more falls out of the caches
@@ -46,7 +46,8 @@ def predict(
 ) -> Predictions:
     """Classes and losses of N networks, many at once where that is faster, else one after the other.
 
-    Weights that are not finite are scored like any others: their loss is NaN or infinite, their classes are as computed.
+    Networks run in their architecture's own dtypes, as if loaded by ``load_state_dict``. Weights that are not finite are scored like
+    any others: their loss is NaN or infinite, their classes are as computed.
 
     Args:
         model: The architecture; it comes back as it was.
@@ -59,14 +60,10 @@ def predict(
         ValueError: A state dict lacks a tensor of the model.
     """
     device = torch.device(device)
-    needed = model.state_dict().keys()
-    for i, state in enumerate(weights):
-        if missing := needed - state.keys():
-            raise ValueError(f"state dict {i} lacks {sorted(missing)[0]!r}; expected a complete one")
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return _predict(model, [{k: _plain(s[k], device) for k in needed} for s in weights], data, batch_size, device)
+        return _predict(model, [loadable(model, state, device) for state in weights], data, batch_size, device)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -87,7 +84,7 @@ def _predict(
         for part, stacked in chunks:
             if stacked is None:
                 pieces = channels_innermost(x).split(images)
-                logits = torch.cat([functional_call(model, states[part.start], (piece,)) for piece in pieces])[None]
+                logits = torch.cat([call(model, states[part.start], piece) for piece in pieces])[None]
             else:
                 logits = stacked_forward(model, shared_images=True)(stacked, x)
             classes[part, done : done + len(y)] = logits.argmax(-1).cpu()  # (n, B)
@@ -107,7 +104,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         (N, B).
     """
     # classes first: over a last dimension of ten, torch's softmax is three to five times slower
-    first = logits.float().permute(2, 0, 1).flatten(1)[None]  # (1, classes, N*B)
+    first = at_least_float32(logits).permute(2, 0, 1).flatten(1)[None]  # (1, classes, N*B)
     return F.cross_entropy(first, labels.reshape(1, -1), reduction="none").view(labels.shape)
 
 
@@ -136,12 +133,13 @@ def _largest_activation(model: nn.Module, state: dict[str, Tensor], x: Tensor) -
         for module in model.modules()
     ]
     try:
-        functional_call(model, state, (x[:1],))
+        call(model, state, x[:1])
     finally:
         for hook in hooks:
             hook.remove()
     return max(sizes[0], max(sizes[1:], default=0) * len(x))
 
 
-def _plain(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Logits to compute a loss of: those of half-precision networks in float32, others as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

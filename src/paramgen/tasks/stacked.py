@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from paramgen.spec import StateDict
+from paramgen.tasks.forward import call
 
 CONVOLUTIONS = (nn.modules.conv._ConvNd, nn.LSTM, nn.GRU)
 
@@ -37,7 +39,7 @@ def can_stack(network: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> boo
 
     Args:
         network: In the mode that it will run in.
-        state: One network's state dict.
+        state: One network's state dict, :func:`~paramgen.tasks.forward.loadable`.
         x: (B, C, H, W) a few images.
     """
     pair = {name: tensor.detach().clone().expand(2, *tensor.shape).clone() for name, tensor in state.items()}
@@ -52,7 +54,7 @@ def can_stack(network: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> boo
 def stacked_forward(
     network: nn.Module, shared_images: bool = False, shared: Collection[str] = ()
 ) -> Callable[[StateDict, Tensor], Tensor]:
-    """A function of states (N, …) and images that returns logits (N, B, classes).
+    """A function of loadable states (N, …) and images that returns logits (N, B, classes).
 
     Args:
         network: The architecture, in the mode that it will run in; its own weights are not used.
@@ -61,10 +63,11 @@ def stacked_forward(
     """
 
     def forward(state: StateDict, x: Tensor) -> Any:
-        return functional_call(network, state, (x,))
+        return call(network, state, x)
 
     def together(state: StateDict, x: Tensor) -> Tensor:
         dims = {name: None if name in shared else 0 for name in state}
-        return vmap(forward, in_dims=(dims, None if shared_images else 0))(state, x)
+        with sdpa_kernel(SDPBackend.MATH):  # vmap runs the fused attention of a CPU network by network, and warns of it
+            return vmap(forward, in_dims=(dims, None if shared_images else 0))(state, x)
 
     return together

@@ -1,0 +1,69 @@
+"""A network run under other weights: the one place where that is done.
+
+Weights are what the network's own ``load_state_dict`` makes of them: its tensors, in its dtypes, tied ones shared. Images come in the
+dtype of the network's parameters. Attention layers run by their definition: torch's fused kernels of evaluation have no gradients.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.backends import mha
+from torch.func import functional_call
+
+from paramgen.spec import COUNTER, REAL, StateDict, last_part, state_tensors, tied_names
+
+
+def loadable(network: nn.Module, state: Mapping[str, Tensor], device: torch.device | str | None = None) -> StateDict:
+    """A complete state dict as the network takes it: every tensor once, under its first name and in the network's dtype.
+
+    Args:
+        network: The architecture.
+        state: Its state dict, or several stacked, each tensor (N, ...). Batch norm's counters may be missing, and so may all
+            names of a tied tensor but one.
+        device: Where the tensors go; they stay where they are when not given.
+
+    Raises:
+        ValueError: A tensor is missing.
+    """
+    firsts, own = tied_names(network), state_tensors(network)
+    given = {firsts[name]: state[name] for name in reversed(own) if name in state}
+    out: StateDict = {}
+    for name in dict.fromkeys(firsts[name] for name in own):
+        if name not in given and last_part(name) != COUNTER:
+            raise ValueError(f"the state dict lacks {name!r}; expected a complete one")
+        tensor = given.get(name, own[name])
+        out[name] = tensor.to(device or tensor.device, own[name].dtype)
+    return out
+
+
+def call(network: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """What a network returns under other weights; its own are left as they are.
+
+    Args:
+        network: The architecture, in the mode that it will run in.
+        state: What :func:`loadable` returns.
+        x: Images (B, ...).
+    """
+    modules, firsts = {name for name, _ in network.named_modules()}, tied_names(network)
+    # a module that occurs under two names is given its tensors once: given twice, functional_call does not put its own ones back
+    places = [name for name in firsts if name.rpartition(".")[0] in modules]
+    tensors = {name: state[firsts[name]] for name in places if firsts[name] in state}
+    with _attention_by_definition():
+        return functional_call(network, tensors, (_in_dtype_of(network, x),), tie_weights=False)
+
+
+def _in_dtype_of(network: nn.Module, x: Tensor) -> Tensor:
+    dtype = next((p.dtype for p in network.parameters() if p.dtype in REAL), x.dtype)
+    return x.to(dtype) if x.is_floating_point() else x
+
+
+@contextmanager
+def _attention_by_definition() -> Iterator[None]:
+    before = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        mha.set_fastpath_enabled(before)
