@@ -168,7 +168,7 @@ def test_a_codec_keeps_both_parts_of_complex_numbers(codec, tmp_path):
 
 
 def test_complex_networks_are_said_not_to_be_alignable():
-    with pytest.raises(CannotAlign):
+    with pytest.raises(CannotAlign, match="'w' is complex"):
         PermutationSpec.of(make("Complex").eval(), torch.randn(2, 1, 8, 8), ParamSpec.of(make("Complex")))
 
 

@@ -23,6 +23,7 @@ from paramgen.finetuning import steps_on_tasks, validation_accuracy
 from paramgen.metrics import AccuracySummary, WrongIoU
 from paramgen.results import SAW_SEEN, Kind, Points, Results, Row, TaskAccuracies, row_or_reason
 from paramgen.samples import SampleInfo, Samples
+from paramgen.spec import state_tensors
 from paramgen.unseen import (
     FAMILY_BASELINES,
     START,
@@ -127,7 +128,7 @@ class _Bench:
         tasks = self.family.unseen
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            fresh = self.zoo.spec.flatten_many([self.family.build().state_dict() for _ in tasks])
+            fresh = self.zoo.spec.flatten_many([state_tensors(self.family.build()) for _ in tasks])
             near = nearest(self.seen, self.condition)
             noised = near + NOISE * self.weights.std(0) * torch.randn_like(near)
         return [

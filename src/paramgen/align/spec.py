@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from paramgen.align.axes import FIXED, CannotAlign
 from paramgen.align.rules import find_rule
 from paramgen.align.walk import Graph, Walker
-from paramgen.spec import ParamSpec, StateDict
+from paramgen.spec import ParamSpec, StateDict, state_tensors
 
 Permutations = dict[str, Tensor]  # group -> (U,) or (K, U) int64: new unit u is old unit perm[u]
 
@@ -64,11 +64,13 @@ class PermutationSpec:
             params: The tensors that may change (a zoo's ``spec``), by default all floating ones; the others are held fixed.
 
         Raises:
-            CannotAlign: The network cannot be traced, or mixes its hidden units.
+            CannotAlign: The network cannot be traced, mixes its hidden units, or has complex tensors.
         """
         tied = ParamSpec.of(network).aliases
-        roots = {name: tied.get(name, name) for name in network.state_dict()}
+        roots = {name: tied.get(name, name) for name in state_tensors(network)}
         params = params or ParamSpec.of(network)
+        if numbers := [t.name for t in params.tensors if t.torch_dtype.is_complex]:
+            raise CannotAlign(f"{numbers[0]!r} is complex")
         free = {roots.get(t.name, t.name) for t in params.tensors}
         example = example_input if isinstance(example_input, tuple) else (example_input,)
         try:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from paramgen.errors import ParamgenError, positive
 from paramgen.files import read_tensors, write_tensors
 from paramgen.select import select_tensors
-from paramgen.spec import ParamSpec, StateDict
+from paramgen.spec import ParamSpec, StateDict, can_be_generated, state_tensors
 from paramgen.tasks import Task
 from paramgen.tasks.scoring import predict
 from paramgen.tasks.splits import spread
@@ -156,7 +156,7 @@ class _Collector:
             torch.manual_seed(mix(recipe.seed, 0))
             self.network = task.build() if recipe.start is None else task.start(recipe.start)
         self.names = select_tensors(self.network, recipe.parameters)
-        floating = [name for name, t in self.network.state_dict().items() if t.is_floating_point()]
+        floating = [name for name, t in state_tensors(self.network).items() if can_be_generated(t)]
         if recipe.mode == "seeds" and len(self.names) < len(floating):
             raise ParamgenError("mode seeds generates all parameters: independent runs have nothing else in common")
         refuse_other(out, task.config(), asdict(recipe))
@@ -181,10 +181,10 @@ class _Collector:
 
     def _trajectory(self) -> ZooWriter:
         recipe, seed = self.recipe, self.recipe.seed
-        start = self.network.state_dict()
+        start = state_tensors(self.network)
         if recipe.epochs:
             steps = recipe.epochs * self._epoch(recipe.optim)
-            everything = [name for name, t in start.items() if t.is_floating_point()]
+            everything = [name for name, t in start.items() if can_be_generated(t)]
             ((_, (start,)),) = self._run("converge", [start], everything, recipe.optim, [mix(seed, 1)], steps, {steps})
         writer = self.writer = self._writer(start)
         kept = {k * recipe.save_every for k in range(1, recipe.checkpoints + 1)}
@@ -207,7 +207,7 @@ class _Collector:
             )
         seeds = [mix(recipe.seed, 2, run) for run in range(recipe.runs)]
         writer: ZooWriter | None = None
-        most = max(1, TOGETHER // sum(t.numel() for t in self.network.state_dict().values()))
+        most = max(1, TOGETHER // sum(t.numel() for t in state_tensors(self.network).values()))
         size = ceil(recipe.runs / ceil(recipe.runs / most))  # groups of one size: a small last one costs as many steps
         for first in range(0, recipe.runs, size):
             runs = [*range(first, min(first + size, recipe.runs))]

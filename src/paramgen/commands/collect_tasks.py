@@ -14,7 +14,7 @@ from paramgen.errors import ParamgenError, near, positive
 from paramgen.files import write_tensors
 from paramgen.lora import adapter_names, align_gauge, fix_gauge, into_adapted
 from paramgen.select import select_tensors
-from paramgen.spec import ParamSpec, StateDict
+from paramgen.spec import ParamSpec, StateDict, can_be_generated, state_tensors
 from paramgen.tasks import SplitData, TaskFamily, score_family
 from paramgen.tasks.family import SideBySide
 from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states, mix
@@ -168,10 +168,12 @@ class _Collector:
         adapted = into_adapted(weights, self.network)
         self.network.load_state_dict(adapted)
         names = adapter_names(adapted)
-        self.chosen = select_tensors(self.network, parameters) if parameters else names or list(adapted)
-        self.spec = ParamSpec.of(self.network, [n for n in self.chosen if adapted[n].is_floating_point()])
+        self.chosen = (
+            select_tensors(self.network, parameters) if parameters else names or list(state_tensors(self.network))
+        )
+        self.spec = ParamSpec.of(self.network, [n for n in self.chosen if can_be_generated(adapted[n])])
         generated = {*self.spec.names, *self.spec.aliases}
-        self.base = {n: t.clone() for n, t in self.network.state_dict().items() if n not in generated}
+        self.base = {n: t.clone() for n, t in state_tensors(self.network).items() if n not in generated}
 
     def starts(self, start: str, task: str | None, steps: int) -> list[StateDict]:
         """One complete state dict a task to start from."""
@@ -213,7 +215,7 @@ class _Collector:
                 yield step, group.states()
 
     def _pretrain(self, plain: nn.Module, how: Pretraining) -> StateDict:
-        state = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+        state = {name: tensor.clone() for name, tensor in state_tensors(plain).items()}
         data = self.family.pretraining("train")
         if data is None or how.steps == 0:
             return state
