@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor
 
@@ -187,16 +187,6 @@ class Float32Ends(Callback):
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Give the trainer its precision back."""
         trainer.strategy.precision_plugin = self._half
-
-
-class Checkpoints(ModelCheckpoint):
-    """Lightning's, which also saves where a fit is interrupted, so that it can go on from there; an error saves nothing."""
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, when it was a person who stopped the fit."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit":
-            self.save_on_exception = True
-            super().on_exception(trainer, pl_module, exception)
 
 
 def _spread(K: int, n: int) -> Tensor:

@@ -1,10 +1,13 @@
 """The command ``paramgen``: exit codes, and mistakes in one line."""
 
 import os
+import signal
 import sys
 
-from paramgen.dispatch import run
+from paramgen import signals
+from paramgen.dispatch import first_process, run
 from paramgen.errors import find_mistake
+from paramgen.signals import StopRequested
 
 
 def main(args: list[str] | None = None) -> int:
@@ -14,13 +17,16 @@ def main(args: list[str] | None = None) -> int:
         args: The command line after ``paramgen``; the process's own when None.
 
     Returns:
-        0, 2 for a mistake that the user can mend, said in one line on stderr, or as the shell has it for what was interrupted.
+        0; for a mistake that the user can mend, said in one line on stderr, its exit code (2; 3 for a fit that diverged);
+        128 and the signal's number for a command that a signal stopped.
     """
     try:
-        run(sys.argv[1:] if args is None else args)
+        with signals.raised():
+            run(sys.argv[1:] if args is None else args)
     except KeyboardInterrupt:
-        print("paramgen: interrupted; what was written is whole", file=sys.stderr)
-        return 130
+        return _stopped(StopRequested(signal.SIGINT))
+    except StopRequested as request:
+        return _stopped(request)
     except BrokenPipeError:  # `paramgen … | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
         return 141
@@ -31,6 +37,14 @@ def main(args: list[str] | None = None) -> int:
         print(f"paramgen: {' '.join(str(mistake).split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def _stopped(request: StopRequested) -> int:
+    """Say that a command was stopped. Of several processes the first speaks; the others end well, or their launcher would kill it."""
+    if not first_process():
+        return 0
+    print(f"paramgen: stopped by {request}; what was written is complete", file=sys.stderr)
+    return request.exit_code
 
 
 def entry_point() -> None:

@@ -45,8 +45,13 @@ class LogLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line."""
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if first_process():
             print(self.format(record), file=sys.stderr)
+
+
+def first_process() -> bool:
+    """Whether this is the first of the processes of a fit on this machine, which speaks for all of them."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def usage() -> str:

@@ -13,7 +13,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import paramgen.backends  # noqa: F401  registers the backends
-from paramgen.callbacks import Checkpoints, LearningRates, SampleQuality
+from paramgen.callbacks import LearningRates, SampleQuality
+from paramgen.checkpoints import Checkpoints, StopRequests
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
 from paramgen.generator import ParameterGenerator, read_checkpoint
@@ -39,6 +40,7 @@ class GeneratorCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Callbacks that every fit has, and the arguments that the data decide."""
+        parser.add_lightning_class_args(StopRequests, "stop_requests")
         parser.add_lightning_class_args(SampleQuality, "quality")
         parser.add_lightning_class_args(LearningRates, "lr_monitor")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")

@@ -1,0 +1,62 @@
+"""Checkpoints of a fit: saved also where it is asked to stop, and complete whatever happens while they are written."""
+
+import logging
+import signal
+from pathlib import Path
+from types import FrameType
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from paramgen.signals import REQUESTS, StopRequested, install, raise_request
+
+_log = logging.getLogger(__name__)
+
+
+class StopRequests(Callback):
+    """Ends a fit where SIGTERM, SIGUSR1 or Ctrl-C asks for it: at once, but never within an optimizer step.
+
+    Lightning's own handlers go on with the fit, or end it as if it were done. Several processes stop after the same step, whichever of
+    them was asked.
+    """
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Take the signals over; at the end of the fit Lightning puts back what it found."""
+        self._asked: int | None = None
+        self._wait = self._together = trainer.world_size > 1
+        install(self._note, (*REQUESTS, signal.SIGINT))
+
+    def on_train_batch_start(self, *_: object) -> None:
+        """From here on a request waits."""
+        self._wait = True
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        """Stop if a request came since the last step."""
+        self._wait = self._together
+        asked = self._asked is not None
+        if trainer.strategy.reduce_boolean_decision(asked, all=False) if self._together else asked:
+            raise_request(self._asked or signal.SIGTERM)
+
+    def on_exception(self, *_: object) -> None:
+        """Let what is saved now be saved."""
+        self._wait = True
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if not self._wait:
+            raise_request(signum)
+        self._asked = signum
+
+
+class Checkpoints(ModelCheckpoint):
+    """Lightning's, which also saves where a fit is stopped, so that it can go on from there; an error saves nothing."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save ``last.ckpt`` when a person or a scheduler stopped the fit, and say where it is."""
+        if not isinstance(exception, (KeyboardInterrupt, StopRequested)) or trainer.state.fn != "fit":
+            return
+        path = Path(self.dirpath or ".") / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+        if trainer.global_step > 0 and not (trainer.sanity_checking or trainer.fast_dev_run):
+            self.last_model_path = str(path)
+            trainer.save_checkpoint(path, self.save_weights_only)
+        if path.exists():
+            _log.info("saved step %d; to go on, run the same command with --ckpt_path %s", trainer.global_step, path)

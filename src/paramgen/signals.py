@@ -1,0 +1,72 @@
+"""Requests to stop: SIGTERM, and SIGUSR1, which SLURM sends before the time of a job is up."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+# Windows has no SIGUSR1
+REQUESTS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
+class StopRequested(BaseException):
+    """A signal asked this process to stop. Like KeyboardInterrupt it is no error, so ``except Exception`` lets it pass.
+
+    Args:
+        signum: The signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signal.Signals(signum)
+        super().__init__(self.signum.name)
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports for a process that the signal ended."""
+        return 128 + self.signum
+
+
+def raise_request(signum: int, frame: FrameType | None = None) -> None:
+    """A signal handler that raises :class:`StopRequested`."""
+    raise StopRequested(signum)
+
+
+def install(handler: Callable[[int, Any], None], signals: Iterable[int] = REQUESTS) -> dict[int, Any]:
+    """Handle signals in this way from now on; only the main thread can, elsewhere nothing changes.
+
+    A signal that is ignored stays ignored, as ``nohup`` wants it. Processes forked later, such as those that load data, die of a signal
+    as usual.
+
+    Args:
+        handler: Takes the signal and the frame.
+        signals: Which ones.
+
+    Returns:
+        What handled them before, by signal.
+    """
+    owner = os.getpid()
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            handler(signum, frame)
+        else:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {s: signal.signal(s, handle) for s in signals if signal.getsignal(s) != signal.SIG_IGN}
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Raise :class:`StopRequested` in this block where a signal asks for it."""
+    before = install(raise_request)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,131 @@
+"""A command that is asked to stop stops: what it has is kept, the line says so, the exit code is the signal's."""
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+import yaml
+
+import gaussian_backend
+from conftest import write_zoo
+from measured import make_zoo
+from paramgen import signals
+from paramgen.cli import main
+from paramgen.commands import collect
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """The command line of a fit, a second long."""
+    zoo = write_zoo(tmp_path / "zoo", networks=9)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    config = {
+        "trainer": {"max_steps": 20, **quiet},
+        "model": {"class_path": "GaussianBackend", "init_args": {"lr": 0.05}},
+        "data": {"zoo": str(zoo.path), "batch_size": 3, "steps_per_epoch": 10},
+        "checkpoint": {"dirpath": str(tmp_path / "fit")},
+        "quality": {"sample_every": 0},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    return ["fit", "--config", str(tmp_path / "config.yaml")]
+
+
+def during(monkeypatch, owner, name, step, act):
+    """Act within the call number `step` of a method."""
+    method, calls = getattr(owner, name), []
+
+    def watched(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == step:
+            act()
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, watched)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
+def test_a_fit_ends_its_step_saves_and_says_where(name, fit, tmp_path, monkeypatch, capsys):
+    signum = getattr(signal, name)
+    before = signal.getsignal(signum)
+    during(monkeypatch, gaussian_backend.GaussianBackend, "loss", 7, lambda: signal.raise_signal(signum))
+    assert main(fit) == 128 + signum
+    last = tmp_path / "fit" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 7
+    error = capsys.readouterr().err
+    assert f"saved step 7; to go on, run the same command with --ckpt_path {last}" in error
+    assert f"paramgen: stopped by {name}; what was written is complete" in error
+    assert signal.getsignal(signum) == before
+    assert main([*fit, "--ckpt_path", str(last)]) == 0
+    assert torch.load(last, weights_only=True)["global_step"] == 20
+
+
+def test_a_fit_between_two_steps_stops_at_once(fit, tmp_path, monkeypatch):
+    def stop():
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the fit went on after the signal")
+
+    during(monkeypatch, gaussian_backend.GaussianBackend, "on_train_epoch_end", 1, stop)
+    assert main(fit) == 143
+    assert torch.load(tmp_path / "fit" / "last.ckpt", weights_only=True)["global_step"] == 10
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_stopped_collect_goes_on_with_the_same_command(name, tmp_path, monkeypatch, capsys):
+    command = ["collect", "--config", "digits_mlp_trajectory", "--out", str(tmp_path / "zoo"), "--checkpoints", "6"]
+    command += ["--epochs", "1", "--task.network_args", "{hidden: [4]}"]
+    monkeypatch.setattr(collect, "WAIT", 0)  # every network is written at once
+    during(monkeypatch, collect.ZooWriter, "add", 4, lambda: signal.raise_signal(getattr(signal, name)))
+    assert main(command) == 128 + getattr(signal, name)
+    assert f"paramgen: stopped by {name}" in capsys.readouterr().err
+    assert not (tmp_path / "zoo" / "zoo.json").exists()
+    assert main(command) == 0
+    assert main(["zoo", "verify", "--zoo", str(tmp_path / "zoo")]) == 0
+
+
+def test_a_stopped_evaluation_writes_nothing(tmp_path, monkeypatch):
+    zoo = make_zoo(tmp_path / "zoo", runs=6, heldout=1, hidden=[8])
+    during(monkeypatch, type(zoo), "matrix", 1, lambda: signal.raise_signal(signal.SIGTERM))
+    assert main(["evaluate", "--zoo", str(zoo.path), "--n", "4", "--out", str(tmp_path / "out")]) == 143
+    assert not [*tmp_path.glob("out/*.json")]
+
+
+def test_other_processes_of_a_stopped_fit_end_well(fit, monkeypatch, capsys):
+    monkeypatch.setattr("paramgen.cli.run", lambda _: signals.raise_request(signal.SIGTERM))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(fit) == 0
+    assert not capsys.readouterr().err
+
+
+def test_signals_are_handled_in_the_main_thread_alone():
+    before, found = signal.getsignal(signal.SIGTERM), []
+
+    def enter():
+        with signals.raised():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+def test_a_forked_process_dies_of_the_signal():
+    with signals.raised():
+        child = os.fork()
+        if child == 0:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with signals.raised():
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
