@@ -45,13 +45,12 @@ PEAK = {
     "A100": (312e12, 2.0e12),
     "4090": (165e12, 1.0e12),
 }  # FLOP/s, byte/s
-LARGE = {"channels": [1, 64, 96, 64, 1]}
 SIZES: dict[str, dict[str, Any]] = {
-    "Trial": {"d_model": [64, 64], "d_state": 16, "channels": [1, 8, 1]},
-    "Tiny": {"d_model": [256, 256], "d_state": 32},
-    "Small": {"d_model": [4096, 4096], "d_state": 128},
-    "Base": {"d_model": [8192, 8192], "d_state": 128},
-    "Large": {"d_model": [12288, 16384], "d_state": 128, **LARGE},
+    "Trial": {"recurrence": {"d_model": [64, 64], "d_state": 16}, "head": {"channels": [1, 8, 1]}},
+    "Tiny": {"recurrence": {"d_model": [256, 256], "d_state": 32}},
+    "Small": {"recurrence": {"d_model": [4096, 4096], "d_state": 128}},
+    "Base": {"recurrence": {"d_model": [8192, 8192], "d_state": 128}},
+    "Large": {"recurrence": {"d_model": [12288, 16384], "d_state": 128}, "head": {"channels": [1, 64, 96, 64, 1]}},
 }
 MEANT_FOR = {
     "Trial": "cnn_small",
@@ -196,15 +195,13 @@ def sample(size: str, network: str, kernel: str, sampling: str, inference: int, 
 def build(size: str, network: str, kernel: str, compiled: bool, device: str) -> tuple[RPG, TokenCodec]:
     """A model with random weights, on the device."""
     arguments = SIZES[size]
-    codec = codec_of(network, arguments["d_model"][-1])
+    codec = codec_of(network, arguments["recurrence"]["d_model"][-1])
     with torch.device(device):
         model = RPG(
             *codec.shape,
             num_networks=50,
-            kernel=kernel,
-            compile_head=compiled,
-            checkpointing=size != "Tiny",
-            **arguments,
+            recurrence={**arguments["recurrence"], "kernel": kernel},
+            head={**arguments.get("head", {}), "compile": compiled, "checkpointing": size != "Tiny"},
         )
     model.codec, model.zoo_info = codec, {"networks": range(50)}
     model.prototypes.positions.place(codec.positions.to(device))

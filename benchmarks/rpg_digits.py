@@ -138,7 +138,10 @@ def main() -> None:
             zoos = [seeds(Path(scratch, f"seeds{runs}_{s}"), runs, s) for s in range(args.trials)]
             for state in args.state:
                 name = f"{runs} seeds, {'with' if state == 'run' else 'without'} state"
-                rows = results[name] = [trial(zoo, "rpg_digits_seeds", s, state=state) for s, zoo in enumerate(zoos)]
+                rows = results[name] = [
+                    trial(zoo, "rpg_digits_seeds", s, state={"kind": state, "embedding": "normal"})
+                    for s, zoo in enumerate(zoos)
+                ]
                 show(name, rows)
     args.out.write_text(json.dumps(results, indent=1) + "\n")
 

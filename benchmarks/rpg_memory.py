@@ -29,7 +29,11 @@ from paramgen.tasks import ClassificationTask
 from paramgen.zoo import Zoo, ZooWriter
 
 NETWORKS = {"vit_tiny": "vit_tiny_patch16_224", "vit_base": "vit_base_patch16_224"}
-MODEL = {"d_model": [256, 256], "head": "mlp", "hidden": 128, "prediction_type": "v_prediction", "scheduler": "DDIM"}
+MODEL = {
+    "recurrence": {"d_model": [256, 256]},
+    "head": {"kind": "mlp", "hidden": 128},
+    "diffusion": {"prediction_type": "v_prediction", "scheduler": "DDIM"},
+}
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
 
 

@@ -43,7 +43,11 @@ AUTHORS = {  # one thread of this kind of machine; the authors' repository as pu
     "million": {"ms_per_step": 18_600, "peak_mb": 5_500, "sample": {"DDIM-60": "412 s"}},
 }
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
-MILLION = {"d_model": [256, 256], "hidden": 256, "tokens_per_step": 512}  # over rpg_digits_mlp
+MILLION = {
+    "recurrence": {"d_model": [256, 256]},
+    "head": {"kind": "mlp", "hidden": 256},
+    "tokens_per_step": 512,
+}  # over rpg_digits_mlp
 
 
 def make_zoo(folder: Path, kind: str) -> None:

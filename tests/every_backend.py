@@ -8,6 +8,7 @@ import yaml
 
 import gaussian_backend  # noqa: F401
 import paramgen.backends  # noqa: F401
+from dotted import nest
 from paramgen.codec import ParamCodec
 from paramgen.data import ParameterDataModule
 from paramgen.generator import ParameterGenerator
@@ -15,22 +16,22 @@ from paramgen.lit_cli import LINKED
 from paramgen.paths import list_configs
 
 TWO_PHASES = {
-    "latent": "autoencoder",
-    "ae_steps": 3,
-    "ae_channels": [4, 4],
-    "denoiser_channels": [4, 4],
-    "num_inference_steps": 5,
+    "autoencoder.kind": "conv",
+    "autoencoder.steps": 3,
+    "autoencoder.channels": [4, 4],
+    "denoiser.channels": [4, 4],
+    "diffusion.num_inference_steps": 5,
 }
 
 SOME_TOKENS = {
-    "d_model": [32, 32],
-    "channels": [1, 4, 1],
-    "checkpointing": True,
+    "recurrence.d_model": [32, 32],
+    "head.channels": [1, 4, 1],
+    "head.checkpointing": True,
     "tokens_per_step": 9,
-    "scheduler": "DDIM",
-    "num_inference_steps": 5,
-    "prediction_type": "sample",
-    "lr": 1e-2,
+    "diffusion.scheduler": "DDIM",
+    "diffusion.num_inference_steps": 5,
+    "diffusion.prediction_type": "sample",
+    "optimizer.lr": 1e-2,
 }
 
 
@@ -40,16 +41,17 @@ def cases() -> dict[str, dict[str, Any]]:
     for name, path in list_configs().items():
         if name.endswith("_digits_mlp"):
             found[name] = _begun(yaml.safe_load(Path(path).read_text()))
-    found["pdiff_two_phases"] = {"model": {"class_path": "PDiff", "init_args": TWO_PHASES}}
+    found["pdiff_two_phases"] = {"model": {"class_path": "PDiff", "init_args": nest(TWO_PHASES)}}
     codec = {"class_path": "TokenCodec", "init_args": {"token_dim": 8}}
-    found["rpg_conv"] = {"model": {"class_path": "RPG", "init_args": SOME_TOKENS}, "data": {"codec": codec}}
+    found["rpg_conv"] = {"model": {"class_path": "RPG", "init_args": nest(SOME_TOKENS)}, "data": {"codec": codec}}
     return found
 
 
 def _begun(case: dict[str, Any]) -> dict[str, Any]:
     """A case whose first phase, if it has two, is over after 3 steps, so that a short fit sees both."""
     arguments = case["model"].get("init_args", {})
-    arguments.update({name: 3 for name in ("ae_steps", "vae_steps") if name in arguments})
+    if "steps" in (phase := arguments.get("autoencoder", {})):
+        phase["steps"] = 3
     return case
 
 

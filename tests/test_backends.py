@@ -8,6 +8,7 @@ from conftest import TinyNet, write_zoo
 from every_backend import build, cases
 from paramgen.callbacks import Float32Ends
 from paramgen.generator import load_generator
+from paramgen.settings import plain
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
 
@@ -52,7 +53,7 @@ def test_same_generator_seed_gives_the_same_networks(fitted):
 def test_arguments_are_plain_and_stored(fitted):
     _, path, trainer = fitted
     saved = torch.load(path, weights_only=True)
-    assert dict(saved["hyper_parameters"]) == dict(trainer.model.hparams)
+    assert dict(saved["hyper_parameters"]) == plain(trainer.model.hparams)
 
 
 def test_losses_are_logged_for_training_and_validation(fitted):

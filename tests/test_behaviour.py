@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch.nn import functional as F
 
+from dotted import nest
 from gaussian_backend import GaussianBackend
 from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
@@ -33,12 +34,12 @@ QUIET = {
     "num_sanity_val_steps": 0,
 }
 DIRECT = {
-    "latent": "none",
-    "denoiser": "mlp",
-    "denoiser_width": 64,
-    "denoiser_depth": 2,
-    "prediction_type": "sample",
-    "lr": 3e-3,
+    "autoencoder.kind": "none",
+    "denoiser.kind": "mlp",
+    "denoiser.width": 64,
+    "denoiser.depth": 2,
+    "diffusion.prediction_type": "sample",
+    "optimizer.lr": 3e-3,
 }
 
 
@@ -85,7 +86,7 @@ def fit(zoo, make, callback, max_steps, codec=None, **data_arguments):
 
 
 def direct(data):
-    return PDiff(data.seq_len, data.token_dim, data.num_networks, data.cond_dim, **DIRECT)
+    return PDiff(data.seq_len, data.token_dim, data.num_networks, data.cond_dim, **nest(DIRECT))
 
 
 def test_loss_is_that_of_the_plain_networks_on_their_own_tasks(family_zoo):
@@ -198,14 +199,24 @@ def test_networks_predicted_from_pure_noise_count_for_nothing_where_signal_is_we
 
 @pytest.mark.parametrize("two_phases", [False, True])
 def test_pdiff_learns_with_it_in_both_phases(one_task, two_phases):
-    small = {"ae_steps": 2, "ae_channels": [4, 4], "denoiser_channels": [4, 4]} if two_phases else DIRECT
+    small = (
+        {"autoencoder.steps": 2, "autoencoder.channels": [4, 4], "denoiser.channels": [4, 4]} if two_phases else DIRECT
+    )
     callback = BehaviouralLoss(images_per_step=4, networks_per_step=3)
-    _, trainer = fit(one_task, lambda d: PDiff(d.seq_len, d.token_dim, d.num_networks, **small), callback, 4)
+    _, trainer = fit(one_task, lambda d: PDiff(d.seq_len, d.token_dim, d.num_networks, **nest(small)), callback, 4)
     assert torch.isfinite(trainer.callback_metrics["train/behaviour_loss"])
 
 
 def rpg(data):
-    small = {"d_model": [16], "recurrent": "lstm", "head": "mlp", "hidden": 16, "state": "none"}
+    small = nest(
+        {
+            "recurrence.d_model": [16],
+            "recurrence.kind": "lstm",
+            "head.kind": "mlp",
+            "head.hidden": 16,
+            "state.kind": "none",
+        }
+    )
     return RPG(data.seq_len, data.token_dim, data.num_networks, data.num_runs, data.cond_dim, **small)
 
 

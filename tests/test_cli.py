@@ -110,7 +110,11 @@ def test_fit_then_sample_from_the_checkpoint_alone(config, tmp_path, capsys, tin
 
 
 def test_sampling_from_a_state(config, tmp_path, capsys):
-    small = {"d_model": [32], "head": "mlp", "hidden": 16, "scheduler": "DDIM", "num_inference_steps": 2}
+    small = {
+        "recurrence": {"d_model": [32]},
+        "head": {"kind": "mlp", "hidden": 16},
+        "diffusion": {"scheduler": "DDIM", "num_inference_steps": 2},
+    }
     data = yaml.safe_load(Path(config()).read_text())["data"]
     codec = {"class_path": "TokenCodec", "init_args": {"token_dim": 16}}
     path = config(model={"class_path": "RPG", "init_args": small}, data={**data, "codec": codec})
@@ -131,7 +135,10 @@ def test_one_line_says_which_scan_a_fit_runs_on(config, tmp_path, capsys):
     say_once.cache_clear()
     data = yaml.safe_load(Path(config()).read_text())["data"]
     codec = {"class_path": "TokenCodec", "init_args": {"token_dim": 16}}
-    model = {"class_path": "RPG", "init_args": {"d_model": [32, 32], "head": "mlp", "hidden": 16}}
+    model = {
+        "class_path": "RPG",
+        "init_args": {"recurrence": {"d_model": [32, 32]}, "head": {"kind": "mlp", "hidden": 16}},
+    }
     assert main(["fit", "--config", config(model=model, data={**data, "codec": codec})]) == 0
     assert [line for line in capsys.readouterr().err.splitlines() if "Mamba" in line] == ["Mamba2: torch"]
 
@@ -147,9 +154,12 @@ def test_states_and_trajectories_are_refused_by_generators_that_have_none(config
 
 
 def test_samples_record_the_solver_that_was_used_and_the_call_that_drew_them(config, tmp_path):
-    small = {"latent": "pca", "denoiser": "mlp", "denoiser_width": 8, "denoiser_depth": 1}
-    own = {"scheduler": "DDIM", "num_inference_steps": 12}
-    assert main(["fit", "--config", config(model={"class_path": "PDiff", "init_args": {**small, **own}})]) == 0
+    small = {
+        "autoencoder": {"kind": "pca"},
+        "denoiser": {"kind": "mlp", "width": 8, "depth": 1},
+        "diffusion": {"scheduler": "DDIM", "num_inference_steps": 12},
+    }
+    assert main(["fit", "--config", config(model={"class_path": "PDiff", "init_args": small})]) == 0
     ckpt = str(tmp_path / "fit" / "last.ckpt")
     sample(ckpt, n=2, out=str(tmp_path / "own"))
     sample(ckpt, n=2, out=str(tmp_path / "typed"), scheduler="DPMSolverMultistep", num_inference_steps=7)
@@ -161,11 +171,12 @@ def test_samples_record_the_solver_that_was_used_and_the_call_that_drew_them(con
 
 
 def test_a_trajectory_is_written_and_ends_at_the_networks(config, tiny_zoo, tmp_path):
-    small = {"latent": "pca", "denoiser": "mlp", "denoiser_width": 8, "denoiser_depth": 1, "num_inference_steps": 12}
-    assert (
-        main(["fit", "--config", config(model={"class_path": "PDiff", "init_args": {**small, "scheduler": "DDIM"}})])
-        == 0
-    )
+    small = {
+        "autoencoder": {"kind": "pca"},
+        "denoiser": {"kind": "mlp", "width": 8, "depth": 1},
+        "diffusion": {"scheduler": "DDIM", "num_inference_steps": 12},
+    }
+    assert main(["fit", "--config", config(model={"class_path": "PDiff", "init_args": small})]) == 0
     command = ["sample", "--ckpt_path", str(tmp_path / "fit" / "last.ckpt"), "--n", "8", "--out"]
     assert main([*command, str(tmp_path / "watched"), "--trajectory", "true"]) == 0
     assert main([*command, str(tmp_path / "plain")]) == 0
@@ -228,7 +239,7 @@ def test_checkpoint_that_disagrees_with_the_config_is_refused(config, tmp_path, 
 
 def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
     main(["fit", "--config", config()])
-    other = config(model={"class_path": "PDiff", "init_args": {"latent": "none"}})
+    other = config(model={"class_path": "PDiff", "init_args": {"autoencoder": {"kind": "none"}}})
     line = refuses(capsys, "validate", "--config", other, "--ckpt_path", tmp_path / "fit" / "last.ckpt")
     assert "PDiff" in line
     assert "GaussianBackend" in line
@@ -280,12 +291,15 @@ def test_mistakes_are_one_line(arguments, expected, capsys):
         ({"trainer": {"strategy": "ddpp"}}, "trainer: You selected an invalid strategy name: `strategy='ddpp'`"),
         ({"trainer": {"accelerator": "cpu", "devices": "many"}}, "trainer: `devices` selected with"),
         (
-            {"model": {"class_path": "PDiff", "init_args": {"scheduler": "DDIMM"}}},
+            {"model": {"class_path": "PDiff", "init_args": {"diffusion": {"scheduler": "DDIMM"}}}},
             "no scheduler 'DDIMM'; nearest: DDIM",
         ),
-        ({"model": {"class_path": "PDiff", "init_args": {"num_train_timesteps": -3}}}, "num_train_timesteps is -3"),
         (
-            {"model": {"class_path": "RPG", "init_args": {"d_model": [48, 48]}}},
+            {"model": {"class_path": "PDiff", "init_args": {"diffusion": {"num_train_timesteps": -3}}}},
+            "num_train_timesteps is -3",
+        ),
+        (
+            {"model": {"class_path": "RPG", "init_args": {"recurrence": {"d_model": [48, 48]}}}},
             "d_model 48: the inner width 96 must be",
         ),
         ({"data": {"zoo": "x", "batchsize": 3}}, "batchsize"),

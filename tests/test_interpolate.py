@@ -6,6 +6,7 @@ import lightning
 import pytest
 import torch
 
+from dotted import nest
 from paramgen.backends.pdiff import PDiff
 from paramgen.cli import main as paramgen
 from paramgen.commands.collect_tasks import main as collect_tasks
@@ -16,7 +17,13 @@ from paramgen.tasks import RelabelFamily, load_family, score_family
 from paramgen.zoo import Zoo
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-SMALL = {"latent": "pca", "denoiser": "mlp", "denoiser_width": 32, "denoiser_depth": 1, "prediction_type": "sample"}
+SMALL = {
+    "autoencoder.kind": "pca",
+    "denoiser.kind": "mlp",
+    "denoiser.width": 32,
+    "denoiser.depth": 1,
+    "diffusion.prediction_type": "sample",
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +39,9 @@ def checkpoint(zoo: Zoo, path, cond_dim: int | None = None) -> str:
     data = ParameterDataModule(str(zoo.path), batch_size=16, steps_per_epoch=50)
     sizes = {"seq_len": data.seq_len, "token_dim": data.token_dim, "num_networks": data.num_networks}
     width = data.cond_dim if cond_dim is None else cond_dim
-    model = PDiff(**sizes, cond_dim=width, scheduler="DDIM", num_inference_steps=5, **SMALL)
+    model = PDiff(
+        **sizes, cond_dim=width, **nest({**SMALL, "diffusion.scheduler": "DDIM", "diffusion.num_inference_steps": 5})
+    )
     trainer = lightning.Trainer(max_steps=150, max_epochs=-1, accelerator="cpu", limit_val_batches=0, **QUIET)
     trainer.fit(model, datamodule=data)
     path.parent.mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from conftest import write_zoo
+from dotted import nest
 from paramgen.backends.pdiff import PDiff
 from paramgen.data import ParamBatch, ParameterDataModule
 from paramgen.errors import ParamgenError
@@ -15,7 +16,7 @@ from paramgen.optim import EMA, lr_factor
 from paramgen.sampling import SampleRequest
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
-SMALL = {"ae_channels": [4, 4], "denoiser_channels": [4, 4], "num_inference_steps": 5}
+SMALL = {"autoencoder.channels": [4, 4], "denoiser.channels": [4, 4], "diffusion.num_inference_steps": 5}
 AE_STEPS = 4
 
 
@@ -27,7 +28,7 @@ def zoo(tmp_path_factory):
 def make(zoo, **arguments):
     data = ParameterDataModule(str(zoo.path), batch_size=8, steps_per_epoch=5)
     sizes = {"seq_len": data.seq_len, "token_dim": data.token_dim, "num_networks": data.num_networks}
-    return PDiff(**sizes, **{"ae_steps": AE_STEPS, **SMALL, **arguments}), data
+    return PDiff(**sizes, **nest({"autoencoder.steps": AE_STEPS, **SMALL, **arguments})), data
 
 
 def fit(zoo, steps, callbacks=(), ckpt_path=None, trainer_arguments=None, **arguments):
@@ -59,7 +60,7 @@ class Watch(Callback):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_each_phase_moves_its_own_weights_and_no_bit_of_the_others(zoo, precision):
     watch = Watch()
-    fit(zoo, 9, [watch], trainer_arguments={"precision": precision}, weight_decay=0.5)
+    fit(zoo, 9, [watch], trainer_arguments={"precision": precision}, **{"optimizer.weight_decay": 0.5})
     assert [moved for moved, _ in watch.steps] == [{"autoencoder"}] * AE_STEPS + [{"denoiser"}] * 5
     assert watch.steps[AE_STEPS - 1][1] == {"train/ae_loss"}
     assert "train/diffusion_loss" in watch.steps[-1][1]
@@ -98,14 +99,14 @@ def test_latents_are_encoded_once_in_eval_mode(zoo, monkeypatch):
         return encode(self, x)
 
     monkeypatch.setattr(PDiff, "_encode", counted)
-    model, trainer = fit(zoo, 9, ae_norm="batch", trainer_arguments={"limit_val_batches": 0})
+    model, trainer = fit(zoo, 9, trainer_arguments={"limit_val_batches": 0}, **{"autoencoder.norm": "batch"})
     assert sum(n for n, _ in seen) == trainer.datamodule.num_networks
     assert not any(training for _, training in seen)
     assert model._latents is not None
 
 
 def test_latents_of_a_batch_are_those_of_its_networks(zoo):
-    model, trainer = fit(zoo, 5, latent="pca")
+    model, trainer = fit(zoo, 5, **{"autoencoder.kind": "pca"})
     batch = next(iter(trainer.datamodule.train_dataloader()))
     z = (model._encode(batch.x.flatten(1)) - model.latent_mean) / model.latent_std
     torch.testing.assert_close(model._latents[batch.index], z, rtol=0, atol=1e-4)
@@ -113,7 +114,7 @@ def test_latents_of_a_batch_are_those_of_its_networks(zoo):
 
 @pytest.mark.parametrize("how", ["each", "whole", "none"])
 def test_standardised_latents_have_unit_variance(zoo, how):
-    model, _ = fit(zoo, 5, latent="pca", standardise_latent=how, latent_dim=4)
+    model, _ = fit(zoo, 5, **{"autoencoder.kind": "pca", "autoencoder.standardise": how, "autoencoder.latent_dim": 4})
     std, z = model._latents.std(0, correction=0).flatten(), model._latents
     if how == "each":
         torch.testing.assert_close(std, torch.ones(4), rtol=0, atol=1e-4)
@@ -130,12 +131,23 @@ def zoo_tokens(model, zoo):
 
 VARIANTS = {
     "paper": {},
-    "released": {"ae_convs": 1, "ae_norm": "batch", "latent_dim": 6, "denoiser": "conv", "denoiser_norm": "batch"},
-    "linear": {"autoencoder": "linear", "latent_dim": 5, "denoiser": "mlp", "denoiser_width": 16},
-    "variational": {"kl_weight": 1e-3},
-    "vae alone": {"kl_weight": 1e-3, "denoiser": "none"},
-    "pca": {"latent": "pca", "denoiser": "mlp", "denoiser_width": 16, "prediction_type": "v_prediction"},
-    "weights": {"latent": "none", "prediction_type": "sample"},
+    "released": {
+        "autoencoder.convs": 1,
+        "autoencoder.norm": "batch",
+        "autoencoder.latent_dim": 6,
+        "denoiser.kind": "conv",
+        "denoiser.norm": "batch",
+    },
+    "linear": {"autoencoder.kind": "linear", "autoencoder.latent_dim": 5, "denoiser.kind": "mlp", "denoiser.width": 16},
+    "variational": {"autoencoder.kl_weight": 1e-3},
+    "vae alone": {"autoencoder.kl_weight": 1e-3, "denoiser.kind": "none"},
+    "pca": {
+        "autoencoder.kind": "pca",
+        "denoiser.kind": "mlp",
+        "denoiser.width": 16,
+        "diffusion.prediction_type": "v_prediction",
+    },
+    "weights": {"autoencoder.kind": "none", "diffusion.prediction_type": "sample"},
 }
 
 
@@ -153,13 +165,15 @@ def test_every_variant_fits_and_its_checkpoint_draws(zoo, tmp_path, name):
 
 def test_pca_p_diff_draws_from_the_zoo_it_was_fitted_on(zoo, tmp_path):
     arguments = {
-        "latent": "pca",
-        "denoiser": "mlp",
-        "denoiser_width": 64,
-        "prediction_type": "sample",
-        "scheduler": "DDIM",
+        "autoencoder.kind": "pca",
+        "denoiser.kind": "mlp",
+        "denoiser.width": 64,
+        "diffusion.prediction_type": "sample",
+        "diffusion.scheduler": "DDIM",
     }
-    model, _ = fit(zoo, 250, **{**arguments, "num_inference_steps": 20}, trainer_arguments={"limit_val_batches": 0})
+    model, _ = fit(
+        zoo, 250, **{**arguments, "diffusion.num_inference_steps": 20}, trainer_arguments={"limit_val_batches": 0}
+    )
     x = zoo_tokens(model, zoo)
     drawn = model.draw(SampleRequest(64, generator=torch.Generator().manual_seed(0))).tokens.flatten(1)
     between = torch.cdist(x, x).fill_diagonal_(float("inf")).min(1).values.median()
@@ -207,18 +221,18 @@ def test_lr_factors_rise_hold_and_fall():
     assert [lr_factor("constant", 10, 2)(s) for s in (0, 1, 5, 9)] == [0.5, 1.0, 1.0, 1.0]
     assert [lr_factor("linear", 4)(s) for s in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert lr_factor("cosine", 4)(2) == pytest.approx(0.5)
-    with pytest.raises(ParamgenError, match="lr_schedule"):
+    with pytest.raises(ParamgenError, match=r"optimizer\.schedule"):
         lr_factor("cos", 4)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"latent": "vae"},
-        {"autoencoder": "gru"},
-        {"denoiser": "transformer"},
-        {"denoiser": "none", "latent": "pca"},
-        {"prediction_type": "x0"},
+        {"autoencoder.kind": "vae"},
+        {"autoencoder.kind": "gru"},
+        {"denoiser.kind": "transformer"},
+        {"denoiser.kind": "none", "autoencoder.kind": "pca"},
+        {"diffusion.prediction_type": "x0"},
     ],
 )
 def test_unknown_choices_are_refused(zoo, wrong):
@@ -232,7 +246,7 @@ def test_the_first_phase_takes_as_many_networks_a_step_as_asked(zoo, monkeypatch
     monkeypatch.setattr(
         PDiff, "_reconstruction", lambda s, x, *noise: taken.append(len(x)) or reconstruction(s, x, *noise)
     )
-    model, _ = fit(zoo, AE_STEPS + 1, ae_batch_size=3, trainer_arguments={"limit_val_batches": 0})
+    model, _ = fit(zoo, AE_STEPS + 1, trainer_arguments={"limit_val_batches": 0}, **{"autoencoder.batch_size": 3})
     assert taken == [3] * AE_STEPS
     assert model.learned
 
@@ -240,10 +254,10 @@ def test_the_first_phase_takes_as_many_networks_a_step_as_asked(zoo, monkeypatch
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"ae_batch_size": 0}, "model.ae_batch_size is 0, expected 1 or more"),
-        ({"lr": -1.0}, "model.lr is -1.0, expected more than 0"),
-        ({"num_inference_steps": 1001}, "num_inference_steps is 1001, expected 1 to"),
-        ({"scheduler": "DDIMM"}, "nearest: DDIM"),
+        ({"autoencoder.batch_size": 0}, "autoencoder.batch_size is 0, expected 1 or more"),
+        ({"optimizer.lr": -1.0}, "optimizer.lr is -1.0, expected more than 0"),
+        ({"diffusion.num_inference_steps": 1001}, "num_inference_steps is 1001, expected 1 to"),
+        ({"diffusion.scheduler": "DDIMM"}, "nearest: DDIM"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_fit(zoo, wrong, message):
@@ -252,7 +266,7 @@ def test_what_cannot_be_is_refused_before_the_fit(zoo, wrong, message):
 
 
 def test_first_phase_must_leave_steps_for_the_second(zoo):
-    with pytest.raises(ParamgenError, match="ae_steps is 4"):
+    with pytest.raises(ParamgenError, match=r"autoencoder\.steps is 4"):
         fit(zoo, AE_STEPS)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from paramgen.errors import ParamgenError
-from paramgen.nn.recurrence import make_recurrence
+from paramgen.nn.recurrence import RecurrenceSettings
 from paramgen.nn.states import StateEmbeddings
 
 KINDS = ["mamba", "mamba1", "lstm", "transformer", "none"]
@@ -10,7 +10,7 @@ KINDS = ["mamba", "mamba1", "lstm", "transformer", "none"]
 
 def make(kind):
     torch.manual_seed(0)
-    return make_recurrence(kind, [64, 64], d_state=16, chunk_size=8)
+    return RecurrenceSettings(kind, [64, 64], d_state=16).make(chunk_size=8)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -43,7 +43,7 @@ def test_pieces_give_the_same_as_the_whole(kind):
 
 
 def test_mamba_may_widen_in_its_second_layer():
-    model = make_recurrence("mamba", [64, 128], d_state=16)
+    model = RecurrenceSettings("mamba", [64, 128], d_state=16).make()
     assert model(torch.randn(1, 5, 64)).shape == (1, 5, 128)
     assert model.layers[1].in_proj.in_features == 64
 
@@ -59,7 +59,7 @@ def test_mamba_may_widen_in_its_second_layer():
 )
 def test_what_does_not_fit_is_refused(kind, widths, message):
     with pytest.raises(ParamgenError, match=message):
-        make_recurrence(kind, widths)
+        RecurrenceSettings(kind, widths).make()
 
 
 def test_one_hot_states_are_rows_of_the_identity_and_stay_fixed():

@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from conftest import write_zoo
+from dotted import nest
 from paramgen.backends.rpg import RPG
 from paramgen.codec import TokenCodec
 from paramgen.data import ParamBatch, ParameterDataModule
@@ -20,7 +21,14 @@ QUIET = {
     "accelerator": "cpu",
     "max_epochs": -1,
 }
-SMALL = {"d_model": [32, 32], "d_state": 8, "head": "mlp", "hidden": 32, "num_inference_steps": 4, "scheduler": "DDIM"}
+SMALL = {
+    "recurrence.d_model": [32, 32],
+    "recurrence.d_state": 8,
+    "head.kind": "mlp",
+    "head.hidden": 32,
+    "diffusion.num_inference_steps": 4,
+    "diffusion.scheduler": "DDIM",
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +41,7 @@ def make(zoo, token_dim=4, data_arguments=None, **arguments):
     seed_everything(0)
     data = ParameterDataModule(str(zoo.path), TokenCodec(token_dim), **{"batch_size": 6, **(data_arguments or {})})
     data.setup()
-    model = RPG(data.seq_len, data.token_dim, data.num_networks, data.num_runs, **{**SMALL, **arguments})
+    model = RPG(data.seq_len, data.token_dim, data.num_networks, data.num_runs, **nest({**SMALL, **arguments}))
     model.codec, model.base, model.zoo_info = data.codec, {}, {"networks": range(12), "runs": range(2)}
     model.prototypes.positions.place(data.codec.positions)
     return model, data
@@ -57,7 +65,7 @@ def first_batch(data):
 
 
 def test_padding_counts_neither_in_the_loss_nor_in_its_gradients(zoo):
-    model, data = make(zoo, prediction_type="sample")
+    model, data = make(zoo, **{"diffusion.prediction_type": "sample"})
     batch = first_batch(data)
     assert not data.codec.mask.all()
     out = torch.zeros(batch.x.shape[0] * data.seq_len, data.token_dim, requires_grad=True)
@@ -69,7 +77,7 @@ def test_padding_counts_neither_in_the_loss_nor_in_its_gradients(zoo):
 
 
 def test_prototypes_are_computed_once_for_each_distinct_state(zoo):
-    model, data = make(zoo, state="run")
+    model, data = make(zoo, **{"state.kind": "run"})
     batch = first_batch(data)
     assert set(batch.run.tolist()) == {0, 1}
     seen = inputs_of(model.prototypes.recurrence, lambda: model.loss(batch))
@@ -106,7 +114,7 @@ def test_states_per_step_runs_the_recurrence_on_its_own_states_alone(zoo):
 @pytest.mark.parametrize("recurrent", ["mamba", "mamba1", "lstm", "transformer", "none"])
 def test_ways_of_sampling_differ_in_memory_alone(zoo, recurrent, monkeypatch):
     monkeypatch.setattr("paramgen.backends.rpg.PIECE", 6)
-    model, _ = make(zoo, token_dim=2, recurrent=recurrent)
+    model, _ = make(zoo, token_dim=2, **{"recurrence.kind": recurrent})
     states = [3, 1, 3, 7]
     drawn = []
     for model.sampling in ("sequential", "partial", "full"):
@@ -118,7 +126,7 @@ def test_ways_of_sampling_differ_in_memory_alone(zoo, recurrent, monkeypatch):
 
 def test_sequential_sampling_never_holds_more_than_one_place_and_one_piece(zoo, monkeypatch):
     monkeypatch.setattr("paramgen.backends.rpg.PIECE", 4)
-    model, data = make(zoo, token_dim=2, recurrent="none", sampling="sequential")
+    model, data = make(zoo, token_dim=2, sampling="sequential", **{"recurrence.kind": "none"})
     assert data.seq_len > 8
     rows = inputs_of(model.head, lambda: tokens(model, 5))
     assert {len(args[0]) for args in rows} == {5}
@@ -151,7 +159,7 @@ def test_every_draw_says_whose_states_it_had_and_mixtures_are_nobody_s(zoo):
     mixed = model.draw(SampleRequest(2, state=torch.full((2, 12), 1 / 12)))
     assert sorted(first.identity) == list(range(12))  # also after the model has drawn again
     assert (chosen.identity, mixed.identity, chosen.run) == ([5, 0, 5], [None, None], None)
-    by_run, _ = make(zoo, state="run")
+    by_run, _ = make(zoo, **{"state.kind": "run"})
     drawn = by_run.draw(SampleRequest(2))
     assert drawn.identity is None
     assert sorted(drawn.run) == [0, 1]
@@ -167,9 +175,17 @@ def test_identities_are_places_in_the_whole_train_split(zoo):
 
 def test_samples_land_at_the_network_of_their_state(zoo):
     model, data = make(
-        zoo, token_dim=8, state_embedding="normal", prediction_type="sample", lr=3e-3, hidden=64, d_model=[64, 64],
+        zoo,
+        token_dim=8,
         data_arguments={"batch_size": 12, "steps_per_epoch": 300},
-    )  # fmt: skip
+        **{
+            "recurrence.d_model": [64, 64],
+            "state.embedding": "normal",
+            "head.hidden": 64,
+            "diffusion.prediction_type": "sample",
+            "optimizer.lr": 3e-3,
+        },
+    )
     trainer = Trainer(max_steps=300, gradient_clip_val=1.0, **QUIET)
     trainer.fit(model, data)
     networks = model.sample(12, state=list(range(12)), num_inference_steps=10)
@@ -187,7 +203,7 @@ def test_condition_reaches_the_last_tokens_alone_where_asked(zoo):
 
 
 def test_conditions_share_prototypes_only_when_they_are_equal(zoo):
-    model, data = make(zoo, state="none", cond_dim=2, cond_dropout=0.0)
+    model, data = make(zoo, cond_dim=2, **{"state.kind": "none", "condition.dropout": 0.0})
     batch = first_batch(data)
     condition = torch.tensor([[0.0, 1], [1, 0], [0, 1], [0, 1], [1, 0], [1, 1]])
     (args,) = inputs_of(model.prototypes.recurrence, lambda: model.loss(ParamBatch(*batch[:1], condition, *batch[2:])))
@@ -213,7 +229,7 @@ def test_states_that_do_not_exist_are_refused(zoo, state, message):
 
 
 def test_state_asked_of_a_generator_without_states_is_refused(zoo):
-    model, _ = make(zoo, state="none")
+    model, _ = make(zoo, **{"state.kind": "none"})
     with pytest.raises(ParamgenError, match="has no states to sample from"):
         tokens(model, 3, state=0)
 
@@ -221,20 +237,23 @@ def test_state_asked_of_a_generator_without_states_is_refused(zoo):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"head": "unet"}, "expected conv or mlp"),
-        ({"state": "seed"}, "expected checkpoint, run or none"),
+        ({"head.kind": "unet"}, "expected conv or mlp"),
+        ({"state.kind": "seed"}, "expected checkpoint, run or none"),
         ({"tokens_per_step": 0}, "tokens_per_step is 0, expected 1 or more"),
-        ({"d_model": [48, 48]}, "multiple of headdim 64"),
-        ({"d_model": []}, "d_model is empty"),
-        ({"d_model": [0, 0]}, r"d_model is \[0, 0\], expected widths of 1 or more"),
-        ({"d_model": [66, 66], "recurrent": "none"}, "multiple of 4, not 66"),
-        ({"d_model": [33], "recurrent": "none", "position": "index"}, "its width must be even, not 33"),
-        ({"d_state": 0}, "d_state is 0, expected 1 or more"),
-        ({"head": "conv", "channels": [1, 0, 1]}, r"channels \[1, 0, 1\]"),
-        ({"head": "conv", "kernel_size": -1}, "kernel_size -1: expected an odd one"),
-        ({"lr": -1.0}, r"lr is -1\.0, expected 0 or more"),
-        ({"num_inference_steps": 0}, "num_inference_steps is 0, expected 1 to num_train_timesteps = 1000"),
-        ({"scheduler": "PNDM"}, "no scheduler 'PNDM'"),
+        ({"recurrence.d_model": [48, 48]}, "multiple of headdim 64"),
+        ({"recurrence.d_model": []}, "d_model is empty"),
+        ({"recurrence.d_model": [0, 0]}, r"d_model is \[0, 0\], expected widths of 1 or more"),
+        ({"recurrence.d_model": [66, 66], "recurrence.kind": "none"}, "multiple of 4, not 66"),
+        (
+            {"recurrence.d_model": [33], "recurrence.kind": "none", "position": "index"},
+            "its width must be even, not 33",
+        ),
+        ({"recurrence.d_state": 0}, "d_state is 0, expected 1 or more"),
+        ({"head.kind": "conv", "head.channels": [1, 0, 1]}, r"channels \[1, 0, 1\]"),
+        ({"head.kind": "conv", "head.kernel_size": -1}, "kernel_size -1: expected an odd one"),
+        ({"optimizer.lr": -1.0}, r"lr is -1\.0, expected more than 0"),
+        ({"diffusion.num_inference_steps": 0}, "num_inference_steps is 0, expected 1 to num_train_timesteps = 1000"),
+        ({"diffusion.scheduler": "PNDM"}, "no scheduler 'PNDM'"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(zoo, arguments, message):
@@ -244,13 +263,13 @@ def test_arguments_that_do_not_fit_are_refused(zoo, arguments, message):
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
 def test_adamw8bit_without_its_library_names_the_install_line(zoo):
-    model, data = make(zoo, optimizer="adamw8bit")
+    model, data = make(zoo, **{"optimizer.name": "adamw8bit"})
     with pytest.raises(ParamgenError, match=r"pip install 'paramgen\[adamw8bit\]'"):
         Trainer(max_steps=1, **QUIET).fit(model, data)
 
 
 def test_only_matrices_decay_and_the_rate_falls_to_zero(zoo):
-    model, data = make(zoo, weight_decay=0.5, data_arguments={"steps_per_epoch": 5})
+    model, data = make(zoo, data_arguments={"steps_per_epoch": 5}, **{"optimizer.weight_decay": 0.5})
     trainer = Trainer(max_steps=5, **QUIET)
     trainer.fit(model, data)
     decayed, kept = trainer.optimizers[0].param_groups

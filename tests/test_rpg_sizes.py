@@ -73,7 +73,7 @@ def test_config_builds_on_the_meta_device_with_the_counts_of_its_shapes(name):
     codec.lay_out(spec)
     with torch.device("meta"):
         model = RPG(*codec.shape, num_networks=50, num_runs=1, **arguments)
-    size, paper, by_hand = SIZES[tuple(arguments["d_model"])]
+    size, paper, by_hand = SIZES[tuple(arguments["recurrence"]["d_model"])]
     ours = count(model.prototypes.recurrence)
     print(
         f"{name}: {spec.numel / 1e6:.3f} M in {codec.shape[0]} tokens of {codec.shape[1]}; RPG-{size}: recurrent "
@@ -81,7 +81,7 @@ def test_config_builds_on_the_meta_device_with_the_counts_of_its_shapes(name):
     )
     assert ours == by_hand
     assert count(network) == pytest.approx(NETWORKS[name][2], rel=0.02)
-    assert codec.shape[1] == arguments["d_model"][-1]
+    assert codec.shape[1] == arguments["recurrence"]["d_model"][-1]
     assert int(codec.mask.sum()) == spec.numel
 
 
@@ -89,10 +89,10 @@ def test_config_builds_on_the_meta_device_with_the_counts_of_its_shapes(name):
 def test_table_12_counts_the_whole_model_and_one_more_square_matrix(name):
     """256, 1,018 and 3,076 M are no recurrent model of the table's own shapes, but recurrence + head + token_dim squared."""
     config = read(name)
-    width = config["model"]["init_args"]["d_model"][-1]
+    width = config["model"]["init_args"]["recurrence"]["d_model"][-1]
     with torch.device("meta"):
         model = RPG(10, width, num_networks=50, num_runs=1, **config["model"]["init_args"])
-    paper = SIZES[tuple(config["model"]["init_args"]["d_model"])][1]
+    paper = SIZES[tuple(config["model"]["init_args"]["recurrence"]["d_model"])][1]
     assert count(model) + width**2 == pytest.approx(paper, rel=0.06 if width == 256 else 0.002)
 
 
@@ -101,12 +101,13 @@ def test_config_follows_table_11(name):
     config = read(name)
     model, data, trainer = config["model"]["init_args"], config["data"], config["trainer"]
     large = NETWORKS[name][2] > 50e6
-    assert (model["lr"], model["weight_decay"]) == (1e-5 if large else 3e-5, 1e-5)
+    optimizer, diffusion = model["optimizer"], model["diffusion"]
+    assert (optimizer["lr"], optimizer["weight_decay"]) == (1e-5 if large else 3e-5, 1e-5)
     assert trainer["max_steps"] == (120_000 if large else 80_000)
     assert data["batch_size"] == (8 if large or name == "rpg_tiny_paper" else 16)
     assert model["tokens_per_step"] == (512 if large else 1024)
-    assert (model["scheduler"], model["num_inference_steps"]) == (("DDIM", 60) if large else ("DDPM", 1000))
-    assert model.get("optimizer", "adamw") == ("adamw8bit" if large else "adamw")
+    assert (diffusion["scheduler"], diffusion["num_inference_steps"]) == (("DDIM", 60) if large else ("DDPM", 1000))
+    assert optimizer.get("name", "adamw") == ("adamw8bit" if large else "adamw")
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))

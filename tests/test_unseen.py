@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import RidgeCV
 
+from dotted import nest
 from paramgen.backends.pdiff import PDiff
 from paramgen.cli import main as paramgen
 from paramgen.commands.collect_tasks import main
@@ -116,8 +117,18 @@ def test_zoos_without_tasks_and_tasks_without_conditions_are_named(zoo, tiny_zoo
 def test_generators_stand_beside_what_needs_none(zoo, tmp_path, capsys):
     data = ParameterDataModule(str(zoo.path), batch_size=16, steps_per_epoch=100)
     sizes = {"seq_len": data.seq_len, "token_dim": data.token_dim, "num_networks": data.num_networks}
-    quick = {"latent": "pca", "denoiser": "mlp", "denoiser_width": 64, "denoiser_depth": 1, "prediction_type": "sample"}
-    model = PDiff(**sizes, cond_dim=data.cond_dim, scheduler="DDIM", num_inference_steps=5, **quick)
+    quick = {
+        "autoencoder.kind": "pca",
+        "denoiser.kind": "mlp",
+        "denoiser.width": 64,
+        "denoiser.depth": 1,
+        "diffusion.prediction_type": "sample",
+    }
+    model = PDiff(
+        **sizes,
+        cond_dim=data.cond_dim,
+        **nest({**quick, "diffusion.scheduler": "DDIM", "diffusion.num_inference_steps": 5}),
+    )
     model.uses_task_data = True
     quiet = {
         "logger": False,

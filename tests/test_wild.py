@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch import nn
 
+from dotted import nest
 from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
 from paramgen.backends.wild import WildPDiff
@@ -30,23 +31,47 @@ QUIET = {
     "accelerator": "cpu",
     "max_epochs": -1,
 }
-VAE = {"vae_channels": [8, 8], "latent_dim": 8, "unet_channels": [16, 16], "vae_steps": 150, "vae_lr": 1e-2}
-MLP = {"denoiser": "mlp", "denoiser_width": 64, "denoiser_depth": 2, "prediction_type": "sample", "lr": 3e-3}
-CURVE = {"beta_schedule": "squaredcos_cap_v2", "scheduler": "DDIM", "num_inference_steps": 10}
+VAE = {
+    "autoencoder.channels": [8, 8],
+    "autoencoder.latent_dim": 8,
+    "denoiser.channels": [16, 16],
+    "autoencoder.steps": 150,
+    "autoencoder.lr": 1e-2,
+}
+MLP = {
+    "denoiser.kind": "mlp",
+    "denoiser.width": 64,
+    "denoiser.depth": 2,
+    "diffusion.prediction_type": "sample",
+    "optimizer.lr": 3e-3,
+}
+CURVE = {
+    "diffusion.beta_schedule": "squaredcos_cap_v2",
+    "diffusion.scheduler": "DDIM",
+    "diffusion.num_inference_steps": 10,
+}
 TOKENS = {
-    "d_model": [32],
-    "recurrent": "none",
-    "head": "mlp",
-    "hidden": 64,
-    "state": "none",
-    "prediction_type": "sample",
-    "lr": 3e-3,
+    "recurrence.d_model": [32],
+    "recurrence.kind": "none",
+    "head.kind": "mlp",
+    "head.hidden": 64,
+    "state.kind": "none",
+    "diffusion.prediction_type": "sample",
+    "optimizer.lr": 3e-3,
 }
 FOLLOWERS = {
-    "wild": (WildPDiff, {**VAE, **CURVE, "unet_time": "layers", "prediction_type": "sample"}, 450),
-    "pdiff_film": (PDiff, {**MLP, **CURVE, "latent": "none", "cond_entry": "film"}, 200),
-    "pdiff_concat": (PDiff, {**MLP, **CURVE, "latent": "pca", "latent_dim": 6, "cond_entry": "concat"}, 200),
-    "pdiff_latent": (PDiff, {**MLP, **CURVE, "latent": "pca", "latent_dim": 6, "cond_entry": "latent"}, 200),
+    "wild": (WildPDiff, {**VAE, **CURVE, "denoiser.time": "layers", "diffusion.prediction_type": "sample"}, 450),
+    "pdiff_film": (PDiff, {**MLP, **CURVE, "autoencoder.kind": "none", "denoiser.condition": "film"}, 200),
+    "pdiff_concat": (
+        PDiff,
+        {**MLP, **CURVE, "autoencoder.kind": "pca", "autoencoder.latent_dim": 6, "denoiser.condition": "concat"},
+        200,
+    ),
+    "pdiff_latent": (
+        PDiff,
+        {**MLP, **CURVE, "autoencoder.kind": "pca", "autoencoder.latent_dim": 6, "denoiser.condition": "latent"},
+        200,
+    ),
     "rpg": (RPG, {**TOKENS, **CURVE}, 250),
 }
 
@@ -70,7 +95,7 @@ def zoo(tmp_path_factory):
 def fit(kind, zoo, arguments, max_steps):
     seed_everything(0)
     data = ParameterDataModule(str(zoo.path), TokenCodec(8) if kind is RPG else None, batch_size=24)
-    model = kind(data.seq_len, data.token_dim, data.num_networks, cond_dim=data.cond_dim, **arguments)
+    model = kind(data.seq_len, data.token_dim, data.num_networks, cond_dim=data.cond_dim, **nest(arguments))
     trainer = Trainer(max_steps=max_steps, num_sanity_val_steps=0, **QUIET)
     trainer.fit(model, data)
     return model, trainer
@@ -116,7 +141,7 @@ def test_guidance_by_nothing_forgets_the_condition(follower, zoo):
 
 
 def test_command_guides_where_there_is_a_condition(zoo, tmp_path):
-    _, trainer = fit(PDiff, zoo[0], {**MLP, **CURVE, "latent": "none"}, 2)
+    _, trainer = fit(PDiff, zoo[0], {**MLP, **CURVE, "autoencoder.kind": "none"}, 2)
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     command = partial(sample, str(tmp_path / "x.ckpt"), n=2)
     for scale in (0.0, 1.0, 4.0):
@@ -155,7 +180,7 @@ def test_layers_have_the_papers_widths():
 
 def test_step_and_condition_are_added_to_the_latent_and_enter_nowhere_else():
     torch.manual_seed(0)
-    told = WildPDiff(1, 50, 10, cond_dim=3, **VAE).denoiser.eval()
+    told = WildPDiff(1, 50, 10, cond_dim=3, **nest(VAE)).denoiser.eval()
     z, t = torch.randn(4, 1, 8), torch.tensor([0, 10, 500, 999])
     marked = told.condition.mark(torch.randn(4, 3), 4)
     moved = (
@@ -174,5 +199,5 @@ def test_autoencoder_gives_back_the_length_at_any_stride(stride, length):
 
 
 def test_entry_must_be_known(zoo):
-    with pytest.raises(ParamgenError, match="cond_entry is 'head', expected latent, film or concat"):
-        PDiff(1, 40, 10, cond_dim=3, latent="none", denoiser="mlp", cond_entry="head")
+    with pytest.raises(ParamgenError, match=r"denoiser\.condition is 'head', expected latent, film or concat"):
+        PDiff(1, 40, 10, 3, autoencoder={"kind": "none"}, denoiser={"kind": "mlp", "condition": "head"})

@@ -106,7 +106,7 @@ class Diffusion:
             ("prediction_type", self.prediction_type, PredictionType.__args__),  # type: ignore[attr-defined]
         ):
             if value not in known:
-                raise ParamgenError(f"no {name} {value!r}; {near(value, known)}")
+                raise ParamgenError(f"no diffusion.{name} {value!r}; {near(value, known)}")
 
     def alphas_cumprod(self, device: torch.device | str = "cpu") -> Tensor:
         """The cumulative product abar (T,), float32 on `device`."""

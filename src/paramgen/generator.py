@@ -20,6 +20,7 @@ from paramgen.data import ParamBatch
 from paramgen.errors import ParamgenError
 from paramgen.pickles import read_pickle
 from paramgen.sampling import Drawn, SampleRequest
+from paramgen.settings import plain
 from paramgen.spec import StateDict
 from paramgen.zoo import Zoo
 
@@ -220,6 +221,8 @@ class ParameterGenerator(LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what sampling needs beside the weights: the class, the codec, the tensors that are not generated."""
         assert self.codec is not None
+        if "hyper_parameters" in checkpoint:  # settings as plain values, which torch.load(weights_only=True) takes
+            checkpoint["hyper_parameters"] = plain(checkpoint["hyper_parameters"])
         checkpoint["paramgen"] = {
             "version": __version__,
             "class_path": f"{type(self).__module__}.{type(self).__qualname__}",

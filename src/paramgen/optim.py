@@ -1,7 +1,7 @@
 """Learning rates, two training phases under one optimiser, and the running average of the weights."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -26,7 +26,7 @@ def lr_factor(schedule: Schedule, steps: int, warmup: int = 0) -> Callable[[int]
         warmup: Steps of linear rise at the start.
     """
     if schedule not in ("constant", "cosine", "linear"):
-        raise ParamgenError(f"lr_schedule is {schedule!r}, expected constant, cosine or linear")
+        raise ParamgenError(f"model.optimizer.schedule is {schedule!r}, expected constant, cosine or linear")
 
     def factor(step: int) -> float:
         if step < warmup:
@@ -47,31 +47,39 @@ def scheduled(optimizer: Optimizer, *factors: Callable[[int], float]) -> Optimiz
     }
 
 
-def adamw(
-    module: nn.Module,
-    lr: float,
-    weight_decay: float,
-    name: Literal["adamw", "adamw8bit"] = "adamw",
-    fused: bool | None = None,
-) -> Optimizer:
-    """AdamW that decays matrices alone: no norms, no biases, and nothing that says ``_no_weight_decay``.
+def decay_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Two parameter groups: matrices, which are decayed, then norms, biases and whatever says ``_no_weight_decay``, which are not.
 
     Args:
-        module: Its parameters make two groups, the decayed ones first.
+        module: Its parameters make the groups; an empty group is left out.
         lr: Learning rate of both.
         weight_decay: Of the first.
+    """
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for p in module.parameters():
+        (kept if p.dim() < 2 or getattr(p, "_no_weight_decay", False) else decayed).append(p)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay, "lr": lr},
+        {"params": kept, "weight_decay": 0.0, "lr": lr},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def adamw(
+    groups: list[dict[str, Any]], name: Literal["adamw", "adamw8bit"] = "adamw", fused: bool | None = None
+) -> Optimizer:
+    """AdamW of some parameter groups.
+
+    Args:
+        groups: As of :func:`decay_groups`.
         name: ``adamw``, or ``adamw8bit`` (bitsandbytes; 2 bytes of state a parameter instead of 8).
         fused: Of :class:`torch.optim.AdamW`; see :func:`fused_kernel`.
 
     Raises:
         ParamgenError: bitsandbytes is requested and cannot be used.
     """
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
-    for p in module.parameters():
-        (kept if p.dim() < 2 or getattr(p, "_no_weight_decay", False) else decayed).append(p)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return adamw8bit()(groups, lr=lr) if name == "adamw8bit" else AdamW(groups, lr=lr, fused=fused)
+    return adamw8bit()(groups) if name == "adamw8bit" else AdamW(groups, fused=fused)
 
 
 def fused_kernel(module: LightningModule) -> bool | None:
@@ -105,42 +113,41 @@ def adamw8bit() -> Any:
 
 
 def two_phases(
-    first: Iterable[nn.Parameter],
-    second: Iterable[nn.Parameter],
+    first: list[dict[str, Any]],
+    second: list[dict[str, Any]],
     *,
     first_steps: int,
     steps: int,
-    first_lr: float,
-    second_lr: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    weight_decay: float = 0.0,
     schedule: Schedule = "constant",
+    warmup: int = 0,
+    name: Literal["adamw", "adamw8bit"] = "adamw",
     fused: bool | None = None,
 ) -> OptimizerLRSchedulerConfig:
-    """One AdamW whose first group learns for `first_steps` steps and whose second learns from then on.
+    """One AdamW whose first groups learn for `first_steps` steps and whose second learn from then on.
 
-    Two optimizers would force manual optimisation upon Lightning. In each phase the other group has no gradients and no learning rate,
-    so AdamW neither steps nor decays it.
+    Two optimizers would force manual optimisation upon Lightning. In each phase the other groups have no gradients and no learning
+    rate, so AdamW neither steps nor decays them.
 
     Args:
-        first: Parameters of the first phase.
-        second: Parameters of the second.
+        first: Parameter groups of the first phase, as of :func:`decay_groups`.
+        second: Of the second.
         first_steps: Length of the first phase.
         steps: Length of both.
-        first_lr: Peak of the first phase.
-        second_lr: Peak of the second.
-        betas: Of AdamW.
-        weight_decay: Of AdamW.
         schedule: Each phase has its own.
+        warmup: Steps of linear warm-up, in each phase.
+        name: As of :func:`adamw`.
         fused: Of AdamW; see :func:`fused_kernel`.
     """
-    early, late = lr_factor(schedule, first_steps), lr_factor(schedule, steps - first_steps)
-    groups = [{"params": [*first], "lr": first_lr}, {"params": [*second], "lr": second_lr}]
-    return scheduled(
-        AdamW(groups, betas=betas, weight_decay=weight_decay, fused=fused),
-        lambda step: early(step) if step < first_steps else 0.0,
-        lambda step: late(step - first_steps) if step >= first_steps else 0.0,
-    )
+    early, late = lr_factor(schedule, first_steps, warmup), lr_factor(schedule, steps - first_steps, warmup)
+
+    def of_first(step: int) -> float:
+        return early(step) if step < first_steps else 0.0
+
+    def of_second(step: int) -> float:
+        return late(step - first_steps) if step >= first_steps else 0.0
+
+    factors = [of_first] * len(first) + [of_second] * len(second)
+    return scheduled(adamw([*first, *second], name, fused), *factors)
 
 
 class EMA(WeightAveraging):

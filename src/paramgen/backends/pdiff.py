@@ -8,27 +8,27 @@ Departs from the authors' code: the autoencoder is in eval mode whenever it is n
 """
 
 from functools import partial
-from typing import Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
-from torch.optim import AdamW
+from torch import Tensor
 
 from paramgen.data import ParamBatch
-from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType, Trajectory
-from paramgen.errors import ParamgenError, positive
+from paramgen.diffusion import Denoiser, Trajectory
+from paramgen.errors import ParamgenError
 from paramgen.generator import Denoised, ParameterGenerator
-from paramgen.nn.autoencoder import Activation, ConvAutoencoder, LinearAutoencoder, Norm
-from paramgen.nn.condition import ConditionedDenoiser, Entry, guided
+from paramgen.nn.autoencoder import ConvAutoencoder, LinearAutoencoder
+from paramgen.nn.condition import ConditionedDenoiser, guided
+from paramgen.nn.denoisers import DenoiserSettings
+from paramgen.nn.latents import AutoencoderSettings
 from paramgen.nn.pca import PCA
-from paramgen.nn.unet1d import ConvChain, MLPDenoiser, TimeEntry, UNet1d
-from paramgen.optim import Schedule, fused_kernel, lr_factor, scheduled, two_phases
+from paramgen.optim import decay_groups, fused_kernel, two_phases
 from paramgen.sampling import Drawn, SampleRequest
+from paramgen.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 
-Latent = Literal["autoencoder", "pca", "none"]
-Standardise = Literal["each", "whole", "none"]
-DenoiserKind = Literal["unet", "conv", "mlp", "none"]
+CONDITION, AUTOENCODER, DENOISER = ConditionSettings(), AutoencoderSettings(), DenoiserSettings()
+DIFFUSION, OPTIMIZER = DiffusionSettings(), OptimizerSettings()
 CHUNK = 2**24  # numbers of generated networks decoded at once
 
 
@@ -40,47 +40,11 @@ class PDiff(ParameterGenerator):
         token_dim: D, from the data.
         num_networks: K, from the data.
         cond_dim: Numbers of a condition, from the data; 0 for none.
-        cond_entry: Where a condition enters the denoiser: ``latent`` (added to its input), ``film`` (scales and shifts every layer) or
-            ``concat`` (beside its input).
-        cond_dropout: Share of training conditions that are left out, so that it can also sample without one.
-        guidance_scale: Above 1 samples follow the condition more than they were taught to; needs cond_dropout.
-        latent: ``autoencoder`` (the paper), ``pca`` (closed form, no first phase) or ``none`` (diffusion of the weights).
-        autoencoder: ``conv`` (the paper) or ``linear`` (Table 5).
-        ae_channels: Channels of the conv encoder's layers, 16-32-64-64 when left out, or widths of the linear one, 512-256.
-        ae_kernel_size: Of the conv autoencoder.
-        ae_convs: Convolutions in each of its layers.
-        ae_stride: By how much each of its layers shortens.
-        ae_norm: ``instance`` (the paper), ``group``, ``batch`` or ``none`` (Table 6).
-        ae_activation: ``leaky_relu``, ``elu`` or ``silu``.
-        latent_channels: Channels of the convolutional latent.
-        latent_dim: Width of a latent vector; when left out the conv latent stays convolutional, and linear has 128, pca 64 (K - 1 at most).
-        kl_weight: Above 0 the autoencoder is variational (Table 7).
-        input_noise: Standard deviation of the noise on networks.
-        latent_noise: Standard deviation of the noise on latents.
-        ae_steps: Optimizer steps of the first phase; the second lasts until the trainer's ``max_steps``.
-        ae_lr: Learning rate of the first phase.
-        ae_batch_size: Networks a step of the first phase; the first so many of each batch, all when left out.
-        standardise_latent: Zero mean and unit variance over the zoo: ``each`` number of the latent by itself; the latent as a ``whole``,
-            with one scale, so that it keeps its shape; or ``none``.
-        denoiser: ``unet`` (the paper), ``conv`` (the released recipe), ``mlp``, or ``none``: decode standard normal noise, Table 7's VAE.
-        denoiser_channels: Channels of its layers; 32-64-128-128 for unet and 64-128-256-512-256-128-64 for conv when left out.
-        denoiser_kernel_size: Of unet and conv.
-        denoiser_norm: Of unet and conv.
-        denoiser_activation: Of unet and conv.
-        denoiser_convs: Convolutions in each layer of unet.
-        denoiser_time: Where unet is told the step: all ``layers``, or the ``input``.
-        denoiser_width: Of mlp.
-        denoiser_depth: Residual blocks of mlp.
-        num_train_timesteps: T of the diffusion.
-        beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2``.
-        beta_start: First beta.
-        beta_end: Last beta.
-        prediction_type: ``epsilon`` (the paper), ``sample`` or ``v_prediction``.
-        scheduler: Solver for sampling when none is given.
-        num_inference_steps: Its steps when none are given.
-        lr: Learning rate of the second phase.
-        lr_schedule: ``constant``, ``cosine`` or ``linear``, for each phase.
-        weight_decay: Of AdamW, in both phases.
+        condition: Training and sampling with a condition.
+        autoencoder: The latent, and the training phase that learns it.
+        denoiser: The network that denoises latents.
+        diffusion: Noise schedule, prediction and default solver.
+        optimizer: Of the second phase; the first has its own rate.
 
     Raises:
         ParamgenError: An unknown choice, a size below 1, a rate that is not above 0.
@@ -99,111 +63,32 @@ class PDiff(ParameterGenerator):
         token_dim: int,
         num_networks: int,
         cond_dim: int = 0,
-        cond_entry: Entry = "film",
-        cond_dropout: float = 0.1,
-        guidance_scale: float = 1.0,
-        latent: Latent = "autoencoder",
-        autoencoder: Literal["conv", "linear"] = "conv",
-        ae_channels: list[int] | None = None,
-        ae_kernel_size: int = 7,
-        ae_convs: int = 2,
-        ae_stride: int = 2,
-        ae_norm: Norm = "instance",
-        ae_activation: Activation = "leaky_relu",
-        latent_channels: int = 4,
-        latent_dim: int | None = None,
-        kl_weight: float = 0.0,
-        input_noise: float = 1e-3,
-        latent_noise: float = 0.1,
-        ae_steps: int = 30_000,
-        ae_lr: float = 1e-3,
-        ae_batch_size: int | None = None,
-        standardise_latent: Standardise = "each",
-        denoiser: DenoiserKind = "unet",
-        denoiser_channels: list[int] | None = None,
-        denoiser_kernel_size: int = 7,
-        denoiser_norm: Norm = "instance",
-        denoiser_activation: Activation = "leaky_relu",
-        denoiser_convs: int = 2,
-        denoiser_time: TimeEntry = "layers",
-        denoiser_width: int = 512,
-        denoiser_depth: int = 4,
-        num_train_timesteps: int = 1000,
-        beta_schedule: BetaSchedule = "linear",
-        beta_start: float = 1e-4,
-        beta_end: float = 2e-2,
-        prediction_type: PredictionType = "epsilon",
-        scheduler: str = "DDPM",
-        num_inference_steps: int = 1000,
-        lr: float = 1e-3,
-        lr_schedule: Schedule = "constant",
-        weight_decay: float = 2e-6,
+        condition: ConditionSettings = CONDITION,
+        autoencoder: AutoencoderSettings = AUTOENCODER,
+        denoiser: DenoiserSettings = DENOISER,
+        diffusion: DiffusionSettings = DIFFUSION,
+        optimizer: OptimizerSettings = OPTIMIZER,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        positive("model.", lr=lr, ae_lr=ae_lr, ae_batch_size=ae_batch_size, latent_dim=latent_dim)
-        positive("model.", denoiser_width=denoiser_width, denoiser_depth=denoiser_depth)
+        condition = settings(CONDITION, condition, "condition")
+        denoiser = settings(DENOISER, denoiser, "denoiser")
+        diffusion = settings(DIFFUSION, diffusion, "diffusion")
+        self.phase = settings(AUTOENCODER, autoencoder, "autoencoder")
+        self.optimizer_settings = settings(OPTIMIZER, optimizer, "optimizer")
+        self.shape = (seq_len, token_dim)
+        self.first_steps = self.phase.steps if self.phase.trained else 0
+        self.scheduler, self.num_inference_steps = diffusion.scheduler, diffusion.num_inference_steps
+        self.guidance_scale, self.cond_dim = condition.guidance_scale, cond_dim
+        self.has_solver = denoiser.kind != "none"
+        self.diffusion = diffusion.make()
+
         size = seq_len * token_dim
-        self.shape, self.latent = (seq_len, token_dim), latent
-        self.kl_weight, self.input_noise, self.latent_noise = kl_weight, input_noise, latent_noise
-        self.ae_steps = ae_steps if latent == "autoencoder" else 0
-        self.ae_lr, self.lr, self.lr_schedule, self.weight_decay = ae_lr, lr, lr_schedule, weight_decay
-        self.ae_batch_size = ae_batch_size
-        self.standardise_latent = standardise_latent
-        self.scheduler, self.num_inference_steps = scheduler, num_inference_steps
-        self.guidance_scale, self.cond_dim = guidance_scale, cond_dim
-        self.has_solver = denoiser != "none"
-        self.diffusion = Diffusion(num_train_timesteps, beta_schedule, beta_start, beta_end, prediction_type)
-        self.diffusion.check(scheduler, num_inference_steps)
-
-        self.autoencoder: ConvAutoencoder | LinearAutoencoder | PCA | None = None
-        variational = kl_weight > 0
-        if latent == "pca":
-            self.autoencoder = PCA(size, min(latent_dim or 64, num_networks - 1))
-        elif latent == "autoencoder" and autoencoder == "conv":
-            self.autoencoder = ConvAutoencoder(
-                size,
-                ae_channels or (16, 32, 64, 64),
-                ae_kernel_size,
-                ae_convs,
-                ae_norm,
-                ae_activation,
-                latent_channels,
-                latent_dim,
-                variational,
-                ae_stride,
-            )
-        elif latent == "autoencoder" and autoencoder == "linear":
-            self.autoencoder = LinearAutoencoder(
-                size, ae_channels or (512, 256), latent_dim or 128, ae_activation, variational
-            )
-        elif latent != "none":
-            raise ParamgenError(f"model.latent is {latent!r} and model.autoencoder {autoencoder!r}: no such pair")
+        self.autoencoder = self.phase.make(size, num_networks)
         self.latent_shape = self.autoencoder.latent_shape if self.autoencoder else (1, size)
-
-        form = (denoiser_kernel_size, denoiser_norm, denoiser_activation)
-
-        def make(channels: int, cond_width: int) -> nn.Module:
-            shape = (channels, self.latent_shape[1])
-            if denoiser == "unet":
-                down = denoiser_channels or (32, 64, 128, 128)
-                return UNet1d(channels, down, *form, denoiser_convs, denoiser_time, cond_width)
-            if denoiser == "conv":
-                widths = denoiser_channels or (64, 128, 256, 512, 256, 128, 64)
-                return ConvChain(shape, widths, *form, cond_width)
-            if denoiser == "mlp":
-                return MLPDenoiser(shape, denoiser_width, denoiser_depth, cond_width)
-            raise ParamgenError(f"model.denoiser is {denoiser!r}, expected unet, conv, mlp or none")
-
-        self.denoiser: nn.Module | None = None
-        if denoiser == "none" and latent != "autoencoder":
-            raise ParamgenError(
-                "model.denoiser none decodes noise with an autoencoder: model.latent must be autoencoder"
-            )
-        if denoiser != "none" and cond_dim:
-            self.denoiser = ConditionedDenoiser(make, self.latent_shape, cond_dim, cond_entry, cond_dropout)
-        elif denoiser != "none":
-            self.denoiser = make(self.latent_shape[0], 0)
+        if denoiser.kind == "none" and not self.phase.trained:
+            raise ParamgenError("model.denoiser.kind none decodes noise: model.autoencoder.kind must be conv or linear")
+        self.denoiser = denoiser.make(self.latent_shape, cond_dim, condition.dropout)
 
         self.register_buffer("latent_mean", torch.zeros(self.latent_shape))
         self.register_buffer("latent_std", torch.ones(self.latent_shape))
@@ -224,7 +109,7 @@ class PDiff(ParameterGenerator):
 
     def on_train_batch_start(self, batch: ParamBatch, batch_idx: int) -> None:
         """Begin the second phase when it is time, also after resuming in the midst of it."""
-        if self._latents is None and self.denoiser is not None and self.global_step >= self.ae_steps:
+        if self._latents is None and self.denoiser is not None and self.global_step >= self.first_steps:
             loader = self.trainer.datamodule.predict_dataloader()  # the train split in order
             self.learn_latents([b.x for b in loader])
 
@@ -240,10 +125,10 @@ class PDiff(ParameterGenerator):
         if self.autoencoder is not None:
             self.autoencoder.eval()
         self._latents = torch.cat([self._encode(x.flatten(1).to(self.device)) for x in networks])  # (K, C, l)
-        if self.standardise_latent != "none" and not self.learned:
+        if self.phase.standardise != "none" and not self.learned:
             self.latent_mean.copy_(self._latents.mean(0))
             std = self._latents.std(0, correction=0)  # (C, l)
-            if self.standardise_latent == "whole":
+            if self.phase.standardise == "whole":
                 std = std.square().mean().sqrt().expand_as(std)
             self.latent_std.copy_(torch.where(std > 1e-6 * std.max(), std, 1.0))
         self.learned.fill_(True)
@@ -255,7 +140,7 @@ class PDiff(ParameterGenerator):
             raise ParamgenError("p-diff sees whole networks: leave data.tokens_per_step out")
         x = batch.x.flatten(1)  # (B, P)
         if not self.training:
-            terms = {} if self.latent != "autoencoder" else {"ae_loss": self._reconstruction(x, 0.0, 0.0)}
+            terms = {} if not self.phase.trained else {"ae_loss": self._reconstruction(x, 0.0, 0.0)}
             if self.denoiser is not None and (self.learned or not terms):
                 z = (self._encode(x) - self.latent_mean) / self.latent_std
                 terms["diffusion_loss"] = self.diffusion.loss(self._told(batch.condition, len(x)), z)
@@ -263,7 +148,7 @@ class PDiff(ParameterGenerator):
         if self._latents is not None:
             loss = self.diffusion.loss(self._told(batch.condition, len(x)), self._latents[batch.index])  # (B, C, l)
             return {"loss": loss, "diffusion_loss": loss}
-        loss = self._reconstruction(x[: self.ae_batch_size], self.input_noise, self.latent_noise)
+        loss = self._reconstruction(x[: self.phase.batch_size], self.phase.input_noise, self.phase.latent_noise)
         return {"loss": loss, "ae_loss": loss}
 
     def _reconstruction(self, x: Tensor, input_noise: float, latent_noise: float) -> Tensor:
@@ -276,14 +161,14 @@ class PDiff(ParameterGenerator):
             z = z + (0.5 * logvar).exp() * torch.randn_like(mu) * self.training
             divergence = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).float().mean()
         error = (self.autoencoder.decode(z).float() - x).square() * self.mask  # (B, P)
-        return error.sum() / (self.mask.sum() * len(x)) + self.kl_weight * divergence
+        return error.sum() / (self.mask.sum() * len(x)) + self.phase.kl_weight * divergence
 
     def denoised(self, batch: ParamBatch, from_noise: bool = False) -> Denoised:
         """Reconstructions in the first phase, predictions from noised latents in the second."""
         if self._latents is None:
             assert isinstance(self.autoencoder, ConvAutoencoder | LinearAutoencoder)
             z = self._encode(batch.x.flatten(1))  # (B, C, l)
-            x = self.autoencoder.decode(z + self.latent_noise * torch.randn_like(z))
+            x = self.autoencoder.decode(z + self.phase.latent_noise * torch.randn_like(z))
             return Denoised(x.view_as(batch.x), x.new_ones(len(x)))
         z0 = self._latents[batch.index]
         z, abar = self.diffusion.predict(self._told(batch.condition, len(z0)), z0, from_noise=from_noise)
@@ -351,29 +236,26 @@ class PDiff(ParameterGenerator):
         return x.reshape(len(z), *self.shape)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with a parameter group for each phase, or for the diffusion alone when the latent is not trained."""
-        steps = int(self.trainer.estimated_stepping_batches)
-        second = [] if self.denoiser is None else [*self.denoiser.parameters()]
-        if self.latent != "autoencoder":
-            optimizer = AdamW(second, self.lr, weight_decay=self.weight_decay, fused=fused_kernel(self))
-            return scheduled(optimizer, lr_factor(self.lr_schedule, steps))
-        assert self.autoencoder is not None
-        first = [*self.autoencoder.parameters()]
-        if not second:
-            optimizer = AdamW(first, self.ae_lr, weight_decay=self.weight_decay, fused=fused_kernel(self))
-            return scheduled(optimizer, lr_factor(self.lr_schedule, steps))
-        if not 0 < self.ae_steps < steps:
+        """AdamW with parameter groups for each phase, or for the one phase that there is."""
+        steps, chosen, fused = int(self.trainer.estimated_stepping_batches), self.optimizer_settings, fused_kernel(self)
+        first: list[dict[str, Any]] = []
+        second: list[dict[str, Any]] = []
+        if self.phase.trained and self.autoencoder is not None:
+            first = decay_groups(self.autoencoder, self.phase.lr, chosen.weight_decay)
+        if self.denoiser is not None:
+            second = decay_groups(self.denoiser, chosen.lr, chosen.weight_decay)
+        if first and second and not 0 < self.first_steps < steps:
             raise ParamgenError(
-                f"model.ae_steps is {self.ae_steps}, expected 1 to {steps - 1}: the second phase needs steps of the trainer's {steps}"
+                f"model.autoencoder.steps is {self.first_steps}, expected 1 to {steps - 1}: the second phase needs some of the "
+                f"trainer's {steps} steps"
             )
         return two_phases(
             first,
             second,
-            first_steps=self.ae_steps,
+            first_steps=0 if not first else self.first_steps if second else steps,
             steps=steps,
-            first_lr=self.ae_lr,
-            second_lr=self.lr,
-            weight_decay=self.weight_decay,
-            schedule=self.lr_schedule,
-            fused=fused_kernel(self),
+            schedule=chosen.schedule,
+            warmup=chosen.warmup_steps,
+            name=chosen.name,
+            fused=fused,
         )

@@ -20,20 +20,23 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from paramgen.data import ParamBatch
-from paramgen.diffusion import BetaSchedule, Denoiser, Diffusion, PredictionType, Trajectory
-from paramgen.errors import ParamgenError, not_negative, positive
+from paramgen.diffusion import Denoiser, Trajectory
+from paramgen.errors import ParamgenError, positive
 from paramgen.generator import Denoised, ParameterGenerator
 from paramgen.nn.condition import ConditionInput, guided
 from paramgen.nn.positions import Position, Positions
 from paramgen.nn.prototypes import Prototypes, distinct, of_first
-from paramgen.nn.recurrence import Recurrent, check_widths, make_recurrence
-from paramgen.nn.scan import Kernel
-from paramgen.nn.states import StateEmbedding, StateEmbeddings, States, known
-from paramgen.nn.token_heads import ConvHead, Head, MLPHead
-from paramgen.optim import adamw, adamw8bit, fused_kernel, lr_factor, scheduled
+from paramgen.nn.recurrence import RecurrenceSettings
+from paramgen.nn.states import StateSettings, known
+from paramgen.nn.token_heads import HeadSettings
+from paramgen.optim import adamw, adamw8bit, decay_groups, fused_kernel, lr_factor, scheduled
 from paramgen.sampling import Drawn, SampleRequest
+from paramgen.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 
 Sampling = Literal["sequential", "partial", "full"]
+CONDITION, RECURRENCE, STATE, HEAD = ConditionSettings(), RecurrenceSettings(), StateSettings(), HeadSettings()
+DIFFUSION = DiffusionSettings()
+OPTIMIZER = OptimizerSettings(lr=3e-5, schedule="cosine", weight_decay=1e-5)
 PIECE = 256  # tokens whose prototypes are in memory at once, unless sampling is full
 
 
@@ -46,41 +49,20 @@ class RPG(ParameterGenerator):
         num_networks: K, from the data.
         num_runs: R, from the data.
         cond_dim: C, from the data; 0 for none.
-        cond_dropout: Share of training conditions that are left out, so that it can also sample without one.
-        guidance_scale: Above 1 samples follow the condition more than they were taught to; needs cond_dropout.
-        d_model: Width of each recurrent layer.
-        recurrent: ``mamba`` (Mamba-2, the authors' code), ``mamba1`` (the paper's text), ``lstm``, ``transformer`` (causal), ``none``.
-        d_state: State of the Mambas per channel.
-        d_conv: Causal convolution of the Mambas.
-        expand: Inner width of the Mambas over d_model.
-        kernel: Scan of the Mambas: ``torch``, ``cuda`` (mamba_ssm, or an error), ``auto``.
+        condition: Training and sampling with a condition.
+        condition_tokens: How many tokens, the last ones, the condition reaches; all by default.
+        recurrence: The recurrent model.
         position: ``layer`` (which tensor, where in it), ``index`` (front to back), ``learned`` (starts as ``layer``).
-        state: What has a permutation state of its own: each ``checkpoint``, each ``run``, or ``none``.
-        state_embedding: ``one_hot`` (fixed, the paper), ``normal`` (fixed random vectors), ``trained`` (a trained table).
-        condition_tokens: The condition reaches the last so many tokens; all when left out.
-        head: ``conv`` (the paper's) or ``mlp``.
-        channels: Of the conv head.
-        kernel_size: Of the conv head.
-        hidden: Width of the mlp head.
-        blocks: Residual blocks of the mlp head.
-        checkpointing: Recompute the conv head's layers in the backward pass to save memory.
-        compile_head: torch.compile the head; pays on CUDA.
-        num_train_timesteps: T of the diffusion.
-        beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2``.
-        prediction_type: ``epsilon`` (the paper), ``sample`` or ``v_prediction``.
-        tokens_per_step: Diffusion batch: at most so many tokens, drawn at random from the whole batch; all when left out.
-        states_per_step: Use only the networks of the first so many distinct states of a batch, so that few sequences feed many
-            tokens; all when left out.
+        state: The permutation states.
+        head: The denoiser of single tokens.
+        diffusion: Noise schedule, prediction and default solver.
+        tokens_per_step: Maximum number of tokens in the diffusion batch, drawn at random from the whole batch; all by default.
+        states_per_step: Use only the networks of this many distinct states of a batch, so that few sequences feed many tokens; all by
+            default.
         draws_per_token: Noise draws for each chosen token.
-        scheduler: Solver for sampling when none is given.
-        num_inference_steps: Its steps when none are given.
         sampling: Tokens denoised at once: one place of every network (``sequential``), about 256 tokens (``partial``), or all
             (``full``). In the first two the device's memory does not grow with the number of parameters.
-        sample_state: State of a sample when none is given: ``random`` (each as often as the others) or ``mixture`` (of two).
-        lr: Learning rate.
-        weight_decay: Of the weights; norms, biases and the scan's own parameters are not decayed.
-        warmup_steps: Steps of linear warm-up; then cosine to 0.
-        optimizer: ``adamw``, or ``adamw8bit`` (needs bitsandbytes and CUDA).
+        optimizer: AdamW and its learning rate.
 
     Raises:
         ParamgenError: Sizes that do not fit each other, an unknown choice, or a library that is missing where it is demanded.
@@ -95,84 +77,50 @@ class RPG(ParameterGenerator):
         num_networks: int,
         num_runs: int = 1,
         cond_dim: int = 0,
-        cond_dropout: float = 0.1,
-        guidance_scale: float = 1.0,
-        d_model: list[int] | None = None,
-        recurrent: Recurrent = "mamba",
-        d_state: int = 32,
-        d_conv: int = 4,
-        expand: int = 2,
-        kernel: Kernel = "auto",
-        position: Position = "layer",
-        state: States = "checkpoint",
-        state_embedding: StateEmbedding = "one_hot",
+        condition: ConditionSettings = CONDITION,
         condition_tokens: int | None = None,
-        head: Head = "conv",
-        channels: list[int] | None = None,
-        kernel_size: int = 7,
-        hidden: int = 128,
-        blocks: int = 2,
-        checkpointing: bool = False,
-        compile_head: bool = False,
-        num_train_timesteps: int = 1000,
-        beta_schedule: BetaSchedule = "linear",
-        prediction_type: PredictionType = "epsilon",
+        recurrence: RecurrenceSettings = RECURRENCE,
+        position: Position = "layer",
+        state: StateSettings = STATE,
+        head: HeadSettings = HEAD,
+        diffusion: DiffusionSettings = DIFFUSION,
         tokens_per_step: int | None = None,
         states_per_step: int | None = None,
         draws_per_token: int = 1,
-        scheduler: str = "DDPM",
-        num_inference_steps: int = 1000,
         sampling: Sampling = "partial",
-        sample_state: Literal["random", "mixture"] = "random",
-        lr: float = 3e-5,
-        weight_decay: float = 1e-5,
-        warmup_steps: int = 0,
-        optimizer: Literal["adamw", "adamw8bit"] = "adamw",
+        optimizer: OptimizerSettings = OPTIMIZER,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         if sampling not in ("sequential", "partial", "full"):
             raise ParamgenError(f"sampling {sampling!r}: expected sequential, partial or full")
-        widths = [256, 256] if d_model is None else d_model
-        check_widths(widths)
-        not_negative(lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
         positive(
             tokens_per_step=tokens_per_step,
             states_per_step=states_per_step,
             draws_per_token=draws_per_token,
             condition_tokens=condition_tokens,
         )
-        self.shape, self.state = (seq_len, token_dim), state
+        condition = settings(CONDITION, condition, "condition")
+        recurrence = settings(RECURRENCE, recurrence, "recurrence")
+        state = settings(STATE, state, "state")
+        diffusion = settings(DIFFUSION, diffusion, "diffusion")
+        self.optimizer_settings = settings(OPTIMIZER, optimizer, "optimizer")
+        self.shape, self.state = (seq_len, token_dim), state.kind
         self.tokens_per_step, self.states_per_step = tokens_per_step, states_per_step
         self.draws_per_token = draws_per_token
-        self.guidance_scale, self.cond_dim, self.has_states = guidance_scale, cond_dim, state != "none"
-        self.scheduler, self.num_inference_steps = scheduler, num_inference_steps
-        self.sampling, self.sample_state = sampling, sample_state
-        self.optimizer_name, self.lr = optimizer, lr
-        self.weight_decay, self.warmup_steps = weight_decay, warmup_steps
-        self.diffusion = Diffusion(num_train_timesteps, beta_schedule, prediction_type=prediction_type)
-        self.diffusion.check(scheduler, num_inference_steps)
-        count = {"checkpoint": num_networks, "run": num_runs, "none": 0}.get(state)
-        if count is None:
-            raise ParamgenError(f"state {state!r}: expected checkpoint, run or none")
+        self.guidance_scale, self.cond_dim, self.has_states = condition.guidance_scale, cond_dim, state.kind != "none"
+        self.scheduler, self.num_inference_steps = diffusion.scheduler, diffusion.num_inference_steps
+        self.sampling, self.sample_state = sampling, state.sample
+        self.diffusion = diffusion.make()
+        widths = recurrence.widths
         self.prototypes = Prototypes(
             Positions(position, torch.zeros(seq_len, 2, dtype=torch.long), widths[0]),
-            StateEmbeddings(state_embedding, count, widths[0]),
-            ConditionInput(cond_dim, widths[0], cond_dropout) if cond_dim else None,
-            make_recurrence(recurrent, widths, d_state, d_conv, expand, None, kernel),
+            state.make(num_networks, num_runs, widths[0]),
+            ConditionInput(cond_dim, widths[0], condition.dropout) if cond_dim else None,
+            recurrence.make(),
             condition_tokens,
         )
-        self.head: ConvHead | MLPHead
-        if head == "conv":
-            self.head = ConvHead(
-                token_dim, widths[-1], channels or [1, 32, 64, 128, 64, 32, 1], kernel_size, checkpointing
-            )
-        elif head == "mlp":
-            self.head = MLPHead(token_dim, widths[-1], hidden, blocks)
-        else:
-            raise ParamgenError(f"head {head!r}: expected conv or mlp")
-        if compile_head:
-            self.head.compile()
+        self.head = settings(HEAD, head, "head").make(token_dim, widths[-1])
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Masked mean squared error of the head on some tokens of the batch."""
@@ -288,7 +236,7 @@ class RPG(ParameterGenerator):
     def setup(self, stage: str) -> None:
         """Take the places of the tokens from the codec, and refuse data that do not fit."""
         super().setup(stage)
-        if stage == "fit" and self.optimizer_name == "adamw8bit":
+        if stage == "fit" and self.optimizer_settings.name == "adamw8bit":
             adamw8bit()  # before anything is computed
         if self.codec is None:
             return
@@ -301,7 +249,8 @@ class RPG(ParameterGenerator):
             condition.standardise(self.trainer.datamodule.conditions)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW without decay on norms, biases and the scans' own parameters; warm-up, then cosine to 0."""
-        optimizer = adamw(self, self.lr, self.weight_decay, self.optimizer_name, fused_kernel(self))
-        factor = lr_factor("cosine", int(self.trainer.estimated_stepping_batches), self.warmup_steps)
-        return scheduled(optimizer, *[factor] * len(optimizer.param_groups))
+        """AdamW without decay on norms, biases and the scans' own parameters."""
+        chosen = self.optimizer_settings
+        groups = decay_groups(self, chosen.lr, chosen.weight_decay)
+        factor = lr_factor(chosen.schedule, int(self.trainer.estimated_stepping_batches), chosen.warmup_steps)
+        return scheduled(adamw(groups, chosen.name, fused_kernel(self)), *[factor] * len(groups))

@@ -12,11 +12,19 @@ without and can be guided.
 """
 
 from paramgen.backends.pdiff import PDiff
-from paramgen.diffusion import BetaSchedule, PredictionType
-from paramgen.nn.autoencoder import Activation, Norm
-from paramgen.nn.condition import Entry
-from paramgen.nn.unet1d import TimeEntry
-from paramgen.optim import Schedule
+from paramgen.nn.denoisers import DenoiserSettings
+from paramgen.nn.latents import AutoencoderSettings
+from paramgen.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
+
+CONDITION = ConditionSettings()
+AUTOENCODER = AutoencoderSettings(
+    channels=[64, 128, 256, 256, 32], kernel_size=5, convs=1, stride=3, latent_dim=2048, kl_weight=1e-5, steps=20_000
+)
+DENOISER = DenoiserSettings(
+    channels=[64, 128, 256, 512], kernel_size=5, norm="batch", convs=1, time="input", condition="latent"
+)
+DIFFUSION = DiffusionSettings(scheduler="DDIM", num_inference_steps=50)
+OPTIMIZER = OptimizerSettings(schedule="cosine")
 
 
 class WildPDiff(PDiff):
@@ -27,33 +35,11 @@ class WildPDiff(PDiff):
         token_dim: D, from the data.
         num_networks: K, from the data.
         cond_dim: C, from the data; 0 for none.
-        cond_entry: Where a condition enters the UNet: ``latent`` (the paper), ``film`` or ``concat``.
-        cond_dropout: Share of training conditions that are left out.
-        guidance_scale: Above 1 samples follow the condition more than they were taught to; needs cond_dropout.
-        vae_channels: Of the encoder's layers, 64-128-256-256-32 when left out; the decoder mirrors them.
-        vae_kernel_size: Of its convolutions.
-        vae_stride: By how much each layer shortens.
-        vae_norm: ``instance``, ``group``, ``batch`` or ``none``.
-        vae_activation: ``leaky_relu``, ``elu`` or ``silu``.
-        latent_dim: Width of the latent.
-        kl_weight: Of the latents' divergence from a standard normal.
-        input_noise: Standard deviation of the noise on networks.
-        latent_noise: Standard deviation of the noise on latents.
-        vae_steps: Optimizer steps of the first phase; the second lasts until the trainer's ``max_steps``.
-        vae_lr: Learning rate of the first phase.
-        vae_batch_size: Networks a step of the first phase; the first so many of each batch, all when left out.
-        unet_channels: Of the UNet's layers on the way down, 64-128-256-512 when left out; the way up mirrors them.
-        unet_kernel_size: Of its convolutions.
-        unet_norm: After each convolution.
-        unet_time: Where the step is added: to the ``input`` (the paper) or to all ``layers``.
-        num_train_timesteps: T of the diffusion.
-        beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2``.
-        prediction_type: ``epsilon`` (the paper), ``sample`` or ``v_prediction``.
-        scheduler: Solver for sampling when none is given.
-        num_inference_steps: Its steps when none are given.
-        lr: Learning rate of the second phase.
-        lr_schedule: ``constant``, ``cosine`` or ``linear``, for each phase.
-        weight_decay: Of AdamW, in both phases.
+        condition: Training and sampling with a condition.
+        autoencoder: The VAE, and the training phase that learns it.
+        denoiser: The UNet.
+        diffusion: Noise schedule, prediction and default solver.
+        optimizer: Of the second phase; the first has its own rate.
     """
 
     def __init__(
@@ -62,66 +48,20 @@ class WildPDiff(PDiff):
         token_dim: int,
         num_networks: int,
         cond_dim: int = 0,
-        cond_entry: Entry = "latent",
-        cond_dropout: float = 0.1,
-        guidance_scale: float = 1.0,
-        vae_channels: list[int] | None = None,
-        vae_kernel_size: int = 5,
-        vae_stride: int = 3,
-        vae_norm: Norm = "instance",
-        vae_activation: Activation = "leaky_relu",
-        latent_dim: int = 2048,
-        kl_weight: float = 1e-5,
-        input_noise: float = 1e-3,
-        latent_noise: float = 0.1,
-        vae_steps: int = 20_000,
-        vae_lr: float = 1e-3,
-        vae_batch_size: int | None = None,
-        unet_channels: list[int] | None = None,
-        unet_kernel_size: int = 5,
-        unet_norm: Norm = "batch",
-        unet_time: TimeEntry = "input",
-        num_train_timesteps: int = 1000,
-        beta_schedule: BetaSchedule = "linear",
-        prediction_type: PredictionType = "epsilon",
-        scheduler: str = "DDIM",
-        num_inference_steps: int = 50,
-        lr: float = 1e-3,
-        lr_schedule: Schedule = "cosine",
-        weight_decay: float = 2e-6,
+        condition: ConditionSettings = CONDITION,
+        autoencoder: AutoencoderSettings = AUTOENCODER,
+        denoiser: DenoiserSettings = DENOISER,
+        diffusion: DiffusionSettings = DIFFUSION,
+        optimizer: OptimizerSettings = OPTIMIZER,
     ) -> None:
         super().__init__(
             seq_len,
             token_dim,
             num_networks,
             cond_dim,
-            cond_entry,
-            cond_dropout,
-            guidance_scale,
-            ae_channels=vae_channels or [64, 128, 256, 256, 32],
-            ae_kernel_size=vae_kernel_size,
-            ae_convs=1,
-            ae_stride=vae_stride,
-            ae_norm=vae_norm,
-            ae_activation=vae_activation,
-            latent_dim=latent_dim,
-            kl_weight=kl_weight,
-            input_noise=input_noise,
-            latent_noise=latent_noise,
-            ae_steps=vae_steps,
-            ae_lr=vae_lr,
-            ae_batch_size=vae_batch_size,
-            denoiser_channels=unet_channels or [64, 128, 256, 512],
-            denoiser_kernel_size=unet_kernel_size,
-            denoiser_norm=unet_norm,
-            denoiser_convs=1,
-            denoiser_time=unet_time,
-            num_train_timesteps=num_train_timesteps,
-            beta_schedule=beta_schedule,
-            prediction_type=prediction_type,
-            scheduler=scheduler,
-            num_inference_steps=num_inference_steps,
-            lr=lr,
-            lr_schedule=lr_schedule,
-            weight_decay=weight_decay,
+            condition,
+            settings(AUTOENCODER, autoencoder, "autoencoder"),
+            settings(DENOISER, denoiser, "denoiser"),
+            settings(DIFFUSION, diffusion, "diffusion"),
+            settings(OPTIMIZER, optimizer, "optimizer"),
         )

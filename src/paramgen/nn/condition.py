@@ -34,7 +34,7 @@ class ConditionInput(nn.Module):
     def __init__(self, cond_dim: int, width: int, dropout: float = 0.0, hidden: int = 256) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
-            raise ParamgenError(f"cond_dropout is {dropout}, expected 0 or more and below 1")
+            raise ParamgenError(f"condition.dropout is {dropout}, expected 0 or more and below 1")
         self.cond_dim, self.dropout = cond_dim, dropout
         self.layers = nn.Sequential(nn.Linear(cond_dim + 1, hidden), nn.SiLU(), nn.Linear(hidden, width))
         self.register_buffer("mean", torch.zeros(cond_dim))
@@ -59,7 +59,7 @@ class ConditionInput(nn.Module):
         if condition is None:
             if self.dropout == 0:
                 raise ParamgenError(
-                    f"the generator needs a condition of {self.cond_dim} numbers: it was fitted with cond_dropout 0"
+                    f"the generator needs a condition of {self.cond_dim} numbers: it was fitted with condition.dropout 0"
                 )
             return self.mean.new_zeros(n, self.cond_dim + 1)
         if condition.dim() != 2 or condition.shape[1] != self.cond_dim:
@@ -122,7 +122,7 @@ class ConditionedDenoiser(nn.Module):
         channels, length = latent_shape
         widths = {"latent": channels * length, "film": FILM_WIDTH, "concat": length}
         if entry not in widths:
-            raise ParamgenError(f"cond_entry is {entry!r}, expected latent, film or concat")
+            raise ParamgenError(f"model.denoiser.condition is {entry!r}, expected latent, film or concat")
         self.entry, self.channels = entry, channels
         self.condition = ConditionInput(cond_dim, widths[entry], dropout)
         self.denoiser = make(channels + (entry == "concat"), FILM_WIDTH if entry == "film" else 0)

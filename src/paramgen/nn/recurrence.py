@@ -4,6 +4,7 @@ Every model maps (B, L, d_in) to prototypes (B, L, d_out) and never looks ahead,
 piece: ``resume`` takes a piece and the state after the piece before it.
 """
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -160,48 +161,58 @@ class Tokenwise(nn.Module):
 Recurrence = MambaStack | LSTM | CausalTransformer | Tokenwise
 
 
-def make_recurrence(
-    kind: Recurrent,
-    widths: list[int],
-    d_state: int = 32,
-    d_conv: int = 4,
-    expand: int = 2,
-    chunk_size: int | None = None,
-    kernel: Kernel = "auto",
-) -> Recurrence:
-    """The recurrent model of a name.
+@dataclass(frozen=True)
+class RecurrenceSettings:
+    """The recurrent model.
 
     Args:
-        kind: ``mamba`` (Mamba-2), ``mamba1``, ``lstm``, ``transformer`` or ``none``.
-        widths: d_model of each layer; they may differ for the Mambas alone.
-        d_state: N of the Mambas.
-        d_conv: Convolution of the Mambas.
-        expand: Inner width of the Mambas.
-        chunk_size: Of the Mambas' scan; ``None``: what is fastest.
-        kernel: Of the Mambas' scan.
-
-    Raises:
-        ParamgenError: An unknown kind, no layer, a size below 1, or widths that the kind cannot have.
-    """
-    check_widths(widths)
-    if kind in ("mamba", "mamba1"):
-        positive(d_state=d_state, d_conv=d_conv, expand=expand)
-        return MambaStack(widths, 2 if kind == "mamba" else 1, d_state, d_conv, expand, chunk_size, kernel)
-    if kind not in ("lstm", "transformer", "none"):
-        raise ParamgenError(f"recurrent {kind!r}: expected mamba, mamba1, lstm, transformer or none")
-    if len(set(widths)) > 1:
-        raise ParamgenError(f"d_model {widths}: the layers of {kind!r} must have one width; only mamba's may differ")
-    make = {"lstm": LSTM, "transformer": CausalTransformer, "none": Tokenwise}[kind]
-    return make(widths[0], len(widths))
-
-
-def check_widths(widths: list[int]) -> None:
-    """Refuse what is no list of layers.
+        kind: ``mamba`` (Mamba-2, the authors' code), ``mamba1`` (the paper's text), ``lstm``, ``transformer`` (causal), ``none``.
+        d_model: Width of each layer, 256-256 by default; they may differ for the Mambas alone.
+        d_state: State of the Mambas per channel.
+        d_conv: Causal convolution of the Mambas.
+        expand: Inner width of the Mambas over d_model.
+        kernel: Scan of the Mambas: ``torch``, ``cuda`` (mamba_ssm, or an error), ``auto``.
 
     Raises:
         ParamgenError: No layer, or a width below 1.
     """
-    if not widths:
-        raise ParamgenError("d_model is empty: give the width of each recurrent layer, for example [256, 256]")
-    if min(widths) < 1:
-        raise ParamgenError(f"d_model is {widths}, expected widths of 1 or more")
+
+    kind: Recurrent = "mamba"
+    d_model: list[int] | None = None
+    d_state: int = 32
+    d_conv: int = 4
+    expand: int = 2
+    kernel: Kernel = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.widths:
+            raise ParamgenError("recurrence.d_model is empty: give the width of each layer, for example [256, 256]")
+        if min(self.widths) < 1:
+            raise ParamgenError(f"recurrence.d_model is {self.widths}, expected widths of 1 or more")
+
+    @property
+    def widths(self) -> list[int]:
+        """Width of each layer."""
+        return [256, 256] if self.d_model is None else self.d_model
+
+    def make(self, chunk_size: int | None = None) -> Recurrence:
+        """The recurrent model.
+
+        Args:
+            chunk_size: Of the Mambas' scan; by default what is fastest.
+
+        Raises:
+            ParamgenError: An unknown kind, a size below 1, or widths that the kind cannot have.
+        """
+        if self.kind in ("mamba", "mamba1"):
+            positive("recurrence.", d_state=self.d_state, d_conv=self.d_conv, expand=self.expand)
+            version: Literal[1, 2] = 2 if self.kind == "mamba" else 1
+            return MambaStack(self.widths, version, self.d_state, self.d_conv, self.expand, chunk_size, self.kernel)
+        if self.kind not in ("lstm", "transformer", "none"):
+            raise ParamgenError(f"recurrence.kind is {self.kind!r}, expected mamba, mamba1, lstm, transformer or none")
+        if len(set(self.widths)) > 1:
+            raise ParamgenError(
+                f"recurrence.d_model is {self.widths}: the layers of {self.kind!r} must have one width; only mamba's may differ"
+            )
+        make = {"lstm": LSTM, "transformer": CausalTransformer, "none": Tokenwise}[self.kind]
+        return make(self.widths[0], len(self.widths))

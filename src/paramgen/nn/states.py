@@ -5,6 +5,7 @@ mixture.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,6 +16,32 @@ from paramgen.errors import ParamgenError
 
 States = Literal["checkpoint", "run", "none"]
 StateEmbedding = Literal["one_hot", "normal", "trained"]
+
+
+@dataclass(frozen=True)
+class StateSettings:
+    """The permutation states.
+
+    Args:
+        kind: What has a state of its own: each ``checkpoint``, each ``run``, or ``none``.
+        embedding: ``one_hot`` (fixed, the paper), ``normal`` (fixed random vectors), ``trained`` (a trained table).
+        sample: State of a sample when none is given: ``random`` (each as often as the others) or ``mixture`` (of two).
+    """
+
+    kind: States = "checkpoint"
+    embedding: StateEmbedding = "one_hot"
+    sample: Literal["random", "mixture"] = "random"
+
+    def make(self, num_networks: int, num_runs: int, width: int) -> "StateEmbeddings":
+        """The embeddings of the states of K networks or R runs.
+
+        Raises:
+            ParamgenError: An unknown kind, or more one-hot states than the width has room for.
+        """
+        count = {"checkpoint": num_networks, "run": num_runs, "none": 0}.get(self.kind)
+        if count is None:
+            raise ParamgenError(f"state.kind is {self.kind!r}, expected checkpoint, run or none")
+        return StateEmbeddings(self.embedding, count, width)
 
 
 class StateEmbeddings(nn.Module):
@@ -32,10 +59,10 @@ class StateEmbeddings(nn.Module):
     def __init__(self, kind: StateEmbedding, count: int, width: int) -> None:
         super().__init__()
         if kind not in ("one_hot", "normal", "trained"):
-            raise ParamgenError(f"state_embedding {kind!r}: expected one_hot, normal or trained")
+            raise ParamgenError(f"state.embedding is {kind!r}, expected one_hot, normal or trained")
         if kind == "one_hot" and count > width:
             raise ParamgenError(
-                f"{count} one-hot states do not fit d_model {width}; use state_embedding: normal or trained, or a larger d_model"
+                f"{count} one-hot states do not fit d_model {width}; use state.embedding: normal or trained, or a larger recurrence.d_model"
             )
         self.kind, self.count, self.width = kind, count, width
         if kind == "one_hot" or count == 0:

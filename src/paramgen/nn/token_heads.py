@@ -5,6 +5,7 @@ n tokens of D numbers, each noised at its own step t, each with its prototype z 
 x_t or t: sampling computes it once for all steps, training once for all noise draws of a token.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -16,7 +17,7 @@ from paramgen.errors import ParamgenError, positive
 from paramgen.nn.embeddings import time_features
 from paramgen.nn.rows import conv_row
 
-Head = Literal["conv", "mlp"]
+HeadKind = Literal["conv", "mlp"]
 
 
 class ConvHead(nn.Module):
@@ -128,3 +129,44 @@ class MLPHead(nn.Module):
             normed = nn.functional.layer_norm(h, h.shape[-1:])
             h = h + mix(torch.addcmul(normed + shift, normed, scale))
         return self.leave(h)
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """The denoiser of single tokens.
+
+    Args:
+        kind: ``conv`` (the paper's) or ``mlp``.
+        channels: Of the conv head, from 1 to 1; 1-32-64-128-64-32-1 by default.
+        kernel_size: Of the conv head; odd.
+        hidden: Width of the mlp head.
+        blocks: Residual blocks of the mlp head.
+        checkpointing: Recompute the conv head's layers in the backward pass to save memory.
+        compile: torch.compile the head; pays on CUDA.
+    """
+
+    kind: HeadKind = "conv"
+    channels: list[int] | None = None
+    kernel_size: int = 7
+    hidden: int = 128
+    blocks: int = 2
+    checkpointing: bool = False
+    compile: bool = False
+
+    def make(self, token_dim: int, d_model: int) -> ConvHead | MLPHead:
+        """The head of tokens of D numbers and prototypes of width d_model.
+
+        Raises:
+            ParamgenError: An unknown kind, or sizes that do not fit each other.
+        """
+        head: ConvHead | MLPHead
+        if self.kind == "conv":
+            channels = self.channels or [1, 32, 64, 128, 64, 32, 1]
+            head = ConvHead(token_dim, d_model, channels, self.kernel_size, self.checkpointing)
+        elif self.kind == "mlp":
+            head = MLPHead(token_dim, d_model, self.hidden, self.blocks)
+        else:
+            raise ParamgenError(f"head.kind is {self.kind!r}, expected conv or mlp")
+        if self.compile:
+            head.compile()
+        return head
