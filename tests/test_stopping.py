@@ -1,7 +1,9 @@
 """A command that is asked to stop stops: what it has is kept, the line says so, the exit code is the signal's."""
 
 import os
+import resource
 import signal
+import tempfile
 import threading
 
 import pytest
@@ -12,8 +14,11 @@ import gaussian_backend
 from conftest import write_zoo
 from measured import make_zoo
 from paramgen import signals
+from paramgen.checkpoints import CompleteCheckpoints
 from paramgen.cli import main
-from paramgen.commands import collect
+from paramgen.commands import collect, doctor
+from paramgen.errors import ParamgenError
+from paramgen.signals import StopRequested
 
 
 @pytest.fixture
@@ -129,3 +134,76 @@ def test_an_ignored_signal_stays_ignored():
             signal.raise_signal(signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_checkpoint_replaces_the_old_one_from_its_own_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "does not exist"))  # nothing may be written there first
+    path = tmp_path / "fits" / "last.ckpt"
+    writer = CompleteCheckpoints()
+    for step in (1, 2):
+        writer.save_checkpoint({"step": step, "weights": torch.ones(3)}, path)
+        assert torch.load(path, weights_only=True)["step"] == step
+    assert [*path.parent.iterdir()] == [path]
+
+
+@pytest.fixture
+def small_files():
+    """Until the end of the test no file grows beyond 300 kB: what a full disk does to a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, small_files):
+    writer, path = CompleteCheckpoints(), tmp_path / "last.ckpt"
+    writer.save_checkpoint({"weights": torch.ones(3)}, path)
+    with pytest.raises(ParamgenError, match=rf"cannot write {path}: File too large.*; the last checkpoint is {path}$"):
+        writer.save_checkpoint({"weights": torch.ones(50_000), "more": torch.ones(50_000)}, path)
+    assert torch.load(path, weights_only=True)["weights"].tolist() == [1, 1, 1]
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_signal_within_a_checkpoint_is_no_error_of_it(tmp_path):
+    class Stopping:
+        def __reduce__(self):
+            signals.raise_request(signal.SIGTERM)
+
+    writer, path = CompleteCheckpoints(), tmp_path / "last.ckpt"
+    with pytest.raises(StopRequested):
+        writer.save_checkpoint({"weights": torch.ones(3), "stop": Stopping()}, path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_fit_on_a_full_disk_ends_with_one_line(fit, small_files, capsys):
+    big = ["--model", "PDiff", "--model.latent", "none", "--model.denoiser", "mlp", "--model.denoiser_width", "256"]
+    assert main([*fit, *big]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("paramgen: ")]
+    assert len(lines) == 1
+    assert "File too large; files written before are complete" in lines[0]
+
+
+@pytest.mark.parametrize("argument", ["--checkpoint.dirpath", "--trainer.default_root_dir"])
+def test_a_folder_that_a_fit_cannot_write_is_one_line(argument, fit, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    extra = ["--trainer.logger", "true"] if argument == "--trainer.default_root_dir" else []
+    assert main([*fit, *extra, argument, str(tmp_path / "file" / "below")]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("paramgen: ")]
+    assert len(lines) == 1
+    assert f"cannot write {tmp_path / 'file'}" in lines[0]
+
+
+def test_last_in_a_folder_of_its_own_is_checked_like_any_path(fit, tmp_path, capsys):
+    assert main([*fit, "--ckpt_path", "last"]) == 2
+    assert f"no last.ckpt under {tmp_path / 'fit'}" in capsys.readouterr().err
+    assert main(fit) == 0
+    assert main([*fit, "--ckpt_path", "last", "--model.lr", "0.5"]) == 2
+    assert "model.lr is 0.5 here and 0.05 in the checkpoint" in capsys.readouterr().err
+    assert main([*fit, "--ckpt_path", "last", "--trainer.max_steps", "30"]) == 0
+    assert torch.load(tmp_path / "fit" / "last.ckpt", weights_only=True)["global_step"] == 30
+
+
+def test_doctor_fails_where_it_finds_a_fault(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "_distributed", lambda: "no: this torch has no gloo")
+    assert main(["doctor"]) == 1
+    assert "this installation is faulty: processes (gloo)" in capsys.readouterr().err

@@ -4,10 +4,15 @@ import logging
 import signal
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from paramgen.errors import ParamgenError, cannot_write
+from paramgen.files import replacing
 from paramgen.signals import REQUESTS, StopRequested, install, raise_request
 
 _log = logging.getLogger(__name__)
@@ -60,3 +65,41 @@ class Checkpoints(ModelCheckpoint):
             trainer.save_checkpoint(path, self.save_weights_only)
         if path.exists():
             _log.info("saved step %d; to go on, run the same command with --ckpt_path %s", trainer.global_step, path)
+
+
+class CompleteCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints that are complete or absent: beside their final place, tensor by tensor, then renamed.
+
+    Lightning's holds the whole file in memory, writes it to the folder for temporary files and copies it from there where that is on
+    another file system.
+    """
+
+    def __init__(self) -> None:
+        self._last: Path | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint; one at an address such as ``s3://…`` as Lightning does.
+
+        Raises:
+            ParamgenError: The disk is full or the folder cannot be written; the last complete checkpoint is named.
+        """
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        path = Path(path)
+        try:
+            with replacing(path) as file:
+                torch.save(checkpoint, file)
+        except ParamgenError as error:
+            raise self._naming_last(error, path) from error
+        except RuntimeError as error:  # of torch's writer, which was stopped by what came before
+            if isinstance(error.__context__, OSError):
+                raise self._naming_last(cannot_write(path, error.__context__), path) from error
+            if error.__context__ is not None and not isinstance(error.__context__, Exception):
+                raise error.__context__ from None  # a signal
+            raise
+        self._last = path
+
+    def _naming_last(self, error: ParamgenError, path: Path) -> ParamgenError:
+        last = next((p for p in (self._last, path) if p is not None and p.exists()), None)
+        return ParamgenError(f"{error}; the last checkpoint is {last}") if last else error

@@ -6,7 +6,7 @@ import sys
 
 from paramgen import signals
 from paramgen.dispatch import first_process, run
-from paramgen.errors import find_mistake
+from paramgen.errors import find_mistake, refused_by_system
 from paramgen.signals import StopRequested
 
 
@@ -31,11 +31,11 @@ def main(args: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
         return 141
     except Exception as error:
-        mistake = find_mistake(error)
+        mistake = find_mistake(error) or refused_by_system(error)
         if mistake is None:
             raise
         print(f"paramgen: {' '.join(str(mistake).split())}", file=sys.stderr)
-        return 2
+        return mistake.exit_code
     return 0
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 
 class ParamgenError(Exception):
-    """A mistake of input: what was given, what was expected, what exists. The command line prints it and exits 2."""
+    """A mistake of input: what was given, what was expected, what exists. The command line prints it and exits with `exit_code`."""
+
+    exit_code = 2
 
 
 def find_mistake(error: BaseException) -> ParamgenError | None:
@@ -25,9 +27,39 @@ def cannot_write(path: str | Path, error: OSError) -> ParamgenError:
         path: What was to be written.
         error: What the system said.
     """
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
     what = "the disk is full" if full else error.strerror or str(error)
     return ParamgenError(f"cannot write {path}: {what}; files written before are complete")
+
+
+def refused_by_system(error: BaseException) -> ParamgenError | None:
+    """What to say of a file or folder that the system refused: a full disk, a read-only folder, a file where a folder is meant.
+
+    Args:
+        error: Any exception; None for all others than these.
+    """
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+        return None
+    return cannot_write(error.filename or "a file", error)
+
+
+_REFUSALS = {
+    getattr(errno, name)
+    for name in (
+        "ENOSPC",
+        "EDQUOT",
+        "EFBIG",
+        "EROFS",
+        "EACCES",
+        "EPERM",
+        "EIO",
+        "ENOTDIR",
+        "EISDIR",
+        "EEXIST",
+        "ENAMETOOLONG",
+    )
+    if hasattr(errno, name)  # Windows has no EDQUOT
+}
 
 
 def positive(of: str = "", **numbers: float | None) -> None:

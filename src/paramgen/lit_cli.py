@@ -10,19 +10,18 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import paramgen.backends  # noqa: F401  registers the backends
 from paramgen.callbacks import LearningRates, SampleQuality
-from paramgen.checkpoints import Checkpoints, StopRequests
+from paramgen.checkpoints import Checkpoints, CompleteCheckpoints, StopRequests
 from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
 from paramgen.generator import ParameterGenerator, read_checkpoint
 from paramgen.parsing import ConfigFile, OneLineErrors
 
 LINKED = ("seq_len", "token_dim", "cond_dim", "num_networks", "num_runs")  # arguments of a backend that the data decide
-
-LATEST = ("last", "best", "hpc", "registry")  # what Lightning finds by itself
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
@@ -54,8 +53,8 @@ class GeneratorCLI(LightningCLI):
         self.requested: Namespace = self.config.clone()
         if verb := self.config.get("subcommand"):
             asked = self.config[verb]
-            if asked.get("ckpt_path") == "last" and not asked.checkpoint.dirpath:
-                asked.ckpt_path = _last_checkpoint(Path(asked.trainer.default_root_dir))
+            if asked.get("ckpt_path") == "last":
+                asked.ckpt_path = _last_checkpoint(asked.checkpoint.dirpath, Path(asked.trainer.default_root_dir))
             _check_checkpoint(verb, asked.get("ckpt_path"))
 
     def before_instantiate_classes(self) -> None:
@@ -77,11 +76,14 @@ class GeneratorCLI(LightningCLI):
         self.config[self.subcommand].model = asked
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A Trainer, or in one line what it does not accept."""
+        """A Trainer, or in one line what it does not accept; its checkpoints are complete unless a plugin writes them."""
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise ParamgenError(f"trainer: {str(error).splitlines()[0]}") from error
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = CompleteCheckpoints()
+        return trainer
 
     def before_fit(self) -> None:
         """Keep the command and all settings in the checkpoint."""
@@ -96,11 +98,18 @@ class GeneratorCLI(LightningCLI):
             print(f"checkpoint: {path}\nnext:       paramgen sample --ckpt_path {path}")
 
 
-def _last_checkpoint(root: Path) -> str:
-    """The newest ``last.ckpt`` of the fits under a folder; Lightning itself looks in the new fit's own folder alone."""
-    found = [*root.glob("lightning_logs/*/checkpoints/last.ckpt"), *root.glob("checkpoints/last.ckpt")]
+def _last_checkpoint(folder: str | None, root: Path) -> str:
+    """The newest ``last.ckpt`` of a folder of checkpoints, or of the fits under a folder: a path like any other."""
+    if folder:
+        found, where = [*Path(folder).expanduser().glob("last*.ckpt")], Path(folder)
+    else:
+        found, where = (
+            [*root.glob("lightning_logs/*/checkpoints/last*.ckpt"), *root.glob("checkpoints/last*.ckpt")],
+            root,
+        )
     if not found:
-        raise ParamgenError(f"no last.ckpt under {root}; give --ckpt_path its path, or --checkpoint.dirpath its folder")
+        ways = "" if folder else ", or --checkpoint.dirpath its folder"
+        raise ParamgenError(f"no last.ckpt under {where}; give --ckpt_path its path{ways}")
     return str(max(found, key=lambda path: path.stat().st_mtime))
 
 
@@ -108,7 +117,7 @@ def _check_checkpoint(verb: str, path: str | None) -> None:
     """Refuse what Lightning would take for a checkpoint, before it reads it."""
     if path is None and verb != "fit":
         raise ParamgenError(f"{verb} needs a fitted generator: --ckpt_path")
-    if path is not None and path not in LATEST:
+    if path is not None:
         read_checkpoint(path)
 
 

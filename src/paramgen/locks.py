@@ -136,8 +136,10 @@ def temporary_file(beside: Path) -> Iterator[IO[bytes]]:
     try:
         yield file
     finally:
-        file.close()
-        Path(file.name).unlink(missing_ok=True)
+        try:
+            file.close()  # which fails again where a write has failed
+        finally:
+            Path(file.name).unlink(missing_ok=True)
 
 
 def remove_dead(folder: Path) -> None:

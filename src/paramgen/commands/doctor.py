@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 
 from paramgen import __version__
+from paramgen.errors import ParamgenError
 
 _PACKAGES = ("torch", "torchvision", "lightning", "timm", "diffusers", "jsonargparse", "safetensors", "scikit-learn")
 _OPTIONAL = {
@@ -16,21 +17,37 @@ _OPTIONAL = {
 }
 
 
+class FaultyInstallationError(ParamgenError):
+    """Something that paramgen needs is missing or broken."""
+
+    exit_code = 1
+
+
 def main() -> None:
-    """Check this installation and say what would mend it."""
+    """Check this installation and say what would mend it; exit code 1 where it has a fault.
+
+    Raises:
+        FaultyInstallationError: A package is missing, or a check failed.
+    """
     print(f"paramgen {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    for package in _PACKAGES:
-        print(f"  {package:14s}{_version(package)}")
+    versions = {package: _version(package) for package in _PACKAGES}
+    for package, version in versions.items():
+        print(f"  {package:14s}{version}")
     checks: dict[str, Callable[[], str]] = {
         "torch and torchvision match": _torchvision,
         "accelerator": _accelerator,
         "processes (gloo)": _distributed,
         "disk": _disk,
     }
-    for name, check in checks.items():
-        print(f"  {name}: {check()}")
+    found = {name: check() for name, check in checks.items()}
+    for name, answer in found.items():
+        print(f"  {name}: {answer}")
     for module, what in _OPTIONAL.items():
         print(f"  {module}: {_optional(module, what)}")
+    faults = [name for name, version in versions.items() if version.startswith("missing")]
+    faults += [name for name, answer in found.items() if answer.split()[0].rstrip(":") == "no"]
+    if faults:
+        raise FaultyInstallationError(f"this installation is faulty: {', '.join(faults)}; see the lines above")
 
 
 def _version(package: str) -> str:
