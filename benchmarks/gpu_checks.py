@@ -20,7 +20,6 @@ from paramgen.cli import main as paramgen
 from paramgen.commands.evaluate import main as evaluate
 from paramgen.diffusion import SCHEDULERS
 from paramgen.generator import load_generator
-from paramgen.optim import fused_adamw
 from paramgen.sampling import SampleRequest
 from paramgen.zoo import Zoo
 from pdiff_speed import build
@@ -93,7 +92,7 @@ def pdiff_step(zoos: Path, phase: str, precision: str, steps: int, device: str) 
     if phase == "diffusion":
         model.learn_latents([b.x for b in data.predict_dataloader()])
     part = model.denoiser if phase == "diffusion" else model.autoencoder
-    optimizer = fused_adamw(part.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(part.parameters(), lr=1e-4, fused=True)
     losses = []
 
     def step() -> None:
