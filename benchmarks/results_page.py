@@ -5,13 +5,13 @@ python benchmarks/results_page.py --add runs/compare/digits_seeds   # keep what 
 """
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from paramgen.columns import COLUMNS
 from paramgen.comparison import FIGURES, paper_columns, paper_of, show, starred, verdicts
+from paramgen.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE = ROOT / "docs" / "results", ROOT / "docs" / "results.md"
@@ -43,7 +43,7 @@ Seconds are of the wall clock, on a machine that other work may have kept busy.
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
     """The comparisons in a folder, by name; other files there are left alone."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    found = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
     return {name: values for name, values in found.items() if "summary" in values and "paper" in values}
 
 

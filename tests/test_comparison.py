@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
+from examples import example
 from measured import folder_of, make_zoo
 from paramgen.cli import main
 from paramgen.comparison import Report, differences, summarise, summary_table
@@ -77,6 +78,7 @@ def report(of: str, seed: int, folder: Path, **means: float) -> Report:
     )
     rows = [
         {
+            **example("results#row"),
             "name": name,
             "kind": kinds.get(name, "generator"),
             "n": 9,
@@ -87,7 +89,7 @@ def report(of: str, seed: int, folder: Path, **means: float) -> Report:
         for name, value in means.items()
     ]
     file = folder / f"{of}{seed}.json"
-    file.write_text(json.dumps({"rows": rows}))
+    file.write_text(json.dumps({**example("results"), "rows": rows}))
     return Report(of, seed, file)
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from examples import example
 from paramgen.errors import ParamgenError
 from paramgen.files import inside, map_tensors, read_json, read_tensors
-from paramgen.schema import check
+from paramgen.schema import KEYWORDS, check, load_schema
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,6 @@ SCHEMA_CASES = [
 
 @pytest.mark.parametrize("value", SCHEMA_CASES)
 def test_schemas_mean_what_json_schema_says(value):
-    from paramgen.schema import load_schema
 
     fits = jsonschema.Draft202012Validator(load_schema("safetensors")).is_valid(value)
     if fits:
@@ -144,3 +144,24 @@ def test_schemas_mean_what_json_schema_says(value):
     else:
         with pytest.raises(ParamgenError):
             check(value, "safetensors", "x")
+
+
+@pytest.mark.parametrize("name", ["results", "comparison", "zoo", "samples", "safetensors", "checkpoint"])
+def test_schemas_use_what_is_checked_and_no_more(name):
+    text = {"$schema", "title", "description", "$defs"}
+
+    def rules(schema):
+        yield from schema.keys() - text
+        for keyword, rule in schema.items():
+            if keyword in ("properties", "$defs"):
+                inner = rule.values()
+            elif keyword in ("allOf", "anyOf", "oneOf", "prefixItems"):
+                inner = rule
+            else:
+                inner = [rule] if keyword in ("items", "additionalProperties") and isinstance(rule, dict) else []
+            for part in inner:
+                yield from rules(part)
+
+    assert set(rules(load_schema(name))) <= KEYWORDS.keys()
+    if name not in ("samples", "checkpoint"):
+        check(example(name), name, "x")

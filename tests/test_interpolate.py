@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dotted import nest
+from examples import example
 from paramgen.backends.pdiff import PDiff
 from paramgen.cli import main as paramgen
 from paramgen.commands.collect_tasks import main as collect_tasks
@@ -98,7 +99,7 @@ def test_a_comparisons_zoos_are_taken_together_with_the_spread_over_seeds(zoo, c
         (here / "zoo").symlink_to(zoo.path)
         (here / "fits" / "mine" / "last.ckpt").symlink_to(ckpt)
     reports = [{"zoo": "H", "seed": seed, "file": f"seed{seed}/H/results.json"} for seed in (0, 1)]
-    write_json(tmp_path / "comparison.json", {"reports": reports})
+    write_json(tmp_path / "comparison.json", {**example("comparison"), "reports": reports})
     tasks, few = load_family(zoo.task_config).seen[:2], ["--points", "3", "--per_point", "2"]
     arguments = ["--tasks", json.dumps(tasks), "--out", str(tmp_path / "out"), *few]
     assert paramgen(["interpolate", "--comparison", str(tmp_path), *arguments]) == 0

@@ -65,8 +65,12 @@ class Report:
 
     @cached_property
     def results(self) -> dict[str, Any]:
-        """What ``results.json`` holds."""
-        return read_json(self.path)
+        """What ``results.json`` holds.
+
+        Raises:
+            ParamgenError: It cannot be read, or does not fit ``results.schema.json``; file and field are named.
+        """
+        return read_json(self.path, "results")
 
 
 def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:

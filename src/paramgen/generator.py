@@ -20,6 +20,7 @@ from paramgen.data import ParamBatch
 from paramgen.errors import ParamgenError
 from paramgen.pickles import read_pickle
 from paramgen.sampling import Drawn, SampleRequest
+from paramgen.schema import check
 from paramgen.settings import plain
 from paramgen.spec import StateDict
 from paramgen.zoo import Zoo
@@ -287,13 +288,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         path: A ``.ckpt`` written by ``paramgen fit``.
 
     Raises:
-        ParamgenError: No such file, or no checkpoint of paramgen.
+        ParamgenError: No such file, no checkpoint of paramgen, or one that does not fit ``checkpoint.schema.json``; the field is named.
     """
     if not Path(path).exists():
         raise ParamgenError(f"no checkpoint {str(path)!r}")
     checkpoint = read_pickle(path)
     if not isinstance(checkpoint, dict) or "paramgen" not in checkpoint:
         raise ParamgenError(f"{str(path)!r} is no checkpoint of paramgen: it holds no codec")
+    check(checkpoint, "checkpoint", str(path))
     return checkpoint
 
 

@@ -117,12 +117,14 @@ def _unfit_scalar(value: Any) -> str | None:
 def _mismatch(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mismatch | None:
     """Where a value does not fit a schema; None where it fits. Its `type` comes first in a schema, before what relies on it."""
     for keyword, rule in schema.items():
-        if (rule_check := _KEYWORDS.get(keyword)) and (found := rule_check(value, rule, schema, root)):
+        if (rule_check := KEYWORDS.get(keyword)) and (found := rule_check(value, rule, schema, root)):
             return found
     return None
 
 
 def _type(value: Any, rule: str | list[str], schema: Any, root: Any) -> Mismatch | None:
+    if type(value) is float and not isfinite(value):  # checkpoints may hold what JSON cannot
+        return _refuse(value, "a finite number")
     for name in (rule,) if isinstance(rule, str) else rule:
         if isinstance(value, _TYPES[name]) and (type(value) is not bool or name == "boolean"):
             return None
@@ -251,7 +253,7 @@ _WORDS = {
     "null": "null",
     "tensor": "a tensor",
 }
-_KEYWORDS: dict[str, Callable[..., Mismatch | None]] = {
+KEYWORDS: dict[str, Callable[..., Mismatch | None]] = {
     "type": _type,
     "properties": _properties,
     "required": _required,

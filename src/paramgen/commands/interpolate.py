@@ -15,7 +15,7 @@ from torch import Tensor
 
 from paramgen.command_line import command_line
 from paramgen.errors import ParamgenError, positive
-from paramgen.files import read_json, read_tensors, write_json
+from paramgen.files import inside, read_json, read_tensors, write_json
 from paramgen.generator import ParameterGenerator, load_conditional
 from paramgen.plots import save_mixtures
 from paramgen.spec import StateDict
@@ -126,8 +126,8 @@ def _named(paths: Sequence[str] | None) -> dict[str, Path]:
 def _of_comparison(folder: Path) -> dict[str, list[_Place]]:
     """Zoos of a comparison by name, one a seed."""
     found: dict[str, list[_Place]] = {}
-    for report in read_json(folder / "comparison.json")["reports"]:
-        here = (folder / report["file"]).parent
+    for report in read_json(folder / "comparison.json", "comparison")["reports"]:
+        here = inside(folder, report["file"]).parent
         if not (here / "zoo" / "zoo.json").exists():
             raise ParamgenError(f"{here} holds no zoo of the comparison's own; give it as zoo, with ckpt_path")
         fits = {path.parent.name: path for path in sorted(here.glob("fits/*/last.ckpt"))}
