@@ -7,8 +7,10 @@ from lightning.pytorch import Trainer, seed_everything
 from conftest import TinyNet, write_zoo
 from every_backend import build, cases
 from paramgen.callbacks import Float32Ends
+from paramgen.codec import ParamCodec
 from paramgen.generator import load_generator
 from paramgen.settings import plain
+from paramgen.zoo import Zoo
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
 
@@ -41,6 +43,20 @@ def test_checkpoint_alone_draws_networks_that_load_strictly(fitted):
         assert all(torch.isfinite(t).all() for t in state.values())
         assert (state["norm.running_var"] >= 0).all()
     assert not torch.equal(networks[0]["linear.weight"], networks[1]["linear.weight"])
+
+
+@pytest.mark.parametrize("name", ["pdiff_two_phases", "rpg_conv", "gaussian"])
+def test_a_fit_reads_and_encodes_the_zoo_once(name, zoo, tmp_path, monkeypatch):
+    read, encoded = [], []
+    plain_read, plain_encode = Zoo.__getitem__, ParamCodec.encode_many
+    monkeypatch.setattr(Zoo, "__getitem__", lambda self, i: read.append(i) or plain_read(self, i))
+    monkeypatch.setattr(
+        ParamCodec, "encode_many", lambda self, x, *a: encoded.append(len(x)) or plain_encode(self, x, *a)
+    )
+    fit(name, zoo, tmp_path / "x.ckpt", max_steps=5, limit_val_batches=0)
+    train, val = zoo.indices("train"), zoo.indices("val")
+    assert [i for i in sorted(read) if i not in val] == train
+    assert sum(encoded) <= len(train) + len(val)
 
 
 def test_same_generator_seed_gives_the_same_networks(fitted):

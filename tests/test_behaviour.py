@@ -169,7 +169,7 @@ def test_each_network_is_run_on_its_own_tasks_labels(family_zoo):
 def test_networks_drawn_after_it_do_what_no_network_of_the_zoo_does(one_task):
     task = ClassificationTask(network="mlp", network_args={"hidden": [12]})
     assert predict(task.build(), [one_task.full(i) for i in range(8)], task.data("val")).accuracy.max() < 0.3
-    model, _ = fit(one_task, direct, BehaviouralLoss(weight=1.0, images_per_step=32, signal_weighting=False), 250)
+    model, _ = fit(one_task, direct, BehaviouralLoss(weight=1.0, images_per_step=32, signal_weighting=False), 300)
     drawn = model.sample(4, scheduler="DDIM", num_inference_steps=5)
     assert predict(task.build(), drawn, task.data("val")).accuracy.mean() > 0.7
 

@@ -5,6 +5,7 @@ from conftest import write_zoo
 from paramgen.codec import FlatCodec, TokenCodec
 from paramgen.data import BatchStream, NetworkTokens, ParameterDataModule
 from paramgen.errors import ParamgenError
+from paramgen.zoo import Zoo
 
 CPU = torch.device("cpu")
 
@@ -100,6 +101,32 @@ def test_disk_and_ram_give_the_same_batches(tiny_zoo, tokens_per_step):
 def test_disk_holds_no_network_in_memory(tiny_zoo):
     data = module(tiny_zoo, codec=TokenCodec(5), residency="disk")
     assert NetworkTokens(data.zoo, data.train_indices, data.codec, "disk", CPU).tokens is None
+
+
+def test_training_networks_are_read_once_whoever_asks(tiny_zoo, monkeypatch):
+    read, plain = [], Zoo.__getitem__
+
+    def counted(self, index):
+        read.append(index)
+        return plain(self, index)
+
+    monkeypatch.setattr(Zoo, "__getitem__", counted)
+    data = module(tiny_zoo, codec=TokenCodec(5), batch_size=2)
+    for loader in (data.train_dataloader(), data.predict_dataloader()):
+        assert len(next(iter(loader)).x) == 2
+    assert data.training_networks() is data.training_networks()
+    weights = data.training_weights()
+    assert sorted(read) == data.train_indices
+    assert torch.allclose(weights, tiny_zoo.matrix(data.train_indices), atol=1e-6)
+
+
+def test_the_order_of_the_batches_is_that_of_the_seed_alone(tiny_zoo):
+    def order(seed):
+        return torch.cat([b.index for b in module(tiny_zoo, batch_size=2, seed=seed).train_dataloader()]).tolist()
+
+    assert order(3) == order(3) != order(4)
+    with pytest.raises(ParamgenError, match=r"data\.seed is -1, expected 0 or more"):
+        ParameterDataModule(str(tiny_zoo.path), seed=-1)
 
 
 def test_val_and_heldout_networks_have_no_identity(tiny_zoo):

@@ -11,6 +11,7 @@ import torch
 
 from conftest import write_zoo
 from every_backend import learning
+from paramgen import seeds
 from two_processes import BATCH, SEED, fit
 
 
@@ -29,7 +30,7 @@ def two_processes(tmp_path_factory):
 
 def in_halves(model):
     """The model, with each batch in two halves, each half with the noise of its own process: what two processes do, in one."""
-    states = [torch.Generator().manual_seed(SEED + 1_000_003 * rank).get_state() for rank in (0, 1)]
+    states = [seeds.generator(SEED, rank).get_state() for rank in (0, 1)]
     whole = model.training_step
 
     def training_step(batch, batch_idx):

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paramgen.data import ParamBatch
+from paramgen.data import ParamBatch, data_of
 from paramgen.errors import ParamgenError, positive
 from paramgen.generator import ParameterGenerator
 from paramgen.nn.statistics import with_statistics_gradients
@@ -65,7 +65,7 @@ class BehaviouralLoss(Callback):
         if stage != "fit":
             return
         assert isinstance(module, ParameterGenerator)
-        data: Any = trainer.datamodule
+        data = data_of(trainer)
         zoo = data.zoo
         self._names = [zoo.entries[i].task for i in data.train_indices]  # of each training network
         network, self._splits = _network_and_splits(zoo.task_config, self._names)

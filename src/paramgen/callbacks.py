@@ -10,7 +10,7 @@ from torch import Tensor
 
 from paramgen import metrics
 from paramgen.baselines import principal_components
-from paramgen.data import ParameterDataModule
+from paramgen.data import ParameterDataModule, data_of
 from paramgen.errors import ParamgenError
 from paramgen.generator import ParameterGenerator
 from paramgen.spec import StateDict
@@ -58,7 +58,7 @@ class SampleQuality(Callback):
             self._last = step
             assert isinstance(module, ParameterGenerator)
             with torch.random.fork_rng():  # looking does not change what is learned
-                found = self.look(module, trainer.datamodule)
+                found = self.look(module, data_of(trainer))
             trainer.logger.log_metrics(found, step)
             for name, value in found.items():
                 self.history.setdefault(name, []).append([step, value])
@@ -74,7 +74,7 @@ class SampleQuality(Callback):
         if self.sample_every and trainer.is_global_zero and writer is not None and hasattr(writer, "add_figure"):
             assert isinstance(module, ParameterGenerator)
             with torch.random.fork_rng():
-                figures = self.draw(module, trainer.datamodule)
+                figures = self.draw(module, data_of(trainer))
             for name, figure in figures.items():
                 writer.add_figure(f"sample/{name}", figure, trainer.global_step)
 
@@ -129,7 +129,7 @@ class SampleQuality(Callback):
             config = data.zoo.task_config
             many = data.zoo.entries[data.train_indices[0]].task is not None
             self._task = load_family(config) if many else load_task(config)
-            self._weights = data.zoo.matrix(data.train_indices)  # (K, P)
+            self._weights = data.training_weights()  # (K, P)
         return self._task, self._weights
 
     def _remember(self, trainer: Trainer, name: str, step: int) -> None:

@@ -5,21 +5,23 @@ of what one process of batch 16 would get and rank 1 the second.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import psutil
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
+from paramgen import seeds
 from paramgen.codec import FlatCodec, ParamCodec
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, not_negative, positive
 from paramgen.files import map_tensors
 from paramgen.spec import StateDict
 from paramgen.zoo import Split, Zoo
 
 Residency = Literal["auto", "device", "ram", "disk"]
+DECODED_AT_ONCE = 32  # training networks
 
 
 class ParamBatch(NamedTuple):
@@ -49,10 +51,17 @@ class NetworkTokens:
         codec: Bound codec.
         residency: ``device`` and ``ram`` hold all tokens, ``disk`` reads only the chosen ones from memory-mapped files.
         device: Where ``device`` is.
+        networks: The same networks where they have been read already.
     """
 
     def __init__(
-        self, zoo: Zoo, indices: Sequence[int], codec: ParamCodec, residency: Residency, device: torch.device
+        self,
+        zoo: Zoo,
+        indices: Sequence[int],
+        codec: ParamCodec,
+        residency: Residency,
+        device: torch.device,
+        networks: Iterable[StateDict] | None = None,
     ) -> None:
         self.codec = codec
         self.residency = _resolve(residency, 4 * len(indices) * math.prod(codec.shape), device)
@@ -61,8 +70,9 @@ class NetworkTokens:
         self._maps: dict[int, StateDict] = {}
         if self.residency != "disk":
             self.tokens = torch.empty(len(indices), *codec.shape)
-            for row, i in zip(self.tokens, indices, strict=True):
-                row.copy_(codec.encode(zoo[i]))
+            read = (zoo[i] for i in indices) if networks is None else networks
+            for row, network in zip(self.tokens, read, strict=True):
+                row.copy_(codec.encode(network))
             if self.residency == "device":
                 self.tokens = self.tokens.to(device)
         conditions = [zoo.entries[i].condition for i in indices]
@@ -78,6 +88,11 @@ class NetworkTokens:
             return self.tokens[index] if token is None else self.tokens[index[:, None], token.to(index.device)]
         wanted = torch.arange(self.codec.shape[0]) if token is None else token
         return torch.stack([self.codec.encode_tokens(self._mapped(i), wanted) for i in index.tolist()])
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Tokens (B, L, D) of all networks in order, at most `size` at once."""
+        for index in torch.arange(len(self)).split(size):
+            yield self.read(index, None)
 
     def _mapped(self, i: int) -> StateDict:
         if i not in self._maps:
@@ -121,7 +136,7 @@ class BatchStream:
         return self.length
 
     def __iter__(self) -> Iterator[ParamBatch]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
+        generator = seeds.generator(self.seed, self.epoch)
         left = torch.empty(0, dtype=torch.long)
         skip, self._skip = self._skip, 0
         for step in range(self.length):
@@ -190,6 +205,7 @@ class ParameterDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         positive("data.", batch_size=batch_size, steps_per_epoch=steps_per_epoch, tokens_per_step=tokens_per_step)
+        not_negative(**{"data.seed": seed})
         self.zoo = Zoo(zoo)
         self.codec = codec or FlatCodec()
         self.codec.lay_out(self.zoo.spec)
@@ -203,6 +219,7 @@ class ParameterDataModule(LightningDataModule):
                 f"zoo {self.zoo.name!r} gives {len(self.train_indices)} training network(s); a distribution needs 2 or more"
             )
         self._bound = False
+        self._training: NetworkTokens | None = None
 
     @property
     def seq_len(self) -> int:
@@ -235,16 +252,34 @@ class ParameterDataModule(LightningDataModule):
         return len({self.zoo.entries[i].run for i in self.train_indices})
 
     def setup(self, stage: str | None = None) -> None:
-        """Take the codec's statistics of the training networks, once."""
-        if not self._bound:
+        """Take the codec's statistics of the training networks, and hold these for a fit where there is room: they are read once."""
+        if self._bound:
+            return
+        size, device = 4 * self.num_networks * math.prod(self.codec.shape), self._device()
+        if stage in ("fit", None) and _resolve(self.residency, size, device) != "disk":
+            networks = [self.zoo[i] for i in self.train_indices]
+            self.codec.bind(self.zoo.spec, networks)
+            self._training = self._tokens(self.train_indices, _taken(networks))
+        else:
             self.codec.bind(self.zoo.spec, (self.zoo[i] for i in self.train_indices))
-            self._bound = True
+        self._bound = True
+
+    def training_networks(self) -> NetworkTokens:
+        """The training networks as tokens, in order; read and encoded once, whoever asks."""
+        if self._training is None:
+            self._training = self._tokens(self.train_indices)
+        return self._training
+
+    def training_weights(self) -> Tensor:
+        """Raw weights (K, P) of the training networks, from their tokens."""
+        pieces = (self.codec.decode_many(x.cpu()) for x in self.training_networks().batches(DECODED_AT_ONCE))
+        return torch.cat([self.zoo.spec.flatten_many(networks) for networks in pieces])
 
     def train_dataloader(self) -> BatchStream:
         """Shuffled batches of the train split."""
         runs = [self.zoo.entries[i].run for i in self.train_indices]
         order = {run: r for r, run in enumerate(sorted(set(runs)))}
-        return self._stream(self.train_indices, torch.tensor([order[r] for r in runs]), self.steps_per_epoch)
+        return self._stream(self.training_networks(), torch.tensor([order[r] for r in runs]), self.steps_per_epoch)
 
     def val_dataloader(self) -> BatchStream | list[ParamBatch]:
         """The val split in order; nothing when the zoo has no validation run."""
@@ -256,18 +291,40 @@ class ParameterDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> BatchStream:
         """The train split in order, one sample is drawn for each of its networks."""
-        return self._stream(self.train_indices, torch.full((self.num_networks,), -1), None)
+        return self._stream(self.training_networks(), torch.full((self.num_networks,), -1), None)
 
     def _unseen(self, split: Split) -> BatchStream | list[ParamBatch]:
         indices = self.zoo.indices(split)
-        return self._stream(indices, torch.full((len(indices),), -1), None) if indices else []
+        return self._stream(self._tokens(indices), torch.full((len(indices),), -1), None) if indices else []
 
-    def _stream(self, indices: Sequence[int], runs: Tensor, steps: int | None) -> BatchStream:
-        trainer = self.trainer
-        device = trainer.strategy.root_device if trainer else torch.device("cpu")
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        tokens = NetworkTokens(self.zoo, indices, self.codec, self.residency, device)
+    def _tokens(self, indices: Sequence[int], networks: Iterable[StateDict] | None = None) -> NetworkTokens:
+        return NetworkTokens(self.zoo, indices, self.codec, self.residency, self._device(), networks)
+
+    def _stream(self, tokens: NetworkTokens, runs: Tensor, steps: int | None) -> BatchStream:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return BatchStream(tokens, runs, self.batch_size, steps, self.tokens_per_step, self.seed, rank, world)
+
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+
+def data_of(trainer: Trainer) -> ParameterDataModule:
+    """The data module of a trainer.
+
+    Raises:
+        ParamgenError: It has none, or one of another kind.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, ParameterDataModule):
+        raise ParamgenError("generators are fitted on a ParameterDataModule: trainer.fit(model, datamodule=data)")
+    return data
+
+
+def _taken(networks: list[StateDict]) -> Iterator[StateDict]:
+    """One after the other, each forgotten as it is taken."""
+    networks.reverse()
+    while networks:
+        yield networks.pop()
 
 
 def _spread(indices: list[int], most: int) -> list[int]:

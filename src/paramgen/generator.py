@@ -16,11 +16,12 @@ from torch import Tensor
 
 from paramgen import __version__
 from paramgen.codec import ParamCodec
-from paramgen.data import ParamBatch
+from paramgen.data import NetworkTokens, ParamBatch, data_of
 from paramgen.errors import ParamgenError
 from paramgen.pickles import read_pickle
 from paramgen.sampling import Drawn, SampleRequest
 from paramgen.schema import check
+from paramgen.seeds import mix
 from paramgen.settings import plain
 from paramgen.spec import StateDict
 from paramgen.zoo import Zoo
@@ -54,6 +55,7 @@ class ParameterGenerator(LightningModule, ABC):
     condition as far as ``guidance_scale`` says), and ``cond_dim``, the numbers of the condition that it takes.
     """
 
+    shape: tuple[int, int] | None = None  # L and D of the tokens that it was made for; data of other tokens are refused
     has_solver: bool = False
     scheduler: str | None = None
     num_inference_steps: int | None = None
@@ -183,16 +185,27 @@ class ParameterGenerator(LightningModule, ABC):
             raise ParamgenError(
                 f"the checkpoint generates other tensors than zoo {data.zoo.name!r} holds; it was fitted on another zoo"
             )
+        if self.shape is not None and data.codec.shape != self.shape:
+            raise ParamgenError(f"the generator was made for tokens {self.shape}, the data give {data.codec.shape}")
         self.codec = data.codec
         self.base = data.zoo.base()
         self.zoo_info = {"name": data.zoo.name, "path": str(data.zoo.path), "task": data.zoo.task_config}
         self.zoo_info |= _places(data.zoo, data.train_indices)
 
+    def begin(self, networks: NetworkTokens) -> None:
+        """Called once when a fit starts, also one that goes on; for backends that look at all training networks. Does nothing itself.
+
+        Args:
+            networks: The K training networks in order: ``networks.batches(size)`` gives their tokens (B, L, D), ``networks.conditions``
+                their conditions (K, C), or None where the zoo has none.
+        """
+
     def on_fit_start(self) -> None:
         """Start the clock, and give every process its own noise: Lightning seeds all of them alike."""
+        self.begin(data_of(self.trainer).training_networks())
         self._started = time.perf_counter() - self.fit_seconds
         if self.trainer.world_size > 1:
-            torch.manual_seed((torch.initial_seed() + 1_000_003 * self.global_rank) % 2**63)
+            torch.manual_seed(mix(torch.initial_seed(), self.global_rank))
 
     def training_step(self, batch: ParamBatch, batch_idx: int) -> STEP_OUTPUT:
         """One step; logs every term under ``train/``."""

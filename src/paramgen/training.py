@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paramgen.errors import ParamgenError, positive
+from paramgen.seeds import generator, mix
 from paramgen.spec import StateDict, can_be_generated, state_tensors, tied_names
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.forward import call, loadable
@@ -250,16 +250,6 @@ def fresh_states(build: Callable[[], nn.Module], seeds: Sequence[int]) -> list[S
             torch.manual_seed(seed)
             states.append({n: t.detach().clone() for n, t in state_tensors(build()).items()})
     return states
-
-
-def mix(*numbers: int) -> int:
-    """One seed out of several numbers, well mixed, the same on every machine."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-def generator(*numbers: int) -> torch.Generator:
-    """A generator seeded by :func:`mix`."""
-    return torch.Generator().manual_seed(mix(*numbers))
 
 
 @contextmanager

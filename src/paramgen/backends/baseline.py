@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from paramgen import baselines
-from paramgen.data import ParamBatch, ParameterDataModule
+from paramgen.data import ParamBatch, data_of
 from paramgen.errors import ParamgenError, near, positive
 from paramgen.generator import ParameterGenerator
 from paramgen.sampling import Drawn, SampleRequest
@@ -82,12 +82,11 @@ class Baseline(ParameterGenerator):
     def on_fit_start(self) -> None:
         """Keep the training networks."""
         super().on_fit_start()
-        data: ParameterDataModule = self.trainer.datamodule
+        data = data_of(self.trainer)
         entries = [data.zoo.entries[i] for i in data.train_indices]
         if self.kind == "kde" and any("train" not in entry.scores for entry in entries):
             raise ParamgenError(f"kde keeps the best on train, but zoo {data.zoo.name!r} records no train accuracies")
-        for row, i in zip(self.networks, data.train_indices, strict=True):
-            row.copy_(data.codec.encode(data.zoo[i]))
+        self.networks.copy_(torch.cat([*data.training_networks().batches(50)]))
         self.accuracy.copy_(torch.tensor([e.scores.get("train", {}).get("accuracy", 0.0) for e in entries]))
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:

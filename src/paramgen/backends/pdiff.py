@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from paramgen.data import ParamBatch
+from paramgen.data import NetworkTokens, ParamBatch
 from paramgen.diffusion import Denoiser, Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generator import Denoised, ParameterGenerator
@@ -30,6 +30,7 @@ from paramgen.settings import ConditionSettings, DiffusionSettings, OptimizerSet
 CONDITION, AUTOENCODER, DENOISER = ConditionSettings(), AutoencoderSettings(), DenoiserSettings()
 DIFFUSION, OPTIMIZER = DiffusionSettings(), OptimizerSettings()
 CHUNK = 2**24  # numbers of generated networks decoded at once
+AT_ONCE = 50  # training networks encoded at once
 
 
 class PDiff(ParameterGenerator):
@@ -50,6 +51,7 @@ class PDiff(ParameterGenerator):
         ParamgenError: An unknown choice, a size below 1, a rate that is not above 0.
     """
 
+    shape: tuple[int, int]
     has_guidance = True
 
     latent_mean: Tensor  # (C, l)
@@ -95,23 +97,25 @@ class PDiff(ParameterGenerator):
         self.register_buffer("learned", torch.tensor(False))
         self.register_buffer("mask", torch.ones(size, dtype=torch.bool), persistent=False)
         self._latents: Tensor | None = None  # (K, C, l), in the second phase of a fit
+        self._networks: NetworkTokens | None = None  # before that phase
 
     def setup(self, stage: str) -> None:
-        """Take the padding from the codec, and refuse data that do not fit."""
+        """Take the padding from the codec."""
         super().setup(stage)
-        if self.codec is None:
-            return
-        if self.codec.shape != self.shape:
-            raise ParamgenError(f"the generator was made for tokens {self.shape}, the data give {self.codec.shape}")
-        self.mask.copy_(self.codec.mask.flatten())
-        if isinstance(self.denoiser, ConditionedDenoiser) and stage == "fit":
-            self.denoiser.condition.standardise(self.trainer.datamodule.conditions)
+        if self.codec is not None:
+            self.mask.copy_(self.codec.mask.flatten())
+
+    def begin(self, networks: NetworkTokens) -> None:
+        """Standardise conditions; keep the training networks until their latents are learned."""
+        self._networks = networks
+        if isinstance(self.denoiser, ConditionedDenoiser) and networks.conditions is not None:
+            self.denoiser.condition.standardise(networks.conditions)
 
     def on_train_batch_start(self, batch: ParamBatch, batch_idx: int) -> None:
         """Begin the second phase when it is time, also after resuming in the midst of it."""
-        if self._latents is None and self.denoiser is not None and self.global_step >= self.first_steps:
-            loader = self.trainer.datamodule.predict_dataloader()  # the train split in order
-            self.learn_latents([b.x for b in loader])
+        if self._networks is not None and self.denoiser is not None and self.global_step >= self.first_steps:
+            self.learn_latents([*self._networks.batches(AT_ONCE)])
+            self._networks = None
 
     @torch.no_grad()
     def learn_latents(self, networks: list[Tensor]) -> None:

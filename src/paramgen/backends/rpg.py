@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from paramgen.data import ParamBatch
+from paramgen.data import NetworkTokens, ParamBatch
 from paramgen.diffusion import Denoiser, Trajectory
 from paramgen.errors import ParamgenError, positive
 from paramgen.generator import Denoised, ParameterGenerator
@@ -68,6 +68,7 @@ class RPG(ParameterGenerator):
         ParamgenError: Sizes that do not fit each other, an unknown choice, or a library that is missing where it is demanded.
     """
 
+    shape: tuple[int, int]
     has_solver = has_guidance = True
 
     def __init__(
@@ -234,19 +235,18 @@ class RPG(ParameterGenerator):
         return [None if state is None else places[state] for state in known(weights)]
 
     def setup(self, stage: str) -> None:
-        """Take the places of the tokens from the codec, and refuse data that do not fit."""
+        """Take the places of the tokens from the codec."""
         super().setup(stage)
         if stage == "fit" and self.optimizer_settings.name == "adamw8bit":
             adamw8bit()  # before anything is computed
-        if self.codec is None:
-            return
-        if self.codec.shape != self.shape:
-            raise ParamgenError(f"the generator was made for tokens {self.shape}, the data give {self.codec.shape}")
-        positions, condition = self.prototypes.positions, self.prototypes.condition
-        if not torch.equal(positions.places.cpu(), self.codec.positions):
+        positions = self.prototypes.positions
+        if self.codec is not None and not torch.equal(positions.places.cpu(), self.codec.positions):
             positions.place(self.codec.positions)
-        if condition is not None and stage == "fit":
-            condition.standardise(self.trainer.datamodule.conditions)
+
+    def begin(self, networks: NetworkTokens) -> None:
+        """Standardise conditions."""
+        if self.prototypes.condition is not None and networks.conditions is not None:
+            self.prototypes.condition.standardise(networks.conditions)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW without decay on norms, biases and the scans' own parameters."""

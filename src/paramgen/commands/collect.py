@@ -15,12 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from paramgen.errors import ParamgenError, positive
 from paramgen.files import read_tensors, write_tensors
+from paramgen.seeds import mix
 from paramgen.select import select_tensors
 from paramgen.spec import ParamSpec, StateDict, can_be_generated, state_tensors
 from paramgen.tasks import Task
 from paramgen.tasks.scoring import predict
 from paramgen.tasks.splits import spread
-from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states, mix
+from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states
 from paramgen.zoo import REST_FILE, Split, Zoo, ZooWriter, refuse_other
 
 _log = logging.getLogger(__name__)

@@ -13,11 +13,12 @@ from paramgen.conditions import ConditionEncoder
 from paramgen.errors import ParamgenError, near, positive
 from paramgen.files import write_tensors
 from paramgen.lora import adapter_names, align_gauge, fix_gauge, into_adapted
+from paramgen.seeds import mix
 from paramgen.select import select_tensors
 from paramgen.spec import ParamSpec, StateDict, can_be_generated, state_tensors
 from paramgen.tasks import SplitData, TaskFamily, score_family
 from paramgen.tasks.family import SideBySide
-from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states, mix
+from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states
 from paramgen.unseen import START
 from paramgen.zoo import Zoo, ZooWriter
 
