@@ -15,6 +15,7 @@ from torch import Tensor
 
 from paramgen.errors import ParamgenError
 from paramgen.files import inside, read_json, read_tensors, regular_file, sha256, sync_folder, write_json, write_tensors
+from paramgen.intake import check_network
 from paramgen.spec import StateDict
 from paramgen.zoo import Zoo
 
@@ -230,46 +231,16 @@ def _read_network(folder: Path, entry: dict[str, Any], zoo: Zoo, base: StateDict
     state = read_tensors(path)  # a truncated file is named here
     if entry.get("sha256") and sha256(path) != entry["sha256"]:
         raise ParamgenError(f"{path}: altered (its sha256 is not the one in {INDEX})")
-    _check_fits(state, zoo, base, path)
+    zoo.spec.check(state, str(path), finite=False)
+    check_network(
+        state, zoo.spec, base, str(path), rtol=1e-3
+    )  # other programs may have stored the base in half precision
     return state
-
-
-def _check_fits(state: StateDict, zoo: Zoo, base: StateDict, path: Path) -> None:
-    for spec in zoo.spec.tensors:
-        if spec.name not in state:
-            raise ParamgenError(
-                f"{path}: no tensor {spec.name!r}, which zoo {zoo.name!r} generates; it has {_some(state)}"
-            )
-        if tuple(state[spec.name].shape) != spec.shape:
-            got = tuple(state[spec.name].shape)
-            raise ParamgenError(
-                f"{path}: {spec.name!r} has shape {got}, the networks of zoo {zoo.name!r} have {spec.shape}"
-            )
-        if not state[spec.name].is_floating_point():
-            raise ParamgenError(f"{path}: {spec.name!r} is {state[spec.name].dtype}, expected floating numbers")
-    known = {*zoo.spec.names, *zoo.spec.aliases, *base}
-    if unknown := [name for name in state if name not in known]:
-        raise ParamgenError(
-            f"{path}: {unknown[0]!r} is no tensor of the networks of zoo {zoo.name!r}; they have {_some(known)}"
-        )
-    for name in base.keys() & state.keys():
-        fixed, given = base[name], state[name]
-        if fixed.is_floating_point() and (
-            fixed.shape != given.shape or not torch.allclose(fixed.float(), given.float(), rtol=1e-3)
-        ):
-            raise ParamgenError(
-                f"{path}: {name!r} is not generated, but differs from the one that zoo {zoo.name!r} keeps fixed"
-            )
-
-
-def _some(names: Iterable[str], most: int = 8) -> str:
-    listed = list(names)
-    return ", ".join(listed[:most]) + (f", and {len(listed) - most} more" if len(listed) > most else "") or "nothing"
 
 
 def _others(path: Path) -> str:
     pickles = [p.name for p in sorted(path.iterdir()) if p.suffix in (".pt", ".pth", ".ckpt", ".bin")]
-    return f"; it has {_some(pickles, 3)}: save them as safetensors first" if pickles else ""
+    return f"; it has {', '.join(pickles[:3])}: save them as safetensors first" if pickles else ""
 
 
 def _delete(path: Path) -> None:

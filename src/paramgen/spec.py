@@ -133,8 +133,8 @@ class ParamSpec:
         """P, the number of generated parameters."""
         return sum(t.numel for t in self.tensors)
 
-    def check(self, state: Mapping[str, Tensor], where: str) -> None:
-        """Raise ParamgenError, naming `where`, unless `state` holds every tensor of the spec, in shape and finite."""
+    def check(self, state: Mapping[str, Tensor], where: str, finite: bool = True) -> None:
+        """Raise ParamgenError, naming `where`, unless `state` holds every tensor of the spec in its shape, and finite where asked."""
         for spec in self.tensors:
             if spec.name not in state:
                 raise ParamgenError(
@@ -143,7 +143,10 @@ class ParamSpec:
             tensor = state[spec.name]
             if tuple(tensor.shape) != spec.shape:
                 raise ParamgenError(f"{where}: {spec.name!r} has shape {tuple(tensor.shape)}, expected {spec.shape}")
-            if not torch.isfinite(tensor).all():
+            if tensor.dtype not in GENERATED or tensor.is_complex() != spec.torch_dtype.is_complex:
+                given = str(tensor.dtype).removeprefix("torch.")
+                raise ParamgenError(f"{where}: {spec.name!r} is {given}, expected {spec.dtype}")
+            if finite and not torch.isfinite(tensor).all():
                 bad = int((~torch.isfinite(tensor)).sum())
                 raise ParamgenError(f"{where}: {spec.name!r} holds {bad} NaN or infinite values of {spec.numel}")
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from paramgen.errors import ParamgenError
 from paramgen.files import inside, read_json, read_tensors, regular_file, sha256, sync_folder, write_json, write_tensors
+from paramgen.intake import check_network
 from paramgen.journal import Journal
 from paramgen.paths import find_zoo
 from paramgen.schema import check
@@ -203,6 +204,7 @@ class ZooWriter:
         self._header = {"format": FORMAT, "task": task_config, "recipe": recipe, "spec": spec.to_dict()}
         self.entries: list[Entry] = []
         refuse_other(path, task_config, recipe)
+        self._base = dict(base)
         if base and not (self.path / BASE).exists():
             write_tensors(self.path / BASE, base)
         self._resume()
@@ -226,7 +228,7 @@ class ZooWriter:
         """Write one network and record it.
 
         Args:
-            state: Its state dict; only the generated tensors are stored.
+            state: Its state dict; only the generated tensors are stored, and any others must be those of the base.
             run: Training run.
             step: Optimizer step.
             seed: The run's seed.
@@ -235,10 +237,11 @@ class ZooWriter:
             **more: Other fields of :class:`Entry`.
 
         Raises:
-            ParamgenError: Missing tensor, other shape, NaN or infinite values, a full disk.
+            ParamgenError: Missing tensor, other shape, NaN or infinite values, a tensor that is neither generated nor equal in all
+                networks, a full disk.
         """
         file = _file_name(run, step)
-        self.spec.check(state, where=f"run {run}, step {step}")
+        self.check(state, run, step)
         digest = write_tensors(self.path / file, {name: state[name] for name in self.spec.names}, sync=False)
         entry = Entry(file=file, run=run, step=step, seed=seed, sha256=digest, scores=_plain(scores or {}), **more)
         self._journal.append(asdict(entry))
@@ -246,6 +249,12 @@ class ZooWriter:
         if sync:
             self.sync()
         return entry
+
+    def check(self, state: Mapping[str, Tensor], run: int, step: int) -> None:
+        """Raise ParamgenError, as :meth:`add` does, for a network that is not one of this zoo."""
+        where = f"run {run}, step {step}"
+        self.spec.check(state, where)
+        check_network(state, self.spec, self._base, where)
 
     def sync(self) -> None:
         """Make all that was added survive a loss of power too: a killed process never loses it.

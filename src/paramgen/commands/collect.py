@@ -15,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from paramgen.errors import ParamgenError, positive
 from paramgen.files import read_tensors, write_tensors
+from paramgen.intake import Architecture, check_network
 from paramgen.seeds import mix
 from paramgen.select import select_tensors
-from paramgen.spec import ParamSpec, StateDict, can_be_generated, state_tensors
+from paramgen.spec import REAL, ParamSpec, StateDict, can_be_generated, state_tensors
 from paramgen.tasks import Task
 from paramgen.tasks.scoring import predict
 from paramgen.tasks.splits import spread
@@ -63,8 +64,8 @@ class Recipe:
         if self.heldout_runs + self.val_runs >= self.runs and (self.heldout_runs or self.val_runs):
             given = f"heldout_runs {self.heldout_runs} and val_runs {self.val_runs}"
             raise ParamgenError(f"{given} leave no run to learn from, of {self.runs}")
-        if self.dtype is not None and not getattr(getattr(torch, self.dtype, None), "is_floating_point", False):
-            raise ParamgenError(f"dtype is {self.dtype!r}, expected float32, bfloat16 or float16")
+        if self.dtype is not None and getattr(torch, self.dtype, None) not in REAL:
+            raise ParamgenError(f"dtype is {self.dtype!r}, expected float32, float64, bfloat16 or float16")
 
     def split(self, run: int) -> Split:
         """Which split a run belongs to: held-out runs are the last, validation runs come before them."""
@@ -110,7 +111,7 @@ def main(
         heldout_runs: So many last runs are the evaluator's.
         val_runs: So many before them are for validation.
         seed: Of everything.
-        dtype: Store weights as float32, bfloat16 or float16; as they are when left out.
+        dtype: Store real weights as float32, float64, bfloat16 or float16; as they are when left out.
         score_images: Every network is scored on so many train images at most, and so many val images.
         device: Where to train.
 
@@ -156,7 +157,9 @@ class _Collector:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(recipe.seed, 0))
             self.network = task.build() if recipe.start is None else task.start(recipe.start)
+        Architecture(self.network)  # refuses what a zoo cannot hold, before anything is trained
         self.names = select_tensors(self.network, recipe.parameters)
+        self.spec = ParamSpec.of(self.network, self.names)
         floating = [name for name, t in state_tensors(self.network).items() if can_be_generated(t)]
         if recipe.mode == "seeds" and len(self.names) < len(floating):
             raise ParamgenError("mode seeds generates all parameters: independent runs have nothing else in common")
@@ -208,12 +211,16 @@ class _Collector:
             )
         seeds = [mix(recipe.seed, 2, run) for run in range(recipe.runs)]
         writer: ZooWriter | None = None
+        base: StateDict = {}
         most = max(1, TOGETHER // sum(t.numel() for t in state_tensors(self.network).values()))
         size = ceil(recipe.runs / ceil(recipe.runs / most))  # groups of one size: a small last one costs as many steps
         for first in range(0, recipe.runs, size):
             runs = [*range(first, min(first + size, recipe.runs))]
             mine = [seeds[run] for run in runs]
             starts = fresh_states(self.task.build, mine)
+            base = base or self._rest(starts[0])
+            for run, state in zip(runs, starts, strict=True):  # before they are trained in vain
+                check_network(state, self.spec, base, where=f"run {run} before training")
             writer = self.writer = writer or self._writer(starts[0])
             if {(run, step) for run in runs for step in kept} <= writer.done:
                 continue
@@ -257,13 +264,12 @@ class _Collector:
                 stored = time.perf_counter()
 
     def _writer(self, first: StateDict) -> ZooWriter:
-        cast = self._cast(first)
-        spec = ParamSpec.of(self.network, self.names)
-        if self.recipe.dtype is not None:
-            spec = replace(spec, tensors=tuple(replace(t, dtype=self.recipe.dtype) for t in spec.tensors))
-        generated = {*spec.names, *spec.aliases}
-        base = {name: tensor for name, tensor in cast.items() if name not in generated}
-        writer = ZooWriter(self.out, spec, base, self.task.config(), asdict(self.recipe))
+        dtype = self.recipe.dtype
+        stored = [
+            t if dtype is None or t.torch_dtype.is_complex else replace(t, dtype=dtype) for t in self.spec.tensors
+        ]
+        spec = replace(self.spec, tensors=tuple(stored))
+        writer = ZooWriter(self.out, spec, self._rest(first), self.task.config(), asdict(self.recipe))
         self.done = writer.done
         self.resumed = self.resumed or bool(self.done)
         return writer
@@ -273,7 +279,7 @@ class _Collector:
         for state, run, seed in zip(states, runs, seeds, strict=True):
             if (run, step) not in self.done:
                 kept = self._cast(state)
-                writer.spec.check(kept, where=f"run {run}, step {step}")
+                writer.check(kept, run, step)
                 self.pending.append((kept, {"run": run, "step": step, "seed": seed, "split": self.recipe.split(run)}))
         numel = writer.spec.numel * len(self.pending)
         if numel > PENDING or time.perf_counter() - self.flushed > WAIT:
@@ -292,11 +298,16 @@ class _Collector:
             self.pending = []
         self.flushed = time.perf_counter()
 
+    def _rest(self, state: StateDict) -> StateDict:
+        """What is not generated."""
+        generated = {*self.spec.names, *self.spec.aliases}
+        return {name: tensor for name, tensor in state.items() if name not in generated}
+
     def _cast(self, state: StateDict) -> StateDict:
         if self.recipe.dtype is None:
             return state
-        dtype, names = getattr(torch, self.recipe.dtype), {*self.names}
-        return {name: t.to(dtype) if name in names else t for name, t in state.items()}
+        dtype, rest = getattr(torch, self.recipe.dtype), self._rest(state)
+        return {name: t if name in rest or t.is_complex() else t.to(dtype) for name, t in state.items()}
 
     def _epoch(self, settings: OptimSettings) -> int:
         return max(1, len(self.train) // min(settings.batch_size, len(self.train)))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from paramgen.conditions import ConditionEncoder
 from paramgen.errors import ParamgenError, near, positive
 from paramgen.files import write_tensors
+from paramgen.intake import Architecture
 from paramgen.lora import adapter_names, align_gauge, fix_gauge, into_adapted
 from paramgen.seeds import mix
 from paramgen.select import select_tensors
@@ -168,6 +169,7 @@ class _Collector:
         self.network = family.build()
         adapted = into_adapted(weights, self.network)
         self.network.load_state_dict(adapted)
+        Architecture(self.network)  # refuses what a zoo cannot hold, before anything is trained
         names = adapter_names(adapted)
         self.chosen = (
             select_tensors(self.network, parameters) if parameters else names or list(state_tensors(self.network))

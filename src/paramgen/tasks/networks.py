@@ -12,11 +12,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 
 from paramgen.errors import ParamgenError, near
 from paramgen.files import read_tensors
+from paramgen.intake import Architecture
 from paramgen.pickles import read_pickle
 from paramgen.spec import StateDict
 
@@ -187,9 +190,21 @@ def build_network(
         network = _call(make, name, {"num_classes": num_classes, "in_shape": in_shape, **defaults, **network_args})
     else:
         network = _imported(name, num_classes, in_shape, network_args)
+    _give_shapes(network, in_shape)
     if checkpoint is not None:
         load_weights(network, read_weights(checkpoint), where=str(checkpoint))
     return network
+
+
+def _give_shapes(network: nn.Module, in_shape: Shape) -> None:
+    """Run lazily shaped layers once, so that they have parameters."""
+    if not any(is_lazy(tensor) for tensor in [*network.parameters(), *network.buffers()]):
+        return
+    modes = [(module, module.training) for module in network.modules()]
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, *in_shape))
+    for module, training in modes:
+        module.training = training
 
 
 def _timm(model: str, num_classes: int, in_shape: Shape, pretrained: bool, args: dict[str, Any]) -> nn.Module:
@@ -272,16 +287,8 @@ def load_weights(network: nn.Module, weights: StateDict, where: str) -> None:
         where: Where the weights come from, for the message.
 
     Raises:
-        ParamgenError: Missing, unexpected or differently shaped tensors; the first is named.
+        ParamgenError: Missing, unexpected or differently shaped tensors, or others that the network cannot take as they are; the first is
+            named.
     """
-    own = network.state_dict()
-    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    if missing or unexpected:
-        wrong = f"lacks {missing[0]!r}" if missing else f"holds {unexpected[0]!r}, which the network does not have"
-        count = f"{len(missing)} missing and {len(unexpected)} unexpected tensors"
-        raise ParamgenError(f"{where} does not fit the network: it {wrong} ({count})")
-    for name, tensor in own.items():
-        if tensor.shape != weights[name].shape:
-            have, want = tuple(weights[name].shape), tuple(tensor.shape)
-            raise ParamgenError(f"{where} does not fit the network: {name!r} has shape {have}, expected {want}")
-    network.load_state_dict(weights)
+    architecture = Architecture(network)
+    network.load_state_dict({**architecture.extra, **architecture.fit(weights, where)})
