@@ -301,7 +301,7 @@ def test_recorded_task_builds_the_same_network_and_splits():
     ("config", "message"),
     [
         ({"class_path": "ClassificatonTask"}, "no task 'ClassificatonTask'; nearest: ClassificationTask"),
-        ({"class_path": "torch.nn.Linear"}, "not a subclass"),
+        ({"class_path": "torch.nn.Linear"}, "names the class torch.nn.Linear, which is not part of paramgen"),
         ({"class_path": "ClassificationTask", "init_args": {"datset": "digits"}}, "datset"),
         ({}, "no task ''"),
     ],

@@ -7,8 +7,6 @@ the batch was trained for. Only seen tasks, only their train split; but a genera
 B: networks of a batch. m: images a network. L tokens of D numbers.
 """
 
-from typing import Any
-
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
@@ -19,11 +17,11 @@ from paramgen.errors import ParamgenError, positive
 from paramgen.generator import ParameterGenerator
 from paramgen.nn.statistics import with_statistics_gradients
 from paramgen.spec import StateDict, state_tensors
-from paramgen.tasks import SplitData, load_task
-from paramgen.tasks.family import TaskFamily, load_family
+from paramgen.tasks import SplitData
 from paramgen.tasks.forward import call, loadable
 from paramgen.tasks.scoring import at_least_float32
 from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
+from paramgen.zoo import Zoo
 
 
 class BehaviouralLoss(Callback):
@@ -68,7 +66,7 @@ class BehaviouralLoss(Callback):
         data = data_of(trainer)
         zoo = data.zoo
         self._names = [zoo.entries[i].task for i in data.train_indices]  # of each training network
-        network, self._splits = _network_and_splits(zoo.task_config, self._names)
+        network, self._splits = _network_and_splits(zoo, self._names)
         self._network = with_statistics_gradients(network)
         self._base: StateDict = zoo.base()
         x, _ = self._draw([0], torch.device("cpu"))  # (1, m, ...)
@@ -123,12 +121,10 @@ def _some(batch: ParamBatch, rows: Tensor) -> ParamBatch:
     return ParamBatch(batch.x[rows], condition, index, run, batch.token)
 
 
-def _network_and_splits(
-    config: dict[str, Any], names: list[str | None]
-) -> tuple[nn.Module, dict[str | None, SplitData]]:
+def _network_and_splits(zoo: Zoo, names: list[str | None]) -> tuple[nn.Module, dict[str | None, SplitData]]:
     """The architecture, and the train split of each task of a zoo; a zoo of one task has the name None."""
     if set(names) == {None}:
-        task = load_task(config)
+        task = zoo.task()
         return task.build(), {None: task.data("train")}
-    family: TaskFamily = load_family(config)
+    family = zoo.family()
     return family.build(), {name: family.data([name], "train") for name in dict.fromkeys(names) if name is not None}

@@ -1,5 +1,6 @@
 """What is watched while a generator learns, and in which precision it does."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,14 +15,16 @@ from paramgen.data import ParameterDataModule, data_of
 from paramgen.errors import ParamgenError
 from paramgen.generator import ParameterGenerator
 from paramgen.spec import StateDict
-from paramgen.tasks import Task, TaskFamily, load_family, load_task, score_family
+from paramgen.tasks import Task, TaskFamily, score_family
 from paramgen.tasks.scoring import predict
+from paramgen.trust import UntrustedError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from paramgen.plots import Group
 
+_LOG = logging.getLogger(__name__)
 MOST_POINTS = 400  # of a loss's history; beyond it every second one goes
 
 
@@ -47,6 +50,15 @@ class SampleQuality(Callback):
         self._last = 0
         self._stride = 1
         self.history: dict[str, list[list[float]]] = {}  # name to [step, value]
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Say so once where nothing can be watched: the zoo names a class whose code may not run."""
+        if self.sample_every:
+            try:
+                self._task = _task_of(trainer.datamodule)
+            except UntrustedError as error:
+                self.sample_every = 0
+                _LOG.warning("the quality of samples is not watched: %s", error)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         """Look when it is time; the first process alone does."""
@@ -126,9 +138,7 @@ class SampleQuality(Callback):
 
     def _measures(self, data: ParameterDataModule) -> tuple[Task | TaskFamily, Tensor]:
         if self._task is None or self._weights is None:
-            config = data.zoo.task_config
-            many = data.zoo.entries[data.train_indices[0]].task is not None
-            self._task = load_family(config) if many else load_task(config)
+            self._task = self._task or _task_of(data)
             self._weights = data.training_weights()  # (K, P)
         return self._task, self._weights
 
@@ -187,6 +197,12 @@ class Float32Ends(Callback):
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Give the trainer its precision back."""
         trainer.strategy.precision_plugin = self._half
+
+
+def _task_of(data: ParameterDataModule) -> Task | TaskFamily:
+    """What the networks of a zoo do."""
+    many = data.zoo.entries[data.train_indices[0]].task is not None
+    return data.zoo.family() if many else data.zoo.task()
 
 
 def _spread(K: int, n: int) -> Tensor:

@@ -16,8 +16,10 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from paramgen.arguments import check_arguments
 from paramgen.errors import ParamgenError, positive
 from paramgen.spec import ParamSpec, StateDict, TensorSpec
+from paramgen.trust import find_class
 
 Normalisation = Literal["layer", "weight", "centre"]
 _LOG_EPS = 1e-5
@@ -224,15 +226,11 @@ class ParamCodec(ABC):
         """The inverse of :meth:`state_dict`.
 
         Raises:
-            ParamgenError: A kind of codec that does not exist here.
+            ParamgenError: No such codec, one that is not imported, or arguments that it does not take.
         """
-        name = saved["class_path"].rsplit(".", 1)[-1]
-        kinds = {cls.__name__: cls for cls in ParamCodec.__subclasses__()}
-        if name not in kinds:
-            raise ParamgenError(
-                f"the checkpoint needs the codec {saved['class_path']!r}; there are: {', '.join(kinds)}"
-            )
-        codec = kinds[name](**saved["init_args"])
+        kind = find_class(saved["class_path"], ParamCodec, "codec", where="the checkpoint")  # type: ignore[type-abstract]
+        check_arguments(kind, saved["init_args"], f"codec {saved['class_path']!r}")
+        codec = kind(**saved["init_args"])
         codec._set(ParamSpec.from_dict(saved["spec"]), saved["shift"], saved["scale"])
         return codec
 

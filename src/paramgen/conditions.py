@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from paramgen.arguments import check_arguments
 from paramgen.errors import ParamgenError, near
 from paramgen.files import read_tensors
 from paramgen.tasks.family import Description
+from paramgen.trust import HOW, SOMEWHERE, UntrustedError
 
 CLIP = "vit_base_patch32_clip_224"
 
@@ -258,27 +260,41 @@ KINDS: dict[str, type[ConditionEncoder]] = {
 }
 
 
-def load_encoder(config: Mapping[str, Any]) -> ConditionEncoder:
+def load_encoder(config: Mapping[str, Any], trust: bool = False, where: str = SOMEWHERE) -> ConditionEncoder:
     """The encoder of a recorded configuration.
 
     Args:
         config: ``{"kind": …, …}``.
+        trust: Let it read the files and fetch the weights that it names.
+        where: The file that it stood in, for messages.
 
     Raises:
+        UntrustedError: `trust` is false, and the encoder would read a file or fetch weights.
         ParamgenError: No such kind, or arguments that it does not take.
     """
     arguments = dict(config)
     kind = arguments.pop("kind", None)
     if kind not in KINDS:
         raise ParamgenError(f"no condition kind {kind!r}; {near(str(kind), KINDS)}")
-    takes = signature(KINDS[kind]).parameters
-    if "dim" not in takes:
+    if "dim" not in signature(KINDS[kind]).parameters:
         arguments.pop("dim", None)
-    if unknown := sorted(arguments.keys() - takes.keys()):
-        raise ParamgenError(f"condition {kind!r} takes no {unknown[0]!r}; {near(unknown[0], takes)}")
-    if lacking := [name for name, p in takes.items() if p.default is p.empty and name not in arguments]:
-        raise ParamgenError(f"condition {kind!r} needs {lacking[0]!r}")
+    check_arguments(KINDS[kind], arguments, f"condition {kind!r}")
+    reads = None if trust else _reads(kind, arguments)
+    if reads is not None:
+        raise UntrustedError(f"{where} makes its conditions from {reads}: reading or fetching that needs {HOW}")
     return KINDS[kind](**arguments)
+
+
+def _reads(kind: str, arguments: Mapping[str, Any]) -> str | None:
+    """The file or the published weights that an encoder reads."""
+    if kind == "file":
+        return f"the file {arguments['path']!r}"
+    if kind == "image" or arguments.get("space") == "features":
+        if arguments.get("weights") is not None:
+            return f"the weights file {arguments['weights']!r}"
+        if arguments.get("pretrained", True):
+            return f"the published weights of {arguments.get('name', CLIP)}"
+    return None
 
 
 def load_tower(name: str, pretrained: bool = True, weights: str | None = None, seed: int = 0) -> nn.Module:

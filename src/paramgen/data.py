@@ -187,6 +187,8 @@ class ParameterDataModule(LightningDataModule):
         max_networks: Take only the first so many training networks, spread over the runs.
         residency: Where the tokens are kept: on the device, in ram, or on disk (read in part, memory-mapped).
         seed: Of the order of the networks.
+        trust: Run the code of classes that the zoo names and that are not part of paramgen, to watch the quality of what is learned and
+            for a behavioural loss; only for zoos of people you trust.
 
     Raises:
         ParamgenError: No such zoo, sizes below 1, fewer than two training networks, a damaged file.
@@ -202,11 +204,12 @@ class ParameterDataModule(LightningDataModule):
         max_networks: int | None = None,
         residency: Residency = "auto",
         seed: int = 0,
+        trust: bool = False,
     ) -> None:
         super().__init__()
         positive("data.", batch_size=batch_size, steps_per_epoch=steps_per_epoch, tokens_per_step=tokens_per_step)
         not_negative(**{"data.seed": seed})
-        self.zoo = Zoo(zoo)
+        self.zoo = Zoo(zoo, trust)
         self.codec = codec or FlatCodec()
         self.codec.lay_out(self.zoo.spec)
         self.batch_size, self.steps_per_epoch, self.tokens_per_step = batch_size, steps_per_epoch, tokens_per_step

@@ -1,11 +1,11 @@
 """The contract every backend fulfils, and what all of them share: training steps, checkpoints that sample alone, sampling."""
 
-import importlib
 import time
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from paramgen import __version__
+from paramgen.arguments import check_arguments
 from paramgen.codec import ParamCodec
 from paramgen.data import NetworkTokens, ParamBatch, data_of
 from paramgen.errors import ParamgenError
@@ -24,6 +25,7 @@ from paramgen.schema import check
 from paramgen.seeds import mix
 from paramgen.settings import plain
 from paramgen.spec import StateDict
+from paramgen.trust import find_class
 from paramgen.zoo import Zoo
 
 
@@ -312,27 +314,37 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_generator(path: str | Path, device: str = "cpu") -> ParameterGenerator:
+def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -> ParameterGenerator:
     """A fitted generator from its checkpoint alone: no YAML, no zoo.
+
+    Lightning's ``load_from_checkpoint`` is not used: it imports what a checkpoint names.
 
     Args:
         path: A ``.ckpt`` written by ``paramgen fit``.
         device: Where to put it.
+        trust: Import a backend or codec that is not part of paramgen, nor of an installed package with the entry point
+            ``paramgen.backends``.
 
     Raises:
-        ParamgenError: No such file, no checkpoint of paramgen, or a backend that is not installed.
+        UntrustedError: The checkpoint names such a class, and `trust` is false.
+        ParamgenError: No such file, no checkpoint of paramgen, a backend that does not exist or does not fit.
     """
     checkpoint = read_checkpoint(path)
-    module, _, name = checkpoint["paramgen"]["class_path"].rpartition(".")
+    where, saved = f"checkpoint {str(path)!r}", checkpoint["paramgen"]
+    import_module("paramgen.backends")  # registers them; it imports this module
+    backend = find_class(saved["class_path"], ParameterGenerator, "backend", trust, where)  # type: ignore[type-abstract]
+    takes = signature(backend).parameters
+    given = checkpoint.get("hyper_parameters", {})  # of the backend; in files of the command line also of the data
+    arguments = {name: value for name, value in given.items() if name in takes}
+    check_arguments(backend, arguments, f"{where}: {backend.__name__}")
+    model = backend(**arguments)
+    find_class(saved["codec"]["class_path"], ParamCodec, "codec", trust, where)  # type: ignore[type-abstract]  # imports it
+    model.on_load_checkpoint(checkpoint)
     try:
-        backend = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ParamgenError(
-            f"checkpoint {str(path)!r} needs the backend {module}.{name}, which cannot be imported: {error}"
-        ) from error
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # older Lightning versions in the file: its content is checked above
-        model = backend.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
+    except (KeyError, RuntimeError) as error:
+        why = str(error).splitlines()[0]
+        raise ParamgenError(f"{where} does not fit its own {backend.__name__}: {why}") from error
     return model.to(device).eval()
 
 
@@ -341,12 +353,12 @@ def load_conditional(path: str | Path, zoo: Zoo) -> ParameterGenerator:
 
     Args:
         path: Its checkpoint.
-        zoo: What it must have been fitted on, or one of the same architecture.
+        zoo: What it must have been fitted on, or one of the same architecture. A trusted one vouches for the checkpoint too.
 
     Raises:
         ParamgenError: As :func:`load_generator`; it generates other tensors, or was fitted without conditions.
     """
-    model = load_generator(path)
+    model = load_generator(path, trust=zoo.trust)
     check_conditional(model, zoo, f"checkpoint {str(path)!r}")
     return model
 

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class GeneratorCLI(LightningCLI):
             asked = self.config[verb]
             if asked.get("ckpt_path") == "last":
                 asked.ckpt_path = _last_checkpoint(asked.checkpoint.dirpath, Path(asked.trainer.default_root_dir))
-            _check_checkpoint(verb, asked.get("ckpt_path"))
+            _check_checkpoint(verb, asked.get("ckpt_path"), asked.model.class_path)
 
     def before_instantiate_classes(self) -> None:
         """Refuse a checkpoint that would silently change the model."""
@@ -63,8 +64,6 @@ class GeneratorCLI(LightningCLI):
         if self.subcommand is None:
             return
         asked, got = (config[self.subcommand].model for config in (self.requested, self.config))
-        if asked.class_path != got.class_path:
-            raise ParamgenError(f"the config asks for {asked.class_path}, the checkpoint was made by {got.class_path}")
         for name in asked.init_args.keys():  # noqa: SIM118  a Namespace iterates over something else
             if name not in LINKED and asked.init_args[name] != got.init_args[name]:
                 given, saved = asked.init_args[name], got.init_args[name]
@@ -113,12 +112,27 @@ def _last_checkpoint(folder: str | None, root: Path) -> str:
     return str(max(found, key=lambda path: path.stat().st_mtime))
 
 
-def _check_checkpoint(verb: str, path: str | None) -> None:
-    """Refuse what Lightning would take for a checkpoint, before it reads it."""
+def _check_checkpoint(verb: str, path: str | None, backend: str) -> None:
+    """Refuse what Lightning would take for a checkpoint, before it reads it and imports the classes that it names."""
     if path is None and verb != "fit":
         raise ParamgenError(f"{verb} needs a fitted generator: --ckpt_path")
     if path is not None:
-        read_checkpoint(path)
+        checkpoint = read_checkpoint(path)
+        arguments = dict(checkpoint.get("hyper_parameters", {}))
+        made_by = arguments.pop("_class_path", checkpoint["paramgen"]["class_path"])
+        if made_by != backend:
+            raise ParamgenError(f"the config asks for {backend}, the checkpoint was made by {made_by}")
+        if _names_class(arguments):
+            raise ParamgenError(
+                f"checkpoint {path!r} names a class in the arguments of its generator, expected plain values"
+            )
+
+
+def _names_class(value: Any) -> bool:
+    """Whether Lightning's parser would take a class to import from arguments."""
+    if isinstance(value, Mapping):
+        return "class_path" in value or any(map(_names_class, value.values()))
+    return isinstance(value, list | tuple) and any(map(_names_class, value))
 
 
 def main(args: list[str] | None = None) -> GeneratorCLI:

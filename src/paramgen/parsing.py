@@ -11,6 +11,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 
 from paramgen.errors import ParamgenError, find_mistake, near
 from paramgen.paths import find_config
+from paramgen.trust import search_working_folder
 
 
 class ConfigFile(ActionConfigFile):
@@ -32,6 +33,15 @@ class OneLineErrors(ArgumentParser):
     """A parser that raises ParamgenError where others print their usage and exit."""
 
     bases: Mapping[str, type] = MappingProxyType({})  # of arguments that take an instance of a subclass
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's; a class that was typed and is not found is looked for in the working folder too."""
+        try:
+            return super().parse_args(*args, **kwargs)
+        except ParamgenError as error:
+            if not any(map(search_working_folder, re.findall(r"'([A-Za-z_][\w.]*\.\w+)'", str(error)))):
+                raise
+        return super().parse_args(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise ParamgenError with what jsonargparse found."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from paramgen.errors import ParamgenError, not_negative
-from paramgen.tasks import TaskFamily, load_family
+from paramgen.tasks import TaskFamily
 from paramgen.tasks.family import score_family
 from paramgen.tasks.scoring import predict
 from paramgen.zoo import Zoo
@@ -131,7 +131,7 @@ def family_of(zoo: Zoo) -> TaskFamily:
     """
     if not many_tasks(zoo):
         raise ParamgenError(f"zoo {zoo.name!r} has no tasks with conditions; collect one with collect_tasks")
-    family = load_family(zoo.task_config)
+    family = zoo.family()
     if not family.unseen:
         raise ParamgenError(f"zoo {zoo.name!r} has no unseen tasks")
     return family

@@ -24,6 +24,7 @@ from paramgen.journal import Journal
 from paramgen.paths import find_zoo
 from paramgen.schema import check
 from paramgen.spec import ParamSpec, StateDict
+from paramgen.tasks import Task, TaskFamily, load_family, load_task
 
 FORMAT = 1
 JOURNAL = "zoo.partial.jsonl"
@@ -70,13 +71,14 @@ class Zoo(Sequence[StateDict]):
 
     Args:
         path: Its folder, or its name under ``$PARAMGEN_ZOO`` or ``./checkpoints_zoo``.
+        trust: Let :meth:`task` and :meth:`family` run the code of classes that it names and that are not part of paramgen.
 
     Raises:
         ParamgenError: No such zoo, a half-written one, or a zoo.json that does not fit ``zoo.schema.json``; the field is named.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = find_zoo(path)
+    def __init__(self, path: str | Path, trust: bool = False) -> None:
+        self.path, self.trust = find_zoo(path), trust
         self.meta: dict[str, Any] = read_json(self.path / "zoo.json", "zoo")
         self.name: str = self.path.resolve().name
         self.spec = ParamSpec.from_dict(self.meta["spec"], where=f"{self.path}/zoo.json")
@@ -112,6 +114,24 @@ class Zoo(Sequence[StateDict]):
             ParamgenError: It is or goes through a link that leaves the zoo's folder.
         """
         return inside(self.path, self.entries[index].file)
+
+    def task(self) -> Task:
+        """What its networks do, where they all do the same.
+
+        Raises:
+            UntrustedError: It names a class that is not part of paramgen, and the zoo is not trusted.
+            ParamgenError: As :func:`paramgen.tasks.load_task`.
+        """
+        return load_task(self.task_config, self.trust, f"zoo {self.name!r}")
+
+    def family(self) -> TaskFamily:
+        """The tasks of its networks, where they differ.
+
+        Raises:
+            UntrustedError: It names a class that is not part of paramgen, and the zoo is not trusted.
+            ParamgenError: As :func:`paramgen.tasks.load_family`.
+        """
+        return load_family(self.task_config, self.trust, f"zoo {self.name!r}")
 
     def indices(self, split: Split) -> list[int]:
         """Which networks belong to a split, in order."""

@@ -5,23 +5,23 @@ from pathlib import Path
 from paramgen.errors import ParamgenError
 from paramgen.files import read_tensors, write_tensors
 from paramgen.lora import write_adapter
-from paramgen.tasks import load_family
 from paramgen.zoo import Zoo
 
 
-def main(samples: str, zoo: str, out: str) -> None:
+def main(samples: str, zoo: str, out: str, trust: bool = False) -> None:
     """Write generated adapters for peft: one folder each, and the plain network that they belong to.
 
     Args:
         samples: Folder that `paramgen sample` wrote.
         zoo: The zoo of adapters that the generator learnt from.
         out: Folder for them: base.safetensors, and 0000, 0001, …, each for PeftModel.from_pretrained(network, folder).
+        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
 
     Raises:
         ParamgenError: The zoo holds whole networks, or the samples are of another network.
     """
-    found = Zoo(zoo)
-    family = load_family(found.task_config)
+    found = Zoo(zoo, trust)
+    family = found.family()
     if family.lora is None:
         raise ParamgenError(f"zoo {found.name!r} holds whole networks, not adapters")
     base = {n.replace(".base_layer.", "."): t for n, t in found.base().items()}

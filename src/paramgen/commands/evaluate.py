@@ -19,7 +19,6 @@ from paramgen.plots import save_plots
 from paramgen.report import page, verdict
 from paramgen.results import Results
 from paramgen.samples import distinct, read_samples
-from paramgen.tasks import load_task
 from paramgen.unseen import FAMILY_BASELINES, many_tasks
 from paramgen.zoo import Zoo
 
@@ -50,6 +49,7 @@ def main(
     train_images: int = 10_000,
     aligned: bool = False,
     finetune: bool = False,
+    trust: bool = False,
 ) -> Results:
     """Measure generated networks beside the zoo, held-out runs and every baseline.
 
@@ -69,13 +69,14 @@ def main(
         aligned: Measure distances up to permutation and scale too: a permuted copy is a copy.
         finetune: Count the steps of training from each row's networks until they are as good on val as the zoo, or of many tasks as direct
             training; takes a while.
+        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
 
     Raises:
         ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
     """
     command = command_line("paramgen evaluate", main, locals())
     positive(n=n, train_images=train_images)
-    opened = Zoo(zoo)
+    opened = Zoo(zoo, trust)
     many = many_tasks(opened)
     names = _baselines(baselines, FAMILY_BASELINES if many else ALL_BASELINES)
     folders = [samples] if isinstance(samples, str) else samples or []
@@ -85,7 +86,7 @@ def main(
     if many:
         results = evaluate_family(opened, read, names, device=device, finetune=finetune)
     else:
-        task = load_task(opened.task_config)
+        task = opened.task()
         results = evaluate(opened, task, read, names, n, seed, device, train_images, aligned, finetune)
     pictures = weight_pictures(opened, read)
     values = {**results.to_dict(), "command": command, "weights": pictures}

@@ -53,6 +53,7 @@ def main(
     num_inference_steps: int | None = None,
     seed: int = 0,
     out: str = "runs/flips",
+    trust: bool = False,
 ) -> None:
     """Turn one bit, or all bits, of seen codes and score generated networks on the new codes, class by class.
 
@@ -66,14 +67,15 @@ def main(
         num_inference_steps: Its steps; the backend's own when left out.
         seed: Of the draws.
         out: Folder for flips.json.
+        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
 
     Raises:
         ParamgenError: Numbers below 1, a zoo of other tasks than relabelings, a generator without conditions or of another zoo.
     """
     command = command_line("paramgen flips", main, locals())
     positive(codes=codes, per_code=per_code)
-    found = Zoo(zoo)
-    family = load_family(found.task_config)
+    found = Zoo(zoo, trust)
+    family = found.family()
     if not isinstance(family, RelabelFamily):
         raise ParamgenError(
             f"zoo {found.name!r} holds networks of a {type(family).__name__}; only codes of a RelabelFamily have bits to turn"
@@ -121,10 +123,10 @@ def changes(seen: Sequence[str], most: int) -> list[Change]:
 
 def _conditions(zoo: Zoo, family: RelabelFamily, asked: Sequence[Change]) -> Tensor:
     """Conditions (N, C), made as the zoo's were."""
-    encoder = load_encoder(zoo.meta["condition"])
+    encoder = load_encoder(zoo.meta["condition"], zoo.trust, f"zoo {zoo.name!r}")
     new = sorted({change.code for change in asked} - set(family.seen))
     config = family.config()
-    wider = load_family({**config, "init_args": {**config["init_args"], "seen": family.seen, "unseen": new}})
+    wider = load_family({**config, "init_args": {**config["init_args"], "seen": family.seen, "unseen": new}}, zoo.trust)
     return torch.stack([encoder.encode(wider.describe(change.code)) for change in asked])
 
 

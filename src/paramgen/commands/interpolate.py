@@ -19,7 +19,7 @@ from paramgen.files import inside, read_json, read_tensors, write_json
 from paramgen.generator import ParameterGenerator, load_conditional
 from paramgen.plots import save_mixtures
 from paramgen.spec import StateDict
-from paramgen.tasks import TaskFamily, load_family, score_family
+from paramgen.tasks import TaskFamily, score_family
 from paramgen.unseen import START, conditions_of
 from paramgen.zoo import Zoo
 
@@ -36,6 +36,7 @@ class _Study:
     split: str
     seed: int
     solver: dict[str, str | int | None]
+    trust: bool
 
 
 @dataclass
@@ -59,6 +60,7 @@ def main(
     num_inference_steps: int | None = None,
     seed: int = 0,
     out: str = "runs/interpolate",
+    trust: bool = False,
 ) -> None:
     """Generate networks at mixtures of two tasks' conditions and score them on both tasks (Wild-P-Diff's Fig. 2).
 
@@ -74,6 +76,7 @@ def main(
         num_inference_steps: Its steps; the backend's own when left out.
         seed: Of the draws.
         out: Folder for interpolation.json and interpolation.png.
+        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
 
     Raises:
         ParamgenError: An unknown task, not two different ones, an even number of points, a generator without conditions or of another
@@ -90,7 +93,7 @@ def main(
     if (zoo is None) == (comparison is None) or (comparison and ckpt_path):
         raise ParamgenError("expected a zoo with its ckpt_path, or a comparison in place of both")
     solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
-    study = _Study(tasks, torch.linspace(0, 1, points), per_point, split, seed, solver)
+    study = _Study(tasks, torch.linspace(0, 1, points), per_point, split, seed, solver, trust)
     groups = _of_comparison(Path(comparison)) if comparison else {str(zoo): [_Place(Path(str(zoo)), _named(ckpt_path))]}
     values: dict[str, Any] = {
         "tasks": tasks,
@@ -139,8 +142,8 @@ def _measured(name: str, places: Sequence[_Place], study: _Study) -> dict[str, A
     """Every row of one zoo, mean over its seeds; the spread is over seeds, of one seed over its networks."""
     rows: dict[str, _Row] = {}
     for place in places:
-        zoo = Zoo(place.zoo)
-        family = load_family(zoo.task_config)
+        zoo = Zoo(place.zoo, study.trust)
+        family = zoo.family()
         family.check(study.tasks)
         models = {name: load_conditional(path, zoo) for name, path in place.checkpoints.items()}
         for reference, accuracy in _references(zoo, family, study).items():

@@ -33,6 +33,7 @@ def main(
     seed: int = 0,
     device: str = "cpu",
     overwrite: bool = False,
+    trust: bool = False,
 ) -> None:
     """Draw new networks from a checkpoint; needs neither YAML nor zoo, but for the tasks of a family.
 
@@ -54,6 +55,7 @@ def main(
         seed: Of the draw.
         device: cpu, cuda, cuda:1, mps.
         overwrite: Replace samples that are already there.
+        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
 
     Raises:
         ParamgenError: n or per_task below 1; no such checkpoint, scheduler or state; no trajectory to keep; samples already there.
@@ -65,13 +67,13 @@ def main(
     not_negative(temperature=temperature)
     torch.set_flush_denormal(True)
     try:
-        model = load_generator(ckpt_path, device)
+        model = load_generator(ckpt_path, device, trust)
         noise = torch.Generator(device).manual_seed(seed)
     except RuntimeError as error:
         raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     if not overwrite:
         refuse_samples(out)
-    asked = None if zoo is None else _tasks(model, Zoo(zoo), per_task, seen_tasks)
+    asked = None if zoo is None else _tasks(model, Zoo(zoo, trust), per_task, seen_tasks)
     given = None if condition is None else torch.tensor(condition).expand(n, -1)
     request = SampleRequest(
         n=len(asked.names) if asked else n,

@@ -29,6 +29,7 @@ def main(
     num_inference_steps: int | None = None,
     seed: int = 0,
     out: str | None = None,
+    trust: bool = False,
 ) -> None:
     """Score generators on unseen tasks, each network on its own task, beside direct training and every simple way.
 
@@ -44,12 +45,13 @@ def main(
         num_inference_steps: Its steps; the backend's own when left out.
         seed: Of the draws.
         out: JSON file for the accuracies of every row on every task.
+        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
 
     Raises:
         ParamgenError: A zoo without tasks or without unseen ones, per_task below 1, a checkpoint of another zoo.
     """
     positive(per_task=per_task)
-    found = Zoo(zoo)
+    found = Zoo(zoo, trust)
     solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
     drawn = dict[str, Samples]()
     for path in [ckpt_path] if isinstance(ckpt_path, str) else ckpt_path or []:

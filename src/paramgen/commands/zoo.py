@@ -16,7 +16,7 @@ from paramgen.files import read_tensors
 from paramgen.pickles import read_pickle
 from paramgen.select import select_tensors
 from paramgen.spec import ParamSpec
-from paramgen.tasks import Task, load_task
+from paramgen.tasks import Task
 from paramgen.tasks.scoring import predict
 from paramgen.zoo import Zoo, ZooWriter, refuse_other
 
@@ -130,7 +130,7 @@ def import_(
     print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, in {zoo.path}")
 
 
-def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0) -> None:
+def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0, trust: bool = False) -> None:
     """Write a zoo whose networks have their hidden units in one order and on one scale; each computes what it computed.
 
     Args:
@@ -139,11 +139,12 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
         rounds: Rounds of matching to the running mean, after the first to one network.
         scale: Balance each hidden unit's input and output norm too, where its activation allows it.
         seed: Chooses that first network.
+        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
 
     Raises:
         ParamgenError: The network's symmetries cannot be read from its graph, or `out` already holds a zoo.
     """
-    found = Zoo(zoo)
+    found = Zoo(zoo, trust)
     recipe = {
         "aligned_from": str(found.path),
         "rounds": rounds,
@@ -152,7 +153,7 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
         "recipe": found.meta["recipe"],
     }
     refuse_other(out, found.task_config, recipe)
-    task = load_task(found.task_config)
+    task = found.task()
     images, _ = next(iter(task.data("train").batches(2)))
     result = align_state_dicts(task.build().eval(), images, list(found), rounds, seed, scale, found.indices("train"))
     writer = ZooWriter(out, found.spec, found.base(), found.task_config, recipe)

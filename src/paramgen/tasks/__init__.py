@@ -7,11 +7,12 @@ from paramgen.errors import ParamgenError
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.camera_traps import CameraTrapFamily
 from paramgen.tasks.classification import ClassificationTask
-from paramgen.tasks.construct import construct
+from paramgen.tasks.construct import construct, recorded
 from paramgen.tasks.domains import DomainFamily
 from paramgen.tasks.family import Member, TaskFamily, load_family, score_family
 from paramgen.tasks.relabel import RelabelFamily
 from paramgen.tasks.rotated import RotatedFamily
+from paramgen.trust import SOMEWHERE
 
 __all__ = [
     "CameraTrapFamily",
@@ -29,21 +30,27 @@ __all__ = [
 ]
 
 
-def load_task(config: Mapping[str, Any]) -> Task:
+def load_task(config: Mapping[str, Any], trust: bool = False, where: str = SOMEWHERE) -> Task:
     """The task of a recorded configuration; of a family of one task, that task.
 
     Args:
         config: ``{"class_path": …, "init_args": {…}}``; the class may be given by its name alone where paramgen has it.
+        trust: Import classes that are not part of paramgen.
+        where: The file that it stood in, for messages.
 
     Raises:
+        UntrustedError: `trust` is false, and the configuration names such a class, or a file to read or fetch.
         ParamgenError: No such class, arguments that it does not take, or a family of several tasks.
     """
-    if str(config.get("class_path")).rpartition(".")[2] in {family.__name__ for family in TaskFamily.__subclasses__()}:
-        family = load_family(config)
+    path, arguments = recorded(config, "task", where)
+    if path.rpartition(".")[2] in {family.__name__ for family in TaskFamily.__subclasses__()}:
+        family = load_family(config, trust, where)
         if len(family.names) == 1:
             return family.task(family.names[0])
         raise ParamgenError(
-            f"{config['class_path']} is a family of many tasks, not one: `paramgen evaluate` scores its zoos; choose one of "
+            f"{path} is a family of many tasks, not one: `paramgen evaluate` scores its zoos; choose one of "
             "its tasks with the class Member"
         )
-    return construct(config, Task, "task")  # type: ignore[type-abstract]
+    if isinstance(arguments.get("family"), Mapping):  # of a Member
+        config = {**config, "init_args": {**arguments, "family": load_family(arguments["family"], trust, where)}}
+    return construct(config, Task, "task", trust, where)  # type: ignore[type-abstract]

@@ -1,35 +1,61 @@
 """An object from its recorded configuration."""
 
-import importlib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from paramgen.errors import ParamgenError, near
+from paramgen.arguments import check_arguments
+from paramgen.errors import ParamgenError
+from paramgen.tasks.networks import check_named_network
+from paramgen.trust import SOMEWHERE, find_class
 
 T = TypeVar("T")
 
+FETCHING = ("download", "pretrained")  # a zoo holds its weights; what the user has not asked for is not fetched
 
-def construct(config: Mapping[str, Any], base: type[T], what: str) -> T:
-    """An instance of a subclass of `base`.
 
-    Args:
-        config: ``{"class_path": …, "init_args": {…}}``; the class may be given by its name alone where ``paramgen.tasks`` has it.
-        base: What it must be a subclass of.
-        what: What to call it in messages.
+class Recorded(NamedTuple):
+    """What a configuration says."""
+
+    class_path: str
+    init_args: dict[str, Any]
+
+
+def recorded(config: Any, what: str, where: str = SOMEWHERE) -> Recorded:
+    """The class and the arguments of a configuration that stood in a file.
 
     Raises:
+        ParamgenError: It is no configuration.
+    """
+    arguments = (config.get("init_args") or {}) if isinstance(config, Mapping) else None
+    if not isinstance(arguments, Mapping) or not isinstance(config.get("class_path", ""), str):
+        raise ParamgenError(f"{where} describes no {what}: expected {{class_path: NAME, init_args: {{…}}}}")
+    return Recorded(config.get("class_path", ""), dict(arguments))
+
+
+def construct(config: Mapping[str, Any], base: type[T], what: str, trust: bool = False, where: str = SOMEWHERE) -> T:
+    """An instance of a subclass of `base`, from a configuration that stood in a file.
+
+    Unless the file is trusted, the class must be there already, its network must be one of paramgen's, timm's or torchvision's, and
+    nothing is fetched.
+
+    Args:
+        config: ``{"class_path": …, "init_args": {…}}``; the class may be given by its name alone where paramgen has it.
+        base: What it must be a subclass of.
+        what: What to call it in messages.
+        trust: Import classes that are not part of paramgen, and take the arguments as they are.
+        where: The file, for messages.
+
+    Raises:
+        UntrustedError: `trust` is false, and a class would have to be imported or a file read or fetched.
         ParamgenError: No such class, or arguments that it does not take.
     """
-    path, arguments = str(config.get("class_path", "")), dict(config.get("init_args") or {})
-    module, _, name = path.rpartition(".")
-    known = {cls.__name__ for cls in base.__subclasses__()}
-    try:
-        cls = getattr(importlib.import_module(module or "paramgen.tasks"), name)
-    except (ImportError, AttributeError) as error:
-        raise ParamgenError(f"no {what} {path!r}; {near(name, known)}") from error
-    if not (isinstance(cls, type) and issubclass(cls, base)):
-        wanted = f"paramgen.tasks.{base.__name__}"
-        raise ParamgenError(f"no {what} {path!r}: it is not a subclass of {wanted}; {near(name, known)}")
+    path, arguments = recorded(config, what, where)
+    cls = find_class(path, base, what, trust, where)
+    if not trust:
+        check_arguments(cls, arguments, f"{what} {path!r}")
+        if "network" in arguments or "network_args" in arguments:
+            check_named_network(str(arguments.get("network", "")), arguments.get("network_args") or {}, where)
+        arguments |= {name: False for name in FETCHING if name in arguments}
     try:
         return cls(**arguments)
     except TypeError as error:

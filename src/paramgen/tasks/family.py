@@ -22,6 +22,7 @@ from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.construct import construct
 from paramgen.tasks.scoring import predict
 from paramgen.tasks.splits import TensorSplit
+from paramgen.trust import SOMEWHERE
 
 UNLABELLED = 64  # train images that a description holds
 
@@ -143,16 +144,19 @@ class Member(Task):
         return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": init_args}
 
 
-def load_family(config: Mapping[str, Any]) -> TaskFamily:
+def load_family(config: Mapping[str, Any], trust: bool = False, where: str = SOMEWHERE) -> TaskFamily:
     """The family of a recorded configuration.
 
     Args:
         config: ``{"class_path": …, "init_args": {…}}``; the class may be given by its name alone where paramgen has it.
+        trust: Import classes that are not part of paramgen.
+        where: The file that it stood in, for messages.
 
     Raises:
+        UntrustedError: `trust` is false, and the configuration names such a class, or a file to read or fetch.
         ParamgenError: No such class, or arguments that it does not take.
     """
-    return construct(config, TaskFamily, "task family")  # type: ignore[type-abstract]
+    return construct(config, TaskFamily, "task family", trust, where)  # type: ignore[type-abstract]
 
 
 def lora_settings(given: LoraSettings | Mapping[str, Any] | None) -> LoraSettings | None:
@@ -191,7 +195,7 @@ def score_family(
         weights: N generated state dicts.
         names: N names of tasks.
         split: ``train``, ``val`` or ``test``.
-        family: The zoo's family where it is at hand: its data are then read once.
+        family: The zoo's family where it is at hand: its data are then read once. A zoo that names classes of its own needs it.
         device: Where to compute.
 
     Returns:

@@ -4,8 +4,8 @@ The papers' networks are fixed by their parameter counts (docs/tasks.md): p-diff
 and Table 3) and RPG's (Wang et al. 2025, arXiv:2501.11587), whose two CNNs come from the model zoos of Schürholt et al. 2022.
 """
 
-import importlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from itertools import pairwise
 from math import prod
@@ -22,6 +22,7 @@ from paramgen.files import read_tensors
 from paramgen.intake import Architecture
 from paramgen.pickles import read_pickle
 from paramgen.spec import StateDict
+from paramgen.trust import HOW, SOMEWHERE, UntrustedError, import_class, refusal
 
 Shape = tuple[int, int, int]
 
@@ -155,10 +156,59 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
 """Networks of this module by name, with the arguments that make them the papers'."""
 
 
+LOADING = {
+    "cache_dir",
+    "checkpoint",
+    "checkpoint_path",
+    "pretrained",
+    "pretrained_backbone",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "weights",
+    "weights_backbone",
+}
+"""Arguments of timm's and torchvision's networks, and of :func:`build_network`, that read or fetch weights."""
+
+_PLACE = re.compile(r"://|[/\\]|^(hf[-_]hub|local[-_]dir):")  # in a string: an address or a path
+
+
+def check_named_network(name: str, network_args: Mapping[str, Any], where: str = SOMEWHERE) -> None:
+    """Refuse the network of a file where building it would import a class, or read or fetch weights.
+
+    Args:
+        name: As of :func:`build_network`.
+        network_args: Its further arguments.
+        where: The file, for messages.
+
+    Raises:
+        UntrustedError: It is none of :data:`NETWORKS`, timm's or torchvision's, or an argument names a file or an address.
+    """
+    source, _, model = name.partition(":")
+    ours = {f"{make.__module__}.{make.__name__}" for make, _ in NETWORKS.values()}
+    if source in ("timm", "torchvision") and re.fullmatch(r"[\w.-]+", model) is None:
+        raise UntrustedError(f"{where} names the network {name!r}, which would be read or fetched: that needs {HOW}")
+    if source not in ("timm", "torchvision") and "." in name and name not in ours:
+        raise refusal(name, where)
+    for key, value in network_args.items():
+        if (key in LOADING and value not in (None, False)) or _names_place(value):
+            raise UntrustedError(
+                f"{where} gives network {name!r} the argument {key}={value!r}, which may read or fetch a file: that needs {HOW}"
+            )
+
+
+def _names_place(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_names_place(v) for item in value.items() for v in item)
+    if isinstance(value, list | tuple):
+        return any(map(_names_place, value))
+    return isinstance(value, str) and _PLACE.search(value) is not None
+
+
 def build_network(
     name: str,
     num_classes: int,
     in_shape: Shape,
+    /,
     pretrained: bool = False,
     checkpoint: str | Path | None = None,
     **network_args: Any,
@@ -187,7 +237,7 @@ def build_network(
         )
     elif name in NETWORKS:
         make, defaults = NETWORKS[name]
-        network = _call(make, name, {"num_classes": num_classes, "in_shape": in_shape, **defaults, **network_args})
+        network = _call(make, name, {"num_classes": num_classes, "in_shape": in_shape}, defaults | network_args)
     else:
         network = _imported(name, num_classes, in_shape, network_args)
     _give_shapes(network, in_shape)
@@ -215,7 +265,8 @@ def _timm(model: str, num_classes: int, in_shape: Shape, pretrained: bool, args:
     return _call(
         timm.create_model,
         f"timm:{model}",
-        {"model_name": model, "pretrained": pretrained, "num_classes": num_classes, "in_chans": in_shape[0], **args},
+        {"model_name": model, "pretrained": pretrained, "num_classes": num_classes, "in_chans": in_shape[0]},
+        args,
     )
 
 
@@ -225,9 +276,11 @@ def _torchvision(model: str, num_classes: int, pretrained: bool, args: dict[str,
     known = models.list_models()
     if model not in known:
         raise ParamgenError(f"torchvision has no network {model!r}; {near(model, known)}")
-    network = _call(models.get_model, f"torchvision:{model}", {"name": model, "num_classes": num_classes, **args})
+    if "weights_backbone" in signature(models.get_model_builder(model)).parameters:
+        args = {"weights_backbone": None, **args}  # torchvision fetches them by default
+    network = _call(models.get_model, f"torchvision:{model}", {"name": model, "num_classes": num_classes}, args)
     if pretrained:
-        published = models.get_model_weights(model).DEFAULT.get_state_dict(progress=False)
+        published = models.get_model_weights(model).DEFAULT.get_state_dict(progress=False, weights_only=True)
         own = network.state_dict()
         network.load_state_dict({k: v for k, v in published.items() if v.shape == own[k].shape}, strict=False)
     return network
@@ -235,26 +288,30 @@ def _torchvision(model: str, num_classes: int, pretrained: bool, args: dict[str,
 
 def _imported(name: str, num_classes: int, in_shape: Shape, args: dict[str, Any]) -> nn.Module:
     """An instance of ``package.module.Class``; `num_classes` and `in_shape` are passed where its signature has them."""
-    module, _, attribute = name.rpartition(".")
-    try:
-        make = getattr(importlib.import_module(module), attribute) if module else None
-    except (ImportError, AttributeError) as error:
-        raise ParamgenError(f"cannot import network {name!r}: {error}") from error
-    if make is None:
+    if "." not in name:
         raise ParamgenError(
             f"no network {name!r}; {near(name, NETWORKS)}, or timm:NAME, torchvision:NAME, package.module.Class"
         )
-    if not (isinstance(make, type) and issubclass(make, nn.Module)):
-        raise ParamgenError(f"network {name!r} is {make!r}, expected a subclass of torch.nn.Module")
+    make = import_class(name, nn.Module, "network")
     offered = {"num_classes": num_classes, "in_shape": in_shape}
-    return _call(make, name, {k: v for k, v in offered.items() if k in signature(make).parameters} | args)
-
-
-def _call(make: Callable[..., nn.Module], name: str, arguments: dict[str, Any]) -> nn.Module:
+    taken = {k: v for k, v in offered.items() if k in signature(make).parameters and k not in args}
     try:
-        return make(**arguments)
+        return make(**taken, **args)
     except TypeError as error:
         raise ParamgenError(f"network {name!r} does not take these arguments: {error}") from error
+
+
+def _call(make: Callable[..., nn.Module], name: str, given: dict[str, Any], args: Mapping[str, Any]) -> nn.Module:
+    """A network of paramgen's, timm's or torchvision's: what they raise is a mistake in the arguments."""
+    if twice := sorted(given.keys() & args.keys()):
+        raise ParamgenError(f"network {name!r}: {twice[0]} is set by the task; leave it out of network_args")
+    try:
+        return make(**given, **args)
+    except ParamgenError:
+        raise
+    except Exception as error:  # each library has its own
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ParamgenError(f"network {name!r} does not take these arguments: {why}") from error
 
 
 def read_weights(path: str | Path) -> StateDict:
