@@ -176,7 +176,7 @@ def test_a_signal_within_a_checkpoint_is_no_error_of_it(tmp_path):
 
 
 def test_a_fit_on_a_full_disk_ends_with_one_line(fit, small_files, capsys):
-    big = ["--model", "PDiff", "--model.latent", "none", "--model.denoiser", "mlp", "--model.denoiser_width", "256"]
+    big = ["--model", "PDiff", "--model.autoencoder.kind", "none", "--model.denoiser", "{kind: mlp, width: 256}"]
     assert main([*fit, *big]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("paramgen: ")]
     assert len(lines) == 1

@@ -1,6 +1,7 @@
 """What is watched while a generator learns, and in which precision it does."""
 
 import logging
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,7 +74,8 @@ class SampleQuality(Callback):
                 found = self.look(module, data_of(trainer))
             trainer.logger.log_metrics(found, step)
             for name, value in found.items():
-                self.history.setdefault(name, []).append([step, value])
+                if isfinite(value):  # no nn_ratio of a zoo whose networks are all equal
+                    self.history.setdefault(name, []).append([step, value])
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Remember the loss on the zoo's val runs."""
@@ -144,7 +146,7 @@ class SampleQuality(Callback):
 
     def _remember(self, trainer: Trainer, name: str, step: int) -> None:
         points, value = self.history.setdefault(name, []), trainer.callback_metrics.get(name)
-        if value is not None and not (points and points[-1][0] == step):
+        if value is not None and not (points and points[-1][0] == step) and isfinite(value):
             points.append([step, float(value)])
         if len(points) > MOST_POINTS:
             self.history[name] = points[1::2]

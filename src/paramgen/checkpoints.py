@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from paramgen.divergence import far_above, kept
 from paramgen.errors import ParamgenError, cannot_write
 from paramgen.files import replacing
 from paramgen.signals import REQUESTS, StopRequested, install, raise_request
@@ -53,13 +54,34 @@ class StopRequests(Callback):
 
 
 class Checkpoints(ModelCheckpoint):
-    """Lightning's, which also saves where a fit is stopped, so that it can go on from there; an error saves nothing."""
+    """Lightning's, which also saves where a fit is stopped, so that it can go on from there; an error saves nothing.
+
+    Nothing is saved while the loss is far above its start: the last good checkpoint is kept.
+    """
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Save if it is time."""
+        if not far_above(trainer):
+            super().on_train_batch_end(trainer, *args)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if it is time."""
+        if not far_above(trainer):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if it is time."""
+        if not far_above(trainer):
+            super().on_validation_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save ``last.ckpt`` when a person or a scheduler stopped the fit, and say where it is."""
         if not isinstance(exception, (KeyboardInterrupt, StopRequested)) or trainer.state.fn != "fit":
             return
         path = Path(self.dirpath or ".") / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+        if far_above(trainer):
+            _log.info("step %d is not saved: the loss is far above its start; %s", trainer.global_step, kept(trainer))
+            return
         if trainer.global_step > 0 and not (trainer.sanity_checking or trainer.fast_dev_run):
             self.last_model_path = str(path)
             trainer.save_checkpoint(path, self.save_weights_only)

@@ -12,6 +12,12 @@ class ParamgenError(Exception):
     exit_code = 2
 
 
+class DivergedError(ParamgenError):
+    """A fit diverged: its loss or its weights are NaN, infinite or far from where they began."""
+
+    exit_code = 3
+
+
 def find_mistake(error: BaseException) -> ParamgenError | None:
     """The user's mistake in a chain of exceptions, or None: libraries wrap what a class of ours raises when they build it."""
     cause: BaseException | None = error

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from inspect import signature
@@ -18,7 +18,7 @@ from paramgen import __version__
 from paramgen.arguments import check_arguments
 from paramgen.codec import ParamCodec
 from paramgen.data import NetworkTokens, ParamBatch, data_of
-from paramgen.errors import ParamgenError
+from paramgen.errors import DivergedError, ParamgenError
 from paramgen.pickles import read_pickle
 from paramgen.sampling import Drawn, SampleRequest
 from paramgen.schema import check
@@ -236,6 +236,11 @@ class ParameterGenerator(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what sampling needs beside the weights: the class, the codec, the tensors that are not generated."""
+        if bad := self._not_finite(checkpoint["state_dict"]):
+            step = checkpoint["global_step"]
+            raise DivergedError(
+                f"the fit diverged: at step {step} {bad!r} is NaN or infinite; checkpoints saved before are kept"
+            )
         assert self.codec is not None
         if "hyper_parameters" in checkpoint:  # settings as plain values, which torch.load(weights_only=True) takes
             checkpoint["hyper_parameters"] = plain(checkpoint["hyper_parameters"])
@@ -251,8 +256,19 @@ class ParameterGenerator(LightningModule, ABC):
             "fit_seconds": time.perf_counter() - self._started if hasattr(self, "_started") else self.fit_seconds,
         }
 
+    def _not_finite(self, state: Mapping[str, Tensor]) -> str | None:
+        """The first parameter that is NaN or infinite in a state dict, or None; buffers may hold infinities, as masks do."""
+        found = [name for name, _ in self.named_parameters() if name in state]
+        if not found or torch.stack([state[name].isfinite().all() for name in found]).all():  # one wait for a GPU
+            return None
+        return next(name for name in found if not state[name].isfinite().all())
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what :meth:`on_save_checkpoint` stored."""
+        if bad := self._not_finite(checkpoint["state_dict"]):
+            raise ParamgenError(
+                f"the checkpoint holds NaN or infinite values ({bad!r}): its fit diverged; use an earlier one"
+            )
         saved = checkpoint.get("paramgen")
         if saved is None:
             raise ParamgenError("this is no checkpoint of paramgen: it holds no codec")

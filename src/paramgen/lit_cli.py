@@ -18,6 +18,7 @@ import paramgen.backends  # noqa: F401  registers the backends
 from paramgen.callbacks import LearningRates, SampleQuality
 from paramgen.checkpoints import Checkpoints, CompleteCheckpoints, StopRequests
 from paramgen.data import ParameterDataModule
+from paramgen.divergence import Divergence
 from paramgen.errors import ParamgenError
 from paramgen.generator import ParameterGenerator, read_checkpoint
 from paramgen.parsing import ConfigFile, OneLineErrors
@@ -41,6 +42,7 @@ class GeneratorCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Callbacks that every fit has, and the arguments that the data decide."""
         parser.add_lightning_class_args(StopRequests, "stop_requests")
+        parser.add_lightning_class_args(Divergence, "divergence")
         parser.add_lightning_class_args(SampleQuality, "quality")
         parser.add_lightning_class_args(LearningRates, "lr_monitor")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")

@@ -14,7 +14,7 @@ from paramgen import tasks
 from paramgen.command_line import command_line
 from paramgen.comparison import Report, differences, machine, summarise, summary_table, verdicts
 from paramgen.dispatch import run
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import DivergedError, ParamgenError, near
 from paramgen.files import write_atomic, write_json
 from paramgen.paths import find_config
 from paramgen.report import comparison_page
@@ -191,7 +191,10 @@ def _draw(here: Path, zoo: Path, name: str, source: GeneratorSource, wanted: dic
     if source.fit and not (target / INDEX).exists():
         where = {"data.zoo": zoo, "checkpoint.dirpath": checkpoint.parent, "seed_everything": seed}
         where |= {"data.trust": True} if wanted.get("trust") else {}
-        run(["fit", "--config", source.fit, *_options({**_QUIET, **source.arguments, **where})])
+        try:
+            run(["fit", "--config", source.fit, *_options({**_QUIET, **source.arguments, **where})])
+        except DivergedError as error:
+            raise DivergedError(f"generator {name!r}: {error}") from error
     if not (target / INDEX).exists():
         where = {"ckpt_path": source.ckpt_path or checkpoint, "out": target, "seed": seed, **wanted}
         run(["sample", *_options({**source.sample, **where})])
