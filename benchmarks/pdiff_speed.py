@@ -66,7 +66,6 @@ def measure_step(zoo: str, config: str, phase: str, precision: str, steps: int) 
     """CPU milliseconds of one optimizer step: loss, backward, AdamW."""
     import torch
 
-    from paramgen.optim import fused_adamw
     from peak import bound
 
     torch.set_num_threads(1)
@@ -77,7 +76,7 @@ def measure_step(zoo: str, config: str, phase: str, precision: str, steps: int) 
     if phase == "diffusion":
         model.learn_latents([b.x for b in data.predict_dataloader()])
     part = model.denoiser if phase == "diffusion" else model.autoencoder
-    optimizer = fused_adamw(part.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(part.parameters(), lr=1e-4, fused=True)
     model.train()
     times = []
     for _ in range(steps + 1):  # the first warms up

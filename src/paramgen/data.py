@@ -84,7 +84,7 @@ class NetworkTokens:
     def read(self, index: Tensor, token: Tensor | None) -> Tensor:
         """Tokens (B, L', D) of networks `index` (B,)."""
         if self.tokens is not None:
-            index = index.to(self.tokens.device)
+            index = index.to(self.tokens.device, non_blocking=True)
             return self.tokens[index] if token is None else self.tokens[index[:, None], token.to(index.device)]
         wanted = torch.arange(self.codec.shape[0]) if token is None else token
         return torch.stack([self.codec.encode_tokens(self._mapped(i), wanted) for i in index.tolist()])

@@ -67,6 +67,7 @@ class ParameterGenerator(LightningModule, ABC):
     guidance_scale: float = 1.0
 
     codec: ParamCodec | None = None
+    _mask: tuple[Tensor, Tensor] | None = None  # the codec's, and the same on this device
     base: StateDict
     zoo_info: dict[str, Any]  # name, path and task of the zoo, and which of its train split is learned
     fit_seconds: float = 0.0
@@ -103,6 +104,14 @@ class ParameterGenerator(LightningModule, ABC):
         raise ParamgenError(
             f"{type(self).__name__} has no behavioural loss: it does not predict whole networks in training"
         )
+
+    def token_mask(self) -> Tensor:
+        """The codec's mask (L, D) on this device, copied there once: a copy makes the host wait for the device."""
+        assert self.codec is not None
+        mask = self.codec.mask
+        if self._mask is None or self._mask[0] is not mask or self._mask[1].device != self.device:
+            self._mask = (mask, mask.to(self.device))
+        return self._mask[1]
 
     def stored_bytes(self) -> int:
         """Bytes of what draws networks: parameters, buffers, the codec's statistics; no optimizer's state, no tensors left as they are."""

@@ -71,3 +71,11 @@ class Drawn(NamedTuple):
     identity: list[int | None] | None = None
     run: list[int | None] | None = None
     trajectory: Tensor | None = None
+
+
+def on_cpu(generator: torch.Generator | None) -> torch.Generator:
+    """A generator on the CPU: the given one, or a new one that it (or torch's global one) seeds."""
+    if generator is not None and generator.device.type == "cpu":
+        return generator
+    device = "cpu" if generator is None else generator.device
+    return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator, device=device)))

@@ -8,13 +8,13 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from paramgen import baselines
 from paramgen.data import ParamBatch, data_of
 from paramgen.errors import ParamgenError, near, positive
 from paramgen.generator import ParameterGenerator
-from paramgen.sampling import Drawn, SampleRequest
+from paramgen.sampling import Drawn, SampleRequest, on_cpu
 
 Kind = Literal["copy", "noise", "interpolation", "soup", "gaussian", "pca_gaussian", "kde"]
 
@@ -91,8 +91,7 @@ class Baseline(ParameterGenerator):
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Mean squared difference to the mean of the training networks, in standardised units; nothing reduces it."""
-        assert self.codec is not None
-        mean, mask = self.networks.mean(0), self.codec.mask.to(self.device)  # (L, D)
+        mean, mask = self.networks.mean(0), self.token_mask()  # (L, D)
         if batch.token is not None:
             mean, mask = mean[batch.token], mask[batch.token]
         square = (batch.x - mean).square() * mask  # (B, L', D)
@@ -105,7 +104,7 @@ class Baseline(ParameterGenerator):
         spec = self.codec.spec
         weights = spec.flatten_many(self.codec.decode_many(self.networks.cpu()))  # (K, P)
         pool = baselines.Pool(weights, self.accuracy.cpu(), tuple(t.numel for t in spec.tensors))
-        drawn = baselines.draw_from(self.baseline, pool, spec, request.n, _on_cpu(request.generator))  # (n, P)
+        drawn = baselines.draw_from(self.baseline, pool, spec, request.n, on_cpu(request.generator))  # (n, P)
         tokens = self.codec.encode_many([spec.unflatten(vector) for vector in drawn]).to(self.device)  # (n, L, D)
         if request.temperature != 1:
             tokens = torch.lerp(self.networks.mean(0).expand_as(tokens), tokens, request.temperature)
@@ -116,11 +115,3 @@ class Baseline(ParameterGenerator):
 
     def configure_optimizers(self) -> None:
         """None: there is nothing to train."""
-
-
-def _on_cpu(generator: Generator | None) -> Generator:
-    """A generator on the CPU: the given one, or a new one that it (or torch's global one) seeds."""
-    if generator is not None and generator.device.type == "cpu":
-        return generator
-    device = "cpu" if generator is None else generator.device
-    return Generator().manual_seed(int(torch.randint(2**62, (), generator=generator, device=device)))

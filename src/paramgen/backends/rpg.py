@@ -30,7 +30,7 @@ from paramgen.nn.recurrence import RecurrenceSettings
 from paramgen.nn.states import StateSettings, known
 from paramgen.nn.token_heads import HeadSettings
 from paramgen.optim import adamw, adamw8bit, decay_groups, fused_kernel, lr_factor, scheduled
-from paramgen.sampling import Drawn, SampleRequest
+from paramgen.sampling import Drawn, SampleRequest, on_cpu
 from paramgen.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 
 Sampling = Literal["sequential", "partial", "full"]
@@ -125,8 +125,7 @@ class RPG(ParameterGenerator):
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Masked mean squared error of the head on some tokens of the batch."""
-        assert self.codec is not None
-        x, mask = batch.x, self.codec.mask.to(self.device)  # (B, L', D), (L, D)
+        x, mask = batch.x, self.token_mask()  # (B, L', D), (L, D)
         keys, which = distinct(self._keys(batch))  # (S, W), (B,)
         if self.states_per_step is not None:
             rows = of_first(which, self.states_per_step)
@@ -182,15 +181,15 @@ class RPG(ParameterGenerator):
         """
         prototypes, (L, D), n = self.prototypes, self.shape, request.n
         asked = self.sample_state if request.state is None else request.state
-        weights = prototypes.states.asked(n, asked, request.generator)  # (n, K)
+        draw = None if request.generator is None else on_cpu(request.generator)
+        weights = prototypes.states.asked(n, asked, draw)  # (n, K)
         scale = 1.0 if request.guidance_scale is None else request.guidance_scale
         keys, which = distinct(prototypes.keys(weights.to(self.device), request.condition))
         if scale != 1:  # the same without the condition stands behind
             without, which_without = distinct(prototypes.keys(weights.to(self.device), None))
             which_without, keys = which_without + len(keys), torch.cat([keys, without])
         at_once = {"sequential": 1, "partial": max(1, PIECE // n), "full": L}[self.sampling]
-        assert self.codec is not None
-        mask = self.codec.mask.to(self.device)
+        mask = self.token_mask()
         out = torch.empty(n, L, D, device=self.device if at_once == L else "cpu")
         paths: list[list[Tensor]] = []  # of each piece, states (m, l, D)
         for place, z in prototypes.pieces(keys, L if at_once == L else PIECE, at_once):
