@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from paramgen.data import ParamBatch
 from paramgen.generator import ParameterGenerator
-from paramgen.sampling import Drawn, SampleRequest
+from paramgen.sampling import Drawn, SampleRequest, on_cpu
 
 
 class GaussianBackend(ParameterGenerator):
@@ -31,7 +31,7 @@ class GaussianBackend(ParameterGenerator):
         return {"loss": nll.mean(), "noise": noise}
 
     def sample_tokens(self, request: SampleRequest) -> Drawn:
-        noise = torch.randn(request.n, *self.mean.shape, generator=request.generator, device=self.mean.device)
+        noise = torch.randn(request.n, *self.mean.shape, generator=on_cpu(request.generator)).to(self.mean)
         return Drawn(self.mean + request.temperature * self.log_std.exp() * noise)  # (n, L, D)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

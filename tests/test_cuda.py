@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer, seed_everything
 
 from conftest import write_zoo
 from every_backend import build, cases, learning
+from paramgen.backends.pdiff import PDiff
 from paramgen.generator import load_generator
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -54,6 +55,8 @@ def test_a_training_step_never_waits_for_the_device(name, zoo):
     data.setup()
     model.codec = data.codec
     model.cuda()
+    if isinstance(model, PDiff):
+        model.learn_latents([b.x for b in data.predict_dataloader()])
     batch = next(iter(data.train_dataloader()))
     batch = type(batch)(*(None if part is None else part.cuda() for part in batch))
     model.loss(batch)  # the first copies what stays on the device
