@@ -321,7 +321,7 @@ class _Bench:
 
 def _notes(bench: _Bench, n: int, samples: Sequence[Samples]) -> list[str]:
     """What this evaluation could not do, in words."""
-    notes = list(bench.notes)
+    notes = [*bench.zoo.meta.get("warnings", []), *bench.notes]
     runs = len({e.run for e in bench.zoo.entries})
     if not bench.heldout_indices:
         only = "one run" if runs == 1 else f"{runs} runs, none of them held out"

@@ -96,7 +96,7 @@ def evaluate_family(
         forward_seconds=bench.forward_seconds,
         generators={s.name: asdict(s.info) for s in samples},
         trajectories={},
-        notes=[],
+        notes=list(zoo.meta.get("warnings", [])),
         rows=rows,
     )
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from paramgen.doubts import doubts, guessing
 from paramgen.errors import ParamgenError, positive
 from paramgen.files import read_tensors, write_tensors
 from paramgen.intake import Architecture, check_network
@@ -169,6 +170,7 @@ class _Collector:
         self.train, self.val = task.data("train"), task.data("val")
         self.writer: ZooWriter | None = None
         self.resumed = False
+        self.start: float | None = None  # val accuracy of the network that a trajectory begins with
         self.done: set[tuple[int, int]] = set()  # (run, step) of the networks that an earlier command wrote
         self.pending: list[tuple[StateDict, dict[str, Any]]] = []  # with their place in the zoo
         self.flushed = time.perf_counter()
@@ -181,7 +183,11 @@ class _Collector:
             writer = self._trajectory() if self.recipe.mode == "trajectory" else self._seeds()
             self._flush()
         seconds = {} if self.resumed else {"seconds": time.perf_counter() - begun}  # of the whole, or not at all
-        return writer.close(**seconds)
+        labels = spread(self.val, self.recipe.score_images).labels
+        warnings = doubts(writer.entries, {None: guessing(labels)}, len(labels), self.start)
+        for warning in warnings:
+            _log.warning("warning: %s", warning)
+        return writer.close(**seconds, **({"warnings": warnings} if warnings else {}))
 
     def _trajectory(self) -> ZooWriter:
         recipe, seed = self.recipe, self.recipe.seed
@@ -191,6 +197,8 @@ class _Collector:
             everything = [name for name, t in start.items() if can_be_generated(t)]
             ((_, (start,)),) = self._run("converge", [start], everything, recipe.optim, [mix(seed, 1)], steps, {steps})
         writer = self.writer = self._writer(start)
+        val = spread(self.val, recipe.score_images)
+        self.start = predict(self.network, [start], val, device=self.device).accuracy.item()
         kept = {k * recipe.save_every for k in range(1, recipe.checkpoints + 1)}
         runs = [*range(recipe.runs)]
         seeds = [mix(seed, 2, run) for run in runs]

@@ -1,5 +1,6 @@
 """``paramgen collect_tasks``: one network, or one adapter, for every task of a family, kept as a zoo with conditions."""
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.conditions import ConditionEncoder
+from paramgen.doubts import doubts, guessing
 from paramgen.errors import ParamgenError, near, positive
 from paramgen.files import write_tensors
 from paramgen.intake import Architecture
@@ -21,9 +23,10 @@ from paramgen.tasks import SplitData, TaskFamily, score_family
 from paramgen.tasks.family import SideBySide
 from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states
 from paramgen.unseen import START
-from paramgen.zoo import Zoo, ZooWriter
+from paramgen.zoo import Entry, Zoo, ZooWriter
 
 POOLED = "pooled"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,11 @@ def main(
             writer.add(state, run=i, step=step, seed=seed, split=split, scores=found, sync=False, **described)
         writer.sync()
     made_by = {} if condition is None else {"condition": condition.config()}
-    zoo = writer.close(seconds=time.perf_counter() - begun, **made_by)
+    warnings = _doubts(writer.entries, family) if score else []
+    for warning in warnings:
+        _log.warning("warning: %s", warning)
+    told = {"warnings": warnings} if warnings else {}
+    zoo = writer.close(seconds=time.perf_counter() - begun, **made_by, **told)
     print(_summary(zoo))
 
 
@@ -247,6 +254,13 @@ def _scores(
     """Accuracy on train and val images of each network's own task."""
     parts = {s: score_family(collector, states, names, s, collector.family, collector.device) for s in ("train", "val")}
     return [{s: {"accuracy": float(accuracy[i])} for s, accuracy in parts.items()} for i in range(len(states))]
+
+
+def _doubts(entries: Sequence[Entry], family: TaskFamily) -> list[str]:
+    """What makes a zoo of tasks useless to learn from."""
+    labels = {entry.task: family.data([entry.task or ""], "val").labels for entry in entries}
+    guess: dict[str | None, float] = {task: guessing(of) for task, of in labels.items()}
+    return doubts(entries, guess, min(len(of) for of in labels.values()))
 
 
 def _gauge(
