@@ -191,6 +191,7 @@ def test_what_the_task_sets_is_not_taken_from_network_args(name):
     [
         ({"val_fraction": "0.1"}, "val_fraction is '0.1', expected float"),
         ({"split_seed": True}, "split_seed is True, expected int"),
+        ({"split_seed": -1}, "split_seed is -1, expected 0 or more"),
         ({"dataset": 3}, "dataset is 3, expected str"),
         ({"network_args": [1]}, "network_args is [1], expected dict[str, Any] | None"),
         ({"image_size": {"class_path": "os.system"}}, "image_size is"),
@@ -201,6 +202,12 @@ def test_arguments_of_a_file_are_of_the_type_that_the_class_takes(arguments, mes
     with pytest.raises(ParamgenError) as error:
         load_task(task_with(**arguments))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("root", ["a" * 300, "a\0b"])
+def test_a_root_that_no_folder_can_have_is_one_line(root):
+    with pytest.raises(ParamgenError, match="cannot look for data in"):
+        load_task(task_with(dataset="image_folder", root=root)).build()
 
 
 def test_recorded_tasks_and_families_pass_the_check():

@@ -96,7 +96,8 @@ class GeneratorCLI(LightningCLI):
         callback = self.trainer.checkpoint_callback
         path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
         if path and self.trainer.is_global_zero:
-            print(f"checkpoint: {path}\nnext:       paramgen sample --ckpt_path {path}")
+            own = any(not type(part).__module__.startswith("paramgen.") for part in (self.model, self.model.codec))
+            print(f"checkpoint: {path}\nnext:       paramgen sample --ckpt_path {path}{' --trust true' if own else ''}")
 
 
 def _last_checkpoint(folder: str | None, root: Path) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, near, not_negative, positive
 from paramgen.files import read_json
 from paramgen.lora import LoraSettings
 from paramgen.tasks.base import SplitData
@@ -111,6 +111,8 @@ class CameraTrapFamily(TaskFamily):
         split_seed: int = 0,
         num_workers: int = 0,
     ) -> None:
+        positive(image_size=image_size)
+        not_negative(split_seed=split_seed, num_workers=num_workers)
         self.annotations, self.root, self._root = annotations, root, data_root(root)
         self.classes, self.exclude = classes, list(exclude or [])
         pictures = read_camera_traps(self._root / annotations)

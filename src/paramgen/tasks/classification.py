@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, not_negative, positive
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.datasets import Pool, find_source, load_pool, stratified
 from paramgen.tasks.networks import Shape, build_network
@@ -51,6 +51,7 @@ class ClassificationTask(Task):
         if not 0 < val_fraction < 1:
             raise ParamgenError(f"val_fraction is {val_fraction}, expected a number between 0 and 1")
         positive(image_size=image_size)
+        not_negative(split_seed=split_seed, num_workers=num_workers)
         self.source = find_source(dataset)
         self.dataset, self.network, self.network_args = dataset, network, dict(network_args or {})
         self.root, self.download, self.num_workers = root, download, num_workers

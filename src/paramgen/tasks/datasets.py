@@ -168,8 +168,21 @@ def find_source(name: str) -> Source:
 
 
 def data_root(root: str | None) -> Path:
-    """Where the data lie: `root`, else ``$PARAMGEN_DATA``, else ``./data``."""
-    return Path(root or os.environ.get("PARAMGEN_DATA") or "data")
+    """Where the data lie: `root`, else ``$PARAMGEN_DATA``, else ``./data``; whether they are there is for their reader to say.
+
+    Raises:
+        ParamgenError: No folder can have that name, or it cannot be looked at.
+    """
+    path = Path(root or os.environ.get("PARAMGEN_DATA") or "data")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise ParamgenError(
+            f"cannot look for data in {str(path)!r:.80}: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    return path
 
 
 def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:

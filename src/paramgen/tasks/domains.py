@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, near, not_negative, positive
 from paramgen.lora import LoraSettings
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.datasets import IMAGENET, data_root, stratified
@@ -48,6 +48,8 @@ class DomainFamily(TaskFamily):
         split_seed: int = 0,
         pretrained: bool = False,
     ) -> None:
+        positive(image_size=image_size)
+        not_negative(split_seed=split_seed)
         self._root = data_root(root)
         domains = sorted(p.name for p in self._root.iterdir() if p.is_dir()) if self._root.is_dir() else []
         if len(domains) < 2:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, not_negative
 from paramgen.lora import LoraSettings
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.classification import ClassificationTask
@@ -61,6 +61,7 @@ class RelabelFamily(TaskFamily):
         val_fraction: float = 0.1,
         image_size: int | None = None,
     ) -> None:
+        not_negative(seed=seed)
         self.base = ClassificationTask(
             dataset, root=root, val_fraction=val_fraction, image_size=image_size, augment=False
         )
