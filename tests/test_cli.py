@@ -386,7 +386,7 @@ def test_import_reads_what_others_wrote(tmp_path, form, capsys):
     [
         (lambda s: s.pop(next(iter(s))), "1_net.pt: no tensor"),
         (lambda s: s.update({next(iter(s)): torch.zeros(2, 2)}), "1_net.pt: "),
-        (lambda s: s.update({"extra": torch.zeros(2)}), "'extra' is not in the architecture"),
+        (lambda s: s.update({"extra": torch.zeros(2)}), "'extra' is not in the network"),
         (lambda s: s.update({next(iter(s)): next(iter(s.values())) * torch.inf}), "NaN or infinite"),
         (lambda s: s.update({"run": subprocess.run}), "loading it would run its code"),
     ],

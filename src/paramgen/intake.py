@@ -75,11 +75,14 @@ class Architecture:
             values.setdefault(first, value)
         return {name: values.get(self.firsts[name], own).clone() for name, own in self.tensors.items()}
 
-    def _check_names(self, state: Mapping[str, Any], where: str) -> None:
+    def missing(self, state: Mapping[str, Any]) -> list[str]:
+        """Tensors that a state dict has under none of their names; counters are no loss."""
         given = {self.firsts[name] for name in state if name in self.firsts}
-        missing = [n for n in self.tensors if self.firsts[n] not in given and last_part(n) != COUNTER]
+        return [name for name in self.tensors if self.firsts[name] not in given and last_part(name) != COUNTER]
+
+    def _check_names(self, state: Mapping[str, Any], where: str) -> None:
         tensors = [name for name, value in state.items() if isinstance(value, Tensor)]
-        if missing:
+        if missing := self.missing(state):
             prefixed = next((name for name in tensors if name.endswith(f".{missing[0]}")), None)
             hint = "" if prefixed is None else f"; cut off the prefix {prefixed.removesuffix(missing[0])!r}"
             raise ParamgenError(

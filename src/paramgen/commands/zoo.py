@@ -2,26 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from paramgen.align import align_state_dicts
+from paramgen.commands.importing import import_
 from paramgen.errors import ParamgenError
-from paramgen.files import read_tensors
-from paramgen.pickles import read_pickle
-from paramgen.select import select_tensors
-from paramgen.spec import ParamSpec
-from paramgen.tasks import Task
-from paramgen.tasks.scoring import predict
 from paramgen.zoo import Zoo, ZooWriter, refuse_other
-
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
-_CONTAINERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "net")  # Lightning, timm and common habits
 
 
 def info(zoo: str) -> None:
@@ -71,65 +61,6 @@ def verify(zoo: str) -> None:
     print(f"{found.name}: {len(found)} networks, every file is whole")
 
 
-def import_(
-    source: str,
-    out: str,
-    task: Task,
-    prefix: str = "",
-    parameters: list[str] | None = None,
-    one_run: bool = True,
-    val_networks: int = 0,
-    heldout_networks: int = 0,
-    score: bool = True,
-) -> None:
-    """Make a zoo of checkpoints from elsewhere: a folder of .safetensors, .pt, .pth, .ckpt or .bin files.
-
-    Args:
-        source: Folder with one file a network, taken in the order of their names.
-        out: Folder of the new zoo.
-        task: What the networks do: their architecture and data.
-        prefix: Cut from the front of every key, for example ``model.``; keys without it are left out.
-        parameters: Names, globs, ``re:`` patterns or named subsets to generate; all when left out.
-        one_run: The files are steps of one run (all training data); otherwise each is a run of its own.
-        val_networks: With separate runs, so many last ones but the held-out are for validation.
-        heldout_networks: With separate runs, so many last ones are the evaluator's.
-        score: Record accuracies on the task's train and val images.
-
-    Raises:
-        ParamgenError: No files, a pickle with code in it, keys or shapes that do not fit the architecture, NaN or infinite values.
-    """
-    if one_run and (val_networks or heldout_networks):
-        raise ParamgenError("val_networks and heldout_networks need one_run=false: splits are by run")
-    folder = Path(source)
-    files = sorted(p for p in folder.glob("*") if p.suffix in _SUFFIXES)
-    if not files:
-        raise ParamgenError(f"no {', '.join(_SUFFIXES)} file in {source!r}")
-    network = task.build()
-    expected = network.state_dict()
-    spec = ParamSpec.of(network, select_tensors(network, parameters or ["all"]))
-    states = (_read_network(path, prefix, expected) for path in files)
-    first = next(states)
-    recipe = {"imported_from": str(folder), "files": [p.name for p in files], "prefix": prefix}
-    base = {name: tensor for name, tensor in first.items() if name not in {*spec.names, *spec.aliases}}
-    writer = ZooWriter(out, spec, base, task.config(), recipe)
-    train_networks = len(files) - val_networks - heldout_networks
-    for i, path in enumerate(files):
-        state = first if i == 0 else next(states)
-        _check_rest(state, base, path)
-        spec.check(state, where=str(path))
-        run = 0 if one_run else i
-        if (run, i) in writer.done:  # by the same command, stopped before its end
-            continue
-        scores = {}
-        for part in ("train", "val") if score else ():
-            found = predict(network, [state], task.data(part))
-            scores[part] = {"accuracy": float(found.accuracy[0]), "loss": float(found.loss[0])}
-        split = "train" if i < train_networks else "val" if i < len(files) - heldout_networks else "heldout"
-        writer.add(state, run=run, step=i, seed=0, split=split, scores=scores)
-    zoo = writer.close()
-    print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, in {zoo.path}")
-
-
 def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0, trust: bool = False) -> None:
     """Write a zoo whose networks have their hidden units in one order and on one scale; each computes what it computed.
 
@@ -166,38 +97,6 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
     print(
         f"{len(found)} networks aligned, mean distance to their mean {before:.3g} before and {after:.3g} after, in {out}"
     )
-
-
-def _read_network(path: Path, prefix: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One file's state dict, bare or in a checkpoint, its prefix cut, checked against the architecture."""
-    saved: Any = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
-    if not isinstance(saved, Mapping):
-        raise ParamgenError(f"{path} holds a {type(saved).__name__}, expected a state dict")
-    saved = next((saved[key] for key in _CONTAINERS if isinstance(saved.get(key), Mapping)), saved)
-    state = {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix) and isinstance(v, Tensor)}
-    if missing := [k for k in expected if k not in state]:
-        raise ParamgenError(
-            f"{path}: no tensor {missing[0]!r} ({len(missing)} missing); it has {', '.join(list(saved)[:6])}"
-        )
-    if more := [k for k in state if k not in expected]:
-        raise ParamgenError(
-            f"{path}: tensor {more[0]!r} is not in the architecture ({len(more)} such); cut it with prefix?"
-        )
-    for name, tensor in expected.items():
-        if state[name].shape != tensor.shape:
-            raise ParamgenError(
-                f"{path}: {name!r} has shape {tuple(state[name].shape)}, the architecture {tuple(tensor.shape)}"
-            )
-    return {name: state[name] for name in expected}
-
-
-def _check_rest(state: Mapping[str, Tensor], base: Mapping[str, Tensor], path: Path) -> None:
-    """What is not generated is stored once, so it must be alike in all files; counters of batches may differ."""
-    for name, tensor in base.items():
-        if tensor.is_floating_point() and not torch.equal(state[name], tensor):
-            raise ParamgenError(
-                f"{path}: {name!r} is not among the generated parameters but differs from the first file's"
-            )
 
 
 def _task_line(config: Mapping[str, Any]) -> str:

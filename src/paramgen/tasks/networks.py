@@ -18,11 +18,10 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from paramgen.errors import ParamgenError, near
-from paramgen.files import read_tensors
 from paramgen.intake import Architecture
-from paramgen.pickles import read_pickle
 from paramgen.spec import StateDict
 from paramgen.trust import HOW, SOMEWHERE, UntrustedError, import_class, refusal
+from paramgen.weight_files import read_state_dict
 
 Shape = tuple[int, int, int]
 
@@ -315,18 +314,12 @@ def _call(make: Callable[..., nn.Module], name: str, given: dict[str, Any], args
 
 
 def read_weights(path: str | Path) -> StateDict:
-    """Tensors of a weights file: bare, under ``state_dict`` or under ``model``; ``module.``/``model.`` prefixes are cut off.
+    """Tensors of a weights file, bare or in a checkpoint; ``module.``/``model.`` prefixes are cut off.
 
     Raises:
         ParamgenError: The file is missing, damaged, or holds more than tensors and plain values.
     """
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        return read_tensors(path)
-    saved = read_pickle(path)
-    for key in ("state_dict", "model"):
-        saved = saved[key] if isinstance(saved, dict) and isinstance(saved.get(key), dict) else saved
-    tensors = {k: v for k, v in saved.items() if isinstance(v, Tensor)} if isinstance(saved, dict) else {}
+    tensors = {name: value for name, value in read_state_dict(path).items() if isinstance(value, Tensor)}
     if not tensors:
         raise ParamgenError(f"{path} holds no state dict")
     for prefix in ("module.", "model.", "network."):
