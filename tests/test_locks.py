@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -153,6 +154,14 @@ def test_an_error_while_writing_keeps_the_old_file(tmp_path):
         raise KeyError
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_leaves_no_temporary_file(tmp_path):
+    with suppress(ParamgenError), replacing(tmp_path / "file") as file:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), file.fileno())
+        file.write(b"x")  # buffered: it fails when it is written, and again when the file is closed
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_renamed_file_is_synced_with_its_folder(tmp_path, monkeypatch):

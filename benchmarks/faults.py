@@ -1,0 +1,420 @@
+"""What a command leaves behind when it is killed, stopped, or cannot write: 20 trials of each fault on each command.
+
+    OMP_NUM_THREADS=1 python benchmarks/faults.py --out benchmarks/results/faults.json
+
+Commands: ``collect``, ``zoo import``, ``fit``, ``sample`` and ``compare`` on small digits networks, each in a process forked from one that
+has imported everything, so that a fault falls into the work and not into the imports. Faults: SIGKILL and SIGTERM at a random moment, a
+file system (a small tmpfs) that becomes full, and an unfinished folder that has become read-only; the last two need root and are left
+out without. A trial survives if
+
+- the exit code is the documented one, and what the user sees is one line and no traceback;
+- every file in the folder is complete, and only a killed process leaves a lock or temporary files;
+- the command can be run again: it ends with the files that it writes undisturbed, number for number, and leaves nothing else. A fit that
+  was stopped goes on from its last checkpoint instead, and ends with all of its steps.
+
+Only trials that hit a running command count. Moments are drawn from a fixed seed; where they fall depends on the machine's speed.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from PIL import Image
+
+# what the commands import when they run is imported once, here
+from paramgen import lit_cli  # noqa: F401
+from paramgen.cli import main as paramgen
+from paramgen.commands import collect, compare, evaluate, sample, zoo  # noqa: F401
+from paramgen.comparison import machine
+from paramgen.errors import ParamgenError
+from paramgen.files import read_json, read_tensors
+from paramgen.generator import read_checkpoint
+
+TASK = ["--task=ClassificationTask", "--task.network_args={hidden: [24]}"]
+RECIPE = {"epochs": 8, "runs": 4, "checkpoints": 15, "val_runs": 1, "heldout_runs": 1}
+MODEL = {"latent": "pca", "denoiser": "mlp", "denoiser_width": 64, "denoiser_depth": 2}
+STEPS = 150
+FIT = {
+    "model": "PDiff",
+    **{f"model.{k}": v for k, v in MODEL.items()},
+    "data.codec": "FlatCodec",
+    "trainer.max_steps": STEPS,
+}
+QUIET = {"trainer.logger": False, "trainer.enable_progress_bar": False, "trainer.accelerator": "cpu"}
+SAVING = {"checkpoint.every_n_train_steps": 30, "quality.sample_every": 0}
+VOLATILE = (
+    "seconds",
+    "command",
+    "machine",
+    "checkpoint_sha256",
+    "history",
+    "fit_config",
+    "sha256",
+)  # parts of JSON keys
+
+
+class Ended(NamedTuple):
+    """How a process ended, and what it wrote on its terminal."""
+
+    code: int
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command under test.
+
+    Args:
+        name: Of the command.
+        arguments: Its command line; ``OUT`` stands for the folder that it writes.
+        go_on: The command line that goes on where a stopped one saved; the same when empty.
+    """
+
+    name: str
+    arguments: list[str]
+    go_on: list[str] = field(default_factory=list)
+
+
+class Trial(NamedTuple):
+    """One fault: how the command ended, and all that is wrong with what it left; None where the fault came too late."""
+
+    ended: Ended
+    problems: list[str]
+
+
+# ---- processes
+
+
+def start(arguments: list[str], folder: Path, log: Path) -> int:
+    """Run a command in a forked process, its output in a file; the process's number."""
+    sys.stdout.flush()
+    if pid := os.fork():
+        return pid
+    code: Any = 1
+    try:
+        with log.open("w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        os.chdir(folder)
+        sys.argv = ["paramgen", *arguments]
+        code = paramgen(arguments)
+    except SystemExit as stop:
+        code = stop.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def run(arguments: list[str], folder: Path, number: int | None = None, after: float = 0.0) -> Ended:
+    """Run a command to its end, or send it a signal after some seconds."""
+    log, begun = folder / "log.txt", time.perf_counter()
+    pid = start(arguments, folder, log)
+    if number is not None:
+        time.sleep(after)
+        os.kill(pid, number)
+    _, status = os.waitpid(pid, 0)
+    return Ended(os.waitstatus_to_exitcode(status), log.read_text(), time.perf_counter() - begun)
+
+
+# ---- what is in a folder
+
+
+def torn(out: Path) -> list[str]:
+    """Files that are not complete, by name and reason."""
+    problems = []
+    for path in sorted(p for p in out.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        try:
+            READERS.get(path.suffix, lambda _: None)(path)
+        except (ParamgenError, ValueError, OSError, SyntaxError, yaml.YAMLError) as error:
+            problems.append(f"torn: {path.relative_to(out)}: {error}")
+    return problems
+
+
+def hidden(out: Path) -> list[str]:
+    """Locks and temporary files."""
+    return [f"left behind: {p.relative_to(out)}" for p in sorted(out.rglob(".*"))]
+
+
+def contents(out: Path) -> dict[str, str]:
+    """A digest of every file of a finished folder; of JSON without what differs from one run to the next, such as seconds."""
+    return {
+        str(p.relative_to(out)): DIGESTS.get(p.suffix, lambda _: "")(p) for p in sorted(out.rglob("*")) if p.is_file()
+    }
+
+
+def _read_lines(path: Path) -> None:
+    for line in path.read_text().splitlines():
+        json.loads(line)
+
+
+def _read_page(path: Path) -> None:
+    if not path.read_text().rstrip().endswith("</html>"):
+        raise ValueError("no end")
+
+
+def _read_image(path: Path) -> None:
+    with Image.open(path) as image:
+        image.load()
+
+
+def _steady(value: Any) -> Any:
+    """JSON without what differs from one run to the next."""
+    if isinstance(value, dict):
+        return {k: _steady(v) for k, v in value.items() if not any(name in k for name in VOLATILE)}
+    return [_steady(v) for v in value] if isinstance(value, list) else value
+
+
+def _weights(path: Path) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(read_checkpoint(path)["state_dict"].items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".safetensors": read_tensors,
+    ".json": read_json,
+    ".jsonl": _read_lines,
+    ".ckpt": read_checkpoint,
+    ".html": _read_page,
+    ".png": _read_image,
+    ".yaml": lambda path: yaml.safe_load(path.read_text()),
+}
+DIGESTS: dict[str, Callable[[Path], str]] = {
+    ".safetensors": lambda path: hashlib.sha256(path.read_bytes()).hexdigest(),
+    ".json": lambda path: json.dumps(_steady(read_json(path)), sort_keys=True),
+    ".ckpt": _weights,
+}
+
+
+# ---- faults
+
+
+class Bench:
+    """The cases on one folder.
+
+    Args:
+        root: A temporary folder.
+        seed: Of the moments.
+    """
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root, self.random = root, random.Random(seed)
+        self.disk = root / "disk"  # what is mounted is mounted here
+        self.out = self.disk / "out"
+        self.disk.mkdir()
+        self.expected: dict[str, dict[str, str]] = {}
+        self.seconds: dict[str, float] = {}
+        self.bytes: dict[str, int] = {}
+
+    def line(self, words: list[str]) -> list[str]:
+        """A command line with the folders in their places."""
+        return [word.replace("OUT", str(self.out)).replace("ROOT", str(self.root)) for word in words]
+
+    def clear(self) -> None:
+        """An empty folder."""
+        shutil.rmtree(self.out, ignore_errors=True)
+
+    def undisturbed(self, case: Case) -> None:
+        """Run a command without a fault, twice: what it writes must be the same for a comparison to mean anything."""
+        found = []
+        for _ in range(2):
+            self.clear()
+            ended = run(self.line(case.arguments), self.root)
+            if ended.code != 0 or torn(self.out) or hidden(self.out):
+                raise SystemExit(
+                    f"{case.name} fails without a fault:\n{ended.text}\n{torn(self.out)}{hidden(self.out)}"
+                )
+            found.append(contents(self.out))
+        if different := [name for name in found[0] if found[0].get(name) != found[1].get(name)]:
+            raise SystemExit(f"{case.name} differs from one run to the next: {different}")
+        self.expected[case.name], self.seconds[case.name] = found[0], ended.seconds
+        self.bytes[case.name] = sum(p.stat().st_size for p in self.out.rglob("*"))
+
+    def interrupted(self, case: Case, number: int) -> Trial | None:
+        """A signal at a random moment."""
+        self.clear()
+        ended = run(self.line(case.arguments), self.root, number, self.random.uniform(0, self.seconds[case.name]))
+        expected = -number if number == signal.SIGKILL else 128 + number
+        if ended.code == 0:
+            return None  # it came too late
+        problems = torn(self.out)
+        if number != signal.SIGKILL:
+            problems += self.said(ended, expected) + hidden(self.out)
+        elif ended.code != expected:
+            problems.append(f"exit code {ended.code}, expected {expected}")
+        return Trial(ended, problems + self.again(case, stopped=number == signal.SIGTERM))
+
+    def full(self, case: Case) -> Trial | None:
+        """A file system that becomes full at a random moment, and has room again later."""
+        size = 16_384 + int(self.random.uniform(0, 0.9) * self.bytes[case.name])
+        with self.mounted(size):
+            ended = run(self.line(case.arguments), self.root)
+            if ended.code == 0:
+                return None
+            problems = torn(self.out) + self.said(ended, 2) + hidden(self.out)
+            self.remount("size=256m")
+            return Trial(ended, problems + self.again(case))
+
+    def read_only(self, case: Case) -> Trial | None:
+        """An unfinished folder that has become read-only, and can be written again later."""
+        with self.mounted(1 << 28):
+            moment = self.random.uniform(0, self.seconds[case.name])
+            if run(self.line(case.arguments), self.root, signal.SIGKILL, moment).code == 0:
+                return None
+            before = contents(self.disk)
+            self.remount("ro")
+            ended = run(self.line(case.arguments), self.root)
+            problems = self.said(ended, 2)
+            if contents(self.disk) != before:
+                problems.append("something changed")
+            self.remount("rw")
+            return Trial(ended, problems + self.again(case))
+
+    def said(self, ended: Ended, code: int) -> list[str]:
+        """What is wrong with an exit code, or with anything but one line on the terminal."""
+        lines = [line for line in ended.text.splitlines() if line.startswith("paramgen: ")]
+        problems = [] if ended.code == code else [f"exit code {ended.code}, expected {code}: {ended.text[-500:]}"]
+        if len(lines) != 1 or "Traceback" in ended.text:
+            problems.append(f"{len(lines)} lines instead of one: {ended.text[-500:]}")
+        return problems
+
+    def again(self, case: Case, stopped: bool = False) -> list[str]:
+        """What is wrong after the command was run again."""
+        saved = stopped and (self.out / "last.ckpt").exists()
+        ended = run(self.line(case.go_on if saved and case.go_on else case.arguments), self.root)
+        finished = ended.code == 2 and "already holds" in ended.text  # the fault came after the last file
+        problems = [] if ended.code == 0 or finished else [f"run again: exit code {ended.code}: {ended.text[-500:]}"]
+        problems += torn(self.out) + hidden(self.out)
+        if saved and case.go_on:
+            steps = read_checkpoint(self.out / "last.ckpt")["global_step"]
+            return problems if steps == STEPS else [*problems, f"ended after {steps} steps"]
+        now, expected = contents(self.out), self.expected[case.name]
+        different = [name for name in sorted({*now, *expected}) if now.get(name) != expected.get(name)]
+        return [*problems, f"other files after it was run again: {different}"] if different else problems
+
+    @contextmanager
+    def mounted(self, size: int) -> Iterator[None]:
+        """A tmpfs in place of the disk."""
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(self.disk)], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", str(self.disk)], check=True)
+
+    def remount(self, options: str) -> None:
+        """Change the tmpfs."""
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.disk)], check=True)
+
+
+def options(values: dict[str, Any]) -> list[str]:
+    """``--name=value`` for each."""
+    return [f"--{name}={json.dumps(value) if not isinstance(value, str) else value}" for name, value in values.items()]
+
+
+def cases() -> list[Case]:
+    """The commands, in an order in which each finds what the ones before it made: ROOT/zoo and ROOT/fit."""
+    fit = ["fit", *options({**FIT, **QUIET, **SAVING}), "--data.zoo=ROOT/zoo", "--checkpoint.dirpath=OUT"]
+    comparison = {
+        "zoos": {"zoo": {"collect": "ROOT/collect.yaml"}},
+        "generators": {"pdiff": {"fit": "ROOT/fit.yaml", "sample": {"num_inference_steps": 50}}},
+        "n": 20,
+        "baselines": ["noise-0.5", "gaussian"],
+    }
+    return [
+        Case("collect", ["collect", *TASK, *options(RECIPE), "--out=OUT"]),
+        Case("import", ["zoo", "import", *TASK, "--source=ROOT/imported", "--out=OUT"]),
+        Case("fit", fit, [*fit, "--ckpt_path=OUT/last.ckpt"]),
+        Case(
+            "sample", ["sample", "--ckpt_path=ROOT/fit/last.ckpt", "--n=200", "--num_inference_steps=50", "--out=OUT"]
+        ),
+        Case("compare", ["compare", *options(comparison), "--out=OUT"]),
+    ]
+
+
+def prepare(bench: Bench, case: Case) -> None:
+    """Keep what later commands read."""
+    root = bench.root
+    if case.name == "collect":
+        shutil.copytree(bench.out, root / "zoo")
+        (root / "imported").mkdir()
+        for path in bench.out.glob("run*.safetensors"):
+            shutil.copy(path, root / "imported")
+        task = {"class_path": "ClassificationTask", "init_args": {"network_args": {"hidden": [24]}}}
+        (root / "collect.yaml").write_text(yaml.safe_dump({"task": task, **RECIPE}))
+    if case.name == "fit":
+        shutil.copytree(bench.out, root / "fit")
+        model = {"class_path": FIT["model"], "init_args": MODEL}
+        trainer = {"max_steps": STEPS, **{k.removeprefix("trainer."): v for k, v in QUIET.items()}}
+        config = {"model": model, "data": {"codec": {"class_path": FIT["data.codec"]}}, "trainer": trainer}
+        (root / "fit.yaml").write_text(yaml.safe_dump({**config, "quality": {"sample_every": 0}}))
+
+
+def measure(bench: Bench, case: Case, name: str, fault: Callable[[Case], Trial | None], trials: int) -> dict[str, Any]:
+    """One row of the table."""
+    row: dict[str, Any] = {"command": case.name, "fault": name, "tried": 0, "survived": 0, "problems": []}
+    for _ in range(10 * trials):
+        if row["tried"] == trials:
+            break
+        if (trial := fault(case)) is not None:
+            row["tried"] += 1
+            row["survived"] += not trial.problems
+            row["problems"] += [problem.strip().replace(str(bench.root), "") for problem in trial.problems]
+    print(f"{case.name:10s}{name:12s}{row['survived']:4d} of {row['tried']}", flush=True)
+    for problem in dict.fromkeys(row["problems"]):
+        print(f"    {problem}", flush=True)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=20, help="of each fault on each command")
+    parser.add_argument("--quick", action="store_true", help="3 trials")
+    parser.add_argument("--only", nargs="*", help="commands to try")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), args.seed)
+        faults: dict[str, Callable[[Case], Trial | None]] = {
+            "SIGKILL": lambda case: bench.interrupted(case, signal.SIGKILL),
+            "SIGTERM": lambda case: bench.interrupted(case, signal.SIGTERM),
+        }
+        if os.geteuid() == 0:
+            faults |= {"full disk": bench.full, "read-only": bench.read_only}
+        else:
+            print("full disk and read-only are left out: mounting a file system needs root")
+        for case in cases():
+            bench.undisturbed(case)
+            prepare(bench, case)
+            print(f"{case.name:10s}undisturbed {bench.seconds[case.name]:.1f} s", flush=True)
+            if not args.only or case.name in args.only:
+                rows += [measure(bench, case, *fault, 3 if args.quick else args.trials) for fault in faults.items()]
+    if args.out:
+        args.out.write_text(json.dumps({"machine": machine(), "seed": args.seed, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
