@@ -75,6 +75,17 @@ def test_every_command_that_writes_a_folder_is_refused_beside_another(tmp_path, 
         assert message.count("\n") == 1
 
 
+def test_a_fit_is_refused_where_another_process_writes_its_checkpoints(tmp_path, tiny_zoo, capsys):
+    quiet = ["--trainer.logger=false", "--quality.sample_every=0", f"--trainer.default_root_dir={tmp_path}"]
+    fit = ["fit", "--config", "baseline_gaussian_digits_mlp", f"--data.zoo={tiny_zoo.path}", *quiet]
+    folder = tmp_path / "fit"
+    with other_process(folder) as process:
+        assert paramgen([*fit, f"--checkpoint.dirpath={folder}"]) == 2
+        assert f"fit is being written by process {process.pid} (" in capsys.readouterr().err
+    assert paramgen([*fit, f"--checkpoint.dirpath={folder}"]) == 0
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
 def test_a_killed_process_leaves_no_lock_and_its_temporary_file_goes_at_the_next_start(tmp_path):
     with other_process(tmp_path) as process:
         process.send_signal(signal.SIGKILL)

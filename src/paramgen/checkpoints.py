@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from paramgen.divergence import far_above, kept
 from paramgen.errors import ParamgenError, cannot_write
 from paramgen.files import replacing
+from paramgen.locks import locked
 from paramgen.signals import REQUESTS, StopRequested, install, raise_request
 
 _log = logging.getLogger(__name__)
@@ -56,8 +58,24 @@ class StopRequests(Callback):
 class Checkpoints(ModelCheckpoint):
     """Lightning's, which also saves where a fit is stopped, so that it can go on from there; an error saves nothing.
 
-    Nothing is saved while the loss is far above its start: the last good checkpoint is kept.
+    Nothing is saved while the loss is far above its start: the last good checkpoint is kept. While the fit lasts its folder is locked.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lock the folder.
+
+        Raises:
+            ParamgenError: Another fit writes to it.
+        """
+        super().setup(trainer, pl_module, stage)
+        self._lock = ExitStack()
+        if stage == "fit" and trainer.is_global_zero and self.dirpath and "://" not in str(self.dirpath):
+            self._lock.enter_context(locked(self.dirpath))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Release the folder."""
+        super().teardown(trainer, pl_module, stage)
+        self._lock.close()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Save if it is time."""
@@ -75,9 +93,12 @@ class Checkpoints(ModelCheckpoint):
             super().on_validation_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save ``last.ckpt`` when a person or a scheduler stopped the fit, and say where it is."""
-        if not isinstance(exception, (KeyboardInterrupt, StopRequested)) or trainer.state.fn != "fit":
-            return
+        """Save ``last.ckpt`` when a person or a scheduler stopped the fit, and say where it is; release the folder."""
+        with self._lock:
+            if isinstance(exception, (KeyboardInterrupt, StopRequested)) and trainer.state.fn == "fit":
+                self._save_stopped(trainer)
+
+    def _save_stopped(self, trainer: Trainer) -> None:
         path = Path(self.dirpath or ".") / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
         if far_above(trainer):
             _log.info("step %d is not saved: the loss is far above its start; %s", trainer.global_step, kept(trainer))
