@@ -48,16 +48,17 @@ from paramgen.generator import read_checkpoint
 
 TASK = ["--task=ClassificationTask", "--task.network_args={hidden: [24]}"]
 RECIPE = {"epochs": 8, "runs": 4, "checkpoints": 15, "val_runs": 1, "heldout_runs": 1}
-MODEL = {"latent": "pca", "denoiser": "mlp", "denoiser_width": 64, "denoiser_depth": 2}
 STEPS = 150
 FIT = {
-    "model": "PDiff",
-    **{f"model.{k}": v for k, v in MODEL.items()},
-    "data.codec": "FlatCodec",
-    "trainer.max_steps": STEPS,
+    "model": {
+        "class_path": "PDiff",
+        "init_args": {"autoencoder": {"kind": "pca"}, "denoiser": {"kind": "mlp", "width": 64}},
+    },
+    "data": {"zoo": "ROOT/zoo", "codec": {"class_path": "FlatCodec"}},
+    "trainer": {"max_steps": STEPS, "logger": False, "enable_progress_bar": False, "accelerator": "cpu"},
+    "quality": {"sample_every": 0},
+    "checkpoint": {"every_n_train_steps": 30},
 }
-QUIET = {"trainer.logger": False, "trainer.enable_progress_bar": False, "trainer.accelerator": "cpu"}
-SAVING = {"checkpoint.every_n_train_steps": 30, "quality.sample_every": 0}
 VOLATILE = (
     "seconds",
     "command",
@@ -334,7 +335,7 @@ def options(values: dict[str, Any]) -> list[str]:
 
 def cases() -> list[Case]:
     """The commands, in an order in which each finds what the ones before it made: ROOT/zoo and ROOT/fit."""
-    fit = ["fit", *options({**FIT, **QUIET, **SAVING}), "--data.zoo=ROOT/zoo", "--checkpoint.dirpath=OUT"]
+    fit = ["fit", "--config=ROOT/fit.yaml", "--checkpoint.dirpath=OUT"]
     comparison = {
         "zoos": {"zoo": {"collect": "ROOT/collect.yaml"}},
         "generators": {"pdiff": {"fit": "ROOT/fit.yaml", "sample": {"num_inference_steps": 50}}},
@@ -362,12 +363,9 @@ def prepare(bench: Bench, case: Case) -> None:
             shutil.copy(path, root / "imported")
         task = {"class_path": "ClassificationTask", "init_args": {"network_args": {"hidden": [24]}}}
         (root / "collect.yaml").write_text(yaml.safe_dump({"task": task, **RECIPE}))
+        (root / "fit.yaml").write_text(yaml.safe_dump(FIT).replace("ROOT", str(root)))
     if case.name == "fit":
         shutil.copytree(bench.out, root / "fit")
-        model = {"class_path": FIT["model"], "init_args": MODEL}
-        trainer = {"max_steps": STEPS, **{k.removeprefix("trainer."): v for k, v in QUIET.items()}}
-        config = {"model": model, "data": {"codec": {"class_path": FIT["data.codec"]}}, "trainer": trainer}
-        (root / "fit.yaml").write_text(yaml.safe_dump({**config, "quality": {"sample_every": 0}}))
 
 
 def measure(bench: Bench, case: Case, name: str, fault: Callable[[Case], Trial | None], trials: int) -> dict[str, Any]:

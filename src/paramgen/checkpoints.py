@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -61,6 +61,8 @@ class Checkpoints(ModelCheckpoint):
     Nothing is saved while the loss is far above its start: the last good checkpoint is kept. While the fit lasts its folder is locked.
     """
 
+    _lock: ExitStack | None = None
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lock the folder.
 
@@ -75,7 +77,8 @@ class Checkpoints(ModelCheckpoint):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the folder."""
         super().teardown(trainer, pl_module, stage)
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Save if it is time."""
@@ -94,7 +97,7 @@ class Checkpoints(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save ``last.ckpt`` when a person or a scheduler stopped the fit, and say where it is; release the folder."""
-        with self._lock:
+        with self._lock or nullcontext():
             if isinstance(exception, (KeyboardInterrupt, StopRequested)) and trainer.state.fn == "fit":
                 self._save_stopped(trainer)
 
