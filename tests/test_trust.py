@@ -328,6 +328,19 @@ def test_an_own_network_lives_in_the_working_folder(own, tmp_path, capsys):
     assert "--trust" in json.loads(Path("report/results.json").read_text())["command"]
 
 
+def test_a_comparison_is_refused_before_it_fits_anything_or_runs_with_trust(own, capsys):
+    assert main([*COLLECT, "--task", "ClassificationTask", "--task.network", f"{own}.Plain"]) == 0
+    fit = {"trainer": {"max_steps": 2, "accelerator": "cpu"}, "model": {"class_path": "GaussianBackend"}}
+    write_json(Path("fit.json"), {**fit, "quality": {"sample_every": 1}})
+    line = ["compare", "--zoos", "{z: {path: zoo}}", "--generators", "{g: {fit: fit.json}}", "--out", "compared"]
+    assert main([*line, "--baselines", "none", "--n", "2"]) == 2
+    assert not Path("compared").exists()
+    capsys.readouterr()
+    assert main([*line, "--baselines", "none", "--n", "2", *TRUST]) == 0
+    assert "not watched" not in capsys.readouterr().err
+    assert len(json.loads(Path("compared/z/results.json").read_text())["rows"]) == 2
+
+
 def test_a_fit_on_a_zoo_with_a_class_of_its_own_learns_without_looking(own, capsys):
     assert main([*COLLECT, "--task", "ClassificationTask", "--task.network", f"{own}.Plain"]) == 0
     quiet = ["--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.max_steps", "3"]

@@ -19,6 +19,7 @@ from paramgen.spec import StateDict
 from paramgen.tasks import Task, TaskFamily, score_family
 from paramgen.tasks.scoring import predict
 from paramgen.trust import UntrustedError
+from paramgen.unseen import tasks_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +57,7 @@ class SampleQuality(Callback):
         """Say so once where nothing can be watched: the zoo names a class whose code may not run."""
         if self.sample_every:
             try:
-                self._task = _task_of(trainer.datamodule)
+                self._task = tasks_of(trainer.datamodule.zoo)
             except UntrustedError as error:
                 self.sample_every = 0
                 _LOG.warning("the quality of samples is not watched: %s", error)
@@ -140,7 +141,7 @@ class SampleQuality(Callback):
 
     def _measures(self, data: ParameterDataModule) -> tuple[Task | TaskFamily, Tensor]:
         if self._task is None or self._weights is None:
-            self._task = self._task or _task_of(data)
+            self._task = self._task or tasks_of(data.zoo)
             self._weights = data.training_weights()  # (K, P)
         return self._task, self._weights
 
@@ -199,12 +200,6 @@ class Float32Ends(Callback):
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Give the trainer its precision back."""
         trainer.strategy.precision_plugin = self._half
-
-
-def _task_of(data: ParameterDataModule) -> Task | TaskFamily:
-    """What the networks of a zoo do."""
-    many = data.zoo.entries[data.train_indices[0]].task is not None
-    return data.zoo.family() if many else data.zoo.task()
 
 
 def _spread(K: int, n: int) -> Tensor:

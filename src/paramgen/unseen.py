@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from paramgen.errors import ParamgenError, not_negative
-from paramgen.tasks import TaskFamily
+from paramgen.tasks import Task, TaskFamily
 from paramgen.tasks.family import score_family
 from paramgen.tasks.scoring import predict
 from paramgen.zoo import Zoo
@@ -121,6 +121,16 @@ def accuracy_of(
 def many_tasks(zoo: Zoo) -> bool:
     """Whether a zoo's networks are of several tasks, so that each is scored on its own."""
     return len({entry.task for entry in zoo.entries}) > 1
+
+
+def tasks_of(zoo: Zoo) -> Task | TaskFamily:
+    """What a zoo's networks do: one task, or the tasks of a family.
+
+    Raises:
+        UntrustedError: It names a class that is not part of paramgen, and the zoo is not trusted.
+        ParamgenError: As :func:`paramgen.tasks.load_task`.
+    """
+    return zoo.family() if many_tasks(zoo) else zoo.task()
 
 
 def family_of(zoo: Zoo) -> TaskFamily:

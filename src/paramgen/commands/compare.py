@@ -19,7 +19,7 @@ from paramgen.files import write_atomic, write_json
 from paramgen.paths import find_config
 from paramgen.report import comparison_page
 from paramgen.samples import INDEX
-from paramgen.unseen import many_tasks
+from paramgen.unseen import many_tasks, tasks_of
 from paramgen.zoo import Zoo
 
 
@@ -115,8 +115,10 @@ def main(
         for name, source in zoos.items():
             _make_zoo(here, name, source, seed, vouched)
             zoo = _zoo_path(here, name, source)
+            opened = Zoo(zoo, trust)
+            tasks_of(opened)  # refused now, not after the fits
             wanted = {k: g for k, g in generators.items() if not g.zoos or name in g.zoos}
-            asked = {"zoo": zoo, "per_task": per_task, "seen_tasks": seen_tasks} if many_tasks(Zoo(zoo)) else {"n": n}
+            asked = {"zoo": zoo, "per_task": per_task, "seen_tasks": seen_tasks} if many_tasks(opened) else {"n": n}
             drawn = [str(_draw(here / name, zoo, k, g, asked | vouched, seed)) for k, g in wanted.items()]
             given = {"zoo": zoo, "samples": drawn, "out": here / name, "n": n, "baselines": baselines, "seed": seed}
             run(["evaluate", *_options({**given, "aligned": aligned, "finetune": finetune, **vouched})])
