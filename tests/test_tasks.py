@@ -173,7 +173,7 @@ def test_spread_takes_evenly_spaced_images(tmp_path):
     assert torch.equal(next(part.batches(100))[1], part.labels)
     assert spread(data, 2000) is data
     write_folder(tmp_path, 2, 20)
-    streamed = ClassificationTask("image_folder", root=str(tmp_path), image_size=16).data("train")
+    streamed = ClassificationTask("image_folder", root=str(tmp_path), image_size=16, images="streamed").data("train")
     few = spread(streamed, 6)
     assert few.labels.tolist() == [0, 0, 0, 1, 1, 1]
     x, _ = next(streamed.batches(len(streamed)))
@@ -205,14 +205,16 @@ def write_folder(root, classes, per_class):
 def test_image_folder_is_streamed_and_workers_do_not_change_it(tmp_path, workers):
     write_folder(tmp_path / "train", 3, 4)
     write_folder(tmp_path / "test", 3, 2)
-    task = ClassificationTask("image_folder", "mlp", root=str(tmp_path), image_size=16, num_workers=workers)
+    task = ClassificationTask(
+        "image_folder", "mlp", root=str(tmp_path), image_size=16, num_workers=workers, images="streamed"
+    )
     assert (task.num_classes, len(task.data("train")), len(task.data("test"))) == (3, 11, 6)
     x, y = next(task.data("test").batches(6))
     assert x.shape == (6, 3, 16, 16)
     assert y.tolist() == [0, 0, 1, 1, 2, 2]
     train = task.data("train")
     order = torch.stack([torch.randperm(11, generator=torch.Generator().manual_seed(r)) for r in range(2)])[None]
-    plain = ClassificationTask("image_folder", root=str(tmp_path), image_size=16).data("train")
+    plain = ClassificationTask("image_folder", root=str(tmp_path), image_size=16, images="streamed").data("train")
 
     def batch(data, runs):
         generators = [torch.Generator().manual_seed(run) for run in runs]

@@ -61,6 +61,11 @@ class Task(ABC):
     def config(self) -> dict[str, Any]:
         """``{"class_path", "init_args"}`` with plain values, for :func:`paramgen.tasks.load_task`."""
 
+    @classmethod
+    def upgraded(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments that a file records, as this version takes them: what a missing one meant when the file was written is filled in."""
+        return arguments
+
     def start(self, source: str) -> nn.Module:
         """The network with start weights: ``pretrained``, or those of a weights file.
 

@@ -2,14 +2,15 @@
 
 from functools import cached_property
 from inspect import signature
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from paramgen.errors import ParamgenError, not_negative, positive
 from paramgen.tasks.base import SplitData, Task
-from paramgen.tasks.datasets import Pool, find_source, load_pool, stratified
+from paramgen.tasks.datasets import SOURCES, Pool, Source, data_root, find_source, load_pool, stratified
+from paramgen.tasks.folders import ImageFolders
 from paramgen.tasks.networks import Shape, build_network
 from paramgen.tasks.splits import StreamedSplit, TensorSplit
 
@@ -30,6 +31,8 @@ class ClassificationTask(Task):
         augment: Random crops and flips as is usual for the set, in training alone.
         image_size: Height and width that images are resized (in memory) or cropped (streamed) to; the set's own when not given.
         num_workers: Processes that decode streamed images.
+        images: Of image_folder: ``auto`` keeps small images in memory in their own size and colours; ``streamed`` decodes each when it
+            is needed, in three channels.
 
     Raises:
         ParamgenError: Unknown set, or a fraction that is not between 0 and 1.
@@ -47,16 +50,24 @@ class ClassificationTask(Task):
         augment: bool = True,
         image_size: int | None = None,
         num_workers: int = 0,
+        images: Literal["auto", "streamed"] = "auto",
     ) -> None:
         if not 0 < val_fraction < 1:
             raise ParamgenError(f"val_fraction is {val_fraction}, expected a number between 0 and 1")
         positive(image_size=image_size)
         not_negative(split_seed=split_seed, num_workers=num_workers)
-        self.source = find_source(dataset)
+        if images not in ("auto", "streamed"):
+            raise ParamgenError(f"images is {images!r}, expected auto or streamed")
+        self._named, self.images = find_source(dataset), images
         self.dataset, self.network, self.network_args = dataset, network, dict(network_args or {})
         self.root, self.download, self.num_workers = root, download, num_workers
         self.val_fraction, self.split_seed = val_fraction, split_seed
         self.augment, self.image_size = augment, image_size
+
+    @property
+    def source(self) -> Source:
+        """How the set is read; of an image folder its images say it."""
+        return self._named if self._folders is None else self._folders.source
 
     @property
     def in_shape(self) -> Shape:
@@ -67,7 +78,11 @@ class ClassificationTask(Task):
     @property
     def num_classes(self) -> int:
         """Classes; of an image folder they are its folders."""
-        return self.source.num_classes or self._training_pool.num_classes
+        return (
+            self._named.num_classes or self._training_pool.num_classes
+            if self._folders is None
+            else self._folders.num_classes
+        )
 
     def build(self) -> nn.Module:
         """The plain network, freshly initialised from torch's global seed."""
@@ -96,16 +111,30 @@ class ClassificationTask(Task):
 
     def config(self) -> dict[str, Any]:
         """How to make this task again, plain values."""
-        return {
-            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
-            "init_args": {name: getattr(self, name) for name in signature(type(self)).parameters},
-        }
+        arguments = {name: getattr(self, name) for name in signature(type(self)).parameters}
+        if self._named is not SOURCES["image_folder"]:
+            del arguments["images"]
+        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": arguments}
+
+    @classmethod
+    def upgraded(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """As in the base class: image folders were streamed in three channels before ``images`` existed."""
+        return arguments if arguments.get("dataset") != "image_folder" else {"images": "streamed", **arguments}
+
+    @cached_property
+    def _folders(self) -> ImageFolders | None:
+        """The images of an image folder."""
+        if self._named is not SOURCES["image_folder"]:
+            return None
+        return ImageFolders(data_root(self.root), self.image_size, self.images == "streamed")
 
     @cached_property
     def _training_pool(self) -> Pool:
         return self._pool(train=True)
 
     def _pool(self, train: bool) -> Pool:
+        if self._folders is not None:
+            return self._folders.pool(train)
         return load_pool(self.dataset, self.root, train, self.download, self.image_size)
 
     def _split(self, pool: Pool, chosen: torch.Tensor) -> SplitData:
@@ -124,4 +153,6 @@ class ClassificationTask(Task):
             source.std,
             self.augment,
             self.num_workers,
+            self.in_shape[0],
+            256 / 224 if source.streamed else 1.0,
         )

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from paramgen.arguments import check_arguments
 from paramgen.errors import ParamgenError
+from paramgen.tasks.base import Task
 from paramgen.tasks.networks import check_named_network
 from paramgen.trust import SOMEWHERE, find_class
 
@@ -56,6 +57,8 @@ def construct(config: Mapping[str, Any], base: type[T], what: str, trust: bool =
         if "network" in arguments or "network_args" in arguments:
             check_named_network(str(arguments.get("network", "")), arguments.get("network_args") or {}, where)
         arguments |= {name: False for name in FETCHING if name in arguments}
+    if issubclass(cls, Task):
+        arguments = cls.upgraded(arguments)
     try:
         return cls(**arguments)
     except TypeError as error:

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import ConcatDataset, Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset
 
 from paramgen.errors import ParamgenError, near
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SMALL = 96  # pixels a side of images that are kept in memory, at most
 DIGITS_TEST = 597  # of 1,797: the split that the figures of METHODS.md use
 
 
@@ -56,7 +57,7 @@ class Source:
     @property
     def streamed(self) -> bool:
         """Whether the images are decoded from files as they are needed."""
-        return self.shape[1] > 96
+        return self.shape[1] > SMALL
 
 
 def _split(*names: str) -> tuple[dict[str, Any], ...]:
@@ -226,7 +227,7 @@ class Pool:
 
 
 def load_pool(name: str, root: str | None, train: bool, download: bool = False, size: int | None = None) -> Pool:
-    """Read the training or the test images of a set.
+    """Read the training or the test images of a set; of a folder of images see :mod:`paramgen.tasks.folders`.
 
     Args:
         name: Its name.
@@ -241,8 +242,6 @@ def load_pool(name: str, root: str | None, train: bool, download: bool = False, 
     source = find_source(name)
     if source is SOURCES["digits"]:
         raw, labels = _digits(train)
-    elif source is SOURCES["image_folder"]:
-        return _image_folder(data_root(root), train)
     else:
         parts = [
             _torchvision(name, source, data_root(root), download, how)
@@ -295,24 +294,3 @@ def _pixels(dataset: Any) -> Tensor:
     return (
         data if data.shape[1] == 3 else data.permute(0, 3, 1, 2).contiguous()
     )  # STL10: (M, C, H, W), CIFAR: (M, H, W, C)
-
-
-def _image_folder(root: Path, train: bool) -> Pool:
-    """``root/train`` and ``root/test`` (or ``val``) where they exist, else a fixed stratified fifth of ``root`` as test."""
-    from torchvision.datasets import ImageFolder
-
-    tests = [root / name for name in ("test", "val") if (root / name).is_dir()]
-    divided = (root / "train").is_dir() and bool(tests)
-    folder = (root / "train" if train else tests[0]) if divided else root
-    try:
-        dataset = ImageFolder(str(folder))
-    except (OSError, RuntimeError) as error:
-        raise ParamgenError(
-            f"dataset 'image_folder' found no images in {folder.absolute()}; expected CLASS/*.png (or .jpg, …) there, or "
-            f"{SOURCES['image_folder'].files}; set root or PARAMGEN_DATA"
-        ) from error
-    labels = torch.tensor(dataset.targets)
-    if divided:
-        return Pool(labels, len(dataset.classes), dataset=dataset)
-    chosen = stratified(labels, max(1, len(labels) // 5), seed=0)[1 if train else 0]
-    return Pool(labels[chosen], len(dataset.classes), dataset=Subset(dataset, chosen.tolist()))

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -129,6 +131,8 @@ class StreamedSplit(SplitData):
         std: Per channel.
         augment: Random resized crops and flips in training.
         num_workers: Processes that decode; 0 for none.
+        channels: 1 for grey, 3 for colours.
+        margin: By how much the shorter side of an image is made larger than the crop.
     """
 
     def __init__(
@@ -140,12 +144,14 @@ class StreamedSplit(SplitData):
         std: Sequence[float],
         augment: bool = True,
         num_workers: int = 0,
+        channels: int = 3,
+        margin: float = 256 / 224,
     ) -> None:
         from torchvision import transforms as T
 
         super().__init__(labels)
-        finish = [_rgb, T.ToTensor(), T.Normalize(mean, std)]
-        whole = T.Compose([T.Resize(round(size * 256 / 224)), T.CenterCrop(size), *finish])
+        finish = [partial(in_channels, channels=channels), T.ToTensor(), T.Normalize(mean, std)]
+        whole = T.Compose([T.Resize(round(size * margin)), T.CenterCrop(size), *finish])
         varied = T.Compose([T.RandomResizedCrop(size), T.RandomHorizontalFlip(), *finish]) if augment else whole
         self._plain, self._varied = _Seeded(dataset, whole), _Seeded(dataset, varied)
         self._loader = partial(DataLoader, num_workers=num_workers)
@@ -183,5 +189,8 @@ def spread(data: SplitData, most: int) -> SplitData:
     return data.take(torch.arange(most) * len(data) // most)
 
 
-def _rgb(image: Any) -> Any:
-    return image.convert("RGB")
+def in_channels(image: Any, channels: int) -> Any:
+    """A PIL image in grey (1) or in colours (3), 8 bits a channel."""
+    if image.mode.startswith("I"):  # 16 bits, which convert would cut off at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    return image.convert("L" if channels == 1 else "RGB")
