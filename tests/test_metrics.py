@@ -41,7 +41,7 @@ def test_nearest_equals_scipy_far_from_the_origin(rng):
 def test_nearest_in_column_pieces_equals_nearest_at_once(rng, monkeypatch):
     samples, zoo = torch.randn(7, 100, generator=rng), torch.randn(9, 100, generator=rng)
     whole = metrics.nearest(samples, zoo), metrics.dispersion(samples, zoo), metrics.cosine_max(samples, zoo)
-    monkeypatch.setattr(metrics, "_COLUMNS", 13)
+    monkeypatch.setattr(metrics, "COLUMNS", 13)
     pieces = metrics.nearest(samples, zoo), metrics.dispersion(samples, zoo), metrics.cosine_max(samples, zoo)
     torch.testing.assert_close(whole[0].distance, pieces[0].distance)
     assert whole[1:] == pytest.approx(pieces[1:])
@@ -139,5 +139,5 @@ def test_dispersion_of_a_shrunk_zoo_is_the_shrinkage(rng):
 
 def test_novel_and_good_needs_both():
     accuracy, distance = torch.tensor([0.9, 0.9, 0.5, 0.9]), torch.tensor([0.1, 1.0, 9.0, 2.0])
-    shares = metrics.novel_and_good(accuracy, distance, floor=0.8, tau=1.0)
+    shares = metrics.novel_and_good(accuracy, distance, floor=0.8, scale=1.0)
     assert shares == {"0.25": 0.5, "0.5": 0.5, "0.75": 0.5, "1": 0.5, "2": 0.25}

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-NOVEL_AT = (0.25, 0.5, 0.75, 1.0, 2.0)
-_COLUMNS = 1 << 18  # weights worked on at once: bounds memory at N x 2^18 doubles, whatever P
+from paramgen.thresholds import THRESHOLDS
+
+COLUMNS = 1 << 18  # weights worked on at once: bounds memory at N x 2^18 doubles, whatever P
 
 
 class AccuracySummary(NamedTuple):
@@ -75,17 +76,29 @@ def nearest(queries: Tensor, bank: Tensor) -> Nearest:
         queries: (N, P).
         bank: (K, P).
     """
-    square = _squared_distances(queries, bank)  # (N, K)
-    return _refine(queries, bank, square)
+    return exact_nearest(queries, bank, squared_distances(queries, bank))
 
 
 def nearest_other(bank: Tensor) -> Nearest:
     """Leave-one-out: each network's nearest neighbour among the others of (K, P), K at least 2."""
     if len(bank) < 2:
         raise ValueError(f"a nearest other needs at least 2 networks, got {len(bank)}")
-    square = _squared_distances(bank, bank)  # (K, K)
+    square = squared_distances(bank, bank)  # (K, K)
     square.fill_diagonal_(float("inf"))
-    return _refine(bank, bank, square)
+    return exact_nearest(bank, bank, square)
+
+
+def median_by_run(distance: Tensor, runs: Tensor) -> Tensor:
+    """One value for each run, the median over its networks, in the order of the runs' numbers: (R,) float64.
+
+    Checkpoints of a run are not independent of each other, so a run counts as one observation.
+
+    Args:
+        distance: (n,) of each network to its nearest training network.
+        runs: (n,) the run of each network.
+    """
+    values = [distance[runs == run].double().quantile(0.5) for run in runs.unique()]
+    return torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
 
 
 def median(x: Tensor) -> float:
@@ -94,12 +107,15 @@ def median(x: Tensor) -> float:
 
 
 def tau(bank: Tensor) -> float:
-    """The zoo's own scale: median leave-one-out nearest-neighbour distance of (K, P)."""
+    """The zoo's step: median distance of (K, P) to the nearest other network, within a run where runs have several checkpoints."""
     return median(nearest_other(bank).distance)
 
 
 def nn_ratio(distance: Tensor, tau: float) -> float:
-    """Median over samples of the distance to the nearest training network, over `tau`; 0 for copies, about 1 for fresh networks.
+    """Median over samples of the distance to the nearest training network, over `tau`; 0 for copies.
+
+    Where each run has one checkpoint it is about 1 for new networks. Where runs have several, `tau` is the step between neighbouring
+    checkpoints, so a network can be many steps away and still lie within a run: see :mod:`paramgen.novelty`.
 
     Args:
         distance: (N,) as of :func:`nearest`.
@@ -116,7 +132,7 @@ def zu(generated: Tensor, heldout: Tensor) -> float:
 
     Args:
         generated: (n,) distances of generated networks to their nearest training network.
-        heldout: (m,) the same for held-out runs.
+        heldout: (m,) the same for held-out runs, one value for each run, as of :func:`median_by_run`.
     """
     n, m = len(generated), len(heldout)
     if not n or not m:
@@ -124,6 +140,11 @@ def zu(generated: Tensor, heldout: Tensor) -> float:
     gap = generated.double().cpu()[:, None] - heldout.double().cpu()  # (n, m)
     U = float((gap > 0).sum()) + 0.5 * float((gap == 0).sum())  # a tie counts half
     return (U - m * n / 2) / (m * n * (m + n + 1) / 12) ** 0.5
+
+
+def zu_limit(n: int, m: int) -> float:
+    """The largest |zu| of n networks and m runs, √(3mn/(m+n+1)): reached when all n lie on the same side of all m; nan of none."""
+    return (3 * m * n / (m + n + 1)) ** 0.5 if n and m else float("nan")
 
 
 def id_match(index: Tensor, identity: Tensor) -> float:
@@ -195,7 +216,7 @@ def cosine_max(queries: Tensor, bank: Tensor | None = None) -> float:
     """Mean over (N, P) of the largest cosine with a row of the bank (K, P); without a bank, with another row (Wild-P-Diff)."""
     other = queries if bank is None else bank
     dot = torch.zeros(len(queries), len(other), dtype=torch.float64, device=queries.device)
-    for columns in _column_slices(queries.shape[1]):
+    for columns in column_slices(queries.shape[1]):
         dot += queries[:, columns].double() @ other[:, columns].double().T
     cosine = dot / (_norms(queries)[:, None] * _norms(other)[None, :]).clamp_min(1e-300)
     if bank is None:
@@ -221,32 +242,33 @@ def dispersion(samples: Tensor, zoo: Tensor) -> float:
 
 
 def novel_and_good(
-    accuracy: Tensor, distance: Tensor, floor: float, tau: float, at: Sequence[float] = NOVEL_AT
+    accuracy: Tensor, distance: Tensor, floor: float, scale: float, at: Sequence[float] = THRESHOLDS.curve
 ) -> dict[str, float]:
-    """Share of networks with accuracy at least `floor` and distance at least c·tau, for each c.
+    """Share of networks with accuracy at least `floor` and distance at least c·scale, for each c.
 
     Args:
         accuracy: (N,) test accuracies.
         distance: (N,) to the nearest training network.
         floor: Usually the zoo's mean accuracy less one point.
-        tau: As of :func:`tau`.
+        scale: How far a new run lies from its nearest training network: :class:`paramgen.novelty.RunScale`.
         at: The factors c.
 
     Returns:
         ``{"0.25": share, …}``.
     """
     good = accuracy.cpu() >= floor
-    return {f"{c:g}": (good & (distance.cpu() >= c * tau)).double().mean().item() for c in at}
+    return {f"{c:g}": (good & (distance.cpu() >= c * scale)).double().mean().item() for c in at}
 
 
-def _column_slices(P: int) -> list[slice]:
-    return [slice(start, start + _COLUMNS) for start in range(0, P, _COLUMNS)]
+def column_slices(P: int) -> list[slice]:
+    """Pieces of P columns that bound the memory of float64 work."""
+    return [slice(start, start + COLUMNS) for start in range(0, P, COLUMNS)]
 
 
-def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """(N, K) float64; centred on the mean of `b`, because |a|² + |b|² − 2ab cancels when both are far from the origin."""
     out = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
-    for columns in _column_slices(a.shape[1]):
+    for columns in column_slices(a.shape[1]):
         y = b[:, columns].double()
         centre = y.mean(0)
         y, x = y - centre, a[:, columns].double() - centre
@@ -254,10 +276,11 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return out.clamp_min_(0)
 
 
-def _refine(queries: Tensor, bank: Tensor, square: Tensor) -> Nearest:
+def exact_nearest(queries: Tensor, bank: Tensor, square: Tensor) -> Nearest:
+    """The neighbour that is nearest by squared distances (N, K), and its distance computed directly: a copy is at 0."""
     index = square.argmin(1)  # (N,)
     exact = torch.zeros(len(queries), dtype=torch.float64, device=queries.device)
-    for columns in _column_slices(queries.shape[1]):
+    for columns in column_slices(queries.shape[1]):
         exact += (queries[:, columns].double() - bank[index, columns].double()).square().sum(1)
     return Nearest(exact.sqrt(), index)
 
@@ -267,7 +290,7 @@ def _norms(x: Tensor) -> Tensor:
 
 
 def _total_spread(x: Tensor) -> float:
-    return sum(x[:, c].double().var(0).sum().item() for c in _column_slices(x.shape[1])) ** 0.5
+    return sum(x[:, c].double().var(0).sum().item() for c in column_slices(x.shape[1])) ** 0.5
 
 
 def _mean_off_diagonal(matrix: Tensor) -> float:

@@ -59,11 +59,18 @@ class AlignedZoo:
         placed = match(self.centre, _prepared(samples, self.spec, self.scale), self.spec).weights
         return self._nearest(placed, self._rough(placed))
 
-    def nearest_other(self) -> Nearest:
-        """The nearest other training network of each training network, two of them at least."""
+    def nearest_other(self, groups: Tensor | None = None) -> Nearest:
+        """The nearest other training network of each training network, two of them at least.
+
+        Args:
+            groups: (K,) Only networks of another group are looked at; by default each is a group of its own.
+        """
         if len(self.weights) < 2:
             raise ValueError(f"a nearest other needs at least 2 networks, got {len(self.weights)}")
-        return self._nearest(self.weights, self._rough(self.weights).fill_diagonal_(float("inf")))
+        groups = torch.arange(len(self.weights)) if groups is None else groups
+        return self._nearest(
+            self.weights, self._rough(self.weights).masked_fill(groups[:, None] == groups, float("inf"))
+        )
 
     def tau(self) -> float:
         """The zoo's own scale: median leave-one-out nearest-neighbour distance, up to permutation and scale."""
