@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from paramgen.columns import COLUMNS
-from paramgen.comparison import FIGURES, paper_columns, paper_of, show, starred, verdicts
+from paramgen.comparison import FIGURES, paper_columns, paper_of, show, starred
 from paramgen.files import read_json
+from paramgen.verdicts import over_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE = ROOT / "docs" / "results", ROOT / "docs" / "results.md"
@@ -23,10 +24,13 @@ SHOWN = (
     "best",
     "selected",
     "gap",
+    "run_ratio",
+    "run_ratio_aligned",
     "nn_ratio",
     "nn_ratio_aligned",
     "iou",
     "dispersion",
+    "structure",
     "run_match",
     "finetune_steps",
     "fit_seconds",
@@ -61,7 +65,7 @@ def section(name: str, comparison: dict[str, Any]) -> str:
     lines += [f"{counted}; {comparison['machine']}; [{name}.json](results/{name}.json)", ""]
     for zoo in dict.fromkeys(row["zoo"] for row in comparison["summary"]):
         lines += [*table(zoo, comparison), ""]
-        lines += [f"- {said}" for said in verdicts(zoo, comparison)]
+        lines += [f"- {said}" for said in over_seeds(zoo, comparison)]
         lines += [""] if lines[-1] else []
     return "\n".join(lines)
 

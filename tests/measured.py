@@ -19,27 +19,31 @@ SEEN = {  # as a fit remembers it
 }
 
 
-def trained(task: ClassificationTask, seed: int, steps: int = 60) -> dict[str, torch.Tensor]:
-    """A network trained for a moment: good enough that the figures mean something."""
+def trained(task: ClassificationTask, seed: int, checkpoints: int = 1) -> list[dict[str, torch.Tensor]]:
+    """A network trained for a moment, good enough that the figures mean something, kept after 60 steps and every 5 more."""
     torch.manual_seed(seed)
     model = task.build().train()
     x, y = next(iter(task.data("train").batches(10_000)))
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(steps):
+    kept = []
+    for step in range(60 + 5 * (checkpoints - 1)):
         chosen = torch.randint(len(x), (64,))
         loss = F.cross_entropy(model(x[chosen]), y[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return {name: t.clone() for name, t in model.state_dict().items()}
+        if step >= 59 and (step - 59) % 5 == 0:
+            kept.append({name: t.clone() for name, t in model.state_dict().items()})
+    return kept
 
 
-def make_zoo(path: Path, runs: int = 12, heldout: int = 4, network: str = "mlp", **network_args: object) -> Zoo:
-    """One network a run; the last runs are held out. With `runs` = 1, two checkpoints of one run."""
+def make_zoo(
+    path: Path, runs: int = 12, heldout: int = 4, network: str = "mlp", checkpoints: int = 1, **network_args: object
+) -> Zoo:
+    """So many checkpoints a run; the last runs are held out. With `runs` = 1, two checkpoints of one run at least."""
     task = ClassificationTask(network=network, network_args=dict(network_args))
-    trainings = [(r, 0, trained(task, r)) for r in range(runs)]
-    if runs == 1:
-        trainings.append((0, 10, trained(task, 0, steps=70)))
+    kept = max(checkpoints, 2 if runs == 1 else 1)
+    trainings = [(r, 5 * c, state) for r in range(runs) for c, state in enumerate(trained(task, r, kept))]
     spec = ParamSpec.of(trainings[0][2])
     base = {name: t for name, t in trainings[0][2].items() if name not in spec.names}
     writer = ZooWriter(path, spec, base, task.config(), {"made": "by a test"})

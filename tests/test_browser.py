@@ -174,7 +174,15 @@ def test_light_and_dark_follow_the_system_and_the_button(results, tmp_path):
 def test_a_comparison_shows_one_report_at_a_time(results, tmp_path):
     figure = {"mean": 0.9, "std": 0.01}
     summary = [
-        {"zoo": zoo, "name": row["name"], "kind": row["kind"], "n": 4, "seeds": 2, "figures": {"mean": figure}}
+        {
+            "zoo": zoo,
+            "name": row["name"],
+            "kind": row["kind"],
+            "n": 4,
+            "seeds": 2,
+            "figures": {"mean": figure},
+            "flags": [],
+        }
         for zoo in ("a", "b")
         for row in results["rows"]
     ]

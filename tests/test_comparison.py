@@ -6,12 +6,13 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp, ttest_rel
 
 from examples import example
 from measured import folder_of, make_zoo
 from paramgen.cli import main
 from paramgen.comparison import Report, differences, summarise, summary_table
+from paramgen.flags import Flag
 from paramgen.report import comparison_page
 
 
@@ -72,7 +73,7 @@ def test_comparison_json_keeps_its_schema(compared):
 
 def report(of: str, seed: int, folder: Path, **means: float) -> Report:
     """An evaluation whose generators have these mean accuracies, on disk."""
-    kinds = {"zoo": "reference", "gaussian": "baseline"}
+    kinds = {"zoo": "reference", "gaussian": "baseline"} | {f"noise-{k}": "baseline" for k in range(8)}
     blank = dict.fromkeys(
         ("nn_ratio", "nn_ratio_aligned", "zu", "id_match", "iou_wrong_max", "dispersion", "fit_seconds")
     )
@@ -83,6 +84,7 @@ def report(of: str, seed: int, folder: Path, **means: float) -> Report:
             "kind": kinds.get(name, "generator"),
             "n": 9,
             "flags": [],
+            "against": [],
             "accuracy": dict.fromkeys(("mean", "best", "median", "min", "std", "selected"), value),
             **blank,
         }
@@ -101,31 +103,36 @@ def test_means_spreads_and_paired_differences_are_those_of_the_textbook(tmp_path
     gaps = np.subtract(a, zoo)
     assert rows["a"]["figures"]["gap"] == {"mean": pytest.approx(gaps.mean()), "std": pytest.approx(gaps.std(ddof=1))}
     assert (rows["a"]["n"], rows["a"]["seeds"]) == (9, 4)
-    (pair,) = differences(reports)
+    pair, *others = differences(reports)
+    assert [(p["first"], p["second"]) for p in others] == [("a", "gaussian"), ("b", "gaussian")]
     assert (pair["first"], pair["second"], pair["seeds"]) == ("a", "b", 4)
     assert pair["mean"] == pytest.approx(np.mean(np.subtract(a, b)))
-    assert pair["told_apart"] == (ttest_rel(a, b).pvalue < 0.05) == True  # noqa: E712
+    textbook = ttest_rel(a, b)
+    assert pair["p"] == pytest.approx(textbook.pvalue)
+    assert (pair["low"], pair["high"]) == pytest.approx(tuple(textbook.confidence_interval(0.95)))
+    assert pair["verdict"] == "better"
     # as far apart on average, but not seed by seed
     mixed = [report("z", i, tmp_path, zoo=zoo[i], a=a[i], b=b[(i + 2) % 4]) for i in range(4)]
-    assert differences(mixed)[0]["told_apart"] is False
+    assert differences(mixed)[0]["verdict"] == "alike"
     assert ttest_rel(a, [b[(i + 2) % 4] for i in range(4)]).pvalue > 0.05
 
 
 def test_flags_stand_in_the_summary_with_the_seeds_that_raised_them(compared, tmp_path):
     reports = [report("z", i, tmp_path, zoo=0.9, a=0.8) for i in range(2)]
     raised = (
-        ["collapsed", "1 of 9 networks hold NaN or inf"],
-        ["collapsed", "copies", "2 of 9 networks hold NaN or inf"],
+        [Flag("collapsed"), Flag("nonfinite", "1 of 9")],
+        [Flag("collapsed"), Flag("worse", "soup-16"), Flag("nonfinite", "2 of 9")],
     )
     for found, flags in zip(reports, raised, strict=True):
-        found.results["rows"][1]["flags"] = flags
+        found.results["rows"][1]["flags"] = [flag._asdict() for flag in flags]
     rows = {row["name"]: row for row in summarise(reports)}
-    assert rows["a"]["flags"] == {"collapsed": 2, "networks hold NaN or inf": 2, "copies": 1}
-    assert rows["zoo"]["flags"] == {}
+    flags = {(flag["kind"], flag["detail"]): flag["seeds"] for flag in rows["a"]["flags"]}
+    assert flags == {("collapsed", None): 2, ("nonfinite", None): 2, ("worse", "soup-16"): 1}
+    assert rows["zoo"]["flags"] == []
     comparison = json.loads((compared / "comparison.json").read_text())
     close = next(row for row in comparison["summary"] if row["name"] == "close")
-    assert close["flags"]["copies"] == 2
-    close["flags"]["narrow"] = 1
+    assert {"kind": "copies", "detail": None, "seeds": 2} in close["flags"]
+    close["flags"].append({"kind": "narrow", "detail": None, "seeds": 1})
     results = [json.loads((compared / r["file"]).read_text()) for r in comparison["reports"]]
     html = comparison_page(comparison, results)
     summary = html[: html.index("Each report")]
@@ -136,16 +143,45 @@ def test_flags_stand_in_the_summary_with_the_seeds_that_raised_them(compared, tm
 def test_one_seed_has_no_spread_and_says_so(compared, tmp_path):
     alone = [report("z", 0, tmp_path, zoo=0.9, a=0.8, b=0.7)]
     (pair,) = differences(alone)
-    assert (pair["std"], pair["told_apart"]) == (None, None)
+    assert (pair["std"], pair["p"], pair["verdict"]) == (
+        None,
+        None,
+        "alike",
+    )  # without an interval nothing is told apart
     comparison = json.loads((compared / "comparison.json").read_text())
     results = json.loads((compared / comparison["reports"][0]["file"]).read_text())
     single = {
         **comparison,
         "seeds": [0],
         "reports": comparison["reports"][:1],
-        "differences": [{**pair, "zoo": "one"}],
+        "differences": [{**pair, "zoo": "one", "first": "close", "second": "far"}],
         "summary": [{**row, "figures": {"mean": {"mean": 0.5, "std": None}}} for row in comparison["summary"]],
     }
     html = comparison_page(single, [results])
     assert "no spread over seeds" in html
-    assert "a less b: +10.0 points in mean accuracy, of one seed." in html
+    assert "close less far: +10.0 points in mean accuracy: cannot be told apart; one seed, no intervals" in html
+
+
+def test_one_seed_is_judged_by_its_own_intervals(compared):
+    report = Report("one", 0, compared / "seed0" / "one" / "results.json")
+    rows = {row["name"]: row for row in report.results["rows"]}
+    pairs = {pair["name"]: pair for pair in rows["far"]["against"]}
+    found = {pair["second"]: pair for pair in differences([report]) if pair["first"] == "far"}
+    assert found.keys() == {"gaussian", "noise-1"}
+    for name, pair in found.items():
+        assert (pair["low"], pair["high"], pair["verdict"]) == (
+            pairs[name]["accuracy"]["low"],
+            pairs[name]["accuracy"]["high"],
+            pairs[name]["verdict"],
+        )
+
+
+def test_many_baselines_are_corrected_for_their_number(tmp_path):
+    means = {f"noise-{k}": 0.9 for k in range(8)}
+    gaps = [0.010, 0.012, 0.020]  # p = 0.04 alone: one of many at 5 % is no finding
+    reports = [report("z", i, tmp_path, zoo=0.95, a=0.9 + gap, **means) for i, gap in enumerate(gaps)]
+    alone = ttest_1samp(gaps, 0).pvalue
+    assert alone < 0.05
+    found = [pair for pair in differences(reports) if pair["first"] == "a"]
+    assert [pair["p"] for pair in found] == pytest.approx([8 * alone] * 8)
+    assert {pair["verdict"] for pair in found} == {"alike"}

@@ -7,11 +7,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 import torch
+from scipy.stats import ttest_rel
 
 from paramgen.cli import main
 from paramgen.commands import collect_tasks, compare
 from paramgen.commands.compare import ZooSource, _seeds
-from paramgen.comparison import summary_table, verdicts
+from paramgen.comparison import summary_table
 from paramgen.conditions import CodeCondition
 from paramgen.errors import ParamgenError
 from paramgen.family_evaluation import evaluate_family
@@ -20,6 +21,7 @@ from paramgen.report import verdict
 from paramgen.samples import SampleInfo, read_samples, write_samples
 from paramgen.tasks import RelabelFamily, RotatedFamily, load_family, score_family
 from paramgen.unseen import WEIGHTS, conditions_of, ridge, seen_tasks, tasks_to_draw
+from paramgen.verdicts import over_seeds
 from paramgen.zoo import Zoo
 
 
@@ -60,7 +62,7 @@ def test_one_evaluation_scores_each_network_on_its_own_unseen_task(zoo, tmp_path
     assert len(rows["mine"]["points"]["accuracy"]) == rows["mine"]["n"] == 6
     assert (rows["nearest"]["nn_ratio"], rows["vote-5"]["nn_ratio"]) == (0.0, None)
     assert rows["direct"]["accuracy"]["mean"] == max(row["accuracy"]["mean"] for row in results["rows"])
-    assert "saw seen tasks' data" in rows["mine"]["flags"]
+    assert {"kind": "seen_data", "detail": None} in rows["mine"]["flags"]
     html = (out / "report.html").read_text()
     assert "On 3 unseen tasks its networks average" in html
     assert "Task by task" in html
@@ -72,9 +74,17 @@ def test_flags_say_which_simple_ways_a_generator_does_not_beat(zoo, tmp_path):
     bad = read_samples(drawn(zoo, tmp_path / "bad", 3.0), zoo)
     results = evaluate_family(zoo, [bad])
     rows = {row.name: row for row in results.rows}
-    beaten_by = [r.name for r in results.rows if r.kind == "baseline" and r.accuracy.mean >= rows["bad"].accuracy.mean]
-    assert "below the nearest task" in rows["bad"].flags
-    assert [f for f in rows["bad"].flags if f.startswith("no better")] == [f"no better than {b}" for b in beaten_by]
+    verdicts = {}
+    for other in rows.values():
+        if other.kind == "baseline":
+            a, b = ([row.tasks.unseen[task] for task in rows["direct"].tasks.unseen] for row in (rows["bad"], other))
+            low, high = ttest_rel(a, b).confidence_interval(0.95)
+            verdicts[other.name] = "better" if low > 0 else "worse" if high < 0 else "alike"
+    flags = rows["bad"].flags
+    assert {flag.detail: flag.kind for flag in flags if flag.detail} == {
+        k: v for k, v in verdicts.items() if v != "better"
+    }
+    assert verdicts["ridge"] == "worse"
     known = seen_tasks(zoo)
     assert rows["ridge"].accuracy.mean == pytest.approx(
         float(
@@ -124,11 +134,11 @@ def test_a_comparison_of_many_tasks_says_what_beats_what(compared):
     assert {("close", "far"), ("close", "direct"), ("far", "vote-5")} <= pairs.keys()
     gap = rows["far"]["figures"]["mean"]["mean"] - rows["nearest"]["figures"]["mean"]["mean"]
     assert pairs["far", "nearest"] == pytest.approx(gap)
-    close, far = verdicts("codes", comparison)
-    assert close.startswith("close* ")
-    assert "averaging all tasks" in close.split("does not beat")[0]
-    assert "copying the nearest task" in far.split("does not beat")[1]
-    assert "far beats" in html
+    close, far = over_seeds("codes", comparison)
+    assert close.startswith("close* is better than ")
+    assert "averaging all tasks" in close.split(";")[0]
+    assert "copying the nearest task" in far.split("is worse than")[1]
+    assert "paired t-tests over 2 seeds at 5 %, Holm&#39;s correction" in html
     assert "close*" in summary_table("codes", comparison).columns[0]._cells
 
 
@@ -171,7 +181,7 @@ def test_a_way_that_fails_is_a_row_with_the_reason_and_the_generator_is_still_ju
     mine = read_samples(drawn(zoo, tmp_path / "mine", 0.02), zoo)
     results = evaluate_family(zoo, [mine]).to_dict()
     rows = {row["name"]: row for row in results["rows"]}
-    assert rows["ridge"]["flags"] == ["failed: RuntimeError: the matrix is singular"]
+    assert rows["ridge"]["flags"] == [{"kind": "failed", "detail": "RuntimeError: the matrix is singular"}]
     assert (rows["ridge"]["n"], rows["ridge"]["accuracy"]["mean"]) == (0, None)
     assert rows["vote-5"]["accuracy"]["mean"] > 0
     said = " ".join(verdict(rows["mine"], results))

@@ -11,8 +11,10 @@ from measured import folder_of, make_zoo, measured_results
 from paramgen.columns import COLUMNS
 from paramgen.pictures import weight_pictures
 from paramgen.plots import save_plots
-from paramgen.report import accuracy_of_noise, page, verdict
+from paramgen.report import page
 from paramgen.samples import read_samples
+from paramgen.thresholds import THRESHOLDS
+from paramgen.verdicts import accuracy_of_noise, verdict
 
 
 @pytest.fixture(scope="module")
@@ -118,28 +120,71 @@ def test_verdict_says_collapse_copies_and_better_baselines(results):
     by_name = {r["name"]: r for r in results["rows"]}
     collapsed, copies = (" ".join(verdict(by_name[name], results)) for name in ("mean<b>", "copies"))
     assert "the generator has collapsed" in collapsed
-    assert "at least as accurate and at least as far" in collapsed
+    assert "cannot be told apart from it in accuracy, and none of them is nearer" in collapsed
+    assert "the generator shows nothing that simpler means do not" in collapsed
     assert "copies with small changes" in copies
     assert f"{100 * by_name['copies']['accuracy']['mean']:.1f} %" in copies
 
 
 @pytest.mark.parametrize(
-    ("ratio", "heldout", "said"),
+    ("steps", "ratio", "checkpoints", "said"),
     [
-        (3.0, 40.0, "neighbouring checkpoints of one run are from each other, nearer than held-out runs."),
-        (38.0, 40.0, "farther from the training networks than these are from each other."),
-        (1.6, 1.0, "farther from the training networks than these are from each other."),
-        (1.6, None, "farther from the training networks than these are from each other."),
-        (1.0, 1.02, "as far from the training networks as these are from each other."),
-        (0.1, 40.0, "copies with small changes."),
+        (
+            12.0,
+            0.02,
+            10,
+            "at 0.02 of the distance of a held-out run (12 steps between neighbouring checkpoints): they stay within the",
+        ),
+        (300.0, 0.7, 10, "nearer to a training network than a held-out run is."),
+        (
+            0.7,
+            0.7,
+            1,
+            "They lie at 0.70 of the distance of a held-out run: nearer to a training network than a held-out run is.",
+        ),
+        (
+            0.3,
+            0.3,
+            1,
+            "nearer to a training network than a held-out run is.",
+        ),  # one checkpoint a run: nothing to stay within
+        (400.0, 1.0, 10, "as far from the training networks as a held-out run."),
+        (800.0, 2.0, 10, "farther from the training networks than a held-out run."),
+        (3.0, None, 100, "They lie 3 steps between neighbouring checkpoints from the nearest training network."),
     ],
 )
-def test_verdict_on_distance_takes_held_out_runs_into_account(ratio, heldout, said, results):
-    changed = json.loads(json.dumps(results))
-    changed["rows"][1]["nn_ratio"] = heldout
-    changed["rows"][3]["nn_ratio"] = ratio
-    assert changed["rows"][1]["name"] == "held-out runs"
+def test_verdict_on_distance_goes_by_whole_runs(steps, ratio, checkpoints, said, results):
+    changed = json.loads(json.dumps(results)) | {"checkpoints": checkpoints}
+    changed["rows"][3] |= {"nn_ratio": steps, "run_ratio": ratio, "flags": []}
     assert said in " ".join(verdict(changed["rows"][3], changed))
+
+
+def test_verdict_says_that_spread_without_structure_is_noise(results):
+    changed = json.loads(json.dumps(results))
+    changed["rows"][3] |= {
+        "dispersion": 0.92,
+        "variance_inside": 0.041,
+        "flags": [{"kind": "mean_plus_noise", "detail": None}],
+    }
+    changed["subspace"] |= {"share": 0.52}
+    said = " ".join(verdict(changed["rows"][3], changed))
+    assert "Dispersion 0.92: as varied as the zoo, or more, but without its structure: 4.1 % of the variance" in said
+    assert "against 52 % of held-out networks. They are a mean with independent noise on each weight" in said
+
+
+def test_a_saturated_zu_is_shown_as_such(results):
+    html = page(results)
+    copies = next(row for row in results["rows"] if row["name"] == "copies")
+    assert copies["zu"] == pytest.approx(-copies["zu_limit"])
+    assert "≤ −2.1" in html
+
+
+def test_thresholds_are_data_of_the_page_and_of_no_script(results):
+    values = results["thresholds"]
+    assert values == json.loads(json.dumps(THRESHOLDS._asdict()))
+    scripts = (files("paramgen") / "templates" / "figures.js").read_text()
+    assert "thresholds.within_run" in scripts
+    assert "x2: 0.5" not in scripts
 
 
 def test_noise_at_the_same_distance_is_read_off_the_sweep():

@@ -17,18 +17,21 @@ COMPARISON = {
     "command": "paramgen compare --config two",
     "machine": "2 cores",
     "seeds": [0, 1],
+    "differences": [],
     "paper": {"mlp/mine": {"best": 0.912}, "cnn/mine": {"median": 0.5}},
     "summary": [
         {
             "zoo": "mlp",
             "name": "zoo",
             "kind": "reference",
+            "flags": [],
             "figures": {"mean": {"mean": 0.9, "std": 0.01}, "gap": {"mean": 0.0, "std": 0.0}},
         },
         {
             "zoo": "mlp",
             "name": "mine",
             "kind": "generator",
+            "flags": [],
             "figures": {"mean": {"mean": 0.88, "std": 0.02}, "gap": {"mean": -0.02, "std": None}},
         },
     ],

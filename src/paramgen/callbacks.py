@@ -15,6 +15,7 @@ from paramgen.baselines import principal_components
 from paramgen.data import ParameterDataModule, data_of
 from paramgen.errors import ParamgenError
 from paramgen.generator import ParameterGenerator
+from paramgen.novelty import Novelty, RawBank
 from paramgen.spec import StateDict
 from paramgen.tasks import Task, TaskFamily, score_family
 from paramgen.tasks.scoring import predict
@@ -49,6 +50,7 @@ class SampleQuality(Callback):
         self.sample_every, self.n = sample_every, n
         self._task: Task | TaskFamily | None = None
         self._weights: Tensor | None = None
+        self._novelty: Novelty | None = None
         self._last = 0
         self._stride = 1
         self.history: dict[str, list[list[float]]] = {}  # name to [step, value]
@@ -102,17 +104,18 @@ class SampleQuality(Callback):
         self.history, self._stride = state_dict["history"], state_dict["stride"]
 
     def look(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, float]:
-        """Accuracy, nn_ratio and dispersion of `n` new networks."""
-        task, weights = self._measures(data)
+        """Accuracy, distance over both scales and dispersion of `n` new networks."""
+        task, weights, novelty = self._measures(data)
         shown = _spread(len(weights), self.n)
         networks = module.sample(self.n, _conditions(module, data, shown))
         samples = data.zoo.spec.flatten_many(networks)  # (n, P)
         accuracy = _accuracy(task, data, networks, shown)
-        distance = metrics.nearest(samples, weights).distance
+        ratios = novelty.ratios(novelty.bank.nearest(samples).distance)
         return {
             "sample/accuracy_mean": float(accuracy.mean()),
             "sample/accuracy_best": float(accuracy.max()),
-            "sample/nn_ratio": metrics.nn_ratio(distance, metrics.tau(weights)),
+            **({} if ratios.run is None else {"sample/run_ratio": ratios.run}),
+            "sample/nn_ratio": ratios.step,
             "sample/dispersion": metrics.dispersion(samples, weights),
         }
 
@@ -120,30 +123,36 @@ class SampleQuality(Callback):
         """Pictures of `n` new networks and as many training networks, on the val images."""
         from paramgen.plots import Group, fit_figures  # matplotlib takes a second, and most fits draw nothing
 
-        task, weights = self._measures(data)
+        task, weights, novelty = self._measures(data)
         shown = _spread(len(weights), self.n)
         networks, plane = module.sample(self.n, _conditions(module, data, shown)), principal_components(weights, 2)
-        near, tau = metrics.nearest_other(weights).distance, metrics.tau(weights) or 1.0
+        length = novelty.length
 
         def group(states: list[StateDict], vectors: Tensor, distance: Tensor) -> "Group":
             accuracy = _accuracy(task, data, states, shown)
-            xy = plane.place(vectors) / tau  # (n, 2)
+            xy = plane.place(vectors) / length  # (n, 2)
             return Group(
-                accuracy.tolist(), (distance / tau).tolist(), xy.tolist(), metrics.dispersion(vectors, weights)
+                accuracy.tolist(), (distance / length).tolist(), xy.tolist(), metrics.dispersion(vectors, weights)
             )
 
         samples = data.zoo.spec.flatten_many(networks)  # (n, P)
         return fit_figures(
-            group([data.zoo.full(data.train_indices[i]) for i in shown.tolist()], weights[shown], near[shown]),
-            group(networks, samples, metrics.nearest(samples, weights).distance),
+            group([data.zoo.full(data.train_indices[i]) for i in shown.tolist()], weights[shown], novelty.own[shown]),
+            group(networks, samples, novelty.bank.nearest(samples).distance),
             len(task.data("val") if isinstance(task, Task) else task.data(task.seen[:1], "val")),
+            novelty.unit,
+            int(_runs(data, data.train_indices).unique(return_counts=True)[1].max()),
         )
 
-    def _measures(self, data: ParameterDataModule) -> tuple[Task | TaskFamily, Tensor]:
-        if self._task is None or self._weights is None:
+    def _measures(self, data: ParameterDataModule) -> tuple[Task | TaskFamily, Tensor, Novelty]:
+        """The task, the training networks (K, P), and the scales of distances; val runs stand in for held-out ones."""
+        if self._task is None or self._weights is None or self._novelty is None:
             self._task = self._task or tasks_of(data.zoo)
-            self._weights = data.training_weights()  # (K, P)
-        return self._task, self._weights
+            self._weights, val = data.training_weights(), data.zoo.indices("val")
+            self._novelty = Novelty(
+                RawBank(self._weights), _runs(data, data.train_indices), data.zoo.matrix(val), _runs(data, val)
+            )
+        return self._task, self._weights, self._novelty
 
     def _remember(self, trainer: Trainer, name: str, step: int) -> None:
         points, value = self.history.setdefault(name, []), trainer.callback_metrics.get(name)
@@ -200,6 +209,11 @@ class Float32Ends(Callback):
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Give the trainer its precision back."""
         trainer.strategy.precision_plugin = self._half
+
+
+def _runs(data: ParameterDataModule, indices: list[int]) -> Tensor:
+    """The runs (n,) of some of the zoo's networks."""
+    return torch.tensor([data.zoo.entries[i].run for i in indices], dtype=torch.int64)
 
 
 def _spread(K: int, n: int) -> Tensor:

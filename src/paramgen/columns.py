@@ -1,6 +1,6 @@
 """The columns of the report's table: what each figure is called, what it means, and how it is written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ class Column:
         value: Row to number, None where there is none.
         show: Number to text.
         more: Hidden until all figures are asked for.
+        behind: Key of a column that says the same better: where that one has figures, this one is hidden too.
+        mark: Row to what stands before the number.
     """
 
     key: str
@@ -26,6 +28,17 @@ class Column:
     value: Callable[[RowDict], float | None]
     show: Callable[[float], str]
     more: bool = False
+    behind: str | None = None
+    mark: Callable[[RowDict], str] = lambda row: ""
+
+    def waits(self, shown: Collection[str]) -> bool:
+        """Whether it is hidden until all figures are asked for, beside the columns whose keys are shown."""
+        return self.more or self.behind in shown
+
+    def text(self, row: RowDict) -> str:
+        """A row's figure in words, a dash where there is none."""
+        number = self.value(row)
+        return "–" if number is None else self.mark(row) + self.show(number)
 
 
 def _percent(v: float) -> str:
@@ -60,6 +73,11 @@ def _worst(row: RowDict) -> float | None:
 def _seen(row: RowDict) -> float | None:
     seen = (row.get("tasks") or {}).get("seen")
     return sum(seen.values()) / len(seen) if seen else None
+
+
+def _saturated(row: RowDict) -> str:
+    zu, limit = row["zu"], row.get("zu_limit")
+    return "" if zu is None or limit is None or abs(zu) < 0.9999 * limit else "≤ " if zu < 0 else "≥ "
 
 
 def _of(*path: str) -> Callable[[RowDict], float | None]:
@@ -146,34 +164,55 @@ COLUMNS = (
         more=True,
     ),
     Column(
+        "run_ratio",
+        "run_ratio",
+        "Median L2 distance from a network to its nearest training network, over the same for held-out runs, each run counted once (for "
+        "training runs left out in turn where none is held out). 0: copies; about 1: as far away as a new run. Below 0.5, where runs have "
+        "several checkpoints, networks stay within the runs that were learnt from. The zoo's own: each run against the others.",
+        _of("run_ratio"),
+        _plain,
+    ),
+    Column(
+        "run_ratio_aligned",
+        "aligned",
+        "run_ratio after bringing each network's hidden units to the order and the scale in which it is nearest: a permuted copy "
+        "is a copy. An upper bound: matching is a search.",
+        _of("run_ratio_aligned"),
+        _plain,
+    ),
+    Column(
         "nn_ratio",
         "nn_ratio",
-        "Median L2 distance from a network to its nearest training network, over tau, the zoo's own median "
-        "nearest-neighbour distance. 0: copies; about 1: as fresh as another training network.",
+        "Median L2 distance from a network to its nearest training network in steps: over tau, the median distance of a training network "
+        "to the nearest other one. Where runs have several checkpoints that is the step between neighbouring checkpoints: 0 is a copy, but "
+        "many steps can still be within a run.",
         _of("nn_ratio"),
         _plain,
+        behind="run_ratio",
     ),
     Column(
         "nn_ratio_aligned",
-        "aligned",
-        "nn_ratio after bringing each network's hidden units to the order and the scale in which it is nearest: a permuted copy "
-        "is a copy. An upper bound: matching is a search.",
+        "steps, aligned",
+        "nn_ratio up to the order and the scale of hidden units.",
         _of("nn_ratio_aligned"),
         _plain,
+        behind="run_ratio_aligned",
     ),
     Column(
         "zu",
         "zu",
-        "Mann-Whitney z of those distances against the held-out runs' (Meehan et al. 2020). About 0: as far as "
-        "held-out runs; far below 0: nearer, copying.",
+        "Mann-Whitney z of those distances against the held-out runs', one value for each held-out run (Meehan et al. 2020). About 0: as "
+        "far as held-out runs; far below 0: nearer, copying. ≤ marks the lowest value that the number of held-out runs allows: every "
+        "network is nearer than every held-out run. Fewer than 4 held-out runs cannot give -3.",
         _of("zu"),
         _signed,
+        mark=_saturated,
     ),
     Column(
         "novel",
         "Novel & good",
-        "Share of networks with accuracy at least the zoo's mean less one point and distance at least tau/2, in "
-        "percent. The held-out runs' share is the ceiling.",
+        "Share of networks with accuracy at least the zoo's mean less one point and at least half as far from the zoo as held-out runs, in "
+        "percent. The held-out runs' share is the ceiling. Noise of the right size reaches it too: read it with structure.",
         _of("novel_and_good", "0.5"),
         _percent,
     ),
@@ -181,9 +220,26 @@ COLUMNS = (
         "dispersion",
         "Dispersion",
         "Spread of the row's weights over the spread of the zoo's: norm of the standard deviation across networks."
-        " Below 0.8 narrow, below 0.5 collapsed, whatever the accuracy.",
+        " Below 0.8 narrow, below 0.5 collapsed, whatever the accuracy. Independent noise has spread too: read it with structure.",
         _of("dispersion"),
         _plain,
+    ),
+    Column(
+        "structure",
+        "Structure",
+        "Whether the networks vary together as held-out networks do: the share of their variance in the subspace that holds 95 % of the "
+        "zoo's, less the share of independent weights, over the same of held-out networks. 0: a mean plus independent noise on each "
+        "weight; 1: as structured as held-out networks, or more. Below 0.25 it is flagged.",
+        _of("structure"),
+        _plain,
+    ),
+    Column(
+        "variance_inside",
+        "In subspace",
+        "Share of the row's variance, in percent, in the subspace that holds 95 % of the zoo's.",
+        _of("variance_inside"),
+        _percent,
+        more=True,
     ),
     Column(
         "iou",
@@ -254,7 +310,7 @@ COLUMNS = (
         "run match",
         "Share of networks, in percent, whose nearest training network is of the run that conditioned them, or that their identity is of."
         " High: they reproduce the basin of their seed.",
-        lambda row: row.get("run_match"),  # files written before it was measured have none
+        _of("run_match"),
         _percent,
         more=True,
     ),
@@ -279,7 +335,7 @@ COLUMNS = (
         "Steps of training from the row's first 16 networks (Adam, rate 0.001, 64 train images a step) until their accuracy on the val "
         "split is the zoo's mean there less one point; the median, looked at every 5 steps. None where half do not get there in 500. "
         "Of a family: from all of the row's networks for unseen tasks, until they are as good as networks trained on the task, less one.",
-        lambda row: row.get("finetune_steps"),  # files written before it was measured have none
+        _of("finetune_steps"),
         _count,
     ),
     Column("params", "Parameters", "Parameters of the generator.", _of("generator_params"), _count, more=True),
@@ -301,3 +357,5 @@ PAPER = Column(
     lambda row: None,
     _percent,
 )
+
+BY_KEY = {column.key: column for column in [*COLUMNS, GAP, PAPER]}

@@ -10,19 +10,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, product
-from math import sqrt
+from itertools import combinations
+from math import isnan, nan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
 from rich.table import Table
-from scipy.stats import t as student_t
 
-from paramgen.columns import COLUMNS
+from paramgen.columns import BY_KEY, COLUMNS
 from paramgen.files import read_json
-from paramgen.results import SAW_SEEN
+from paramgen.flags import PER_SEED, Flag, parse
+from paramgen.intervals import Interval, Verdict, holm, paired_interval, paired_p
+from paramgen.thresholds import THRESHOLDS
 
 FIGURES = (  # columns of a report's table, and the difference to the zoo
     "mean",
@@ -34,10 +35,13 @@ FIGURES = (  # columns of a report's table, and the difference to the zoo
     "selected",
     "std",
     "gap",
+    "run_ratio",
+    "run_ratio_aligned",
     "nn_ratio",
     "nn_ratio_aligned",
     "iou",
     "dispersion",
+    "structure",
     "zu",
     "id_match",
     "run_match",
@@ -80,8 +84,8 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
         reports: Of every zoo and seed.
 
     Returns:
-        ``{"zoo", "name", "kind", "n", "seeds", "figures": {figure: {"mean", "std"}}, "flags": {flag: seeds}}``, n networks a seed; std is
-        None with fewer than two seeds; each flag with the number of seeds that raised it.
+        ``{"zoo", "name", "kind", "n", "seeds", "figures": {figure: {"mean", "std"}}, "flags": [{"kind", "detail", "seeds"}]}``, n networks
+        a seed; std is None with fewer than two seeds; each flag with the number of seeds that raised it.
     """
     summary = []
     for zoo in dict.fromkeys(r.zoo for r in reports):
@@ -96,27 +100,58 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
 
 
 def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """How far the generators of a zoo lie apart in mean accuracy, seed by seed; of a family of tasks, from all other rows too.
+    """How far each generator of a zoo lies from the other generators and from the baselines in mean accuracy, seed by seed.
+
+    Of a family of tasks the references are among the baselines: what direct training and the start reach.
 
     Args:
         reports: Of every zoo and seed.
 
     Returns:
-        One for each zoo and pair: ``{"zoo", "first", "second", "seeds", "mean", "std", "told_apart"}``: the first's mean accuracy less
-        the second's, over the seeds that have both; ``told_apart``, whether a paired t-test rejects 0 at 5 %, is None with one seed.
+        One for each zoo and pair: ``{"zoo", "first", "second", "seeds", "mean", "std", "low", "high", "p", "verdict"}``: the first's mean
+        accuracy less the second's over the seeds that have both, its 95 % interval, the p-value of a paired t-test after Holm's correction
+        over the comparisons of the generator (over all pairs of generators), and ``better``, ``alike`` or ``worse``. With one seed the
+        interval is that evaluation's own, over networks and test images, and p is None.
     """
     found = []
     for zoo in dict.fromkeys(r.zoo for r in reports):
-        mine = [r.results["rows"] for r in reports if r.zoo == zoo]
-        seeds = [{row["name"]: row["accuracy"]["mean"] for row in rows if row["n"]} for rows in mine]
-        listed = dict.fromkeys(row["name"] for rows in mine for row in rows if row["kind"] == "generator")
-        others = [row["name"] for row in mine[0] if row["kind"] != "generator"] if mine[0][0].get("tasks") else []
-        for first, second in [*combinations(listed, 2), *product(listed, others)]:
-            gaps = [rows[first] - rows[second] for rows in seeds if first in rows and second in rows]
-            if gaps:
-                pair = {"zoo": zoo, "first": first, "second": second, "seeds": len(gaps)}
-                found.append({**pair, **_spread(gaps), "told_apart": _told_apart(gaps)})
+        seeds = [{row["name"]: row for row in r.results["rows"] if row["n"]} for r in reports if r.zoo == zoo]
+        kinds = {name: row["kind"] for rows in reversed(seeds) for name, row in rows.items()}
+        generators = [name for rows in seeds for name in rows if kinds[name] == "generator"]
+        generators = list(dict.fromkeys(generators))
+        family = any(row.get("tasks") for row in seeds[0].values())
+        others = [name for name in seeds[0] if kinds[name] == "baseline" or (family and kinds[name] == "reference")]
+        for pairs in (list(combinations(generators, 2)), *([(g, o) for o in others] for g in generators)):
+            found += [{"zoo": zoo, **pair} for pair in _compared(pairs, seeds)]
     return found
+
+
+def _compared(pairs: Sequence[tuple[str, str]], seeds: Sequence[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Differences of pairs of rows, corrected together."""
+    both = {(a, b): [(rows[a], rows[b]) for rows in seeds if a in rows and b in rows] for a, b in pairs}
+    both = {pair: rows for pair, rows in both.items() if rows}
+    gaps = {pair: [a["accuracy"]["mean"] - b["accuracy"]["mean"] for a, b in rows] for pair, rows in both.items()}
+    corrected = holm([paired_p(values) for values in gaps.values()])
+    found = []
+    for (pair, values), p in zip(gaps.items(), corrected, strict=True):
+        tested = len(values) > 1
+        interval = paired_interval(values) if tested else _within_seed(*both[pair][0])
+        verdict: Verdict = interval.verdict
+        if tested:
+            verdict = "alike" if p >= 1 - THRESHOLDS.level else "better" if interval.difference > 0 else "worse"
+        low, high = (None if isnan(end) else end for end in (interval.low, interval.high))
+        judged = {"low": low, "high": high, "p": p if tested else None, "verdict": verdict}
+        found.append({"first": pair[0], "second": pair[1], "seeds": len(values), **_spread(values), **judged})
+    return found
+
+
+def _within_seed(row: dict[str, Any], other: dict[str, Any]) -> Interval:
+    """The interval of one evaluation."""
+    for pair in row["against"]:
+        if pair["name"] == other["name"]:
+            ends = (pair["accuracy"]["low"], pair["accuracy"]["high"])
+            return Interval(pair["accuracy"]["difference"], *(nan if end is None else end for end in ends))
+    return Interval(row["accuracy"]["mean"] - other["accuracy"]["mean"], nan, nan)
 
 
 def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
@@ -128,7 +163,9 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
     """
     rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
     found = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
-    shown = [name for name in found if name not in ON_PAGE_ALONE]
+    shown = [
+        name for name in found if name not in ON_PAGE_ALONE and not (name in BY_KEY and BY_KEY[name].behind in found)
+    ]
     seeds = len(comparison["seeds"])
     table = Table(
         title=f"{zoo}, {seeds} seed{'s' if seeds > 1 else ''}", box=None, header_style="dim", title_justify="left"
@@ -168,64 +205,15 @@ def starred(row: dict[str, Any]) -> str:
     Args:
         row: As :func:`summarise` makes it.
     """
-    return row["name"] + "*" * (SAW_SEEN in row.get("flags", {}))
+    return row["name"] + "*" * any(flag["kind"] == "seen_data" for flag in row["flags"])
 
 
-def verdicts(zoo: str, comparison: dict[str, Any]) -> list[str]:
-    """What the generators of a family's zoo do beside every way that needs none: a sentence each; none for other zoos.
-
-    Args:
-        zoo: Which.
-        comparison: As ``comparison.json`` holds it.
-    """
-    generators = {row["name"]: row for row in comparison["summary"] if (row["zoo"], row["kind"]) == (zoo, "generator")}
-    said = []
-    for name, row in generators.items():
-        found = comparison.get("differences", [])  # files written before they were measured have none
-        pairs = [p for p in found if (p["zoo"], p["first"]) == (zoo, name)]
-        judged: dict[str, list[str]] = {verb: [] for verb in JUDGEMENTS}
-        for pair in pairs:
-            if pair["second"] not in generators:
-                spread = "" if pair["std"] is None else f" ± {100 * pair['std']:.1f}"
-                gap = f"{100 * pair['mean']:+.1f}{spread}".replace("-", "−")
-                other = f"{WAYS.get(pair['second'], pair['second'])} ({gap})"
-                judged[_judgement(pair)].append(other)
-        if any(judged.values()):
-            clauses = "; ".join(f"{verb} {', '.join(others)}" for verb, others in judged.items() if others)
-            of = f"paired over {row['seeds']} seeds, t-test at 5 %" if row["seeds"] > 1 else "one seed"
-            said.append(f"{starred(row)} {clauses}. Points of unseen accuracy, {of}.")
-    return said
-
-
-WAYS = {  # rows in words
-    "direct": "training on the unseen tasks themselves",
-    "pooled": "one adapter for all tasks",
-    "start": "the start of all adapters",
-    "no adapter": "the network without an adapter",
-    "nearest": "copying the nearest task",
-    "average-2": "averaging two neighbours",
-    "average-all": "averaging all tasks",
-    "ridge": "ridge regression",
-    "vote-5": "a vote of five neighbours",
-    "random-init": "fresh weights",
-    "nearest-noised": "a noised copy of the nearest task",
-}
-
-
-JUDGEMENTS = ("beats", "does not beat", "cannot be told from")
-
-
-def _judgement(pair: dict[str, Any]) -> str:
-    better, worse, alike = JUDGEMENTS
-    return alike if pair["told_apart"] is False else better if pair["mean"] > 0 else worse
-
-
-def _flags(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Each flag with the number of seeds that raised it, those of broken networks as one."""
-    raised: Counter[str] = Counter()
+def _flags(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each flag with the number of seeds that raised it; counts of one seed's networks are left out."""
+    raised: Counter[Flag] = Counter()
     for row in rows:
-        raised.update("networks hold NaN or inf" if flag.endswith("hold NaN or inf") else flag for flag in row["flags"])
-    return dict(raised)
+        raised.update({flag._replace(detail=None) if flag.kind in PER_SEED else flag for flag in parse(row["flags"])})
+    return [{**flag._asdict(), "seeds": seeds} for flag, seeds in raised.items()]
 
 
 def _figure(row: dict[str, Any], zoo: dict[str, Any], name: str) -> float | None:
@@ -233,14 +221,6 @@ def _figure(row: dict[str, Any], zoo: dict[str, Any], name: str) -> float | None
         mean_accuracy = row["accuracy"]["mean"]
         return None if mean_accuracy is None else mean_accuracy - zoo["accuracy"]["mean"]
     return _VALUES[name](row)
-
-
-def _told_apart(gaps: Sequence[float]) -> bool | None:
-    """Whether a paired t-test rejects 0 at 5 %; equal gaps other than 0 do."""
-    if len(gaps) < 2:
-        return None
-    error = stdev(gaps) / sqrt(len(gaps))
-    return abs(mean(gaps)) > float(student_t.ppf(0.975, len(gaps) - 1)) * error
 
 
 def _spread(values: list[float]) -> dict[str, float | None]:

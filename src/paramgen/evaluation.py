@@ -7,11 +7,12 @@ split, P: generated parameters, M: test images.
 
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,17 +23,20 @@ from paramgen.baselines import BASELINES, TASK_BASELINES, Pool, generate, princi
 from paramgen.batchnorm import BATCHES, has_statistics, recalibrate
 from paramgen.errors import ParamgenError, near, positive
 from paramgen.finetuning import steps_to_reach, validation_accuracy
+from paramgen.intervals import Bootstrap, Resampled, against
+from paramgen.judgement import flags_of
 from paramgen.metrics import AccuracySummary
+from paramgen.novelty import Novelty, Ratios, RawBank
 from paramgen.results import Kind, Points, Results, Row, row_or_reason
 from paramgen.samples import SampleInfo, Samples
 from paramgen.spec import StateDict
-from paramgen.tasks import SplitData, Task
+from paramgen.structure import Structure
+from paramgen.tasks import Task
+from paramgen.tasks.base import FirstImages
 from paramgen.tasks.scoring import predict
+from paramgen.thresholds import THRESHOLDS
 from paramgen.zoo import Zoo
 
-POINT = 0.01  # 'good' is the zoo's mean accuracy less one point
-COLLAPSED, NARROW = 0.5, 0.8  # dispersion below which a row is flagged
-COPIES_RATIO, COPIES_ZU = 0.25, -3.0  # nn_ratio and zu below which a row is flagged
 RECALIBRATION_BATCH = 128
 STARTS = 16  # networks of a row that are trained on
 ALL_BASELINES = (*BASELINES, *TASK_BASELINES)
@@ -85,19 +89,19 @@ def evaluate(
     rows = bench.references()
     rows += [bench.generator_row(s, n) for s in samples]
     rows += [row_or_reason(name, partial(bench.baseline_row, name, n, seed)) for name in baselines]
-    rows = [replace(row, flags=[*row.flags, *_flags(row, rows)]) for row in rows]
+    rows = bench.judged(rows)
     return Results(
         zoo=zoo.name,
         task=zoo.task_config,
         networks=len(bench.weights),
-        runs=len({zoo.entries[i].run for i in bench.indices}),
+        runs=len(bench.runs.unique()),
         heldout=len(bench.heldout_indices),
         params=zoo.spec.numel,
         test_images=len(bench.labels),
         train_images=len(bench.train),
         n=n,
         seed=seed,
-        tau=bench.tau,
+        tau=bench.novelty.tau,
         good_from=bench.good_from,
         seconds=time.perf_counter() - start,
         forward_seconds=bench.forward_seconds,
@@ -105,6 +109,10 @@ def evaluate(
         trajectories={s.name: bench.paths(s.trajectory) for s in samples if s.trajectory is not None},
         notes=notes,
         rows=rows,
+        checkpoints=bench.checkpoints,
+        unit=bench.novelty.unit,
+        run_scale=bench.novelty.run_scale,
+        subspace=bench.structure.reference,
     )
 
 
@@ -118,27 +126,6 @@ class _Scored:
     recalibrated: AccuracySummary | None
 
 
-class _FirstImages(SplitData):
-    """The first images of a split."""
-
-    def __init__(self, data: SplitData, most: int) -> None:
-        super().__init__(data.labels[:most])
-        self.data = data
-
-    def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
-        """As the split's own."""
-        return self.data.training_batches(order, generators)
-
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The split's batches until the first images are through."""
-        left = len(self)
-        for x, y in self.data.batches(batch_size):
-            yield x[:left], y[:left]
-            left -= len(y)
-            if left <= 0:
-                return
-
-
 class _Bench:
     """What every row is measured against, computed once."""
 
@@ -150,24 +137,28 @@ class _Bench:
                 f"zoo {zoo.name!r} has {len(self.indices)} training network, expected at least 2 to measure distances by"
             )
         self.forward_seconds, self.notes = 0.0, list[str]()
-        self.aligned: AlignedZoo | None = None
+        self.aligned: Novelty | None = None
         self.aim_at: float | None = None
         self.model = task.build().to(device).eval()
-        self.test, self.train = task.data("test"), _FirstImages(task.data("train"), train_images)
+        self.test, self.train = task.data("test"), FirstImages(task.data("train"), train_images)
         self.labels = self.test.labels  # (M,)
         self.base = {name: t.to(device) for name, t in zoo.base().items()}
         self.images = self._recalibration_images()
-        runs = torch.tensor([zoo.entries[i].run for i in self.indices])
-        self.runs = torch.unique(runs, return_inverse=True)[1]  # (K,) which of the R runs
+        self.runs, self.heldout_runs = (
+            torch.tensor([zoo.entries[i].run for i in split], dtype=torch.int64)
+            for split in (self.indices, self.heldout_indices)
+        )
+        self.runs = torch.unique(self.runs, return_inverse=True)[1]  # (K,) which of the R runs
+        self.checkpoints = int(self.runs.bincount().max())
         self.weights = zoo.matrix(self.indices).to(device)  # (K, P)
-        self.near = metrics.nearest_other(self.weights)
-        self.tau = metrics.median(self.near.distance)
+        self.heldout = zoo.matrix(self.heldout_indices).to(device)  # (m, P), m may be 0
+        self.novelty = Novelty(RawBank(self.weights), self.runs, self.heldout, self.heldout_runs)
+        self.structure = Structure(self.weights, self.runs, self.heldout)
+        self.bootstrap, self.resampled = Bootstrap(len(self.labels)), dict[str, Resampled]()
         self.scored = self.score(self.weights)
         self.wrong = self.scored.classes != self.labels  # (K, M)
-        self.good_from = self.scored.accuracy.mean().item() - POINT
+        self.good_from = self.scored.accuracy.mean().item() - THRESHOLDS.point
         self.plane = principal_components(self.weights, 2)
-        self.heldout = zoo.matrix(self.heldout_indices).to(device)  # (m, P), m may be 0
-        self.heldout_distance = metrics.nearest(self.heldout, self.weights).distance
 
     def align(self) -> None:
         """Make ready to measure up to permutation and scale, where the network's symmetries can be read."""
@@ -177,22 +168,45 @@ class _Bench:
         except CannotAlign as error:
             self.notes.append(f"Distances are raw alone: this network cannot be aligned ({error}).")
         else:
-            self.aligned = AlignedZoo(self.weights.cpu(), spec)
-            self.aligned_near = self.aligned.nearest_other()
+            bank = AlignedZoo(self.weights.cpu(), spec)
+            self.aligned = Novelty(bank, self.runs, self.heldout.cpu(), self.heldout_runs)
 
     def aim(self) -> None:
         """Make ready to count steps of fine-tuning: what is to be reached is the zoo's mean on val less one point."""
         states = [self._complete(row) for row in self.weights]
-        self.aim_at = validation_accuracy(self.task, states, self.device).mean().item() - POINT
+        self.aim_at = validation_accuracy(self.task, states, self.device).mean().item() - THRESHOLDS.point
 
     def references(self) -> list[Row]:
         """The zoo's own row, each network against the others, and the held-out runs' where there are any."""
-        seconds = self.zoo.meta.get("seconds")
+        seconds, near, runs = self.zoo.meta.get("seconds"), self.novelty, self.novelty.training_runs
         zoo = self._row("zoo", "reference", self.weights, self.scored, SampleInfo(fit_seconds=seconds), own=True)
+        zoo = replace(
+            zoo, **self._ratios(near.own_ratios(), None if self.aligned is None else self.aligned.own_ratios())
+        )
+        zoo = replace(zoo, **self._zu(torch.empty(0) if runs is None else runs))
         if not self.heldout_indices:
             return [zoo]
         heldout = self._row("held-out runs", "reference", self.heldout, self.score(self.heldout), SampleInfo())
-        return [zoo, replace(heldout, zu=float("nan"))]  # they are what zu compares with
+        aligned = None if self.aligned is None else self.aligned.heldout_ratios()
+        ratios = self._ratios(near.heldout_ratios(), aligned)
+        return [zoo, replace(heldout, **ratios, **self._zu(torch.empty(0)))]  # they are what zu compares with
+
+    def judged(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows with their differences from each other and their flags."""
+        chance = self.labels.bincount().max().item() / len(self.labels)
+        works_from = chance + THRESHOLDS.works * (self.scored.accuracy.mean().item() - chance)
+        beside = [row.name for row in rows if row.kind != "reference" and row.n]
+
+        def compared(row: Row) -> Row:
+            mine = self.resampled.get(row.name)
+            if row.kind != "generator" or mine is None:
+                return row
+            pairs = [against(name, mine, self.resampled[name]) for name in beside if name != row.name]
+            return replace(row, against=pairs)
+
+        rows = [compared(row) for row in rows]
+        several = self.checkpoints > 1
+        return [replace(row, flags=[*row.flags, *flags_of(row, rows, several, works_from)]) for row in rows]
 
     def generator_row(self, samples: Samples, n: int) -> Row:
         """What a generator drew."""
@@ -242,10 +256,20 @@ class _Bench:
     ) -> Row:
         finite = weights.isfinite().all(1).cpu()  # (N,)
         whole = weights[finite.to(self.device)]
-        near = self.near if own else metrics.nearest(whole, self.weights)
+        near = self.novelty.near if own else metrics.nearest(whole, self.weights)
         wrong = metrics.wrong_iou_averages(scored.classes != self.labels, None if own else self.wrong)
         distance = torch.full((len(weights),), float("nan"), dtype=torch.float64)
-        distance[finite] = near.distance.cpu()
+        distance[finite] = self.novelty.own if own else near.distance.cpu()
+        if kind != "reference":
+            self.resampled[name] = self.bootstrap.resample(
+                scored.classes == self.labels, distance / self.novelty.length
+            )
+        scale, structure = self.novelty.run_scale, self.structure.of(whole)
+        aligned = (
+            None
+            if self.aligned is None or own
+            else self.aligned.ratios(self.aligned.bank.nearest(whole.cpu()).distance)
+        )
         identity, run = self._conditioned_on(samples, finite)
         n = len(weights)
         return Row(
@@ -256,9 +280,8 @@ class _Bench:
             accuracy=metrics.accuracy_summary(scored.accuracy, scored.train),
             accuracy_recalibrated=scored.recalibrated,
             ensemble_16=metrics.majority_accuracy(scored.classes[:16], self.labels),
-            nn_ratio=metrics.nn_ratio(near.distance, self.tau),
-            nn_ratio_aligned=self._aligned_ratio(whole, own),
-            zu=metrics.zu(near.distance, self.heldout_distance),
+            **self._ratios(self.novelty.ratios(near.distance), aligned),
+            **self._zu(near.distance),
             id_match=None if identity is None else metrics.id_match(near.index, identity),
             run_match=None if run is None else metrics.id_match(self.runs[near.index.cpu()], run),
             iou_wrong_max=wrong.nearest,
@@ -268,7 +291,11 @@ class _Bench:
             cosine_zoo=metrics.cosine_max(whole, None if own else self.weights),
             cosine_samples=metrics.cosine_max(whole),
             dispersion=metrics.dispersion(whole, self.weights),
-            novel_and_good=metrics.novel_and_good(scored.accuracy, distance, self.good_from, self.tau),
+            structure=structure.structure,
+            variance_inside=structure.inside,
+            novel_and_good={}
+            if scale is None
+            else metrics.novel_and_good(scored.accuracy, distance, self.good_from, scale.value),
             fit_seconds=info.fit_seconds,
             sample_seconds_per_network=None if info.sample_seconds is None else info.sample_seconds / n,
             num_inference_steps=info.num_inference_steps,
@@ -288,11 +315,15 @@ class _Bench:
         identity, run = (None if of is None else of[: len(finite)][finite] for of in known)
         return identity, run
 
-    def _aligned_ratio(self, weights: Tensor, own: bool) -> float | None:
-        if self.aligned is None:
-            return None
-        near = self.aligned_near if own else self.aligned.nearest(weights.cpu())
-        return metrics.nn_ratio(near.distance, metrics.median(self.aligned_near.distance))
+    def _ratios(self, raw: Ratios, aligned: Ratios | None) -> dict[str, Any]:
+        """Fields of a row."""
+        run, step = (None, None) if aligned is None else aligned
+        return {"run_ratio": raw.run, "nn_ratio": raw.step, "run_ratio_aligned": run, "nn_ratio_aligned": step}
+
+    def _zu(self, distance: Tensor) -> dict[str, Any]:
+        """Fields of a row from distances (n,)."""
+        heldout = self.novelty.heldout_runs
+        return {"zu": metrics.zu(distance, heldout), "zu_limit": metrics.zu_limit(len(distance), len(heldout))}
 
     def _finetune_steps(self, weights: Tensor) -> float | None:
         if self.aim_at is None:
@@ -301,14 +332,13 @@ class _Bench:
 
     def _points(self, accuracy: Tensor, distance: Tensor, weights: Tensor) -> Points:
         """What the pictures need."""
-        scale = self.tau or 1.0
-        xy = self.plane.place(weights) / scale  # (N, 2)
-        return Points(accuracy.tolist(), (distance / scale).tolist(), xy.tolist())
+        xy = self.plane.place(weights) / self.novelty.length  # (N, 2)
+        return Points(accuracy.tolist(), (distance / self.novelty.length).tolist(), xy.tolist())
 
     def paths(self, trajectory: Tensor) -> list[list[list[float]]]:
-        """Where networks (S, m, P) pass through the zoo's plane from noise to sample: m lines of S places, over tau."""
+        """Where networks (S, m, P) pass through the zoo's plane from noise to sample: m lines of S places."""
         lines = trajectory.to(self.device).transpose(0, 1)  # (m, S, P)
-        return [(self.plane.place(line) / (self.tau or 1.0)).tolist() for line in lines]
+        return [(self.plane.place(line) / self.novelty.length).tolist() for line in lines]
 
     def _complete(self, vector: Tensor) -> StateDict:
         return {**self.base, **self.zoo.spec.unflatten(vector)}
@@ -323,12 +353,23 @@ def _notes(bench: _Bench, n: int, samples: Sequence[Samples]) -> list[str]:
     """What this evaluation could not do, in words."""
     notes = [*bench.zoo.meta.get("warnings", []), *bench.notes]
     runs = len({e.run for e in bench.zoo.entries})
-    if not bench.heldout_indices:
-        only = "one run" if runs == 1 else f"{runs} runs, none of them held out"
+    if not bench.heldout_indices and runs == 1:
         notes.append(
-            f"The zoo holds {only}: there is no held-out row, no zu, and no ceiling for the shares of novel and good networks."
+            "The zoo holds one run: there is no held-out row and no zu, and nothing shows how far away a new network would lie. Distances "
+            "are in steps between neighbouring checkpoints, and novel networks are not counted."
         )
-    if bench.tau == 0:
+    elif not bench.heldout_indices:
+        notes.append(
+            f"The zoo holds {runs} runs, none of them held out: there is no held-out row, no zu, and no ceiling for the shares of novel "
+            "and good networks. Distances are measured against training runs that are left out in turn."
+        )
+    reference = bench.structure.reference
+    if not reference.measurable:
+        notes.append(
+            f"Only {100 * reference.share:.1f} % of the variance of {reference.basis} lies in the subspace that holds 95 % of the zoo's: "
+            "new networks look like independent noise there, so structure is given only for rows that lie in the subspace."
+        )
+    if bench.novelty.tau == 0:
         notes.append("At least half of the zoo's networks have an exact twin, so tau is 0 and distances have no scale.")
     fewest = min((len(s.weights) for s in samples), default=n)
     if fewest < n:
@@ -336,33 +377,3 @@ def _notes(bench: _Bench, n: int, samples: Sequence[Samples]) -> list[str]:
             f"Every row has {fewest} networks, as many as the smallest set of samples, instead of {n}: best and min depend on N."
         )
     return notes
-
-
-def _flags(row: Row, rows: Sequence[Row]) -> list[str]:
-    """What to know before believing a row, in words."""
-    if row.kind == "reference":
-        return []
-    flags = []
-    if row.nonfinite:
-        flags.append(f"{row.nonfinite} of {row.n} networks hold NaN or inf")
-    if row.dispersion < COLLAPSED:
-        flags.append("collapsed")
-    elif row.dispersion < NARROW:
-        flags.append("narrow")
-    if row.nn_ratio < COPIES_RATIO:
-        flags.append("copies")
-    elif row.nn_ratio_aligned is not None and row.nn_ratio_aligned < COPIES_RATIO:
-        flags.append("copies up to permutation and scale")
-    elif row.zu < COPIES_ZU:
-        flags.append("nearer to the zoo than held-out runs")
-    if row.uses_task_data:
-        flags.append("saw the task's data")
-    if row.kind == "generator":
-        flags += [f"no better than {b.name}" for b in rows if b.kind == "baseline" and _at_least_as_good(b, row)]
-    return flags
-
-
-def _at_least_as_good(baseline: Row, row: Row) -> bool:
-    """Both mean accuracy and distance; a baseline that saw the task's data counts against such generators only."""
-    fair = row.uses_task_data or not baseline.uses_task_data
-    return fair and baseline.accuracy.mean >= row.accuracy.mean and baseline.nn_ratio >= row.nn_ratio

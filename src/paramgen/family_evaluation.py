@@ -17,13 +17,16 @@ from torch import Tensor
 from paramgen import metrics
 from paramgen.baselines import principal_components
 from paramgen.errors import ParamgenError, near
-from paramgen.evaluation import COPIES_RATIO, POINT
 from paramgen.files import read_tensors
 from paramgen.finetuning import steps_on_tasks, validation_accuracy
+from paramgen.intervals import Against, paired_interval
+from paramgen.judgement import family_flags_of
 from paramgen.metrics import AccuracySummary, WrongIoU
-from paramgen.results import SAW_SEEN, Kind, Points, Results, Row, TaskAccuracies, row_or_reason
+from paramgen.novelty import Novelty, RawBank
+from paramgen.results import Kind, Points, Results, Row, TaskAccuracies, row_or_reason
 from paramgen.samples import SampleInfo, Samples
 from paramgen.spec import state_tensors
+from paramgen.thresholds import THRESHOLDS
 from paramgen.unseen import (
     FAMILY_BASELINES,
     START,
@@ -77,7 +80,9 @@ def evaluate_family(
     rows += [bench.generator_row(s) for s in samples]
     rows += [row_or_reason(name, partial(bench.baseline_row, name)) for name in baselines]
     rows += bench.starts() if finetune else []
-    rows = [replace(row, flags=[*row.flags, *_flags(row, rows)]) for row in rows]
+    rows = [replace(row, against=_against(row, rows)) for row in rows]
+    several = bench.checkpoints > 1
+    rows = [replace(row, flags=[*row.flags, *family_flags_of(row, rows, several)]) for row in rows]
     family = bench.family
     return Results(
         zoo=zoo.name,
@@ -90,14 +95,18 @@ def evaluate_family(
         train_images=len(family.data(family.seen[:1], "train")),
         n=max((row.n for row in rows if row.kind == "generator"), default=len(family.unseen)),
         seed=0,
-        tau=bench.tau,
-        good_from=rows[0].accuracy.mean - POINT,
+        tau=bench.novelty.tau,
+        good_from=rows[0].accuracy.mean - THRESHOLDS.point,
         seconds=time.perf_counter() - start,
         forward_seconds=bench.forward_seconds,
         generators={s.name: asdict(s.info) for s in samples},
         trajectories={},
         notes=list(zoo.meta.get("warnings", [])),
         rows=rows,
+        checkpoints=bench.checkpoints,
+        unit=bench.novelty.unit,
+        run_scale=bench.novelty.run_scale,
+        subspace=None,
     )
 
 
@@ -110,7 +119,12 @@ class _Bench:
         self.condition = conditions_of(zoo, self.family.unseen)  # (T, C)
         self.indices = zoo.indices("train")
         self.weights = zoo.matrix(self.indices)  # (K, P)
-        self.tau = metrics.tau(self.weights)
+        runs, heldout_runs = (
+            torch.tensor([zoo.entries[i].run for i in zoo.indices(split)], dtype=torch.int64)
+            for split in ("train", "heldout")
+        )
+        self.checkpoints = int(runs.unique(return_counts=True)[1].max())
+        self.novelty = Novelty(RawBank(self.weights), runs, zoo.matrix(zoo.indices("heldout")), heldout_runs)
         self.plane = principal_components(self.weights, 2)
         self.forward_seconds = 0.0
         self.aims: dict[str, float] | None = None
@@ -121,7 +135,7 @@ class _Bench:
         for name in self.family.unseen:
             trained = [self.zoo.full(i) for i, entry in enumerate(self.zoo.entries) if entry.task == name]
             found = validation_accuracy(self.family.task(name), trained, self.device)
-            self.aims[name] = found.mean().item() - POINT
+            self.aims[name] = found.mean().item() - THRESHOLDS.point
 
     def starts(self) -> list[Row]:
         """What else one could fine-tune from: fresh weights, and the nearest task's with noise."""
@@ -200,6 +214,7 @@ class _Bench:
         whole = weights[finite]
         distance = torch.full((len(weights),), NAN, dtype=torch.float64)
         distance[finite] = metrics.nearest(whole, self.weights).distance
+        ratios = self.novelty.ratios(distance[finite])
         spread = accuracy.std().item() if len(accuracy) > 1 else NAN
         return Row(
             name=name,
@@ -209,7 +224,8 @@ class _Bench:
             accuracy=AccuracySummary(NAN, mean(unseen.values()), NAN, NAN, spread, NAN),
             accuracy_recalibrated=None,
             ensemble_16=NAN,
-            nn_ratio=metrics.nn_ratio(distance[finite], self.tau),
+            run_ratio=ratios.run,
+            nn_ratio=ratios.step,
             nn_ratio_aligned=None,
             zu=NAN,
             id_match=None,
@@ -231,8 +247,8 @@ class _Bench:
             flags=[],
             points=Points(
                 accuracy.tolist(),
-                (distance / (self.tau or 1.0)).tolist(),
-                (self.plane.place(weights) / (self.tau or 1.0)).tolist(),
+                (distance / self.novelty.length).tolist(),
+                (self.plane.place(weights) / self.novelty.length).tolist(),
             ),
             tasks=TaskAccuracies(unseen, known),
         )
@@ -244,16 +260,14 @@ class _Bench:
         return median(steps_on_tasks(self.family, self.zoo, weights, tasks, self.aims, device=self.device).tolist())
 
 
-def _flags(row: Row, rows: Sequence[Row]) -> list[str]:
-    """What to know before believing a generator's row, in words."""
-    if row.kind != "generator":
+def _against(row: Row, rows: Sequence[Row]) -> list[Against]:
+    """How far a generator lies from every other row in accuracy, paired over the unseen tasks: each task is one observation."""
+    if row.kind != "generator" or row.tasks is None:
         return []
-    flags = [f"{row.nonfinite} of {row.n} networks hold NaN or inf"] if row.nonfinite else []
-    if row.nn_ratio < COPIES_RATIO:
-        flags.append("copies")
-    if row.uses_task_data:
-        flags.append(SAW_SEEN)
-    if any(b.name == "nearest" and row.accuracy.mean < b.accuracy.mean for b in rows):
-        flags.append("below the nearest task")
-    others = [b for b in rows[1:] if b.kind != "generator" and b.accuracy.mean >= row.accuracy.mean]
-    return flags + [f"no better than {b.name}" for b in others]
+    pairs = []
+    for other in rows:
+        if other.tasks is not None and other.name != row.name:
+            unseen = other.tasks.unseen
+            interval = paired_interval([accuracy - unseen[task] for task, accuracy in row.tasks.unseen.items()])
+            pairs.append(Against(other.name, interval.verdict, interval))
+    return pairs

@@ -53,28 +53,31 @@ FIGURES = (
     Figure(
         "strips",
         "Accurate, new, and varied",
-        "One dot a network, one line a row. A good generator keeps to the dotted lines, which are the zoo's, in all three columns.",
+        "One dot a network, one line a row. A good generator keeps to the dotted lines in all three columns: the zoo's accuracy, the "
+        "distance of a new run, the zoo's spread.",
         "Left: test accuracy of every network, on a log axis of the error so that 97 and 98 % stay apart; the bar is the mean. "
-        "Middle: L2 distance of every network to its nearest training network, over tau, the zoo's own median nearest-neighbour "
-        "distance; the bar is the median, nn_ratio. Right: spread of the row's weights over the zoo's; in the shaded band, "
-        "below 0.5, a row has collapsed.",
+        "Middle: L2 distance of every network to its nearest training network, over the distance of a new run (in steps between "
+        "neighbouring checkpoints where the zoo has one run alone); the bar is the median, run_ratio. In its shaded band networks stay "
+        "within the runs that were learnt from. Right: spread of the row's weights over the zoo's; in the shaded band a row has collapsed.",
         wide=True,
     ),
     Figure(
         "plane",
         "Accuracy against distance",
         "Up and to the right is better. On the grey line or below it, a generator does no more than noise.",
-        "Mean test accuracy of each row against its nn_ratio; small dots are single networks of generators and held-out runs. "
-        "The grey line joins training networks with white noise of growing size. Dotted: tau, and the accuracy from which a "
-        "network counts as good, the zoo's mean less one point.",
+        "Mean test accuracy of each row against its run_ratio (nn_ratio where the zoo has one run alone); small dots are single networks "
+        "of generators and held-out runs. The grey line joins training networks with white noise of growing size. In the shaded band "
+        "networks stay within the runs that were learnt from. Dotted: the distance of a new run, and the accuracy from which a network "
+        "counts as good, the zoo's mean less one point.",
         needs=_any_row("nn_ratio"),
     ),
     Figure(
         "novelty",
         "Novel and good",
-        "How many networks are as good as the zoo and yet at a distance. Held-out runs, dashed, are the ceiling where there are any.",
-        "Share of a row's networks with accuracy at least the zoo's mean less one point and at least c times tau away from "
-        "every training network, for c = 0.25, 0.5, 0.75, 1 and 2.",
+        "How many networks are as good as the zoo and yet at a distance. Held-out runs, dashed, are the ceiling where there are any. "
+        "A mean with independent noise can reach it too: read it with structure.",
+        "Share of a row's networks with accuracy at least the zoo's mean less one point and at least c times as far from every training "
+        "network as a new run is, for c = 0.25, 0.5, 0.75, 1 and 2.",
         needs=lambda results: any(row["novel_and_good"] for row in results["rows"]),
     ),
     Figure(
@@ -89,15 +92,15 @@ FIGURES = (
         "map",
         "Where they lie",
         "Two dimensions of many: near here may be far in truth, but far here is far.",
-        "Each network in the plane of the zoo's first two principal components, in units of tau, one scale on both axes. Noise "
-        "is that of the zoo's own size, noise-1. Cut at the reach of the zoo, held-out runs and generators.",
+        "Each network in the plane of the zoo's first two principal components, in the unit of the distances, one scale on both axes. "
+        "Noise is that of the zoo's own size, noise-1. Cut at the reach of the zoo, held-out runs and generators.",
     ),
     Figure(
         "trajectories",
         "From noise to network",
         "One line a network as it is sampled, from the hollow dot (noise) to the full one. Where lines end apart, samples differ.",
         "The first networks of each generator after up to ten evenly spread steps of the solver, decoded, in the plane of the zoo's "
-        "first two principal components (p-diff, Fig. 5a), in units of tau. Small dots: the zoo's networks.",
+        "first two principal components (p-diff, Fig. 5a), in the unit of the distances. Small dots: the zoo's networks.",
         needs=lambda results: bool(results.get("trajectories")),
     ),
     Figure(

@@ -9,10 +9,19 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from paramgen.novelty import Unit
+from paramgen.thresholds import THRESHOLDS
+
 Results = dict[str, Any]
 RowDict = dict[str, Any]
 
 COLOURS = ("#1257c9", "#c2470b", "#0b7f5b", "#7a3fd1", "#b0186a", "#7d6608")  # generators, as on the page
+RATIOS = {"run": "run_ratio", "step": "nn_ratio"}  # what is drawn, by the unit of the distances
+AXES = {
+    "run": "run_ratio: distance to the nearest training network, over a new run's",
+    "step": "nn_ratio: distance to the nearest training network, in steps between neighbouring checkpoints",
+}
+PLACES = {"run": "over a new run's distance", "step": "in steps"}
 INK, GREY = "#17191e", "#9a9fa7"
 STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
@@ -52,8 +61,8 @@ class Group(NamedTuple):
 
     Args:
         accuracy: On the val split.
-        distance: To the nearest training network, over tau.
-        xy: Place in the plane of the zoo's first two principal components, over tau.
+        distance: To the nearest training network, in the unit.
+        xy: Place in the plane of the zoo's first two principal components, in the unit.
         dispersion: Spread over the zoo's spread.
     """
 
@@ -63,24 +72,27 @@ class Group(NamedTuple):
     dispersion: float
 
 
-def fit_figures(training: Group, samples: Group, images: int) -> dict[str, Figure]:
+def fit_figures(training: Group, samples: Group, images: int, unit: Unit, checkpoints: int) -> dict[str, Figure]:
     """The report's pictures of a fit's last samples beside training networks.
 
     Args:
         training: Some of the zoo's networks.
         samples: As many of the generator's.
         images: Val images that accuracies are measured on.
+        unit: Of the distances.
+        checkpoints: The most training networks of one run.
     """
-    rows = [_row("zoo", "reference", training), _row("samples", "generator", samples)]
-    good = rows[0]["accuracy"]["mean"] - 0.01
+    rows = [_row("zoo", "reference", training, unit), _row("samples", "generator", samples, unit)]
+    good = rows[0]["accuracy"]["mean"] - THRESHOLDS.point
     results = {"rows": rows, "test_images": images, "good_from": good, "measured_on": "val"}
+    results |= {"unit": unit, "checkpoints": checkpoints}
     with mpl.rc_context(STYLE):
         return {
             name: draw(results) for name, draw in (("accuracy", accuracies), ("plane", plane), ("map", principal_map))
         }
 
 
-def _row(name: str, kind: str, group: Group) -> RowDict:
+def _row(name: str, kind: str, group: Group, unit: Unit) -> RowDict:
     points = {"accuracy": group.accuracy, "distance": group.distance, "xy": group.xy}
     accuracy = {"mean": mean(group.accuracy)}
     return {
@@ -88,7 +100,7 @@ def _row(name: str, kind: str, group: Group) -> RowDict:
         "kind": kind,
         "points": points,
         "accuracy": accuracy,
-        "nn_ratio": median(group.distance),
+        RATIOS[unit]: median(group.distance),
         "dispersion": group.dispersion,
     }
 
@@ -114,15 +126,19 @@ def accuracies(results: Results) -> Figure:
 
 
 def plane(results: Results) -> Figure:
-    """Mean accuracy against nn_ratio: far and accurate is up and to the right; the noise sweep is a line."""
+    """Mean accuracy against distance: far and accurate is up and to the right; the noise sweep is a line."""
     figure, axes = _figure(6.4, 4.6)
-    rows = [row for row in results["rows"] if row["nn_ratio"] is not None]
-    sweep = sorted((r for r in rows if r["name"].startswith("noise-")), key=lambda r: r["nn_ratio"])
+    ratio = RATIOS[results["unit"]]
+    rows = [row for row in results["rows"] if row[ratio] is not None]
+    sweep = sorted((r for r in rows if r["name"].startswith("noise-")), key=lambda r: r[ratio])
+    if results["unit"] == "run" and results["checkpoints"] > 1:
+        axes.axvspan(-0.01, THRESHOLDS.within_run, color=COLOURS[1], alpha=0.08, linewidth=0)
+        axes.text(0, 1.01, "within a run", transform=axes.get_xaxis_transform(), fontsize=8, color=INK)
     axes.plot(
-        [r["nn_ratio"] for r in sweep], [_error(r["accuracy"]["mean"], results) for r in sweep], color=GREY, linewidth=1
+        [r[ratio] for r in sweep], [_error(r["accuracy"]["mean"], results) for r in sweep], color=GREY, linewidth=1
     )
     for row in rows:
-        x, y = row["nn_ratio"], _error(row["accuracy"]["mean"], results)
+        x, y = row[ratio], _error(row["accuracy"]["mean"], results)
         face = "white" if row["name"] == "held-out runs" else _colour(results, row)
         axes.scatter(
             x, y, s=44 if row["kind"] == "generator" else 22, color=face, edgecolors=_colour(results, row), zorder=3
@@ -131,7 +147,7 @@ def plane(results: Results) -> Figure:
     axes.axhline(_error(results["good_from"], results), color=INK, linestyle=":", linewidth=1)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set_xlim(left=-0.01)
-    axes.set_xlabel("nn_ratio: distance to the nearest training network, over the zoo's own")
+    axes.set_xlabel(AXES[results["unit"]])
     errors = [_error(row["accuracy"]["mean"], results) for row in rows]
     _accuracy_axis(axes, "y", errors, results.get("measured_on", "test"))
     _name(axes, results, rows)
@@ -139,7 +155,7 @@ def plane(results: Results) -> Figure:
 
 
 def principal_map(results: Results) -> Figure:
-    """Networks in the plane of the zoo's first two principal components, in units of tau."""
+    """Networks in the plane of the zoo's first two principal components, in the unit of the distances."""
     figure, axes = _figure(6.4, 4.6)
     shown = [r for r in results["rows"] if r["kind"] != "baseline" or r["name"] in ("noise-1", "soup-16")]
     for row in sorted(shown, key=lambda r: ("baseline", "reference", "generator").index(r["kind"])):
@@ -147,17 +163,17 @@ def principal_map(results: Results) -> Figure:
         if points:
             x, y = ([p[i] for p in points] for i in (0, 1))
             axes.scatter(x, y, s=10, alpha=0.6, color=_colour(results, row), linewidths=0, label=row["name"])
-    axes.set_xlabel("first principal component of the zoo, over tau")
+    axes.set_xlabel(f"first principal component of the zoo, {PLACES[results['unit']]}")
     axes.set_ylabel("second")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def dispersions(results: Results) -> Figure:
-    """Spread of each row over the zoo's: below 0.5 (shaded) a generator has collapsed."""
+    """Spread of each row over the zoo's: in the shaded band a generator has collapsed."""
     rows = [row for row in results["rows"][::-1] if row["dispersion"] is not None]
     figure, axes = _figure(7, 0.6 + 0.24 * len(rows))
-    axes.axvspan(0, 0.5, color=COLOURS[1], alpha=0.08, linewidth=0)
+    axes.axvspan(0, THRESHOLDS.collapsed, color=COLOURS[1], alpha=0.08, linewidth=0)
     axes.axvline(1, color=INK, linestyle=":", linewidth=1)
     axes.scatter(
         [min(row["dispersion"], 2.5) for row in rows],
@@ -203,7 +219,7 @@ def _name(axes: Axes, results: Results, rows: list[RowDict]) -> None:
     """Names beside the spots of the plane, generators first, where they cover no other name."""
     taken: list[tuple[float, float]] = []
     for row in sorted(rows, key=lambda r: ("generator", "reference", "baseline").index(r["kind"])):
-        at = (row["nn_ratio"], _error(row["accuracy"]["mean"], results))
+        at = (row[RATIOS[results["unit"]]], _error(row["accuracy"]["mean"], results))
         x, y = axes.transData.transform(at)
         if all(abs(x - a) > 60 or abs(y - b) > 11 for a, b in taken):
             taken.append((x, y))

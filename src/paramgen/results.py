@@ -13,11 +13,16 @@ import torch
 
 from paramgen import __version__
 from paramgen.errors import ParamgenError
+from paramgen.flags import Flag
+from paramgen.intervals import Against
 from paramgen.metrics import AccuracySummary, WrongIoU
+from paramgen.novelty import RunScale, Unit
+from paramgen.structure import Reference
+from paramgen.thresholds import THRESHOLDS, Thresholds
 
 FORMAT = 1
+NAN = float("nan")
 Kind = Literal["reference", "baseline", "generator"]
-SAW_SEEN = "saw seen tasks' data"  # flag of a generator for unseen tasks; its row has a star
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,9 @@ class Points:
 
     Args:
         accuracy: On the test split.
-        distance: To the nearest training network, over tau.
-        xy: Place in the plane of the zoo's first two principal components, over tau.
+        distance: To the nearest training network, in the evaluation's unit. Of the zoo's own networks, to the nearest of another run;
+            of the same run where there is one run alone.
+        xy: Place in the plane of the zoo's first two principal components, in the evaluation's unit.
     """
 
     accuracy: list[float]
@@ -60,9 +66,9 @@ class Row:
         accuracy: On the test split.
         accuracy_recalibrated: The same with batch-norm statistics measured anew on train images.
         ensemble_16: Accuracy of a majority vote of the first 16.
-        nn_ratio: Median distance to the nearest training network over tau.
+        nn_ratio: Median distance to the nearest training network over tau, the zoo's step.
         nn_ratio_aligned: The same up to permutation and scale.
-        zu: Copying statistic against held-out runs.
+        zu: Copying statistic against held-out runs, one observation a run.
         id_match: Share of samples nearest to the network whose identity conditioned them.
         run_match: Share of samples nearest to a network of the run that conditioned them, or that their identity is of; None with one run.
         iou_wrong_max: Mean over samples of the largest IoU of wrong predictions with the zoo.
@@ -72,16 +78,22 @@ class Row:
         cosine_zoo: Mean of the largest cosine with a training network.
         cosine_samples: Mean of the largest cosine with another network of the row.
         dispersion: Spread of the row over the zoo's spread.
-        novel_and_good: Share both accurate and far, by the distance asked for.
+        novel_and_good: Share both accurate and far, by the distance asked for in run scales; empty where there is no run scale.
         fit_seconds: Seconds to train the generator; of the zoo, to build it.
         sample_seconds_per_network: Seconds to draw one network.
         num_inference_steps: Solver steps.
         generator_params: Parameters of the generator.
         uses_task_data: Whether the generator saw the task's data.
         finetune_steps: Median steps of training from the row's networks until they are as good as the zoo on val; None when half never are.
-        flags: What to know before believing the row, in words.
+        flags: What to know before believing the row.
         points: One value a network.
         tasks: Of a family of tasks: the accuracies behind the mean, which is over its unseen tasks.
+        run_ratio: Median distance to the nearest training network over the run scale; None where the zoo has no run scale.
+        run_ratio_aligned: The same up to permutation and scale.
+        zu_limit: The largest |zu| that the numbers of networks and of held-out runs allow: zu is saturated there.
+        structure: How far the networks vary together as held-out networks do: 0 for a mean with independent noise, at most 1.
+        variance_inside: Share of their variance inside the zoo's principal subspace.
+        against: Of a generator: its differences from the baselines and the other generators.
     """
 
     name: str
@@ -110,9 +122,15 @@ class Row:
     generator_params: int | None
     uses_task_data: bool
     finetune_steps: float | None
-    flags: Sequence[str]
+    flags: Sequence[Flag]
     points: Points
     tasks: TaskAccuracies | None = None
+    run_ratio: float | None = None
+    run_ratio_aligned: float | None = None
+    zu_limit: float = NAN
+    structure: float = NAN
+    variance_inside: float = NAN
+    against: Sequence[Against] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +148,7 @@ class Results:
         train_images: Images that `selected` chooses on; of a family, which chooses nothing, of the first seen task.
         n: Networks asked of every baseline and generator.
         seed: Of the baselines.
-        tau: The zoo's median leave-one-out nearest-neighbour distance.
+        tau: The zoo's step: the median distance of a training network to the nearest other one.
         good_from: Accuracy from which a network is 'good': the zoo's mean less one point.
         seconds: Seconds of this evaluation.
         forward_seconds: Of these, seconds in the networks' forward passes.
@@ -138,6 +156,11 @@ class Results:
         trajectories: By generator, networks on their way from noise through the zoo's principal plane, over tau: lines of places.
         notes: What this evaluation could not do, and why.
         rows: The zoo first; of a family of tasks, networks trained on the unseen tasks (`direct`).
+        checkpoints: The most training networks of one run.
+        unit: What the distances of `points` and of `against` are divided by: the run scale, or tau where there is none.
+        run_scale: How far a new run lies from its nearest training network.
+        subspace: What structure is measured by.
+        thresholds: Numbers that flags and verdicts go by.
         command: The command line that made it.
         format: Version of this layout.
         paramgen: Version of the program.
@@ -161,6 +184,11 @@ class Results:
     trajectories: Mapping[str, list[list[list[float]]]]
     notes: Sequence[str]
     rows: Sequence[Row]
+    checkpoints: int
+    unit: Unit
+    run_scale: RunScale | None
+    subspace: Reference | None
+    thresholds: Thresholds = THRESHOLDS
     command: str | None = None
     format: int = FORMAT
     paramgen: str = __version__
@@ -183,7 +211,7 @@ def row_or_reason(name: str, measure: Callable[[], Row]) -> Row:
         reason = str(error).partition("\n")[0] or "no message"
         reason = reason if isinstance(error, ParamgenError) else f"{type(error).__name__}: {reason}"
         logging.getLogger(__name__).warning("baseline %s failed: %s", name, reason, exc_info=_unexpected(error))
-        return _without_figures(name, f"failed: {reason}")
+        return _without_figures(name, Flag("failed", reason))
 
 
 def _unexpected(error: Exception) -> bool:
@@ -191,8 +219,8 @@ def _unexpected(error: Exception) -> bool:
     return not isinstance(error, ParamgenError | MemoryError | torch.OutOfMemoryError)
 
 
-def _without_figures(name: str, flag: str) -> Row:
-    nan = float("nan")
+def _without_figures(name: str, flag: Flag) -> Row:
+    nan = NAN
     return Row(
         name=name,
         kind="baseline",

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from paramgen import tasks
 from paramgen.command_line import command_line
-from paramgen.comparison import Report, differences, machine, summarise, summary_table, verdicts
+from paramgen.comparison import Report, differences, machine, summarise, summary_table
 from paramgen.dispatch import run
 from paramgen.errors import DivergedError, ParamgenError, near
 from paramgen.files import write_atomic, write_json
@@ -20,6 +20,7 @@ from paramgen.paths import find_config
 from paramgen.report import comparison_page
 from paramgen.samples import INDEX
 from paramgen.unseen import many_tasks, tasks_of
+from paramgen.verdicts import over_seeds
 from paramgen.zoo import Zoo
 
 
@@ -140,7 +141,7 @@ def main(
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     for name in zoos:
         console.print(summary_table(name, comparison))
-        for line in verdicts(name, comparison):
+        for line in over_seeds(name, comparison):
             console.print(line, highlight=False)
     console.print(f"wrote {folder / 'comparison.json'}, {folder / 'report.html'}", style="dim", soft_wrap=True)
 

@@ -14,12 +14,14 @@ from paramgen.errors import ParamgenError, near, positive
 from paramgen.evaluation import ALL_BASELINES, evaluate
 from paramgen.family_evaluation import evaluate_family
 from paramgen.files import write_atomic, write_json
+from paramgen.flags import parse, say
 from paramgen.pictures import weight_pictures
 from paramgen.plots import save_plots
-from paramgen.report import page, verdict
+from paramgen.report import page
 from paramgen.results import Results
 from paramgen.samples import distinct, read_samples
 from paramgen.unseen import FAMILY_BASELINES, many_tasks
+from paramgen.verdicts import verdict
 from paramgen.zoo import Zoo
 
 SHOWN = {  # column of the report: its head on the terminal
@@ -30,10 +32,13 @@ SHOWN = {  # column of the report: its head on the terminal
     "best": "best",
     "selected": "selected",
     "recalibrated": "BN recal.",
+    "run_ratio": "run_ratio",
+    "run_ratio_aligned": "aligned",
     "nn_ratio": "nn_ratio",
     "nn_ratio_aligned": "aligned",
     "zu": "zu",
     "dispersion": "dispers.",
+    "structure": "structure",
     "finetune_steps": "steps",
 }
 
@@ -105,13 +110,14 @@ def table(results: dict[str, Any]) -> Table:
         results: As ``results.json`` holds it.
     """
     rows = results["rows"]
-    columns = [c for c in COLUMNS if c.key in SHOWN and any(c.value(row) is not None for row in rows)]
+    known = {c.key for c in COLUMNS if any(c.value(row) is not None for row in rows)}
+    columns = [c for c in COLUMNS if c.key in known & SHOWN.keys() and not c.waits(known)]
     made = Table(box=None, header_style="dim", pad_edge=False)
     made.add_column("networks", no_wrap=True)
     for column in columns:
         made.add_column(SHOWN[column.key], justify="right", no_wrap=True)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        cells = ["–" if (v := c.value(row)) is None else c.show(v) for c in columns]
+        cells = [c.text(row) for c in columns]
         ends = following is not None and following["kind"] != row["kind"]
         style = "bold" if row["kind"] == "generator" else None
         made.add_row(Text(row["name"]), *cells, style=style, end_section=ends)
@@ -130,7 +136,7 @@ def _print(results: dict[str, Any], files: list[Path]) -> None:
         if row["kind"] == "generator":
             console.print(Text.assemble((f"{row['name']}: ", "bold"), " ".join(verdict(row, results))))
         elif not row["n"]:
-            console.print(Text(f"{row['name']}: {row['flags'][0]}", style="yellow"))
+            console.print(Text(f"{row['name']}: {' '.join(say(parse(row['flags'])))}", style="yellow"))
     for note in results["notes"]:
         console.print(Text(note, style="yellow"))
     console.print(Text("wrote " + ", ".join(map(str, files)), style="dim"), soft_wrap=True)

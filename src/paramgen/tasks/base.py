@@ -42,6 +42,32 @@ class SplitData(ABC):
         """
 
 
+class FirstImages(SplitData):
+    """The first images of a split.
+
+    Args:
+        data: The split.
+        most: How many of its images at most.
+    """
+
+    def __init__(self, data: SplitData, most: int) -> None:
+        super().__init__(data.labels[:most])
+        self.data = data
+
+    def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
+        """As the split's own."""
+        return self.data.training_batches(order, generators)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The split's batches until the first images are through."""
+        left = len(self)
+        for x, y in self.data.batches(batch_size):
+            yield x[:left], y[:left]
+            left -= len(y)
+            if left <= 0:
+                return
+
+
 class Task(ABC):
     """A target network, its data and its score, from plain arguments."""
 

@@ -2,7 +2,12 @@
 // One function a figure: (view, width) -> nodes. A view is an evaluation's results and the rows that are switched on.
 const LABEL = { marginLeft: 116 };
 const percent = (v, digits = 1) => (100 * v).toFixed(digits) + " %";
-const times = (v) => v.toFixed(2) + " τ";
+// What distances are divided by: the distance of a new run, or where the zoo has one run alone the step between its checkpoints.
+const UNITS = {
+  run: { ratio: "run_ratio", short: "of a new run's", axis: "distance to the zoo ÷ a new run's", place: "÷ a new run's distance" },
+  step: { ratio: "nn_ratio", short: "steps", axis: "distance to the zoo in steps", place: "in steps" },
+};
+const unitOf = (view) => UNITS[view.results.unit];
 const DOTTED = { stroke: "var(--ink)", strokeDasharray: "1 4", strokeLinecap: "round", strokeWidth: 1.4 };
 const ORDER = { baseline: 0, reference: 1, generator: 2 };
 
@@ -20,7 +25,10 @@ function accuracyScale(view, values, extra = {}) {
   return { domain, ticks, clamp: true, tickFormat: (t) => String(+(100 * (1 - 10 ** t)).toFixed(1)), ...extra };
 }
 
-/** Distance over tau: linear near 0, where copies are, log beyond. */
+/** The band in which networks stay within a run, where runs have several checkpoints. */
+const withinRun = (view, y1, y2) => view.results.unit !== "run" || view.results.checkpoints < 2 ? null : Plot.rect([0], { x1: 0, x2: view.results.thresholds.within_run, y1, y2, fill: "var(--warn)", fillOpacity: 0.08 });
+
+/** Distance in the unit: linear near 0, where copies are, log beyond. */
 function ratioScale(values, extra = {}) {
   const most = Math.max(1.5, ...values) * 1.1;
   const ticks = [0, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000].filter((t) => t <= most);
@@ -34,7 +42,7 @@ const dotOf = (d) => ({ fill: d.row.name === "held-out runs" ? "var(--paper)" : 
 function networks(view, rows) {
   return rows.flatMap((row) => row.points.accuracy.map((accuracy, i) => ({
     row, colour: view.colour(row), i, accuracy, distance: row.points.distance[i], xy: row.points.xy[i],
-    says: [`${row.name}, network ${i}`, accuracy == null ? null : `accuracy ${percent(accuracy)}`, row.points.distance[i] == null ? null : `distance ${times(row.points.distance[i])}`].filter(Boolean).join("\n"),
+    says: [`${row.name}, network ${i}`, accuracy == null ? null : `accuracy ${percent(accuracy)}`, row.points.distance[i] == null ? null : `distance ${row.points.distance[i].toFixed(2)} ${unitOf(view).short}`].filter(Boolean).join("\n"),
   })));
 }
 
@@ -64,14 +72,16 @@ function strips(view, width) {
   const accurate = dots.filter((d) => d.accuracy != null).map((d) => ({ ...d, error: view.error(d.accuracy) }));
   const means = lines.map((d) => ({ ...d, error: view.error(d.row.accuracy.mean), says: `${d.row.name}\nmean accuracy ${percent(d.row.accuracy.mean, 2)}` }));
   const far = dots.filter((d) => d.distance != null);
-  const medians = lines.filter((d) => d.row.nn_ratio != null).map((d) => ({ ...d, distance: d.row.nn_ratio, says: `${d.row.name}\nnn_ratio ${d.row.nn_ratio.toFixed(3)}` }));
+  const unit = unitOf(view), ratio = (row) => row[unit.ratio];
+  const medians = lines.filter((d) => ratio(d.row) != null).map((d) => ({ ...d, distance: ratio(d.row), says: `${d.row.name}\n${unit.ratio} ${ratio(d.row).toFixed(3)}` }));
+  const band = [-0.5, rows.length - 0.5];
   const spread = lines.filter((d) => d.row.dispersion != null).map((d) => ({ ...d, at: Math.min(d.row.dispersion, 1.6), says: `${d.row.name}\ndispersion ${d.row.dispersion.toFixed(2)}` }));
   const dispersion = { domain: [0, 1.65], ticks: [0, 0.5, 1, 1.5], tickFormat: String };
   return [
     panel(0, accuracyScale(view, reach(accurate).map((d) => d.accuracy)), [Plot.ruleX([view.error(view.zoo.accuracy.mean)], DOTTED), ...strip(accurate, means, "error")], "Test accuracy, %"),
-    panel(1, ratioScale(reach(far).map((d) => d.distance)), [Plot.ruleX([1], DOTTED), ...strip(far, medians, "distance")], "Distance to the zoo ÷ τ"),
+    panel(1, ratioScale(reach(far).map((d) => d.distance)), [withinRun(view, ...band), Plot.ruleX([1], DOTTED), ...strip(far, medians, "distance")], unit.axis[0].toUpperCase() + unit.axis.slice(1)),
     panel(2, dispersion, [
-      Plot.rect([0], { x1: 0, x2: 0.5, y1: -0.5, y2: rows.length - 0.5, fill: "var(--warn)", fillOpacity: 0.08 }), Plot.ruleX([1], DOTTED),
+      Plot.rect([0], { x1: 0, x2: view.results.thresholds.collapsed, y1: band[0], y2: band[1], fill: "var(--warn)", fillOpacity: 0.08 }), Plot.ruleX([1], DOTTED),
       Plot.dot(spread, { x: "at", y: "y", r: 4, fill: "colour" }),
       Plot.text(spread.filter((d) => d.row.dispersion > 1.6), { x: "at", y: "y", dx: -9, textAnchor: "end", fill: "var(--muted)", text: (d) => d.row.dispersion.toFixed(1) + " →" }),
       tip(spread, "at", "y"),
@@ -80,10 +90,10 @@ function strips(view, width) {
 }
 
 function plane(view, width) {
-  const rows = view.rows.filter((r) => r.nn_ratio != null);
+  const unit = unitOf(view), rows = view.rows.filter((r) => r[unit.ratio] != null);
   const single = networks(view, rows.filter((r) => r.kind === "generator" || r.name === "held-out runs")).filter((d) => d.distance != null && d.accuracy != null).map((d) => ({ ...d, x: d.distance }));
-  const spots = spotsOf(view, rows, "nn_ratio", (r) => `nn_ratio ${r.nn_ratio.toFixed(2)}`);
-  return against(view, width, spots, single, ratioScale(reach([...spots, ...single]).map((d) => d.x)), 1, "distance to the zoo ÷ τ →");
+  const spots = spotsOf(view, rows, unit.ratio, (r) => `${unit.ratio} ${r[unit.ratio].toFixed(2)}`);
+  return against(view, width, spots, single, ratioScale(reach([...spots, ...single]).map((d) => d.x)), 1, unit.axis + " →", (y) => [withinRun(view, ...y), Plot.text(withinRun(view, ...y) ? ["within a run"] : [], { frameAnchor: "top-left", dx: 6, dy: 6, fill: "var(--warn)" })]);
 }
 
 function alike(view, width) {
@@ -97,7 +107,7 @@ function spotsOf(view, rows, key, say) {
 }
 
 /** Mean accuracy against something: one named spot a row, the noise sweep joined, single networks behind. */
-function against(view, width, spots, single, x, mark, label) {
+function against(view, width, spots, single, x, mark, label, band = () => []) {
   const place = (list) => list.map((d) => ({ ...d, y: view.error(d.accuracy) }));
   const [rows, dots] = [place(spots), place(single)];
   const noise = rows.filter((d) => d.row.name.startsWith("noise-")).sort((a, b) => parseFloat(a.row.name.slice(6)) - parseFloat(b.row.name.slice(6)));
@@ -109,7 +119,7 @@ function against(view, width, spots, single, x, mark, label) {
     y,
     marks: [
       Plot.gridX({ ticks: x.ticks, stroke: "var(--rule)", strokeOpacity: 1 }), Plot.gridY({ ticks: y.ticks, stroke: "var(--rule)", strokeOpacity: 1 }),
-      Plot.ruleX(mark == null ? [] : [mark], DOTTED), Plot.ruleY([view.error(view.results.good_from)], DOTTED),
+      ...band(y.domain), Plot.ruleX(mark == null ? [] : [mark], DOTTED), Plot.ruleY([view.error(view.results.good_from)], DOTTED),
       Plot.line(noise, { x: "x", y: "y", stroke: "var(--base)", strokeWidth: 1.4 }),
       Plot.dot(dots, { x: "x", y: "y", r: 2, fill: "colour", fillOpacity: 0.35 }),
       Plot.dot(rows, { x: "x", y: "y", r: (d) => (d.row.kind === "generator" ? 6.5 : 4.2), fill: (d) => dotOf(d).fill, stroke: "var(--paper)", strokeWidth: 1 }),
@@ -164,15 +174,16 @@ function tasks(view, width) {
 
 function novelty(view, width) {
   const rows = [...view.rows].sort((a, b) => ORDER[a.kind] - ORDER[b.kind]);
-  const points = rows.flatMap((row) => Object.entries(row.novel_and_good).filter(([, v]) => v != null).sort(([a], [b]) => a - b).map(([c, v]) => ({ row, name: row.name, colour: view.colour(row), x: +c, y: 100 * v, says: `${row.name}\n${percent(v, 0)} good and ≥ ${c} τ away` })));
+  const curve = view.results.thresholds.curve;
+  const points = rows.flatMap((row) => Object.entries(row.novel_and_good).filter(([, v]) => v != null).sort(([a], [b]) => a - b).map(([c, v]) => ({ row, name: row.name, colour: view.colour(row), x: +c, y: 100 * v, says: `${row.name}\n${percent(v, 0)} good and ≥ ${c} of a new run's distance away` })));
   const of = (test) => points.filter((d) => test(d.row)), held = (r) => r.name === "held-out runs";
   const line = (items, more) => Plot.line(items, { x: "x", y: "y", z: "name", stroke: "colour", ...more });
   const plot = Plot.plot({
     className: "fig", width, height: Math.max(320, Math.min(420, width * 0.78)), marginLeft: 38, marginTop: 24, marginRight: 100, marginBottom: 44,
-    x: { domain: [0.25, 2], ticks: [0.25, 0.5, 0.75, 1, 2], tickFormat: String, label: "at least c · τ from the zoo →", labelArrow: "none", tickSize: 0 },
+    x: { domain: d3.extent(curve), ticks: curve, tickFormat: String, label: "at least c × a new run's distance →", labelArrow: "none", tickSize: 0 },
     y: { domain: [0, 100], ticks: [0, 25, 50, 75, 100], label: "↑ novel and good, % of networks", labelArrow: "none", tickSize: 0 },
     marks: [
-      Plot.gridX({ ticks: [0.25, 0.5, 0.75, 1, 2], stroke: "var(--rule)", strokeOpacity: 1 }), Plot.gridY({ ticks: [0, 25, 50, 75, 100], stroke: "var(--rule)", strokeOpacity: 1 }),
+      Plot.gridX({ ticks: curve, stroke: "var(--rule)", strokeOpacity: 1 }), Plot.gridY({ ticks: [0, 25, 50, 75, 100], stroke: "var(--rule)", strokeOpacity: 1 }),
       line(of((r) => r.kind === "baseline"), { strokeWidth: 1, strokeOpacity: 0.6 }), line(of((r) => r.kind === "reference" && !held(r)), { strokeWidth: 2 }),
       line(of(held), { strokeWidth: 2, strokeDasharray: "5 4" }), line(of((r) => r.kind === "generator"), { strokeWidth: 2.6 }),
       Plot.dot(of((r) => r.kind !== "baseline"), { x: "x", y: "y", r: 2.6, fill: "colour" }), tip(points, "x", "y"),
@@ -201,7 +212,7 @@ function map(view, width) {
   const held = dots.filter((d) => d.row.name === "held-out runs");
   return [Plot.plot({
     className: "fig", width, height, marginLeft: 38, marginTop: 24, marginRight: 12, marginBottom: 44,
-    x: { domain: frame.x, label: "first principal component, τ →", labelArrow: "none", tickSize: 0, ticks: 6 }, y: { domain: frame.y, label: "↑ second", labelArrow: "none", tickSize: 0, ticks: 6 },
+    x: { domain: frame.x, label: `first principal component ${unitOf(view).place} →`, labelArrow: "none", tickSize: 0, ticks: 6 }, y: { domain: frame.y, label: "↑ second", labelArrow: "none", tickSize: 0, ticks: 6 },
     marks: [
       Plot.gridX({ stroke: "var(--rule)", strokeOpacity: 1, ticks: 6 }), Plot.gridY({ stroke: "var(--rule)", strokeOpacity: 1, ticks: 6 }),
       Plot.dot(dots.filter((d) => d.row.name !== "held-out runs"), { x: "x", y: "y", r: (d) => (d.row.kind === "baseline" ? 2 : 3.2), fill: "colour", fillOpacity: (d) => (d.row.kind === "baseline" ? 0.4 : 0.7), clip: true }),
@@ -232,7 +243,7 @@ function trajectories(view, width) {
   const frame = squareFrame([...zoo, ...points], width - 50, height - 68), at = { x: "x", y: "y" };
   return [Plot.plot({
     className: "fig", width, height, marginLeft: 38, marginTop: 24, marginRight: 12, marginBottom: 44,
-    x: { domain: frame.x, label: "first principal component, τ →", labelArrow: "none", tickSize: 0, ticks: 6 }, y: { domain: frame.y, label: "↑ second", labelArrow: "none", tickSize: 0, ticks: 6 },
+    x: { domain: frame.x, label: `first principal component ${unitOf(view).place} →`, labelArrow: "none", tickSize: 0, ticks: 6 }, y: { domain: frame.y, label: "↑ second", labelArrow: "none", tickSize: 0, ticks: 6 },
     marks: [
       Plot.gridX({ stroke: "var(--rule)", strokeOpacity: 1, ticks: 6 }), Plot.gridY({ stroke: "var(--rule)", strokeOpacity: 1, ticks: 6 }),
       Plot.dot(zoo, { ...at, r: 2, fill: "var(--ink)", fillOpacity: 0.5 }), Plot.line(points, { ...at, z: "line", stroke: "colour", strokeWidth: 1.5 }),
@@ -271,14 +282,14 @@ function training(view, width) {
   const series = view.rows.filter((r) => r.kind === "generator").flatMap((row) => Object.entries((view.results.generators[row.name] || {}).history || {}).map(([key, points]) => ({ row, key, points })));
   const keys = [...new Set(series.map((s) => s.key))], across = Math.max(1, Math.min(keys.length, Math.floor(width / 300))), panel = (width - 28 * (across - 1)) / across;
   return keys.map((key) => {
-    const share = key.includes("accuracy"), factor = share ? 100 : 1;
+    const relative = /(dispersion|_ratio)$/.test(key), share = key.includes("accuracy"), factor = share ? 100 : 1;
     const points = series.filter((s) => s.key === key).flatMap((s) => s.points.filter(([, v]) => v != null).map(([step, v]) => ({ step, value: v * factor, v, name: s.row.name, colour: view.colour(s.row), says: `${s.row.name}, step ${step.toLocaleString("en")}\n${key} ${v.toPrecision(3)}` })));
     const positive = key.includes("loss") && points.every((d) => d.value > 0), log = positive && d3.max(points, (d) => d.value) > 20 * d3.min(points, (d) => d.value);
     return Plot.plot({
       className: "fig", width: panel, height: 220, marginLeft: 44, marginTop: 26, marginBottom: 40, marginRight: 14,
-      x: { label: "optimizer steps →", labelArrow: "none", ticks: 4, tickFormat: "~s", tickSize: 0 }, y: { type: log ? "log" : "linear", label: "↑ " + key + (share ? ", %" : ""), labelArrow: "none", ticks: 4, tickSize: 0, zero: key.endsWith("dispersion") || key.endsWith("nn_ratio") },
+      x: { label: "optimizer steps →", labelArrow: "none", ticks: 4, tickFormat: "~s", tickSize: 0 }, y: { type: log ? "log" : "linear", label: "↑ " + key + (share ? ", %" : ""), labelArrow: "none", ticks: 4, tickSize: 0, zero: relative },
       marks: [
-        Plot.gridY({ ticks: 4, stroke: "var(--rule)", strokeOpacity: 1 }), key.endsWith("dispersion") || key.endsWith("nn_ratio") ? Plot.ruleY([1], DOTTED) : null,
+        Plot.gridY({ ticks: 4, stroke: "var(--rule)", strokeOpacity: 1 }), relative ? Plot.ruleY([1], DOTTED) : null,
         Plot.line(points, { x: "step", y: "value", z: "name", stroke: "colour", strokeWidth: 2 }), key.startsWith("sample/") ? Plot.dot(points, { x: "step", y: "value", fill: "colour", r: 2.6 }) : null,
         tip(points, "step", "value"),
       ],
