@@ -299,7 +299,12 @@ def test_a_trusted_checkpoint_brings_its_own_backend_and_codec(fitted, own, caps
 
 @pytest.mark.parametrize(
     ("hyper_parameters", "message"),
-    [({"lr": "high"}, "lr is 'high', expected float"), ({"seq_len": 3}, "does not fit")],
+    [
+        ({"lr": "high"}, "lr is 'high', expected float"),
+        ({"seq_len": 3}, "does not fit its own GaussianBackend"),
+        ({"seq_len": -1}, "does not fit its own GaussianBackend"),
+        ({"seq_len": 2**62}, "does not fit its own GaussianBackend"),
+    ],
 )
 def test_a_checkpoint_with_other_arguments_is_refused(hyper_parameters, message, fitted, own):
     with pytest.raises(ParamgenError, match=message):

@@ -339,6 +339,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+_MISFITS = (
+    ArithmeticError,
+    AssertionError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)  # torch's, of sizes in a file
+
+
 def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -> ParameterGenerator:
     """A fitted generator from its checkpoint alone: no YAML, no zoo.
 
@@ -362,13 +372,13 @@ def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -
     given = checkpoint.get("hyper_parameters", {})  # of the backend; in files of the command line also of the data
     arguments = {name: value for name, value in given.items() if name in takes}
     check_arguments(backend, arguments, f"{where}: {backend.__name__}")
-    model = backend(**arguments)
     find_class(saved["codec"]["class_path"], ParamCodec, "codec", trust, where)  # type: ignore[type-abstract]  # imports it
-    model.on_load_checkpoint(checkpoint)
     try:
+        model = backend(**arguments)
+        model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
-    except (KeyError, RuntimeError) as error:
-        why = str(error).splitlines()[0]
+    except _MISFITS as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise ParamgenError(f"{where} does not fit its own {backend.__name__}: {why}") from error
     return model.to(device).eval()
 
