@@ -154,8 +154,8 @@ def test_dtype_of_storage_leaves_complex_tensors_as_they_are(tmp_path):
     }
 
 
-def zoo_of(kind, path):
-    network = make(kind)
+def zoo_of(kind, path, seed=0):
+    network = make(kind, seed)
     spec = ParamSpec.of(network)
     base = {name: t for name, t in state_tensors(network).items() if name not in {*spec.names, *spec.aliases}}
     return ZooWriter(path, spec, base, task_of(kind).config(), {}), network.state_dict()
@@ -186,6 +186,15 @@ def test_a_zoo_and_an_evaluation_take_no_network_that_would_come_back_as_another
         writer.add(changed, run=0, step=1, seed=0)
     with pytest.raises(ParamgenError, match=rf"n\.safetensors: {message}"):
         read_samples(tmp_path / "samples", writer.close())
+
+
+def test_an_unfinished_zoo_goes_on_with_the_tensors_that_its_networks_share_and_no_others(tmp_path):
+    writer, state = zoo_of("Permuted", tmp_path / "zoo")
+    writer.add(state, run=0, step=0, seed=0)
+    again, _ = zoo_of("Permuted", tmp_path / "zoo")
+    assert again.done == {(0, 0)}
+    with pytest.raises(ParamgenError, match="half-written zoo with another 'perm'"):
+        zoo_of("Permuted", tmp_path / "zoo", seed=1)
 
 
 def test_start_weights_are_checked_like_any_others():

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from paramgen.errors import ParamgenError
 from paramgen.files import inside, read_json, read_tensors, regular_file, sha256, sync_folder, write_json, write_tensors
-from paramgen.intake import check_network
+from paramgen.intake import check_network, same_values
 from paramgen.journal import Journal
 from paramgen.paths import find_zoo
 from paramgen.schema import check
-from paramgen.spec import ParamSpec, StateDict
+from paramgen.spec import COUNTER, ParamSpec, StateDict, last_part
 from paramgen.tasks import Task, TaskFamily, load_family, load_task
 
 FORMAT = 1
@@ -225,7 +225,9 @@ class ZooWriter:
         self.entries: list[Entry] = []
         refuse_other(path, task_config, recipe)
         self._base = dict(base)
-        if base and not (self.path / BASE).exists():
+        if (self.path / BASE).exists():
+            self._check_base(read_tensors(self.path / BASE))
+        elif base:
             write_tensors(self.path / BASE, base)
         self._resume()
 
@@ -300,6 +302,16 @@ class ZooWriter:
         write_json(self.path / "zoo.json", {**self._header, **meta, "statistics": statistics, "entries": entries})
         tidy(self.path)
         return Zoo(self.path)
+
+    def _check_base(self, stored: Mapping[str, Tensor]) -> None:
+        """Refuse to go on with networks that share other tensors than those that are there already."""
+        for name in sorted({*self._base, *stored}):
+            same = name in self._base and name in stored and same_values(self._base[name], stored[name])
+            if not same and last_part(name) != COUNTER:
+                raise ParamgenError(
+                    f"{self.path} holds a half-written zoo with another {name!r}, which its networks share; "
+                    "choose another folder or delete it"
+                )
 
     def _statistics(self, entries: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         """Mean and standard deviation of every tensor over the train split, for people to read."""
