@@ -26,6 +26,7 @@ from paramgen.zoo import Zoo
 PCA_COMPONENTS = 64  # at most; the latent of the p-diff prototype
 TOP_SHARE = 0.3  # S_KDE30 keeps the best 30 % of the zoo
 FINETUNED_AT_ONCE = 32  # networks in memory with their gradients and Adam's moments
+_COLUMNS = 1 << 18  # weights worked on at once in float64
 _TINY = 1e-12  # below any variance that batch norm meets; its own eps is 1e-5
 
 
@@ -60,8 +61,8 @@ def noise(pool: Pool, n: int, generator: Generator, sigma: float) -> Tensor:
     The spread of a tensor is the root mean square, over its weights, of the standard deviation across networks: at sigma 1 the noise has
     the energy of the zoo's own spread, tensor by tensor, and a noised copy lies sigma x ‖std of the zoo‖ from its original.
     """
-    variance = pool.weights.var(0, correction=min(1, len(pool.weights) - 1))  # (P,)
-    scale = torch.cat([v.mean().sqrt().expand(len(v)) for v in variance.split(pool.sizes)])
+    variance = _std(pool.weights).square()  # (P,)
+    scale = torch.cat([v.mean().sqrt().expand(len(v)) for v in variance.split(pool.sizes)]).to(pool.weights.dtype)
     return copy(pool, n, generator) + sigma * scale * _normal(n, pool.weights.shape[1], generator)
 
 
@@ -84,14 +85,14 @@ def soup(pool: Pool, n: int, generator: Generator, m: int) -> Tensor:
 
 def gaussian(pool: Pool, n: int, generator: Generator) -> Tensor:
     """One Gaussian a weight, each with the zoo's mean and standard deviation."""
-    std = pool.weights.std(0, correction=min(1, len(pool.weights) - 1))
+    std = _std(pool.weights).to(pool.weights.dtype)  # (P,)
     return pool.weights.mean(0) + std * _normal(n, pool.weights.shape[1], generator)
 
 
 def pca_gaussian(pool: Pool, n: int, generator: Generator, components: int = PCA_COMPONENTS) -> Tensor:
     """A Gaussian in the zoo's principal components: the zoo's mean and covariance, cut to the largest components."""
     mean, basis, z = principal_components(pool.weights, components)
-    std = z.std(0, correction=min(1, len(z) - 1))  # (k,)
+    std = _std(z).to(z.dtype)  # (k,)
     return mean + (std * _normal(n, len(std), generator)) @ basis
 
 
@@ -104,7 +105,7 @@ def kde(pool: Pool, n: int, generator: Generator, share: float = TOP_SHARE) -> T
     kept = z[pool.accuracy.argsort(descending=True, stable=True)[: max(2, round(share * len(z)))]]  # (k, d)
     k, d = kept.shape
     centres = kept.gather(0, torch.randint(k, (n, d), generator=generator))  # (n, d)
-    bandwidth = kept.std(0, correction=min(1, k - 1)) * k**-0.2
+    bandwidth = _std(kept).to(kept.dtype) * k**-0.2
     return mean + (centres + bandwidth * _normal(n, d, generator)) @ basis
 
 
@@ -160,6 +161,12 @@ def variance_columns(spec: ParamSpec) -> Tensor:
     return torch.cat([torch.full((t.numel,), t.kind == "running_var") for t in spec.tensors])
 
 
+def _std(x: Tensor) -> Tensor:
+    """Standard deviation (P,) of (K, P) in float64, where the squares of large weights do not overflow; 0 of one network."""
+    correction = min(1, len(x) - 1)
+    return torch.cat([part.double().std(0, correction=correction) for part in x.split(_COLUMNS, 1)])
+
+
 def _normal(n: int, P: int, generator: Generator) -> Tensor:
     return torch.randn(n, P, generator=generator)
 
@@ -181,10 +188,12 @@ def principal_components(W: Tensor, components: int) -> Components:
     """The largest principal components of (K, P), largest last, through the (K, K) Gram matrix."""
     mean = W.mean(0)
     X = W - mean
+    unit = X.abs().max().clamp_min(torch.finfo(W.dtype).tiny)  # squares of very large or small weights leave float32
+    X = X / unit
     values, vectors = torch.linalg.eigh((X @ X.T).double())  # ascending
     k = min(components, max(1, len(W) - 1))
     scale = values[-k:].clamp_min(0).sqrt()
-    z = (vectors[:, -k:] * scale).to(W.dtype)  # (K, k)
+    z = (vectors[:, -k:] * scale * unit).to(W.dtype)  # (K, k)
     basis = (vectors[:, -k:] / scale.clamp_min(1e-12)).T.to(W.dtype) @ X  # (k, P)
     return Components(mean, basis, z)
 

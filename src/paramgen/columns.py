@@ -46,7 +46,7 @@ def _percent(v: float) -> str:
 
 
 def _plain(v: float) -> str:
-    return f"{v:.2f}"
+    return f"{v:.2f}" if abs(v) < 10_000 else f"{v:.1e}"  # of a network far outside the zoo
 
 
 def _count(v: float) -> str:

@@ -38,6 +38,7 @@ from paramgen.thresholds import THRESHOLDS
 from paramgen.zoo import Zoo
 
 RECALIBRATION_BATCH = 128
+HUGE, TINY = 1e12, 1e-12  # of the largest weight: three layers of it leave float32
 STARTS = 16  # networks of a row that are trained on
 ALL_BASELINES = (*BASELINES, *TASK_BASELINES)
 
@@ -369,8 +370,18 @@ def _notes(bench: _Bench, n: int, samples: Sequence[Samples]) -> list[str]:
             f"Only {100 * reference.share:.1f} % of the variance of {reference.basis} lies in the subspace that holds 95 % of the zoo's: "
             "new networks look like independent noise there, so structure is given only for rows that lie in the subspace."
         )
-    if bench.novelty.tau == 0:
+    if (bench.weights == bench.weights[0]).all():
+        notes.append(
+            "All training networks are equal: distances and spreads have no scale, and there is nothing to learn but one network."
+        )
+    elif bench.novelty.tau == 0:
         notes.append("At least half of the zoo's networks have an exact twin, so tau is 0 and distances have no scale.")
+    if (largest := bench.weights.abs().max().item()) > HUGE:
+        notes.append(
+            f"Weights of the zoo reach {largest:.1e}: products of such numbers overflow, and predictions and distances mean nothing."
+        )
+    elif largest < TINY:
+        notes.append(f"No weight of the zoo is larger than {largest:.1e}: its networks say the same of every image.")
     fewest = min((len(s.weights) for s in samples), default=n)
     if fewest < n:
         notes.append(

@@ -206,7 +206,7 @@ def _error(accuracy: float, results: Results) -> float:
 
 def _accuracy_axis(axes: Axes, which: str, errors: list[float], split: str = "test") -> None:
     """A log axis of the error over all that is drawn, labelled with the accuracy, better to the right or up."""
-    low, high = min(errors) / 1.3, min(1.0, 1.15 * max(errors))
+    low, high = min(errors, default=0.1) / 1.3, min(1.0, 1.15 * max(errors, default=1.0))  # a plane may hold no row
     getattr(axes, f"set_{which}scale")("log")
     getattr(axes, f"set_{which}lim")(high, low)
     kept = [t for t in (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001) if low <= t <= high]

@@ -78,7 +78,9 @@ class AlignedZoo:
 
     def _rough(self, placed: Tensor) -> Tensor:
         """Distances in the common order (N, K), good enough to choose candidates by."""
-        return torch.cdist(placed - self.centre, self.weights - self.centre)
+        a, b = placed - self.centre, self.weights - self.centre
+        distance = torch.cdist(a, b)
+        return distance if distance.isfinite().all() else torch.cdist(a.double(), b.double())  # squares leave float32
 
     def _nearest(self, placed: Tensor, distance: Tensor) -> Nearest:
         """Match each network with those nearest by `distance` (N, K), infinite where they must not meet."""

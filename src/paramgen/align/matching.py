@@ -46,13 +46,15 @@ def match(reference: Tensor, W: Tensor, spec: PermutationSpec, keep_order: bool 
         spec: The architecture's groups.
         keep_order: Start from the order the networks have (they are nearly aligned) rather than from none.
     """
+    if not len(W):
+        return Matched(W, spec.identity(0))
     step = max(1, _NUMBERS // max(W.shape[1], 1))
     parts = []
     for start in range(0, len(W), step):
         rows = slice(start, start + step)
         parts.append(_match(reference if len(reference) == 1 else reference[rows], W[rows].clone(), spec, keep_order))
     perms = {group: torch.cat([p.perms[group] for p in parts]) for group in spec.groups}
-    return Matched(torch.cat([p.weights for p in parts]), perms) if parts else Matched(W, spec.identity(0))
+    return Matched(torch.cat([p.weights for p in parts]), perms)
 
 
 def weight_matching(
@@ -154,11 +156,20 @@ def _improve(
 
 def _cost(reference: Tensor, W: Tensor, spec: PermutationSpec, places: Sequence[Place], rows: Tensor) -> Tensor:
     """C[u, v] = ⟨ref unit u, unit v⟩ of each network: (R, U, U)."""
+    cost = _products(reference, W, spec, places, rows, W.dtype)
+    if not cost.isfinite().all():  # products of weights of 1e19 and more leave float32
+        cost = _products(reference, W, spec, places, rows, torch.float64)
+    return cost
+
+
+def _products(
+    reference: Tensor, W: Tensor, spec: PermutationSpec, places: Sequence[Place], rows: Tensor, dtype: torch.dtype
+) -> Tensor:
     total: Tensor | None = None
     for place in places:
         ref = spec.features(reference if len(reference) == 1 else reference[rows], place)  # (1 or R, U, F)
         mine = spec.window(W, place)[rows].reshape(len(rows), place.units, -1)  # (R, U, F)
-        inner = ref @ mine.mT
+        inner = ref.to(dtype) @ mine.to(dtype).mT
         total = inner if total is None else total.add_(inner)
     assert total is not None
     return total
