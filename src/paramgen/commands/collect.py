@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from paramgen.doubts import doubts, guessing
 from paramgen.errors import ParamgenError, positive
 from paramgen.files import read_tensors, write_tensors
 from paramgen.intake import Architecture, check_network
+from paramgen.progress import Progress, announce_scoring
 from paramgen.seeds import mix
 from paramgen.select import select_tensors
 from paramgen.spec import REAL, ParamSpec, StateDict, can_be_generated, state_tensors
@@ -32,6 +32,7 @@ REST = 20.0  # seconds between two stores of a training's whole state
 TOGETHER = 1 << 19  # numbers in the networks trained at once: fewer cost overhead, more fall out of the caches
 PENDING = 1 << 22  # numbers in the networks that wait to be scored together
 WAIT = 5.0  # seconds that they wait at most
+MEASURED = 256  # images that the time of scoring is measured on
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,8 @@ class _Collector:
     def collect(self) -> Zoo:
         """The finished zoo."""
         begun = time.perf_counter()
-        columns = (TextColumn("{task.description:22s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns) as self.bar:
+        self._announce()
+        with Progress() as self.progress:
             writer = self._trajectory() if self.recipe.mode == "trajectory" else self._seeds()
             self._flush()
         seconds = {} if self.resumed else {"seconds": time.perf_counter() - begun}  # of the whole, or not at all
@@ -188,6 +189,17 @@ class _Collector:
         for warning in warnings:
             _log.warning("warning: %s", warning)
         return writer.close(**seconds, **({"warnings": warnings} if warnings else {}))
+
+    def _announce(self) -> None:
+        """Say how long scoring will take: a few images of one network are measured."""
+        parts = [spread(data, self.recipe.score_images) for data in (self.train, self.val)]
+        few, state = spread(self.train, MEASURED), state_tensors(self.network)
+        networks = self.recipe.runs * self.recipe.checkpoints
+        announce_scoring(
+            lambda: predict(self.network, [state], few, device=self.device),
+            networks * sum(map(len, parts)) / len(few),
+            networks,
+        )
 
     def _trajectory(self) -> ZooWriter:
         recipe, seed = self.recipe, self.recipe.seed
@@ -260,9 +272,9 @@ class _Collector:
                 trainer.load(state)
         if trainer.step in kept:  # stored at its last step, before its networks were written
             yield trainer.step, group.states()
-        shown = self.bar.add_task(label, total=steps, completed=trainer.step)
+        self.progress.begin(label, steps, trainer.step)
         for step in trainer.run():
-            self.bar.update(shown, completed=step)
+            self.progress.update(step)
             if step in kept:
                 yield step, group.states()
             late = time.perf_counter() - stored > REST or (self.writer is None and step == steps)
@@ -303,6 +315,7 @@ class _Collector:
                 mine = {p: {"accuracy": float(s.accuracy[k]), "loss": float(s.loss[k])} for p, s in scores.items()}
                 self.writer.add(state, scores=mine, sync=False, **place)
             self.writer.sync()
+            self.progress.written += len(self.pending)
             self.pending = []
         self.flushed = time.perf_counter()
 

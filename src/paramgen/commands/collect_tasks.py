@@ -16,6 +16,7 @@ from paramgen.errors import ParamgenError, near, positive
 from paramgen.files import write_tensors
 from paramgen.intake import Architecture
 from paramgen.lora import adapter_names, align_gauge, fix_gauge, into_adapted
+from paramgen.progress import Progress, announce_scoring
 from paramgen.seeds import mix
 from paramgen.select import select_tensors
 from paramgen.spec import ParamSpec, StateDict, can_be_generated, state_tensors
@@ -105,25 +106,34 @@ def main(
         "seed": seed,
     }
     begun = time.perf_counter()
-    collector = _Collector(family, optim or OptimSettings(), pretraining or Pretraining(), parameters, seed, device)
-    starts = collector.starts(start, start_task, steps if start_steps is None else start_steps)
-    turn = _gauge(gauge, starts[0], parameters)
-    writer = ZooWriter(out, collector.spec, collector.base, family.config(), recipe)
-    if start == "converged":
-        write_tensors(writer.path / START, {name: starts[0][name] for name in collector.spec.names})
-    tasks = range(len(family.names) if heldout else len(family.seen))  # seen ones are first
-    encode = (lambda _: None) if condition is None else lambda name: condition.encode(family.describe(name)).tolist()
-    conditions = {i: encode(family.names[i]) for i in tasks}
-    done = writer.done
-    for step, states in collector.train(tasks, starts, steps, networks, save_every, shared_order):
-        left = {i: turn(state) for i, state in states.items() if (i, step) not in done}
-        names = [family.names[i] for i in left]
-        scores = _scores(collector, [*left.values()], names) if score else [{} for _ in left]
-        for (i, state), name, found in zip(left.items(), names, scores, strict=True):
-            described = {"task": name, "condition": conditions[i]}
-            split = "train" if i < len(family.seen) else "heldout"
-            writer.add(state, run=i, step=step, seed=seed, split=split, scores=found, sync=False, **described)
-        writer.sync()
+    with Progress() as progress:
+        collector = _Collector(
+            family, optim or OptimSettings(), pretraining or Pretraining(), parameters, seed, device, progress
+        )
+        starts = collector.starts(start, start_task, steps if start_steps is None else start_steps)
+        turn = _gauge(gauge, starts[0], parameters)
+        writer = ZooWriter(out, collector.spec, collector.base, family.config(), recipe)
+        if start == "converged":
+            write_tensors(writer.path / START, {name: starts[0][name] for name in collector.spec.names})
+        tasks = range(len(family.names) if heldout else len(family.seen))  # seen ones are first
+        encode = (
+            (lambda _: None) if condition is None else lambda name: condition.encode(family.describe(name)).tolist()
+        )
+        conditions = {i: encode(family.names[i]) for i in tasks}
+        done = writer.done
+        count = len(tasks) * networks - len(done)
+        if score and count > 0:
+            announce_scoring(lambda: _scores(collector, starts[:1], family.names[:1]), count, count)
+        for step, states in collector.train(tasks, starts, steps, networks, save_every, shared_order):
+            left = {i: turn(state) for i, state in states.items() if (i, step) not in done}
+            names = [family.names[i] for i in left]
+            scores = _scores(collector, [*left.values()], names) if score else [{} for _ in left]
+            for (i, state), name, found in zip(left.items(), names, scores, strict=True):
+                described = {"task": name, "condition": conditions[i]}
+                split = "train" if i < len(family.seen) else "heldout"
+                writer.add(state, run=i, step=step, seed=seed, split=split, scores=found, sync=False, **described)
+            writer.sync()
+            progress.written += len(left)
     made_by = {} if condition is None else {"condition": condition.config()}
     warnings = _doubts(writer.entries, family) if score else []
     for warning in warnings:
@@ -167,8 +177,10 @@ class _Collector:
         parameters: list[str] | None,
         seed: int,
         device: str,
+        progress: Progress,
     ) -> None:
         self.family, self.optim, self.seed, self.device = family, optim, seed, device
+        self.progress = progress
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(seed, 0))
             plain = family.plain()
@@ -198,7 +210,7 @@ class _Collector:
                 raise ParamgenError(f"start_task: no seen task {source!r}; {near(source, [POOLED, *self.family.seen])}")
             names = self.family.seen if source == POOLED else [source]
             data = self.family.data(names, "train")
-            (first,) = [states for _, states in self._run(data, first, steps, [mix(self.seed, 2)], {steps})]
+            (first,) = [states for _, states in self._run("start", data, first, steps, [mix(self.seed, 2)], {steps})]
         return first * count
 
     def train(
@@ -212,15 +224,18 @@ class _Collector:
         kept = {steps + k * every for k in range(networks)}
         for group in sizes.values():
             seeds = [mix(self.seed, 3, 0 if shared else i) for i in group]
+            label = f"{len(group)} of {len(splits)} tasks"
             data = SideBySide([splits[i] for i in group]) if len(group) > 1 else splits[group[0]]
-            for step, states in self._run(data, [starts[i] for i in group], max(kept), seeds, kept):
+            for step, states in self._run(label, data, [starts[i] for i in group], max(kept), seeds, kept):
                 yield step, dict(zip(group, states, strict=True))
 
     def _run(
-        self, data: SplitData, starts: Sequence[StateDict], steps: int, seeds: Sequence[int], kept: set[int]
+        self, label: str, data: SplitData, starts: Sequence[StateDict], steps: int, seeds: Sequence[int], kept: set[int]
     ) -> Iterator[tuple[int, list[StateDict]]]:
         group = NetworkGroup(self.network, starts, self.chosen, self.device)
+        self.progress.begin(label, steps)
         for step in Trainer(group, data, self.optim, seeds, steps).run():
+            self.progress.update(step)
             if step in kept:
                 yield step, group.states()
 
@@ -231,8 +246,9 @@ class _Collector:
             return state
         group = NetworkGroup(plain, [state], list(state), self.device)
         split = Reweighted(data) if how.reweight else data
-        for _ in Trainer(group, split, how.optim, [mix(self.seed, 4)], how.steps).run():
-            pass
+        self.progress.begin("pretraining", how.steps)
+        for step in Trainer(group, split, how.optim, [mix(self.seed, 4)], how.steps).run():
+            self.progress.update(step)
         return group.states()[0]
 
     def _with_base(self, fresh: Mapping[str, Tensor]) -> StateDict:

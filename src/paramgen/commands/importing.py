@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from paramgen.errors import ParamgenError, not_negative
 from paramgen.intake import Architecture, check_network, same_values
+from paramgen.progress import Progress, announce_scoring
 from paramgen.select import select_tensors
 from paramgen.spec import ParamSpec, StateDict
 from paramgen.tasks import SplitData, Task
@@ -19,6 +20,7 @@ from paramgen.tasks.splits import spread
 from paramgen.weight_files import is_marked, list_checkpoints, read_state_dict, steps_from_names
 from paramgen.zoo import Scores, Split, ZooWriter, refuse_other
 
+FEW = 256  # images that the time of scoring is measured on
 _log = logging.getLogger(__name__)
 
 
@@ -70,13 +72,23 @@ def import_(
     for data in splits.values():
         _check_runs(network, reader.first, data)
     writer = ZooWriter(out, reader.spec, reader.base, task.config(), recipe)
-    for i, (path, step) in enumerate(zip(files, steps_from_names(files), strict=True)):
-        run = 0 if one_run else i
-        if (run, step) in writer.done:  # by the same command, stopped before its end
-            continue
-        state = reader.read(path)
-        split: Split = "train" if i < train_networks else "val" if i < len(files) - heldout_networks else "heldout"
-        writer.add(state, run=run, step=step, seed=0, split=split, scores=_scores(network, state, splits))
+    left = len(files) - len(writer.done)
+    if splits:
+        few = spread(splits["train"], FEW)
+        times = left * sum(map(len, splits.values())) / len(few)
+        announce_scoring(lambda: predict(network, [reader.first], few), times, left)
+    with Progress() as progress:
+        progress.begin("import", len(files))
+        for i, (path, step) in enumerate(zip(files, steps_from_names(files), strict=True)):
+            progress.update(i)
+            run = 0 if one_run else i
+            if (run, step) in writer.done:  # by the same command, stopped before its end
+                continue
+            state = reader.read(path)
+            split: Split = "train" if i < train_networks else "val" if i < len(files) - heldout_networks else "heldout"
+            writer.add(state, run=run, step=step, seed=0, split=split, scores=_scores(network, state, splits))
+            progress.written += 1
+        progress.update(len(files))
     zoo = writer.close()
     print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, in {zoo.path}")
 

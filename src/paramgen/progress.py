@@ -1,0 +1,84 @@
+"""How far a long command is: a bar on a terminal, elsewhere a line a minute."""
+
+import time
+from collections.abc import Callable
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+EVERY = 60.0  # seconds between two lines
+WORTH_SAYING = 5.0  # seconds that scoring takes, at least, to be announced
+
+
+class Progress:
+    """One count after another, each of steps.
+
+    Args:
+        console: Where the bar goes; a line goes to stdout.
+        clock: Seconds.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        console, self._clock = console or Console(), clock
+        columns = (TextColumn("{task.description:22s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Bar(*columns, console=console) if console.is_terminal else None
+        self._said = clock()
+        self.written = 0  # networks
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave it as it is."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def begin(self, label: str, total: int, done: int = 0) -> None:
+        """Count from `done` to `total`."""
+        self._label, self._total, self._first, self._begun = label, total, done, self._clock()
+        if self._bar is not None:
+            self._task = self._bar.add_task(label, total=total, completed=done)
+
+    def update(self, done: int) -> None:
+        """Say how far the count is, when it is time."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+            return
+        now = self._clock()
+        if now - self._said >= EVERY and done > self._first:
+            self._said = now
+            left = (self._total - done) * (now - self._begun) / (done - self._first)
+            said = f"{self._label}: {done:,} of {self._total:,}, {self.written:,} networks written"
+            print(f"{said}, about {duration(left)} left", flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def announce_scoring(
+    score: Callable[[], object], times: float, networks: int, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Say how long it will take to score all networks, unless it is too short to matter.
+
+    Args:
+        score: Does a small part of it.
+        times: How many such parts there are.
+        networks: How many networks there are.
+        clock: Seconds.
+    """
+    score()  # the first one takes longer
+    start = clock()
+    score()
+    seconds = times * (clock() - start)
+    if seconds >= WORTH_SAYING:
+        print(f"scoring {networks:,} networks will take about {duration(seconds)}", flush=True)
