@@ -218,7 +218,7 @@ def _pattern(value: Any, rule: str, schema: Mapping[str, Any], root: Any) -> Mis
 
 
 def _refuse(value: Any, expected: str) -> Mismatch:
-    return Mismatch("", f"is {_SHORT.repr(value)}, expected {expected}")
+    return Mismatch("", f"is {' '.join(_SHORT.repr(value).split())}, expected {expected}")  # tensors take several lines
 
 
 def _step(key: str | int) -> str:
