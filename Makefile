@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PARAMGEN := OMP_NUM_THREADS=1 $(BIN)/paramgen
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser lint bench clean
+.PHONY: help install demo test test-slow test-browser fuzz lint bench clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-slow: $(STAMP) ## The slow tests too
 test-browser: $(STAMP) ## The report in a real headless Chromium (as root on Debian it installs one)
 	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_browser.py -rs $(ARGS)
+
+fuzz: $(STAMP) ## 100,000 damaged files in all, spread over every kind that is read (a few minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --total 100000 $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and the one-way imports
 	$(BIN)/ruff check .

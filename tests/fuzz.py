@@ -37,11 +37,12 @@ from torch import nn
 
 from examples import example
 from paramgen.backends.baseline import Baseline
-from paramgen.codec import FlatCodec
+from paramgen.backends.pdiff import PDiff
+from paramgen.codec import FlatCodec, ParamCodec
 from paramgen.comparison import Report, differences, summarise
 from paramgen.errors import ParamgenError
 from paramgen.files import inside, map_tensors, read_json, read_tensors, write_tensors
-from paramgen.generator import load_generator
+from paramgen.generator import ParameterGenerator, load_generator
 from paramgen.samples import SampleInfo, read_samples, write_samples
 from paramgen.spec import ParamSpec
 from paramgen.tasks.networks import read_weights
@@ -113,10 +114,7 @@ def use_tensors(path: Path, zoo: Zoo) -> None:
                 raise
 
 
-def write_checkpoint(path: Path, zoo: Zoo) -> None:
-    codec = FlatCodec().bind(zoo.spec, zoo)
-    model = Baseline(*codec.shape, num_networks=3, kind="gaussian")
-    model.networks.copy_(codec.encode_many(list(zoo)))
+def write_checkpoint(path: Path, zoo: Zoo, model: ParameterGenerator, codec: ParamCodec) -> None:
     model.codec, model.base = codec, zoo.base()
     model.zoo_info = {"name": zoo.name, "path": str(zoo.path), "task": TASK, "networks": [0, 1, 2], "runs": [0, 1, 2]}
     saved: dict[str, Any] = {
@@ -149,10 +147,19 @@ def kinds(folder: Path) -> dict[str, Kind]:
     header = {key: zoo.meta[key] for key in ("format", "task", "recipe", "spec")}
     journal.write_text("".join(json.dumps(line) + "\n" for line in (header, *zoo.meta["entries"])))
     samples = write_samples(folder / "samples", [zoo.full(i) for i in range(2)], SampleInfo(), identity=[0, 1])
-    lone, weights, fitted = folder / "x.safetensors", folder / "x.pt", folder / "x.ckpt"
+    lone, weights = folder / "x.safetensors", folder / "x.pt"
     write_tensors(lone, zoo[0])
     torch.save({"state_dict": state(0), "epoch": 3, "args": argparse.Namespace(lr=0.1)}, weights)
-    write_checkpoint(fitted, zoo)
+    codec = FlatCodec().bind(zoo.spec, zoo)
+    fitted, diffused = folder / "x.ckpt", folder / "y.ckpt"
+    write_checkpoint(fitted, zoo, Baseline(*codec.shape, num_networks=3, kind="gaussian"), codec)
+    small: dict[str, Any] = {
+        "autoencoder": {"kind": "pca", "latent_dim": 2},
+        "denoiser": {"kind": "mlp", "width": 4, "depth": 1},
+    }
+    write_checkpoint(
+        diffused, zoo, PDiff(*codec.shape, num_networks=3, diffusion={"num_inference_steps": 2}, **small), codec
+    )
     results, comparison = folder / "results.json", folder / "comparison.json"
     direct = {**example("results#row"), "kind": "generator", "name": "a"}
     results.write_text(json.dumps({**example("results"), "rows": [*example("results")["rows"], direct]}))
@@ -164,6 +171,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "safetensors": Kind(lone, mutate_safetensors, lambda: use_tensors(lone, zoo)),
         "weights": Kind(weights, mutate_pickle, lambda: read_weights(weights)),
         "checkpoint": Kind(fitted, mutate_pickle, lambda: load_generator(fitted).sample(1)),
+        "diffusion": Kind(diffused, mutate_pickle, lambda: load_generator(diffused).sample(1)),
         "results": Kind(results, mutate_json, lambda: use_results(results)),
         "comparison": Kind(comparison, mutate_json, lambda: use_comparison(comparison)),
     }

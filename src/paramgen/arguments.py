@@ -6,7 +6,7 @@ from inspect import Parameter, isclass, signature
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, near, shown
 
 
 def check_arguments(make: Callable[..., Any], arguments: Mapping[str, Any], what: str) -> None:
@@ -32,7 +32,7 @@ def check_arguments(make: Callable[..., Any], arguments: Mapping[str, Any], what
     for name, value in arguments.items():
         if not fits(value, hints.get(name, Any)):
             expected = str(hints[name].__name__ if isclass(hints[name]) else hints[name]).replace("typing.", "")
-            raise ParamgenError(f"{what}: {name} is {_shown(value)}, expected {expected}")
+            raise ParamgenError(f"{what}: {name} is {shown(value)}, expected {expected}")
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -58,8 +58,3 @@ def fits(value: Any, hint: Any) -> bool:
     if isclass(hint) and is_dataclass(hint) and isinstance(value, Mapping):
         return value.keys() <= signature(hint).parameters.keys()
     return isinstance(value, NoneType if hint is None else hint) if isclass(hint) or hint is None else True
-
-
-def _shown(value: Any, most: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}…"

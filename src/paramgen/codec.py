@@ -231,8 +231,21 @@ class ParamCodec(ABC):
         kind = find_class(saved["class_path"], ParamCodec, "codec", where="the checkpoint")  # type: ignore[type-abstract]
         check_arguments(kind, saved["init_args"], f"codec {saved['class_path']!r}")
         codec = kind(**saved["init_args"])
-        codec._set(ParamSpec.from_dict(saved["spec"]), saved["shift"], saved["scale"])
+        spec = ParamSpec.from_dict(saved["spec"])
+        codec._check_statistics(spec, saved["shift"], saved["scale"])
+        codec._set(spec, saved["shift"], saved["scale"])
         return codec
+
+    def _check_statistics(self, spec: ParamSpec, shift: Tensor, scale: Tensor) -> None:
+        """Refuse statistics of a checkpoint that are of another shape than this normalisation's, or no finite numbers."""
+        each, whole = (len(spec.tensors),), (spec.numel,)
+        expected = {"layer": (each, each), "weight": (whole, whole), "centre": (whole, each)}[self.normalisation]
+        for name, tensor, shape in zip(("shift", "scale"), (shift, scale), expected, strict=True):
+            if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+                given = f"{tuple(tensor.shape)} {tensor.dtype}"
+                raise ParamgenError(f"codec.{name} is of shape {given}, expected floating numbers of shape {shape}")
+            if not torch.isfinite(tensor).all():
+                raise ParamgenError(f"codec.{name} holds NaN or infinite values")
 
     def _shift_scale(self, i: int, source: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What to subtract from tensor i, or from its numbers `source`, and what to divide by: scalars or one a weight."""

@@ -4,6 +4,8 @@ import difflib
 import errno
 from collections.abc import Iterable
 from pathlib import Path
+from reprlib import Repr
+from typing import Any
 
 
 class ParamgenError(Exception):
@@ -66,6 +68,20 @@ _REFUSALS = {
     )
     if hasattr(errno, name)  # Windows has no EDQUOT
 }
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: on one line, and not all of what is long."""
+    return " ".join(_SHORT.repr(value).split())
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception of a library says, on one line of at most 200 characters; its kind where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+_SHORT = Repr()
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxother = 2, 3, 3, 3, 60
 
 
 def positive(of: str = "", **numbers: float | None) -> None:

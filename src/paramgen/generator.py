@@ -19,9 +19,8 @@ from paramgen.arguments import check_arguments
 from paramgen.codec import ParamCodec
 from paramgen.data import NetworkTokens, ParamBatch, data_of
 from paramgen.errors import DivergedError, ParamgenError
-from paramgen.pickles import read_pickle
+from paramgen.restore import build, read_checkpoint
 from paramgen.sampling import Drawn, SampleRequest
-from paramgen.schema import check
 from paramgen.seeds import mix
 from paramgen.settings import plain
 from paramgen.spec import StateDict
@@ -321,34 +320,6 @@ def _check_same_data(saved: ParamCodec, given: ParamCodec) -> None:
         )
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint of a fitted generator holds.
-
-    Args:
-        path: A ``.ckpt`` written by ``paramgen fit``.
-
-    Raises:
-        ParamgenError: No such file, no checkpoint of paramgen, or one that does not fit ``checkpoint.schema.json``; the field is named.
-    """
-    if not Path(path).exists():
-        raise ParamgenError(f"no checkpoint {str(path)!r}")
-    checkpoint = read_pickle(path)
-    if not isinstance(checkpoint, dict) or "paramgen" not in checkpoint:
-        raise ParamgenError(f"{str(path)!r} is no checkpoint of paramgen: it holds no codec")
-    check(checkpoint, "checkpoint", str(path))
-    return checkpoint
-
-
-_MISFITS = (
-    ArithmeticError,
-    AssertionError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)  # torch's, of sizes in a file
-
-
 def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -> ParameterGenerator:
     """A fitted generator from its checkpoint alone: no YAML, no zoo.
 
@@ -373,13 +344,11 @@ def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -
     arguments = {name: value for name, value in given.items() if name in takes}
     check_arguments(backend, arguments, f"{where}: {backend.__name__}")
     find_class(saved["codec"]["class_path"], ParamCodec, "codec", trust, where)  # type: ignore[type-abstract]  # imports it
+    model = build(backend, arguments, checkpoint["state_dict"], where)
     try:
-        model = backend(**arguments)
         model.on_load_checkpoint(checkpoint)
-        model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
-    except _MISFITS as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ParamgenError(f"{where} does not fit its own {backend.__name__}: {why}") from error
+    except ParamgenError as error:
+        raise type(error)(f"{where}: {error}") from error
     return model.to(device).eval()
 
 

@@ -20,8 +20,9 @@ from paramgen.checkpoints import Checkpoints, CompleteCheckpoints, StopRequests
 from paramgen.data import ParameterDataModule
 from paramgen.divergence import Divergence
 from paramgen.errors import ParamgenError
-from paramgen.generator import ParameterGenerator, read_checkpoint
+from paramgen.generator import ParameterGenerator
 from paramgen.parsing import ConfigFile, OneLineErrors
+from paramgen.restore import read_checkpoint
 
 LINKED = ("seq_len", "token_dim", "cond_dim", "num_networks", "num_runs")  # arguments of a backend that the data decide
 

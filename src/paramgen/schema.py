@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
 from math import isfinite
-from reprlib import Repr
 from types import NoneType
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, near, shown
 
 MAX_DEPTH = 64  # of nested lists and objects; the deepest file of ours has 8
 MAX_INTEGER = 2**63  # what a tensor of integers can hold
@@ -125,6 +124,8 @@ def _mismatch(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) ->
 def _type(value: Any, rule: str | list[str], schema: Any, root: Any) -> Mismatch | None:
     if type(value) is float and not isfinite(value):  # checkpoints may hold what JSON cannot
         return _refuse(value, "a finite number")
+    if isinstance(value, dict) and (other := next((key for key in value if not isinstance(key, str)), None)):
+        return Mismatch("", f"has the key {shown(other)}, expected texts as keys")
     for name in (rule,) if isinstance(rule, str) else rule:
         if isinstance(value, _TYPES[name]) and (type(value) is not bool or name == "boolean"):
             return None
@@ -218,7 +219,7 @@ def _pattern(value: Any, rule: str, schema: Mapping[str, Any], root: Any) -> Mis
 
 
 def _refuse(value: Any, expected: str) -> Mismatch:
-    return Mismatch("", f"is {' '.join(_SHORT.repr(value).split())}, expected {expected}")  # tensors take several lines
+    return Mismatch("", f"is {shown(value)}, expected {expected}")
 
 
 def _step(key: str | int) -> str:
@@ -231,8 +232,6 @@ def _field(path: str) -> str:
     return path.removeprefix(".") or "the content"
 
 
-_SHORT = Repr()
-_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxother = 2, 3, 3, 60
 _TYPES: dict[str, Any] = {
     "object": dict,
     "array": (list, tuple),
