@@ -10,6 +10,7 @@ gigabyte above what the process has after a first round of every kind, so that w
 """
 
 import argparse
+import contextlib
 import io
 import json
 import logging
@@ -33,6 +34,7 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from safetensors.torch import load, save
 from torch import nn
 
 from examples import example
@@ -201,6 +203,9 @@ VALUES = (
 )
 
 
+DTYPES = (torch.bool, torch.int8, torch.int64, torch.uint16, torch.float8_e4m3fn, torch.bfloat16, torch.complex64)
+
+
 def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
     """Flips, cuts, insertions, splices, zeros, and other numbers."""
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
@@ -229,6 +234,11 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
 
 def mutate_value(value: Any, rng: random.Random, values: tuple[Any, ...] = VALUES) -> Any:
     """A copy of nested lists and objects with one place changed: another value, a field or item less, twice, or renamed."""
+    if isinstance(value, torch.Tensor) and rng.random() < 0.5:
+        with contextlib.suppress(
+            RuntimeError, NotImplementedError
+        ):  # a sparse tensor of the last round, or one without values
+            return torch.full_like(value, float("nan")) if rng.random() < 0.3 else value.to(rng.choice(DTYPES))
     if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
         return rng.choice(values)
     keys = list(value) if isinstance(value, dict) else range(len(value))
@@ -285,7 +295,11 @@ def mutate_safetensors(data: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.4:
         return mutate_bytes(data, rng)
     length = struct.unpack("<Q", data[:8])[0]
-    header, tensors = mutate_json(data[8 : 8 + length], rng), data[8 + length :]
+    header, tensors = data[8 : 8 + length], data[8 + length :]
+    if rng.random() < 0.3:  # tensors that fit their header, of other dtypes and shapes
+        found = {name: mutate_value(tensor, rng, odd_tensors()[:7]) for name, tensor in load(data).items()}
+        return save({name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)})
+    header = mutate_json(header, rng)
     claimed = rng.choice((len(header),) * 6 + (0, len(header) + 1, 2**40, 2**64 - 1))
     return struct.pack("<Q", claimed) + header + (mutate_bytes(tensors, rng) if rng.random() < 0.2 else tensors)
 

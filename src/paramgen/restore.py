@@ -61,6 +61,10 @@ def build(
         ParamgenError: The arguments make a module of other or larger tensors than the weights, or none at all.
     """
     name = getattr(make, "__name__", str(make))
+    if small := next((key for key, w in weights.items() if w.is_floating_point() and w.itemsize == 1), None):
+        raise ParamgenError(
+            f"{where}: {small!r} is {weights[small].dtype}, expected floating numbers of 16 bits or more"
+        )
     try:
         with _no_larger_than(weights):
             module = make(**arguments)
