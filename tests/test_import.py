@@ -61,6 +61,12 @@ def test_networks_of_any_kind_come_back_as_they_were(kind, tmp_path):
         assert 0 <= zoo.entries[i].scores["val"]["accuracy"] <= 1
 
 
+def test_extra_state_is_said_not_to_be_stored(tmp_path, capsys):
+    write(tmp_path / "theirs", [state_of("Extra", s) for s in range(2)])
+    assert "_extra_state" not in imported(tmp_path, "Extra").full(0)
+    assert "extra state belongs to the architecture and is not stored: _extra_state" in capsys.readouterr().err
+
+
 def test_files_of_safetensors_save_model_lack_the_second_name_of_tied_weights(tmp_path):
     (tmp_path / "theirs").mkdir()
     for seed in range(2):

@@ -121,6 +121,10 @@ class _Reader:
         listing = list_checkpoints(source)
         if listing.hidden:
             _log.info("left out hidden files: %s", ", ".join(p.name for p in listing.hidden))
+        if self.architecture.extra:
+            _log.info(
+                "extra state belongs to the architecture and is not stored: %s", ", ".join(self.architecture.extra)
+            )
         kept: list[Path] = []
         seen: dict[str, str] = {}
         for path in listing.files:
