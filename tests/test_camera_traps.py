@@ -125,7 +125,7 @@ def test_locations_by_number_are_drawn_apart_by_seed(root):
 
 def test_files_that_are_missing_damaged_or_something_else_are_named(tmp_path):
     write_traps(tmp_path, {"A01": COUNTS, "A02": COUNTS, "B01": COUNTS})
-    with pytest.raises(ParamgenError, match="No such file"):
+    with pytest.raises(ParamgenError, match="no such file"):
         CameraTrapFamily("other.json", root=str(tmp_path), pretrain=0, seen=1, unseen=1)
     family = traps(tmp_path)
     victim = next(p.file for p in family._divided("A02")["train"])
@@ -150,3 +150,14 @@ def test_a_location_of_one_burst_cannot_be_split(tmp_path):
     write_traps(tmp_path, {"A01": COUNTS, "A02": COUNTS, "B01": {"empty": 2}})
     with pytest.raises(ParamgenError, match="'B01' has 1 sequences"):
         traps(tmp_path).task("B01").data("train")
+
+
+def test_images_outside_of_the_root_are_not_read(tmp_path):
+    root = tmp_path / "root"
+    write_traps(root, {"A01": COUNTS, "A02": COUNTS, "B01": COUNTS})
+    content = json.loads((root / "traps.json").read_text())
+    for image in content["images"]:
+        image["file_name"] = f"../{image['file_name']}"
+    (root / "traps.json").write_text(json.dumps(content))
+    with pytest.raises(ParamgenError, match=r"cannot read '\.\./A02/.*expected a path inside of"):
+        traps(root).task("A02").data("train")

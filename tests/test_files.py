@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import struct
 
 import jsonschema
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from examples import example
+from fuzz import mutate_value
 from paramgen.errors import ParamgenError
 from paramgen.files import inside, map_tensors, read_json, read_tensors
 from paramgen.schema import KEYWORDS, check, load_schema
@@ -122,28 +124,23 @@ def test_links_within_a_folder_are_followed(tmp_path):
     assert inside(tmp_path / "other", "b").read_text() == "1"
 
 
-SCHEMA_CASES = [
-    [],
-    {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
-    {"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}},
-    {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}},
-    {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}},
-    {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "more": 1}},
-    {"a": {"dtype": "F32", "shape": [1]}},
-    {"__metadata__": {"a": 1}},
-    {"__metadata__": {"a": "1"}},
-]
-
-
-@pytest.mark.parametrize("value", SCHEMA_CASES)
-def test_schemas_mean_what_json_schema_says(value):
-
-    fits = jsonschema.Draft202012Validator(load_schema("safetensors")).is_valid(value)
-    if fits:
-        check(value, "safetensors", "x")
-    else:
-        with pytest.raises(ParamgenError):
-            check(value, "safetensors", "x")
+@pytest.mark.parametrize("name", ["results", "comparison", "zoo", "safetensors"])
+def test_schemas_mean_what_the_reference_implementation_says(name):
+    reference, rng = jsonschema.Draft202012Validator(load_schema(name)), random.Random(0)
+    values = (None, True, 0, 1, -1, 2**40, "", "x", "../x", "a" * 64, [], {}, [[]], {"a": 1}, 0.5, -0.5)
+    start, fits = example(name), 0
+    if name == "safetensors":
+        start = {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "__metadata__": {"a": "b"}}
+    for _ in range(300):
+        value = mutate_value(start, rng, values)
+        try:
+            check(value, name, "x")
+        except ParamgenError:
+            assert not reference.is_valid(value), value
+        else:
+            assert reference.is_valid(value), value
+            fits += 1
+    assert 0 < fits < 300
 
 
 @pytest.mark.parametrize("name", ["results", "comparison", "zoo", "samples", "safetensors", "checkpoint"])

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from paramgen.errors import ParamgenError, near, not_negative, positive
-from paramgen.files import read_json
+from paramgen.files import inside, read_json
 from paramgen.lora import LoraSettings
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.datasets import IMAGENET, data_root
@@ -57,7 +57,7 @@ def read_camera_traps(annotations: Path) -> list[Picture]:
         for annotation in content["annotations"]:
             seen[annotation["image_id"]].add(species[annotation["category_id"]])
         return [
-            Picture(i["file_name"], str(i["location"]), str(i.get("seq_id", i["id"])), next(iter(seen[i["id"]])))
+            Picture(str(i["file_name"]), str(i["location"]), str(i.get("seq_id", i["id"])), next(iter(seen[i["id"]])))
             for i in content["images"]
             if len(seen[i["id"]]) == 1
         ]
@@ -211,16 +211,17 @@ class CameraTrapFamily(TaskFamily):
         return self._parts[name]
 
     def _streamed(self, pictures: list[Picture], names: Sequence[str]) -> SplitData:
-        for picture in pictures:
-            if not (self._root / picture.file).is_file():
-                raise ParamgenError(f"location {picture.location!r}: no image {self._root.absolute() / picture.file}")
+        paths = [inside(self._root, picture.file) for picture in pictures]
+        for picture, path in zip(pictures, paths, strict=True):
+            if not path.is_file():
+                raise ParamgenError(f"location {picture.location!r}: no image {path.absolute()}")
         labels = torch.tensor([self.species.index(p.species) for p in pictures])
-        files = _Files([self._root / p.file for p in pictures], labels)
+        files = _Files(paths, labels)
         return StreamedSplit(files, labels, self.image_size, *IMAGENET, num_workers=self.num_workers)
 
     def _pixels(self, file: str) -> Tensor:
         """One image (3, size, size) in [0, 1]."""
-        image = torch.from_numpy(np.array(_open(self._root / file))).permute(2, 0, 1)[None].float() / 255
+        image = torch.from_numpy(np.array(_open(inside(self._root, file)))).permute(2, 0, 1)[None].float() / 255
         size = (self.image_size, self.image_size)
         return F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)[0]
 
