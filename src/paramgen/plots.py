@@ -147,6 +147,8 @@ def plane(results: Results) -> Figure:
     axes.axhline(_error(results["good_from"], results), color=INK, linestyle=":", linewidth=1)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set_xlim(left=-0.01)
+    ticks = [t for t in (0, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000) if t <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.set_xlabel(AXES[results["unit"]])
     errors = [_error(row["accuracy"]["mean"], results) for row in rows]
     _accuracy_axis(axes, "y", errors, results.get("measured_on", "test"))
@@ -221,10 +223,13 @@ def _name(axes: Axes, results: Results, rows: list[RowDict]) -> None:
     for row in sorted(rows, key=lambda r: ("generator", "reference", "baseline").index(r["kind"])):
         at = (row[RATIOS[results["unit"]]], _error(row["accuracy"]["mean"], results))
         x, y = axes.transData.transform(at)
-        if all(abs(x - a) > 60 or abs(y - b) > 11 for a, b in taken):
-            taken.append((x, y))
-            colour = _colour(results, row)
-            axes.annotate(row["name"], at, xytext=(5, 3), textcoords="offset points", fontsize=8, color=colour)
+        for side, anchor, up in ((1, "left", 3), (-1, "right", 3), (1, "left", -11), (-1, "right", -11)):
+            middle, height = x + side * 35, y + 1.4 * up  # of the name, in pixels
+            if all(abs(middle - a) > 60 or abs(height - b) > 11 for a, b in taken):
+                taken.append((middle, height))
+                where = {"xytext": (5 * side, up), "textcoords": "offset points", "ha": anchor}
+                axes.annotate(row["name"], at, fontsize=8, color=_colour(results, row), **where)
+                break
 
 
 def save_mixtures(values: dict[str, Any], file: Path) -> Path:

@@ -30,15 +30,15 @@ SHOWN = {  # column of the report: its head on the terminal
     "seen": "seen",
     "std": "±",
     "best": "best",
-    "selected": "selected",
-    "recalibrated": "BN recal.",
+    "selected": "select.",
+    "recalibrated": "recal.",
     "run_ratio": "run_ratio",
     "run_ratio_aligned": "aligned",
     "nn_ratio": "nn_ratio",
     "nn_ratio_aligned": "aligned",
     "zu": "zu",
-    "dispersion": "dispers.",
-    "structure": "structure",
+    "dispersion": "disp.",
+    "structure": "struct.",
     "finetune_steps": "steps",
 }
 
@@ -112,7 +112,7 @@ def table(results: dict[str, Any]) -> Table:
     rows = results["rows"]
     known = {c.key for c in COLUMNS if any(c.value(row) is not None for row in rows)}
     columns = [c for c in COLUMNS if c.key in known & SHOWN.keys() and not c.waits(known)]
-    made = Table(box=None, header_style="dim", pad_edge=False)
+    made = Table(box=None, header_style="dim", pad_edge=False, collapse_padding=True)
     made.add_column("networks", no_wrap=True)
     for column in columns:
         made.add_column(SHOWN[column.key], justify="right", no_wrap=True)
