@@ -11,7 +11,7 @@ from scipy.stats import ttest_1samp, ttest_rel
 from examples import example
 from measured import folder_of, make_zoo
 from paramgen.cli import main
-from paramgen.comparison import Report, differences, summarise, summary_table
+from paramgen.comparison import Report, differences, show, summarise, summary_table
 from paramgen.flags import Flag
 from paramgen.report import comparison_page
 
@@ -99,9 +99,14 @@ def test_means_spreads_and_paired_differences_are_those_of_the_textbook(tmp_path
     a, b, zoo = [0.91, 0.93, 0.96, 0.90], [0.90, 0.91, 0.95, 0.88], [0.95, 0.96, 0.99, 0.94]
     reports = [report("z", i, tmp_path, zoo=zoo[i], gaussian=0.5, a=a[i], b=b[i]) for i in range(4)]
     rows = {row["name"]: row for row in summarise(reports)}
-    assert rows["a"]["figures"]["mean"] == {"mean": pytest.approx(np.mean(a)), "std": pytest.approx(np.std(a, ddof=1))}
+    assert rows["a"]["figures"]["mean"] == {
+        "mean": pytest.approx(np.mean(a)),
+        "std": pytest.approx(np.std(a, ddof=1)),
+        "mark": "",
+    }
     gaps = np.subtract(a, zoo)
-    assert rows["a"]["figures"]["gap"] == {"mean": pytest.approx(gaps.mean()), "std": pytest.approx(gaps.std(ddof=1))}
+    assert rows["a"]["figures"]["gap"]["mean"] == pytest.approx(gaps.mean())
+    assert rows["a"]["figures"]["gap"]["std"] == pytest.approx(gaps.std(ddof=1))
     assert (rows["a"]["n"], rows["a"]["seeds"]) == (9, 4)
     pair, *others = differences(reports)
     assert [(p["first"], p["second"]) for p in others] == [("a", "gaussian"), ("b", "gaussian")]
@@ -138,6 +143,15 @@ def test_flags_stand_in_the_summary_with_the_seeds_that_raised_them(compared, tm
     summary = html[: html.index("Each report")]
     assert '<span class="flag">copies</span>' in summary
     assert "narrow (1 of 2 seeds)" in summary
+
+
+def test_a_figure_at_its_limit_in_every_seed_is_marked(tmp_path):
+    reports = [report("z", i, tmp_path, zoo=0.9, a=0.8, b=0.8) for i in range(2)]
+    for i, found in enumerate(reports):
+        for row, zu in zip(found.results["rows"], (0.1, -2.4, -2.4 + i), strict=True):
+            row |= {"zu": zu, "zu_limit": 2.4}
+    rows = {row["name"]: row["figures"]["zu"] for row in summarise(reports)}
+    assert [show(rows[name], "zu") for name in ("zoo", "a", "b")] == ["0.10 ± 0.00", "≤ -2.40 ± 0.00", "-1.90 ± 0.71"]
 
 
 def test_one_seed_has_no_spread_and_says_so(compared, tmp_path):

@@ -84,8 +84,9 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
         reports: Of every zoo and seed.
 
     Returns:
-        ``{"zoo", "name", "kind", "n", "seeds", "figures": {figure: {"mean", "std"}}, "flags": [{"kind", "detail", "seeds"}]}``, n networks
-        a seed; std is None with fewer than two seeds; each flag with the number of seeds that raised it.
+        ``{"zoo", "name", "kind", "n", "seeds", "figures": {figure: {"mean", "std", "mark"}}, "flags": [{"kind", "detail", "seeds"}]}``,
+        n networks a seed; std is None with fewer than two seeds; the mark stands before the figure where it does in every seed; each flag
+        with the number of seeds that raised it.
     """
     summary = []
     for zoo in dict.fromkeys(r.zoo for r in reports):
@@ -93,7 +94,11 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
         for first in mine[0]:
             rows = [(row, rows[0]) for rows in mine for row in rows if row["name"] == first["name"]]
             values = {name: [v for row, of in rows if (v := _figure(row, of, name)) is not None] for name in FIGURES}
-            figures = {name: _spread(found) for name, found in values.items() if len(found) == len(rows)}
+            figures = {
+                name: {**_spread(found), "mark": _mark(name, [row for row, _ in rows])}
+                for name, found in values.items()
+                if len(found) == len(rows)
+            }
             who = {"zoo": zoo, "name": first["name"], "kind": first["kind"], "n": first["n"]}
             summary.append({**who, "seeds": len(rows), "figures": figures, "flags": _flags([row for row, _ in rows])})
     return summary
@@ -184,7 +189,7 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
     return table
 
 
-def show(figure: dict[str, float | None] | None, name: str) -> str:
+def show(figure: dict[str, Any] | None, name: str) -> str:
     """A figure as text, ``96.8 ± 0.2``; accuracies in percent.
 
     Args:
@@ -195,7 +200,7 @@ def show(figure: dict[str, float | None] | None, name: str) -> str:
         return "–"
     factor, digits = (100, 1) if name in _PERCENT else (1, 2)
     sign = "+" if name == "gap" else ""
-    text = f"{factor * figure['mean']:{sign}.{digits}f}"
+    text = f"{figure.get('mark', '')}{factor * figure['mean']:{sign}.{digits}f}"
     return text if figure["std"] is None else f"{text} ± {factor * figure['std']:.{digits}f}"
 
 
@@ -206,6 +211,11 @@ def starred(row: dict[str, Any]) -> str:
         row: As :func:`summarise` makes it.
     """
     return row["name"] + "*" * any(flag["kind"] == "seen_data" for flag in row["flags"])
+
+
+def _mark(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    marks = {BY_KEY[name].mark(row) for row in rows}
+    return marks.pop() if len(marks) == 1 else ""
 
 
 def _flags(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -227,8 +227,8 @@ def _name(axes: Axes, results: Results, rows: list[RowDict]) -> None:
             middle, height = x + side * 35, y + 1.4 * up  # of the name, in pixels
             if all(abs(middle - a) > 60 or abs(height - b) > 11 for a, b in taken):
                 taken.append((middle, height))
-                where = {"xytext": (5 * side, up), "textcoords": "offset points", "ha": anchor}
-                axes.annotate(row["name"], at, fontsize=8, color=_colour(results, row), **where)
+                style: dict[str, Any] = {"fontsize": 8, "color": _colour(results, row), "ha": anchor}
+                axes.annotate(row["name"], at, xytext=(5 * side, up), textcoords="offset points", **style)
                 break
 
 
