@@ -210,3 +210,20 @@ def test_a_comparison_shows_one_report_at_a_time(results, tmp_path):
     )
     assert found["before"] == [[True, False, False, False], [True, False, False, False]]
     assert found["after"] == [[False, False, True, False], [True, False, True, False]]
+
+
+@pytest.mark.parametrize(("width", "sideways"), [(500, True), (1280, False)])
+def test_the_three_strips_scroll_sideways_on_a_phone_and_the_next_one_shows(results, tmp_path, width, sideways):
+    found = visit(
+        page(results),
+        """
+        await settled();
+        const box = document.querySelector("[data-figure=strips]"), strips = [...box.querySelectorAll("svg.fig")];
+        const at = strips.map((s) => s.getBoundingClientRect()), edge = box.getBoundingClientRect().right;
+        return { scrolls: box.scrollWidth > box.clientWidth, seen: at[1].left < edge - 20,
+          level: new Set(at.map((r) => Math.round(r.top))).size === 1,
+          page: document.documentElement.scrollWidth <= innerWidth };""",
+        width,
+        tmp_path,
+    )
+    assert found == {"scrolls": sideways, "seen": True, "level": True, "page": True}

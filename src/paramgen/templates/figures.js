@@ -46,12 +46,14 @@ function networks(view, rows) {
   })));
 }
 
+const PHONE = 600; // below it the three strips scroll sideways
+
 function strips(view, width) {
   const rows = view.rows, jitter = (i) => (((i * 0.618) % 1) - 0.5) * 0.56;
   const lines = rows.map((row, y) => ({ row, y, colour: view.colour(row) }));
   const dots = networks(view, rows).map((d) => ({ ...d, y: rows.indexOf(d.row) + jitter(d.i) }));
   const ends = lines.filter(({ y }) => y + 1 < rows.length && rows[y].kind !== rows[y + 1].kind).map(({ y }) => y + 0.5);
-  const side = width > 820, share = side ? [0.5, 0.29, 0.21] : [1, 1, 1];
+  const side = width > 820, phone = width < PHONE, share = side ? [0.5, 0.29, 0.21] : Array(3).fill(phone ? 0.86 : 1); // on a phone the next one shows at the edge
   const panel = (k, x, marks, label) => Plot.plot({
     className: "fig", width: width * share[k], height: 44 + 24 * rows.length, marginTop: 38, marginBottom: 6, marginRight: 18,
     marginLeft: k === 0 || !side ? LABEL.marginLeft : 18, x: { ...x, axis: "top", label: null, tickSize: 0 },
@@ -311,6 +313,7 @@ function drawFigures(section) {
   const plots = [...section.querySelectorAll(".plot")].map((node) => {
     const plot = { width: 0, redraw: () => {
       plot.width = node.clientWidth;
+      node.classList.toggle("sideways", node.dataset.figure === "strips" && plot.width < PHONE);
       if (plot.width) node.replaceChildren(...(view.rows.length ? DRAW[node.dataset.figure](view, Math.floor(plot.width), plot) : []));
     } };
     new ResizeObserver(() => { if (node.clientWidth !== plot.width) setTimeout(plot.redraw); }).observe(node);
