@@ -4,7 +4,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from paramgen.thresholds import THRESHOLDS
+
 RowDict = dict[str, Any]
+T = THRESHOLDS
+SUBSPACE = f"{100 * T.subspace:.0f} %"
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,8 @@ COLUMNS = (
         "run_ratio",
         "run_ratio",
         "Median L2 distance from a network to its nearest training network, over the same for held-out runs, each run counted once (for "
-        "training runs left out in turn where none is held out). 0: copies; about 1: as far away as a new run. Below 0.5, where runs have "
+        f"training runs left out in turn where none is held out). 0: copies; about 1: as far away as a new run. "
+        f"Below {T.within_run}, where runs have "
         "several checkpoints, networks stay within the runs that were learnt from. The zoo's own: each run against the others.",
         _of("run_ratio"),
         _plain,
@@ -203,7 +208,7 @@ COLUMNS = (
         "zu",
         "Mann-Whitney z of those distances against the held-out runs', one value for each held-out run (Meehan et al. 2020). About 0: as "
         "far as held-out runs; far below 0: nearer, copying. ≤ marks the lowest value that the number of held-out runs allows: every "
-        "network is nearer than every held-out run. Fewer than 4 held-out runs cannot give -3.",
+        "network is nearer than every held-out run. Fewer than 4 held-out runs cannot reach −3, below which it is flagged.",
         _of("zu"),
         _signed,
         mark=_saturated,
@@ -220,23 +225,26 @@ COLUMNS = (
         "dispersion",
         "Dispersion",
         "Spread of the row's weights over the spread of the zoo's: norm of the standard deviation across networks."
-        " Below 0.8 narrow, below 0.5 collapsed, whatever the accuracy. Independent noise has spread too: read it with structure.",
+        f" Below {T.narrow} narrow, below {T.collapsed} collapsed, whatever the accuracy. "
+        "Independent noise has spread too: read it with structure.",
         _of("dispersion"),
         _plain,
     ),
     Column(
         "structure",
         "Structure",
-        "Whether the networks vary together as held-out networks do: the share of their variance in the subspace that holds 95 % of the "
+        "Whether the networks vary together as held-out networks do: the share of their variance in the subspace that holds "
+        f"{SUBSPACE} of the "
         "zoo's, less the share of independent weights, over the same of held-out networks. 0: a mean plus independent noise on each "
-        "weight; 1: as structured as held-out networks, or more. Below 0.25 it is flagged.",
+        "weight; 1: as structured as held-out networks, or more. "
+        f"Below {T.mean_plus_noise} it is flagged.",
         _of("structure"),
         _plain,
     ),
     Column(
         "variance_inside",
         "In subspace",
-        "Share of the row's variance, in percent, in the subspace that holds 95 % of the zoo's.",
+        f"Share of the row's variance, in percent, in the subspace that holds {SUBSPACE} of the zoo's.",
         _of("variance_inside"),
         _percent,
         more=True,

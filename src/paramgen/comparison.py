@@ -222,7 +222,8 @@ def _flags(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each flag with the number of seeds that raised it; counts of one seed's networks are left out."""
     raised: Counter[Flag] = Counter()
     for row in rows:
-        raised.update({flag._replace(detail=None) if flag.kind in PER_SEED else flag for flag in parse(row["flags"])})
+        flags = [flag._replace(detail=None) if flag.kind in PER_SEED else flag for flag in parse(row["flags"])]
+        raised.update(dict.fromkeys(flags, 1))  # once a seed, in the order of the row
     return [{**flag._asdict(), "seeds": seeds} for flag, seeds in raised.items()]
 
 

@@ -367,8 +367,9 @@ def _notes(bench: _Bench, n: int, samples: Sequence[Samples]) -> list[str]:
     reference = bench.structure.reference
     if not reference.measurable:
         notes.append(
-            f"Only {100 * reference.share:.1f} % of the variance of {reference.basis} lies in the subspace that holds 95 % of the zoo's: "
-            "new networks look like independent noise there, so structure is given only for rows that lie in the subspace."
+            f"Only {100 * reference.share:.1f} % of the variance of {reference.basis} lies in the subspace that holds "
+            f"{100 * THRESHOLDS.subspace:.0f} % of the zoo's: new networks look like independent noise there, so "
+            "structure is given only for rows that lie in the subspace."
         )
     if (bench.weights == bench.weights[0]).all():
         notes.append(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from paramgen.thresholds import THRESHOLDS
+
 Results = dict[str, Any]
 RowDict = dict[str, Any]
 
@@ -77,7 +79,7 @@ FIGURES = (
         "How many networks are as good as the zoo and yet at a distance. Held-out runs, dashed, are the ceiling where there are any. "
         "A mean with independent noise can reach it too: read it with structure.",
         "Share of a row's networks with accuracy at least the zoo's mean less one point and at least c times as far from every training "
-        "network as a new run is, for c = 0.25, 0.5, 0.75, 1 and 2.",
+        "network as a new run is, for c = " + ", ".join(f"{c:g}" for c in THRESHOLDS.curve) + ".",
         needs=lambda results: any(row["novel_and_good"] for row in results["rows"]),
     ),
     Figure(

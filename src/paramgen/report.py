@@ -181,7 +181,7 @@ def _says(seeds: Sequence[int], rows: Sequence[dict[str, Any]]) -> str:
     n = max((row["n"] for row in rows if row["kind"] != "reference"), default=rows[0]["n"])
     measured = f"{n} networks a row and seed, accuracies in percent of the test images."
     if len(seeds) == 1:
-        return f"One seed, so no spread over seeds: small differences mean nothing. {measured}"
+        return f"One seed, so no spread over seeds. {measured}"
     return f"Mean ± standard deviation over {len(seeds)} seeds of the whole pipeline; {measured}"
 
 
