@@ -158,7 +158,7 @@ def collected(config: str, device: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         seconds = _call(["collect", "--config", config, "--out", folder + "/zoo", "--device", device])
         entries = Zoo(folder + "/zoo").entries
-    scores = [entry.scores["val"]["accuracy"] for entry in entries]
+    scores = [entry.scores["val"]["score"] for entry in entries]
     return {"seconds": seconds, "networks": len(entries), "val_accuracy": sum(scores) / len(scores)}
 
 

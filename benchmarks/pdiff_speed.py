@@ -118,7 +118,8 @@ def measure_fit(zoo: str, config: str) -> dict[str, float]:
     from paramgen.generator import load_generator
     from paramgen.lit_cli import main
     from paramgen.tasks import load_task
-    from paramgen.tasks.scoring import predict
+    from paramgen.tasks.score import CLASSIFIES
+    from paramgen.tasks.scoring import score_networks
     from paramgen.zoo import Zoo
 
     torch.set_num_threads(1)
@@ -140,8 +141,8 @@ def measure_fit(zoo: str, config: str) -> dict[str, float]:
     opened = Zoo(zoo)
     task = load_task(opened.task_config)
     test = task.data("test")
-    drawn = predict(task.build(), networks, test).accuracy
-    trained = predict(task.build(), [opened.full(i) for i in opened.indices("train")], test).accuracy
+    drawn = score_networks(CLASSIFIES, task.build(), networks, test).value
+    trained = score_networks(CLASSIFIES, task.build(), [opened.full(i) for i in opened.indices("train")], test).value
     return {
         "fit_cpu_s": fitted,
         "sample_cpu_s": sampled,

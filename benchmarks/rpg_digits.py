@@ -28,7 +28,8 @@ from paramgen.data import ParameterDataModule
 from paramgen.paths import find_config
 from paramgen.sampling import SampleRequest
 from paramgen.tasks import ClassificationTask
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.score import CLASSIFIES
+from paramgen.tasks.scoring import score_networks
 from paramgen.training import OptimSettings
 from paramgen.zoo import Zoo
 
@@ -100,7 +101,7 @@ def trial(zoo: Zoo, config: str, seed: int, n: int = 100, **arguments: Any) -> d
 def accuracies(zoo: Zoo, networks: list[dict[str, torch.Tensor]]) -> torch.Tensor:
     """Test accuracy of complete networks (N,)."""
     task = ClassificationTask(**zoo.task_config["init_args"])
-    return predict(task.build(), networks, task.data("test")).accuracy
+    return score_networks(CLASSIFIES, task.build(), networks, task.data("test")).value
 
 
 def show(name: str, rows: list[dict[str, Any]]) -> None:

@@ -28,7 +28,8 @@ from paramgen.commands.collect import main as collect
 from paramgen.data import ParameterDataModule
 from paramgen.paths import find_config
 from paramgen.tasks import ClassificationTask
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.score import CLASSIFIES
+from paramgen.tasks.scoring import score_networks
 from paramgen.training import OptimSettings
 from paramgen.zoo import Zoo
 from peak import bound
@@ -110,7 +111,9 @@ def measure(zoo: Zoo, setup: str, steps: int) -> dict[str, Any]:
     arithmetic = bound(step, clock.ms_per_step, dtype)
     model.eval()
     task = ClassificationTask(**zoo.task_config["init_args"])
-    trained = predict(task.build(), [zoo.full(i) for i in module.train_indices], task.data("test")).accuracy
+    trained = score_networks(
+        CLASSIFIES, task.build(), [zoo.full(i) for i in module.train_indices], task.data("test")
+    ).value
     row = {
         "steps": steps,
         "ms_per_step": clock.ms_per_step,
@@ -127,7 +130,7 @@ def measure(zoo: Zoo, setup: str, steps: int) -> dict[str, Any]:
         start = time.process_time()
         networks = model.sample(n, scheduler=scheduler, num_inference_steps=inference)
         seconds = time.process_time() - start
-        accuracy = predict(task.build(), networks, task.data("test")).accuracy.mean().item()
+        accuracy = score_networks(CLASSIFIES, task.build(), networks, task.data("test")).value.mean().item()
         row["sample"][f"{scheduler}-{inference}, {n}"] = {"networks": n, "cpu_seconds": seconds, "accuracy": accuracy}
     row["peak_mb"] = status_mb("VmHWM")
     return row

@@ -23,7 +23,8 @@ from paramgen.paths import list_configs
 from paramgen.samples import read_samples
 from paramgen.sampling import SampleRequest
 from paramgen.tasks import load_task
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.score import CLASSIFIES
+from paramgen.tasks.scoring import score_networks
 from paramgen.zoo import ZooWriter
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
@@ -108,11 +109,11 @@ def digits_zoo(tmp_path_factory):
     """A zoo of real networks with their train accuracies."""
     plain = make_zoo(tmp_path_factory.mktemp("plain") / "zoo", runs=6, heldout=1, hidden=[8])
     task = load_task(plain.task_config)
-    found = predict(task.build(), [plain.full(i) for i in range(len(plain))], task.data("train"))
+    found = score_networks(CLASSIFIES, task.build(), [plain.full(i) for i in range(len(plain))], task.data("train"))
     writer = ZooWriter(tmp_path_factory.mktemp("zoo") / "zoo", plain.spec, plain.base(), plain.task_config, {})
-    for i, (entry, accuracy) in enumerate(zip(plain.entries, found.accuracy.tolist(), strict=True)):
+    for i, (entry, accuracy) in enumerate(zip(plain.entries, found.value.tolist(), strict=True)):
         kept = {k: v for k, v in vars(entry).items() if k not in ("file", "sha256", "scores")}
-        writer.add(plain[i], **kept, scores={"train": {"accuracy": accuracy}})
+        writer.add(plain[i], **kept, scores={"train": {"score": accuracy}})
     return writer.close()
 
 
@@ -131,8 +132,8 @@ def test_a_shipped_config_fits_and_its_checkpoint_samples(config, digits_zoo, tm
 def test_kde_keeps_the_best_on_train(digits_zoo, tmp_path):
     model = fit(digits_zoo, tmp_path / "x.ckpt", kind="kde")
     entries = [digits_zoo.entries[i] for i in digits_zoo.indices("train")]
-    assert model.accuracy.tolist() == pytest.approx([e.scores["train"]["accuracy"] for e in entries])
-    pool = pool_of(digits_zoo)._replace(accuracy=model.accuracy)
+    assert model.accuracy.tolist() == pytest.approx([e.scores["train"]["score"] for e in entries])
+    pool = pool_of(digits_zoo)._replace(goodness=model.accuracy)
     expected = baselines.generate("kde", pool, digits_zoo.spec, n=4, seed=1)
     drawn = digits_zoo.spec.flatten_many(model.sample(4, generator=torch.Generator().manual_seed(1)))
     torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-4)

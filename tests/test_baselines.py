@@ -5,9 +5,11 @@ from torch.nn import functional as F
 from measured import make_zoo
 from paramgen import baselines, metrics
 from paramgen.baselines import BASELINES, Pool
+from paramgen.seeds import generator, mix
 from paramgen.spec import ParamSpec, TensorSpec
 from paramgen.tasks import load_task
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.score import CLASSIFIES
+from paramgen.tasks.scoring import score_networks
 
 SPEC = ParamSpec(
     (
@@ -48,7 +50,7 @@ def test_the_seed_alone_decides(name, pool):
 @pytest.mark.parametrize("name", BASELINES)
 def test_one_network_or_two_are_enough_to_draw_from(name, pool):
     for K in (1, 2):
-        small = Pool(pool.weights[:K], pool.accuracy[:K], pool.sizes)
+        small = Pool(pool.weights[:K], pool.goodness[:K], pool.sizes)
         assert baselines.generate(name, small, SPEC, n=3, seed=0).isfinite().all()
 
 
@@ -135,14 +137,15 @@ def test_finetuned_copy_equals_adam_on_one_network(small_zoo, monkeypatch):
     task = load_task(small_zoo.task_config)
     monkeypatch.setattr(baselines, "FINETUNED_AT_ONCE", 1)
     found = baselines.finetuned_copy(task, small_zoo, 1, seed=3, steps=4, batch_size=16)[0]
-    generator = torch.Generator().manual_seed(3)
+    draws = torch.Generator().manual_seed(3)
     pool = Pool(small_zoo.matrix(small_zoo.indices("train")), torch.empty(0), ())
     model = task.build()
-    model.load_state_dict(small_zoo.complete(small_zoo.spec.unflatten(baselines.copy(pool, 1, generator)[0])))
+    model.load_state_dict(small_zoo.complete(small_zoo.spec.unflatten(baselines.copy(pool, 1, draws)[0])))
     model.eval()
-    orders = torch.randint(len(task.data("train")), (4, 1, 16), generator=generator)
+    noise, M = generator(mix(3, 0), 0), len(task.data("train"))
+    orders = torch.randperm(M, generator=noise)[: 4 * 16].view(4, 1, 16)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    for x, y in task.data("train").training_batches(orders, [torch.Generator().manual_seed(0)]):
+    for x, y in task.data("train").training_batches(orders, [noise]):
         optimizer.zero_grad()
         F.cross_entropy(model(x[0]), y[0]).backward()
         optimizer.step()
@@ -157,5 +160,5 @@ def test_finetuned_copies_move_away_and_stay_good(small_zoo):
     assert (moved > 0).all()
     assert moved.max() < metrics.tau(W)
     states = [small_zoo.complete(small_zoo.spec.unflatten(row)) for row in (*drawn, *W)]
-    accuracy = predict(task.build(), states, task.data("train")).accuracy
+    accuracy = score_networks(CLASSIFIES, task.build(), states, task.data("train")).value
     assert accuracy[:4].mean() >= accuracy[4:].mean() - 0.01

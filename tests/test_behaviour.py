@@ -21,7 +21,8 @@ from paramgen.generator import load_generator
 from paramgen.spec import ParamSpec
 from paramgen.tasks import ClassificationTask, load_family
 from paramgen.tasks.relabel import RelabelFamily
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.score import CLASSIFIES
+from paramgen.tasks.scoring import score_networks
 from paramgen.zoo import ZooWriter
 
 QUIET = {
@@ -96,7 +97,7 @@ def test_loss_is_that_of_the_plain_networks_on_their_own_tasks(family_zoo):
     x, y = callback._draw([0, 1, 2], torch.device("cpu"))
     assert x.shape[:2] == y.shape == (3, 5)
     tokens = torch.randn(3, *model.codec.shape)
-    losses = callback.cross_entropy(model.codec.decode_stacked(tokens), x, y)
+    losses = callback.task_loss(model.codec.decode_stacked(tokens), x, y)
     for i, state in enumerate(model.codec.decode_many(tokens)):
         network = family.build()
         network.load_state_dict(state)
@@ -114,7 +115,7 @@ def test_convolutional_networks_run_one_by_one_give_the_same(tmp_path):
     losses, gradients = [], []
     for callback._stacked in (False, True):
         tokens = torch.ones(3, *model.codec.shape).requires_grad_()
-        losses.append(callback.cross_entropy(model.codec.decode_stacked(tokens), x, y))
+        losses.append(callback.task_loss(model.codec.decode_stacked(tokens), x, y))
         gradients += torch.autograd.grad(losses[-1].sum(), tokens)
     assert torch.allclose(*losses, rtol=1e-4)
     assert torch.allclose(*gradients, rtol=1e-3, atol=1e-6)
@@ -129,7 +130,7 @@ def test_gradient_reaches_the_tokens_and_is_that_of_finite_differences(family_zo
     direction = F.normalize(torch.randn_like(tokens).flatten(), dim=0).view_as(tokens)
 
     def total(moved):
-        return callback.cross_entropy(model.codec.decode_stacked(moved), x, y).sum()
+        return callback.task_loss(model.codec.decode_stacked(moved), x, y).sum()
 
     (gradient,) = torch.autograd.grad(total(tokens), tokens)
     with torch.no_grad():
@@ -160,7 +161,7 @@ def test_each_network_is_run_on_its_own_tasks_labels(family_zoo):
         images = ClassificationTask(network="mlp", augment=False).data("train")
         known = {
             tuple(pixels.flatten().tolist()): int(label)
-            for pixels, label in zip(images.images, images.labels, strict=True)
+            for pixels, label in zip(images.images, images.targets, strict=True)
         }
         digits = [known[tuple(pixels.flatten().tolist())] for pixels in x[0]]
         assert y[0].tolist() == [int(code[digit]) for digit in digits]
@@ -168,10 +169,13 @@ def test_each_network_is_run_on_its_own_tasks_labels(family_zoo):
 
 def test_networks_drawn_after_it_do_what_no_network_of_the_zoo_does(one_task):
     task = ClassificationTask(network="mlp", network_args={"hidden": [12]})
-    assert predict(task.build(), [one_task.full(i) for i in range(8)], task.data("val")).accuracy.max() < 0.3
+    assert (
+        score_networks(CLASSIFIES, task.build(), [one_task.full(i) for i in range(8)], task.data("val")).value.max()
+        < 0.3
+    )
     model, _ = fit(one_task, direct, BehaviouralLoss(weight=1.0, images_per_step=32, signal_weighting=False), 300)
     drawn = model.sample(4, scheduler="DDIM", num_inference_steps=5)
-    assert predict(task.build(), drawn, task.data("val")).accuracy.mean() > 0.7
+    assert score_networks(CLASSIFIES, task.build(), drawn, task.data("val")).value.mean() > 0.7
 
 
 def test_checkpoint_and_samples_say_that_task_data_was_used(one_task, tmp_path):
@@ -250,7 +254,7 @@ def test_quality_is_seen_on_the_task_of_each_sample(family_zoo):
     names = [family_zoo.entries[i].task for i in (0, 2, 5, 7)]
     assert asked[0].tolist() == [[float(bit) for bit in name] for name in names]
     expected = [
-        predict(family.build(), [family_zoo.full(i)], family.data([name], "val")).accuracy.item()
+        score_networks(CLASSIFIES, family.build(), [family_zoo.full(i)], family.data([name], "val")).value.item()
         for i, name in zip((0, 2, 5, 7), names, strict=True)
     ]
     assert found["sample/accuracy_mean"] == pytest.approx(sum(expected) / 4)

@@ -57,7 +57,7 @@ def test_images_of_two_species_or_of_rare_ones_are_left_out(root):
     family = traps(root)
     parts = [family.task("A02").data(split) for split in ("train", "val", "test")]
     assert sum(map(len, parts)) == 8 + 6 + 4
-    labels = torch.cat([p.labels for p in parts])
+    labels = torch.cat([p.targets for p in parts])
     assert torch.bincount(labels).tolist() == [8, 6, 4]
 
 

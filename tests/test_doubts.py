@@ -6,48 +6,49 @@ import torch
 
 from paramgen.cli import main
 from paramgen.doubts import doubts, guessing
+from paramgen.tasks.score import ACCURACY, CLASSIFIES
 from paramgen.zoo import Entry, Zoo
 
 
 def entries(accuracy, loss=0.5, task=None):
     return [
-        Entry(f"{i}", i, 0, 0, scores={"val": {"accuracy": a, "loss": loss}}, task=task) for i, a in enumerate(accuracy)
+        Entry(f"{i}", i, 0, 0, scores={"val": {"score": a, "loss": loss}}, task=task) for i, a in enumerate(accuracy)
     ]
 
 
 def test_guessing_is_the_commonest_class_and_what_chance_adds():
-    assert guessing(torch.tensor([0] * 75 + [1] * 25)) == 0.75 + 2 * (0.75 * 0.25 / 100) ** 0.5
+    assert guessing(CLASSIFIES, torch.tensor([0] * 75 + [1] * 25)) == 0.75 + 2 * (0.75 * 0.25 / 100) ** 0.5
 
 
 def test_networks_that_guess_are_counted():
-    found = doubts(entries([0.1, 0.12, 0.11, 0.9]), {None: 0.13}, 300)
+    found = doubts(entries([0.1, 0.12, 0.11, 0.9]), ACCURACY, {None: 0.13}, 300)
     assert found == [
         "3 of 4 networks are no better on val than always naming the commonest class: 30.8 % on average. "
         "There is nothing to learn from them."
     ]
-    assert not doubts(entries([0.1, 0.8, 0.7, 0.9]), {None: 0.13}, 300)
+    assert not doubts(entries([0.1, 0.8, 0.7, 0.9]), ACCURACY, {None: 0.13}, 300)
 
 
 def test_each_task_has_its_own_guess():
     mixed = [*entries([0.55] * 3, task="even"), *entries([0.55] * 2, task="rare")]
-    assert not doubts(mixed, {"even": 0.52, "rare": 0.9}, 300)
-    assert "5 of 5" in doubts(mixed, {"even": 0.6, "rare": 0.9}, 300)[0]
+    assert not doubts(mixed, ACCURACY, {"even": 0.52, "rare": 0.9}, 300)
+    assert "5 of 5" in doubts(mixed, ACCURACY, {"even": 0.6, "rare": 0.9}, 300)[0]
 
 
 def test_networks_without_a_loss_have_diverged():
     for loss in (None, float("nan"), float("inf")):
-        found = doubts(entries([0.9, 0.9], loss=loss), {None: 0.1}, 300)
+        found = doubts(entries([0.9, 0.9], loss=loss), ACCURACY, {None: 0.1}, 300)
         assert found == ["2 of 2 networks have a NaN or infinite loss: their training diverged."]
 
 
 def test_networks_worse_than_their_start_are_noticed():
-    (found,) = doubts(entries([0.6, 0.7]), {None: 0.1}, 300, start=0.95)
+    (found,) = doubts(entries([0.6, 0.7]), ACCURACY, {None: 0.1}, 300, start=0.95)
     assert "65.0 % on val, 95.0 % where they began. Use" in found
-    assert not doubts(entries([0.94, 0.93]), {None: 0.1}, 300, start=0.95)
+    assert not doubts(entries([0.94, 0.93]), ACCURACY, {None: 0.1}, 300, start=0.95)
 
 
 def test_a_zoo_without_scores_has_no_doubts():
-    assert not doubts([Entry("0", 0, 0, 0)], {None: 0.1}, 300)
+    assert not doubts([Entry("0", 0, 0, 0)], ACCURACY, {None: 0.1}, 300)
 
 
 def test_a_fine_tuning_that_diverges_is_said_everywhere(tmp_path, capsys):

@@ -21,7 +21,8 @@ from paramgen.tasks import (
 from paramgen.tasks.family import SideBySide
 from paramgen.tasks.relabel import all_codes, flipped
 from paramgen.tasks.rotated import contrast, noise, rotate, shear
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.score import CLASSIFIES
+from paramgen.tasks.scoring import score_networks
 from paramgen.training import fresh_states, generator
 
 
@@ -70,10 +71,10 @@ def test_seen_and_unseen_codes_are_apart_and_drawn_by_seed():
 
 def test_a_relabeled_image_has_its_classs_bit():
     family = small_relabel(seen=["0110010101"], unseen=["1000000000"])
-    digits = ClassificationTask("digits").data("test").labels
+    digits = ClassificationTask("digits").data("test").targets
     bits = torch.tensor([0, 1, 1, 0, 0, 1, 0, 1, 0, 1])
-    assert torch.equal(family.task("0110010101").data("test").labels, bits[digits])
-    assert torch.equal(family.task("1000000000").data("test").labels, (digits == 0).long())
+    assert torch.equal(family.task("0110010101").data("test").targets, bits[digits])
+    assert torch.equal(family.task("1000000000").data("test").targets, (digits == 0).long())
 
 
 def test_flipped_codes_turn_every_bit_and_pairs_are_seen_with_unseen():
@@ -141,7 +142,7 @@ def test_a_family_is_made_again_from_its_config(make):
     assert again.config() == family.config()
     assert again.names == family.names
     member = load_task(family.task(family.unseen[0]).config())
-    assert torch.equal(member.data("test").labels, family.task(family.unseen[0]).data("test").labels)
+    assert torch.equal(member.data("test").targets, family.task(family.unseen[0]).data("test").targets)
 
 
 @pytest.mark.parametrize("make", [small_relabel, rotations])
@@ -152,7 +153,9 @@ def test_each_network_is_scored_on_its_own_task(make):
     scores = score_family(WholeZoo(family), states, names, "test")
     for state, name, score in zip(states, names, scores, strict=True):
         task = family.task(name)
-        assert float(predict(task.build(), [state], task.data("test")).accuracy[0]) == pytest.approx(float(score))
+        assert float(score_networks(CLASSIFIES, task.build(), [state], task.data("test")).value[0]) == pytest.approx(
+            float(score)
+        )
 
 
 def test_a_network_that_is_right_on_a_code_is_wrong_on_the_flipped_one():
@@ -206,11 +209,11 @@ def test_one_domain_is_left_out_and_its_images_are_its_own(domains):
         parts = [family.task(name).data(split) for split in ("train", "val", "test")]
         assert [len(p) for p in parts] == [14, 2, 4]
         blue = torch.cat([p.raw[:, 2, 0, 0] for p in parts])
-        labels = torch.cat([p.labels for p in parts])
+        labels = torch.cat([p.targets for p in parts])
         for c in (0, 1):
             assert sorted(blue[labels == c].tolist()) == list(range(10))  # every image in one split alone
         assert all((p.raw[:, 0] == 80 * d).all() for p in parts)
-        assert all((p.raw[:, 1, 0, 0] == 200 * p.labels).all() for p in parts)
+        assert all((p.raw[:, 1, 0, 0] == 200 * p.targets).all() for p in parts)
     assert len(family.data(family.seen, "train")) == 28
     assert family.pretraining("train") is None
 

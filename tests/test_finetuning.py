@@ -14,7 +14,7 @@ from paramgen.commands.collect_tasks import main as collect_tasks
 from paramgen.conditions import CodeCondition
 from paramgen.evaluation import evaluate
 from paramgen.family_evaluation import evaluate_family
-from paramgen.finetuning import steps_on_tasks, steps_to_reach, validation_accuracy
+from paramgen.finetuning import steps_on_tasks, steps_to_reach, validation_scores
 from paramgen.samples import SampleInfo, Samples
 from paramgen.tasks import ClassificationTask, RotatedFamily, load_family, load_task
 from paramgen.training import NetworkGroup, OptimSettings, Trainer
@@ -47,7 +47,7 @@ def starts(zoo, task):
 
 
 def test_good_start_needs_no_step_a_random_one_many_and_a_broken_one_never_arrives(zoo, task):
-    own = validation_accuracy(task, [zoo.full(0)]).item()
+    own = validation_scores(task, [zoo.full(0)]).item()
     needed = steps_to_reach(task, zoo, starts(zoo, task), own - 0.05, most=400, settings=OptimSettings(lr=3e-3))
     assert needed[0] == 0
     assert 20 < needed[1] <= 400
@@ -59,7 +59,7 @@ def test_steps_are_where_a_training_alone_first_gets_there(zoo, task):
     group = NetworkGroup(task.build(), [zoo.complete(zoo.spec.unflatten(start))], zoo.spec.names)
     course = {}
     for step in Trainer(group, task.data("train"), settings, [0], 60).run():
-        course[step] = validation_accuracy(task, group.states()).item()
+        course[step] = validation_scores(task, group.states()).item()
     goal = course[60] - 0.02
     first = min(step for step, accuracy in course.items() if step % 5 == 0 and accuracy >= goal)
     assert steps_to_reach(task, zoo, start[None], goal, most=60, settings=settings).tolist() == [first]

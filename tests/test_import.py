@@ -58,7 +58,7 @@ def test_networks_of_any_kind_come_back_as_they_were(kind, tmp_path):
         extra = {name: value for name, value in state.items() if name == "_extra_state"}
         network.load_state_dict({**zoo.full(i), **extra}, strict=True)
         assert all(torch.equal(network.state_dict()[name], state[name]) for name in state_tensors(network))
-        assert 0 <= zoo.entries[i].scores["val"]["accuracy"] <= 1
+        assert 0 <= zoo.entries[i].scores["val"]["score"] <= 1
 
 
 def test_extra_state_is_said_not_to_be_stored(tmp_path, capsys):

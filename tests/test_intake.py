@@ -139,7 +139,7 @@ def test_a_collected_network_of_any_kind_is_the_one_that_was_trained(kind, tmp_p
         dtype = next(p.dtype for p in network.parameters() if p.is_floating_point())
         with torch.no_grad():
             classes = torch.cat([network.eval()(x.to(dtype)).argmax(-1) for x, _ in data.batches(100)])
-        assert (classes == data.labels).float().mean().item() == pytest.approx(
+        assert (classes == data.targets).float().mean().item() == pytest.approx(
             entry.scores["val"]["accuracy"], abs=0.01
         )
 

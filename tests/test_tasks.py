@@ -55,7 +55,7 @@ def test_batches_give_every_image_once_in_order():
     data = ClassificationTask().data("val")
     x, y = (torch.cat(parts) for parts in zip(*data.batches(50), strict=True))
     assert torch.equal(x, data.images)
-    assert torch.equal(y, data.labels)
+    assert torch.equal(y, data.targets)
 
 
 def test_crop_equals_slicing():
@@ -142,7 +142,7 @@ def test_cifar_files_are_read(tmp_path, no_checksums, name):
     task = ClassificationTask(name, "convnet3", root=str(tmp_path))
     test = task.data("test")
     assert torch.equal(test.raw, torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
-    assert test.labels.tolist() == LABELS.tolist()
+    assert test.targets.tolist() == LABELS.tolist()
     assert test.raw.dtype == torch.uint8
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (SOURCES[name].mean, SOURCES[name].std))
     assert torch.allclose(test.images, (test.raw / 255 - mean) / std, atol=1e-5)
@@ -170,12 +170,12 @@ def test_spread_takes_evenly_spaced_images(tmp_path):
     data = ClassificationTask().data("train")
     part = spread(data, 100)
     assert torch.equal(part.images, data.images[torch.arange(100) * 1080 // 100])
-    assert torch.equal(next(part.batches(100))[1], part.labels)
+    assert torch.equal(next(part.batches(100))[1], part.targets)
     assert spread(data, 2000) is data
     write_folder(tmp_path, 2, 20)
     streamed = ClassificationTask("image_folder", root=str(tmp_path), image_size=16, images="streamed").data("train")
     few = spread(streamed, 6)
-    assert few.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert few.targets.tolist() == [0, 0, 0, 1, 1, 1]
     x, _ = next(streamed.batches(len(streamed)))
     assert torch.equal(next(few.batches(6))[0], x[torch.arange(6) * len(streamed) // 6])
 
@@ -191,7 +191,7 @@ def test_stl10_files_are_read(tmp_path, no_checksums):
     (folder / "class_names.txt").write_text("\n".join(map(str, range(10))))
     data = ClassificationTask("stl10", root=str(tmp_path)).data("test")
     assert torch.equal(data.raw, torch.from_numpy(images))
-    assert data.labels.tolist() == [i % 10 for i in range(20)]
+    assert data.targets.tolist() == [i % 10 for i in range(20)]
 
 
 def write_folder(root, classes, per_class):
@@ -222,7 +222,7 @@ def test_image_folder_is_streamed_and_workers_do_not_change_it(tmp_path, workers
 
     (x, y), (alone, _) = batch(train, [0, 1]), batch(plain, [1])
     assert x.shape == (2, 11, 3, 16, 16)
-    assert torch.equal(y, train.labels[order[0]])
+    assert torch.equal(y, train.targets[order[0]])
     assert torch.equal(x[1], alone[0])
 
 
@@ -244,7 +244,7 @@ def test_pets_are_read(tmp_path):
         (folder / "annotations" / f"{part}.txt").write_text("\n".join(lines) + "\n")
     data = ClassificationTask("OxfordIIITPet", root=str(tmp_path), image_size=24).data("test")
     assert next(data.batches(5))[0].shape == (5, 3, 24, 24)
-    assert data.labels.tolist() == [i % 3 for i in range(12)]
+    assert data.targets.tolist() == [i % 3 for i in range(12)]
 
 
 @pytest.mark.parametrize("name", sorted(set(SOURCES) - {"digits"}))

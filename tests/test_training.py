@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from paramgen.errors import ParamgenError
 from paramgen.tasks import ClassificationTask
 from paramgen.tasks.networks import build_network
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.score import CLASSIFIES
+from paramgen.tasks.scoring import score_networks
 from paramgen.tasks.splits import TensorSplit
 from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states, generator
 
@@ -70,7 +71,7 @@ def plain_loop(kind, data, seed, steps, optimizer):
             order = torch.randperm(len(data), generator=generator(seed, epoch))
         index = order[(step % (len(data) // 64)) * 64 :][:64]
         update.zero_grad()
-        F.cross_entropy(network(data.images[index]), data.labels[index]).backward()
+        F.cross_entropy(network(data.images[index]), data.targets[index]).backward()
         update.step()
     return network.state_dict()
 
@@ -206,5 +207,5 @@ def test_two_hundred_seeds_take_five_cpu_seconds(data):
     begun = time.process_time()
     states = trained("mlp", data, seeds, 20 * (len(data) // 64), lr=0.01, schedule="one_cycle")
     assert time.process_time() - begun < 5
-    accuracy = predict(build(), states, ClassificationTask().data("val")).accuracy
+    accuracy = score_networks(CLASSIFIES, build(), states, ClassificationTask().data("val")).value
     assert accuracy.mean() > 0.95

@@ -17,7 +17,8 @@ from paramgen.errors import ParamgenError
 from paramgen.family_evaluation import evaluate_family
 from paramgen.samples import read_samples
 from paramgen.tasks import RelabelFamily, load_family
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.score import CLASSIFIES
+from paramgen.tasks.scoring import score_networks
 from paramgen.unseen import (
     PENALTIES,
     SeenTasks,
@@ -92,9 +93,9 @@ def test_a_vote_of_one_is_the_nearest_task_and_of_three_their_majority(zoo):
     alone = accuracy_of(zoo, family, nearest(seen, condition), names)
     assert torch.allclose(vote(zoo, family, seen, names, k=1), alone)
     states = [zoo.complete(zoo.spec.unflatten(seen.weights[j])) for j in neighbours(seen, condition, 3)[0]]
-    found = predict(family.build(), states, family.task(names[0]).data("test"))
-    majority = (found.classes.sum(0) >= 2).long()
-    expected = float((majority == found.labels).float().mean())
+    found = score_networks(CLASSIFIES, family.build(), states, family.task(names[0]).data("test"))
+    majority = (found.predictions.sum(0) >= 2).long()
+    expected = float((majority == family.task(names[0]).data("test").targets).float().mean())
     assert float(vote(zoo, family, seen, names, k=3)[0]) == pytest.approx(expected)
 
 

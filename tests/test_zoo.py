@@ -187,7 +187,7 @@ def tensor_with(**fields):
         (entry_with(colour=1), r"entries\[0\] has an unknown field 'colour'"),
         (entry_with(file="../a"), r"entries\[0\].file is '../a', expected a path inside of the folder"),
         (entry_with(file="/dev/zero"), r"entries\[0\].file is '/dev/zero', expected a path inside of the folder"),
-        (entry_with(scores={"val": {"accuracy": 2}}), r"entries\[0\].scores.val.accuracy is 2, expected 1 or less"),
+        (entry_with(scores={"val": {"score": "a"}}), r"entries\[0\].scores.val.score is 'a', expected a number or null"),
         (lambda m: {**m, "entries": [{**e, "condition": [1] * i} for i, e in enumerate(m["entries"])]}, "condition has 1 number"),
         (lambda m: {**m, "entries": []}, "entries has 0 items, expected at least 1"),
         (lambda m: entry_with(file="none")({**m, "entries": m["entries"][:1]}), "none of its 1 networks' files exists"),
@@ -223,6 +223,6 @@ def test_a_damaged_base_is_found(tmp_path):
 def test_a_loss_that_is_not_finite_is_recorded_as_unknown(tmp_path):
     writer = writer_at(tmp_path / "z")
     for step, loss in enumerate((float("nan"), float("inf"), 0.5)):
-        writer.add(vary(TinyNet(), step), run=0, step=step, seed=0, scores={"val": {"accuracy": 0.1, "loss": loss}})
+        writer.add(vary(TinyNet(), step), run=0, step=step, seed=0, scores={"val": {"score": 0.1, "loss": loss}})
     assert writer_at(tmp_path / "z").done == {(0, 0), (0, 1), (0, 2)}
     assert [entry.scores["val"]["loss"] for entry in writer.close().entries] == [None, None, 0.5]

@@ -13,14 +13,12 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Generator, Tensor
 
-from paramgen.spec import ParamSpec, StateDict, state_tensors
+from paramgen.seeds import mix
+from paramgen.spec import ParamSpec, state_tensors
 from paramgen.tasks import Task
-from paramgen.tasks.forward import call, loadable
-from paramgen.tasks.scoring import at_least_float32
-from paramgen.tasks.stacked import can_stack, stack_states, stacked_forward, worth_stacking
+from paramgen.training import NetworkGroup, OptimSettings, Trainer
 from paramgen.zoo import Zoo
 
 PCA_COMPONENTS = 64  # at most; the latent of the p-diff prototype
@@ -31,10 +29,10 @@ _TINY = 1e-12  # below any variance that batch norm meets; its own eps is 1e-5
 
 
 class Pool(NamedTuple):
-    """What a baseline may see: weights (K, P), train accuracies (K,), and the sizes of the tensors that P falls into."""
+    """What a baseline may see: weights (K, P), train scores (K,), signed so that higher is better, and the sizes of the tensors in P."""
 
     weights: Tensor
-    accuracy: Tensor
+    goodness: Tensor
     sizes: tuple[int, ...]
 
 
@@ -102,7 +100,7 @@ def kde(pool: Pool, n: int, generator: Generator, share: float = TOP_SHARE) -> T
     The latent is the zoo's principal components; Gaussian kernels with Scott's bandwidth std x k^(-1/5), k networks kept.
     """
     mean, basis, z = principal_components(pool.weights, len(pool.weights))
-    kept = z[pool.accuracy.argsort(descending=True, stable=True)[: max(2, round(share * len(z)))]]  # (k, d)
+    kept = z[pool.goodness.argsort(descending=True, stable=True)[: max(2, round(share * len(z)))]]  # (k, d)
     k, d = kept.shape
     centres = kept.gather(0, torch.randint(k, (n, d), generator=generator))  # (n, d)
     bandwidth = _std(kept).to(kept.dtype) * k**-0.2
@@ -215,26 +213,20 @@ def random_init(task: Task, zoo: Zoo, n: int, seed: int) -> Tensor:
 def finetuned_copy(
     task: Task, zoo: Zoo, n: int, seed: int, steps: int = 20, batch_size: int = 64, lr: float = 1e-3
 ) -> Tensor:
-    """Copies trained a few steps further on train images with Adam, each in its own order; batch-norm statistics stay as copied."""
-    generator = Generator().manual_seed(seed)
+    """Copies trained a few steps further on train data with Adam, each in its own order; batch-norm statistics stay as copied."""
     pool = Pool(zoo.matrix(zoo.indices("train")), torch.empty(0), ())
-    model, data, fixed = task.build().eval(), task.data("train"), zoo.base()
+    settings = OptimSettings("adam", lr=lr, batch_size=batch_size)
+    chosen = [t.name for t in zoo.spec.tensors if t.kind == "weight"]
+    copies = copy(pool, n, Generator().manual_seed(seed))
     parts = []
-    for vectors in copy(pool, n, generator).split(FINETUNED_AT_ONCE):
-        state = stack_states([loadable(model, {**fixed, **zoo.spec.unflatten(v)}) for v in vectors])
-        weights = [state[t.name].requires_grad_() for t in zoo.spec.tensors if t.kind == "weight"]
-        logits_of = _forward(model, state, next(iter(data.batches(2)))[0])
-        optimizer = torch.optim.Adam(weights, lr)
-        orders = torch.randint(len(data), (steps, len(vectors), batch_size), generator=generator)
-        augment = [Generator().manual_seed(int(s)) for s in torch.randint(2**31, (len(vectors),), generator=generator)]
-        for x, y in data.training_batches(orders, augment):  # (R, B, C, H, W), (R, B)
-            logits = at_least_float32(logits_of(state, x))  # (R, B, classes)
-            loss = cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum") / batch_size
-            optimizer.zero_grad()
-            loss.backward()  # a sum over networks: each gets its own gradient
-            optimizer.step()
-        rows = [{name: tensor[i] for name, tensor in state.items()} for i in range(len(vectors))]
-        parts.append(zoo.spec.flatten_many(rows))
+    for start in range(0, n, FINETUNED_AT_ONCE):
+        part = copies[start : start + FINETUNED_AT_ONCE]
+        states = [zoo.complete(zoo.spec.unflatten(vector)) for vector in part]
+        group = NetworkGroup(task.build(), states, chosen, loss=task.loss)
+        seeds = [mix(seed, start + i) for i in range(len(part))]
+        for _ in Trainer(group, task.data("train"), settings, seeds, steps).run():
+            pass
+        parts.append(zoo.spec.flatten_many(group.states()))
     return torch.cat(parts)  # (n, P)
 
 
@@ -244,15 +236,3 @@ TASK_BASELINES: Mapping[str, TaskBaseline] = MappingProxyType(
         "finetuned-copy": TaskBaseline(finetuned_copy, uses_task_data=True),
     }
 )
-
-
-def _forward(model: nn.Module, stacked: StateDict, x: Tensor) -> Callable[[StateDict, Tensor], Tensor]:
-    """A function of R stacked networks and images (R, B, …), each network its own, to logits (R, B, classes)."""
-    if worth_stacking(model, x.device) and can_stack(model, {name: t[0] for name, t in stacked.items()}, x):
-        return stacked_forward(model)
-
-    def one_by_one(state: StateDict, images: Tensor) -> Tensor:
-        rows = [{name: t[i] for name, t in state.items()} for i in range(len(images))]
-        return torch.stack([call(model, row, x) for row, x in zip(rows, images, strict=True)])
-
-    return one_by_one

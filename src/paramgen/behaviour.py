@@ -9,17 +9,15 @@ B: networks of a batch. m: images a network. L tokens of D numbers.
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from paramgen.data import ParamBatch, data_of
 from paramgen.errors import ParamgenError, positive
 from paramgen.generator import ParameterGenerator
 from paramgen.nn.statistics import with_statistics_gradients
 from paramgen.spec import StateDict, state_tensors
-from paramgen.tasks import SplitData
+from paramgen.tasks import SplitData, Task, TaskFamily
 from paramgen.tasks.forward import call, loadable
-from paramgen.tasks.scoring import at_least_float32
 from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
 from paramgen.zoo import Zoo
 
@@ -66,8 +64,8 @@ class BehaviouralLoss(Callback):
         data = data_of(trainer)
         zoo = data.zoo
         self._names = [zoo.entries[i].task for i in data.train_indices]  # of each training network
-        network, self._splits = _network_and_splits(zoo, self._names)
-        self._network = with_statistics_gradients(network)
+        self._task, self._splits = _task_and_splits(zoo, self._names)
+        self._network = with_statistics_gradients(self._task.build())
         self._base: StateDict = zoo.base()
         x, _ = self._draw([0], torch.device("cpu"))  # (1, m, ...)
         complete = loadable(self._network, {**state_tensors(self._network), **self._base})
@@ -82,27 +80,26 @@ class BehaviouralLoss(Callback):
         predicted = generator.denoised(batch, self.from_noise)
         x, y = self._draw(batch.index.tolist(), predicted.tokens.device)  # (B, m, …), (B, m)
         assert generator.codec is not None
-        each = self.cross_entropy(generator.codec.decode_stacked(predicted.tokens.float()), x, y)  # (B,)
+        each = self.task_loss(generator.codec.decode_stacked(predicted.tokens.float()), x, y)  # (B,)
         return (each * predicted.signal).mean() if self.signal_weighting else each.mean()
 
-    def cross_entropy(self, networks: StateDict, x: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy (B,) of each network on its own images.
+    def task_loss(self, networks: StateDict, x: Tensor, y: Tensor) -> Tensor:
+        """Mean loss (B,) of each network on its own items.
 
         Args:
             networks: Generated tensors, each (B, …).
-            x: (B, m, C, H, W).
-            y: (B, m).
+            x: (B, m, ...).
+            y: (B, m, ...).
         """
         state = loadable(self._network, {**self._base, **networks}, x.device)
         shared = state.keys() - networks.keys()
         if self._stacked:
-            logits = stacked_forward(self._network, shared=shared)(state, x)  # (B, m, classes)
+            output = stacked_forward(self._network, shared=shared)(state, x)  # (B, m, ...)
         else:
             rows = [{name: t if name in shared else t[i] for name, t in state.items()} for i in range(len(x))]
             each = zip(rows, x, strict=True)
-            logits = torch.stack([call(self._network, row, channels_innermost(z)) for row, z in each])
-        logits = at_least_float32(logits).flatten(0, 1)  # (B * m, classes)
-        return F.cross_entropy(logits, y.flatten(), reduction="none").view(y.shape).mean(1)
+            output = torch.stack([call(self._network, row, channels_innermost(z)) for row, z in each])
+        return self._task.loss(output, y).mean(1)
 
     def _draw(self, index: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Random train images of the tasks of some training networks: (B, m, C, H, W) and labels (B, m)."""
@@ -121,10 +118,10 @@ def _some(batch: ParamBatch, rows: Tensor) -> ParamBatch:
     return ParamBatch(batch.x[rows], condition, index, run, batch.token)
 
 
-def _network_and_splits(zoo: Zoo, names: list[str | None]) -> tuple[nn.Module, dict[str | None, SplitData]]:
-    """The architecture, and the train split of each task of a zoo; a zoo of one task has the name None."""
+def _task_and_splits(zoo: Zoo, names: list[str | None]) -> tuple[Task | TaskFamily, dict[str | None, SplitData]]:
+    """What the networks of a zoo do, and the train split of each of its tasks; a zoo of one task has the name None."""
     if set(names) == {None}:
         task = zoo.task()
-        return task.build(), {None: task.data("train")}
+        return task, {None: task.data("train")}
     family = zoo.family()
-    return family.build(), {name: family.data([name], "train") for name in dict.fromkeys(names) if name is not None}
+    return family, {name: family.data([name], "train") for name in dict.fromkeys(names) if name is not None}

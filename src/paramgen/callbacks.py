@@ -18,7 +18,7 @@ from paramgen.generator import ParameterGenerator
 from paramgen.novelty import Novelty, RawBank
 from paramgen.spec import StateDict
 from paramgen.tasks import Task, TaskFamily, score_family
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.scoring import score_networks
 from paramgen.trust import UntrustedError
 from paramgen.unseen import tasks_of
 
@@ -109,7 +109,7 @@ class SampleQuality(Callback):
         shown = _spread(len(weights), self.n)
         networks = module.sample(self.n, _conditions(module, data, shown))
         samples = data.zoo.spec.flatten_many(networks)  # (n, P)
-        accuracy = _accuracy(task, data, networks, shown)
+        accuracy = _scores(task, data, networks, shown)
         ratios = novelty.ratios(novelty.bank.nearest(samples).distance)
         return {
             "sample/accuracy_mean": float(accuracy.mean()),
@@ -129,7 +129,7 @@ class SampleQuality(Callback):
         length = novelty.length
 
         def group(states: list[StateDict], vectors: Tensor, distance: Tensor) -> "Group":
-            accuracy = _accuracy(task, data, states, shown)
+            accuracy = _scores(task, data, states, shown)
             xy = plane.place(vectors) / length  # (n, 2)
             return Group(
                 accuracy.tolist(), (distance / length).tolist(), xy.tolist(), metrics.dispersion(vectors, weights)
@@ -226,9 +226,9 @@ def _conditions(module: ParameterGenerator, data: ParameterDataModule, shown: Te
     return data.conditions[shown].to(module.device) if module.cond_dim else None
 
 
-def _accuracy(task: Task | TaskFamily, data: ParameterDataModule, networks: list[StateDict], shown: Tensor) -> Tensor:
-    """Accuracy (n,) on val images: of the zoo's task, or of the tasks of some training networks where it has many."""
+def _scores(task: Task | TaskFamily, data: ParameterDataModule, networks: list[StateDict], shown: Tensor) -> Tensor:
+    """Scores (n,) on the val split: of the zoo's task, or of the tasks of some training networks where it has many."""
     if isinstance(task, Task):
-        return predict(task.build(), networks, task.data("val")).accuracy
+        return score_networks(task, task.build(), networks, task.data("val")).value
     names = [data.zoo.entries[data.train_indices[i]].task or "" for i in shown.tolist()]
     return score_family(data.zoo, networks, names, "val", task)

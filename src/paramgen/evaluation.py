@@ -22,7 +22,7 @@ from paramgen.align import AlignedZoo, CannotAlign, PermutationSpec
 from paramgen.baselines import BASELINES, TASK_BASELINES, Pool, generate, principal_components
 from paramgen.batchnorm import BATCHES, has_statistics, recalibrate
 from paramgen.errors import ParamgenError, near, positive
-from paramgen.finetuning import steps_to_reach, validation_accuracy
+from paramgen.finetuning import steps_to_reach, validation_scores
 from paramgen.intervals import Bootstrap, Resampled, against
 from paramgen.judgement import flags_of
 from paramgen.metrics import AccuracySummary
@@ -31,9 +31,10 @@ from paramgen.results import Kind, Points, Results, Row, row_or_reason
 from paramgen.samples import SampleInfo, Samples
 from paramgen.spec import StateDict
 from paramgen.structure import Structure
-from paramgen.tasks import Task
+from paramgen.tasks import SplitData, Task
 from paramgen.tasks.base import FirstImages
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.score import Scores
+from paramgen.tasks.scoring import score_networks
 from paramgen.thresholds import THRESHOLDS
 from paramgen.zoo import Zoo
 
@@ -142,7 +143,7 @@ class _Bench:
         self.aim_at: float | None = None
         self.model = task.build().to(device).eval()
         self.test, self.train = task.data("test"), FirstImages(task.data("train"), train_images)
-        self.labels = self.test.labels  # (M,)
+        self.labels = self.test.targets  # (M,)
         self.base = {name: t.to(device) for name, t in zoo.base().items()}
         self.images = self._recalibration_images()
         self.runs, self.heldout_runs = (
@@ -175,7 +176,7 @@ class _Bench:
     def aim(self) -> None:
         """Make ready to count steps of fine-tuning: what is to be reached is the zoo's mean on val less one point."""
         states = [self._complete(row) for row in self.weights]
-        self.aim_at = validation_accuracy(self.task, states, self.device).mean().item() - THRESHOLDS.point
+        self.aim_at = validation_scores(self.task, states, self.device).mean().item() - THRESHOLDS.point
 
     def references(self) -> list[Row]:
         """The zoo's own row, each network against the others, and the held-out runs' where there are any."""
@@ -194,7 +195,7 @@ class _Bench:
 
     def judged(self, rows: Sequence[Row]) -> list[Row]:
         """The rows with their differences from each other and their flags."""
-        chance = self.labels.bincount().max().item() / len(self.labels)
+        chance = self.task.chance(self.labels) or 0.0
         works_from = chance + THRESHOLDS.works * (self.scored.accuracy.mean().item() - chance)
         beside = [row.name for row in rows if row.kind != "reference" and row.n]
 
@@ -222,7 +223,11 @@ class _Bench:
         seed = (seed + zlib.crc32(name.encode())) % 2**31
         start = time.perf_counter()
         if name in BASELINES:
-            pool = Pool(self.weights.cpu(), self.scored.train.cpu(), tuple(t.numel for t in self.zoo.spec.tensors))
+            pool = Pool(
+                self.weights.cpu(),
+                self.task.score.sign * self.scored.train.cpu(),
+                tuple(t.numel for t in self.zoo.spec.tensors),
+            )
             weights = generate(name, pool, self.zoo.spec, n, seed)
         else:
             weights = TASK_BASELINES[name].draw(self.task, self.zoo, n, seed)
@@ -237,13 +242,17 @@ class _Bench:
         """Predictions of (N, P), on test and on train, and on test with batch norm recalibrated."""
         start = time.perf_counter()
         states = [self._complete(row) for row in weights]
-        test, train = (predict(self.model, states, data, device=self.device) for data in (self.test, self.train))
+        test, train = (self._scores(states, data) for data in (self.test, self.train))
+        assert test.predictions is not None  # classifiers have them
         recalibrated = None
         if self.images:
             states = recalibrate(self.model, states, self.images)
-            recalibrated = metrics.accuracy_summary(predict(self.model, states, self.test, device=self.device).accuracy)
+            recalibrated = metrics.accuracy_summary(self._scores(states, self.test).value)
         self.forward_seconds += time.perf_counter() - start
-        return _Scored(test.classes, test.accuracy, train.accuracy, recalibrated)
+        return _Scored(test.predictions, test.value, train.value, recalibrated)
+
+    def _scores(self, states: list[StateDict], data: SplitData) -> Scores:
+        return score_networks(self.task, self.model, states, data, device=self.device)
 
     def _row(
         self,

@@ -18,7 +18,7 @@ from paramgen import metrics
 from paramgen.baselines import principal_components
 from paramgen.errors import ParamgenError, near
 from paramgen.files import read_tensors
-from paramgen.finetuning import steps_on_tasks, validation_accuracy
+from paramgen.finetuning import steps_on_tasks, validation_scores
 from paramgen.intervals import Against, paired_interval
 from paramgen.judgement import family_flags_of
 from paramgen.metrics import AccuracySummary, WrongIoU
@@ -134,7 +134,7 @@ class _Bench:
         self.aims = {}
         for name in self.family.unseen:
             trained = [self.zoo.full(i) for i, entry in enumerate(self.zoo.entries) if entry.task == name]
-            found = validation_accuracy(self.family.task(name), trained, self.device)
+            found = validation_scores(self.family.task(name), trained, self.device)
             self.aims[name] = found.mean().item() - THRESHOLDS.point
 
     def starts(self) -> list[Row]:

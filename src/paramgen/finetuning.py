@@ -11,7 +11,7 @@ from torch import Tensor
 
 from paramgen.spec import StateDict
 from paramgen.tasks import Task, TaskFamily
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.scoring import score_networks
 from paramgen.training import NetworkGroup, OptimSettings, Trainer
 from paramgen.zoo import Zoo
 
@@ -20,24 +20,24 @@ EVERY = 5  # steps between two looks at the val split
 SETTINGS = OptimSettings(optimizer="adam", lr=1e-3)
 
 
-def validation_accuracy(
+def validation_scores(
     task: Task, states: Sequence[StateDict], device: torch.device | str = "cpu"
 ) -> Tensor:  # (R,) float64
-    """Accuracies of complete networks on the task's val split.
+    """Scores of complete networks on the task's val split.
 
     Args:
         task: Gives the network and the data.
         states: R complete state dicts.
         device: Where they run.
     """
-    return predict(task.build().to(device).eval(), list(states), task.data("val"), device=device).accuracy.double()
+    return score_networks(task, task.build().to(device), list(states), task.data("val"), device=device).value
 
 
 def steps_to_reach(
     task: Task,
     zoo: Zoo,
     weights: Tensor,
-    accuracy: float,
+    target: float,
     *,
     most: int = MOST,
     every: int = EVERY,
@@ -45,7 +45,7 @@ def steps_to_reach(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Steps on train images after which each start first reaches an accuracy on the val split; inf where it does not.
+    """Steps on train images after which each start first reaches a score on the val split; inf where it does not.
 
     The generated tensors alone are trained, all starts at once, each on its own order of the data.
 
@@ -53,7 +53,7 @@ def steps_to_reach(
         task: Gives the network and the data; the test split is not looked at.
         zoo: Says which tensors are trained, and gives the others.
         weights: (R, P), the starts.
-        accuracy: To reach, a fraction.
+        target: The score to reach.
         most: Steps at most.
         every: Steps between two looks.
         settings: Optimizer, rate and batch.
@@ -64,15 +64,15 @@ def steps_to_reach(
         (R,) float64: 0 for a start that is good already, else a multiple of `every`, or inf.
     """
     states = [zoo.complete(zoo.spec.unflatten(row)) for row in weights.cpu()]
-    needed = torch.where(validation_accuracy(task, states, device) >= accuracy, 0.0, inf).double()  # (R,)
+    needed = torch.where(task.score.good(validation_scores(task, states, device), target), 0.0, inf).double()  # (R,)
     if needed.isfinite().all():
         return needed
-    group = NetworkGroup(task.build(), states, zoo.spec.names, device)
+    group = NetworkGroup(task.build(), states, zoo.spec.names, device, loss=task.loss)
     trainer = Trainer(group, task.data("train"), settings, [seed + r for r in range(len(states))], most)
     for step in trainer.run():
         if step % every:
             continue
-        reached = validation_accuracy(task, group.states(), device) >= accuracy
+        reached = task.score.good(validation_scores(task, group.states(), device), target)
         needed[reached & needed.isinf()] = step
         if needed.isfinite().all():
             break
@@ -84,7 +84,7 @@ def steps_on_tasks(
     zoo: Zoo,
     weights: Tensor,
     names: Sequence[str],
-    accuracy: Mapping[str, float],
+    targets: Mapping[str, float],
     *,
     most: int = MOST,
     device: torch.device | str = "cpu",
@@ -96,7 +96,7 @@ def steps_on_tasks(
         zoo: Says which tensors are trained, and gives the others.
         weights: (R, P), the starts.
         names: R tasks.
-        accuracy: To reach on each task's val split, a fraction.
+        targets: The score to reach on each task's val split.
         most: Steps at most.
         device: Where to train.
 
@@ -106,5 +106,5 @@ def steps_on_tasks(
     needed = torch.empty(len(weights), dtype=torch.float64)
     for name in dict.fromkeys(names):
         mine = torch.tensor([task == name for task in names])
-        needed[mine] = steps_to_reach(family.task(name), zoo, weights[mine], accuracy[name], most=most, device=device)
+        needed[mine] = steps_to_reach(family.task(name), zoo, weights[mine], targets[name], most=most, device=device)
     return needed

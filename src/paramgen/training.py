@@ -17,14 +17,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from paramgen.errors import ParamgenError, positive
 from paramgen.seeds import generator, mix
 from paramgen.spec import StateDict, can_be_generated, state_tensors, tied_names
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.forward import call, loadable
-from paramgen.tasks.scoring import at_least_float32, cross_entropy
+from paramgen.tasks.score import cross_entropy
 from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
 
 
@@ -79,6 +78,7 @@ class NetworkGroup:
         chosen: Names of the tensors that change; statistics of batch norm may be among them.
         device: Where to train.
         stacked: Run them as one by vmap, or one after the other, with the same results; by default what is faster and works.
+        loss: Losses (N, B) of outputs (N, B, ...) and targets (N, B, ...); see :meth:`paramgen.tasks.score.Scored.loss`.
     """
 
     def __init__(
@@ -88,7 +88,9 @@ class NetworkGroup:
         chosen: Sequence[str],
         device: torch.device | str = "cpu",
         stacked: bool | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
     ) -> None:
+        self.loss = loss
         self.network = copy.deepcopy(network).to(device).train()
         self.size, self.device = len(states), torch.device(device)
         _freeze_statistics(self.network, set(chosen))
@@ -126,11 +128,11 @@ class NetworkGroup:
         ]
 
     def backward(self, x: Tensor, y: Tensor, seeds: Sequence[int], step: int = 0) -> Tensor:
-        """Set the gradient of every network's mean cross-entropy on its own batch.
+        """Set the gradient of every network's mean loss on its own batch.
 
         Args:
-            x: Images (R, B, C, H, W).
-            y: Labels (R, B).
+            x: Inputs (R, B, ...).
+            y: Targets (R, B, ...).
             seeds: One a network, for its dropout.
             step: Of the training; each has its own dropout.
 
@@ -149,7 +151,7 @@ class NetworkGroup:
 
     def _backward_stacked(self, x: Tensor, y: Tensor) -> Tensor:
         logits = self._together(self.leaves | self.moving | self.fixed, x)  # (R, B, classes)
-        losses = cross_entropy(logits, y).mean(1)
+        losses = self.loss(logits, y).mean(1)
         losses.sum().backward()
         return losses.detach()
 
@@ -162,7 +164,7 @@ class NetworkGroup:
             moving = {n: t[r] for n, t in self.moving.items()}  # views: statistics are moved in place
             with _randomness(mix(seeds[r], step, 1), self.device):
                 logits = call(self.network, leaves | moving | self.fixed, channels_innermost(x[r]))
-                loss = F.cross_entropy(at_least_float32(logits), y[r])
+                loss = self.loss(logits[None], y[r][None]).mean(1).sum()
                 gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
             for tensor, gradient in zip(self.leaves.values(), gradients, strict=True):
                 assert tensor.grad is not None  # made above

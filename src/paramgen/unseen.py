@@ -13,7 +13,7 @@ from torch import Tensor
 from paramgen.errors import ParamgenError, not_negative
 from paramgen.tasks import Task, TaskFamily
 from paramgen.tasks.family import score_family
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.scoring import score_networks
 from paramgen.zoo import Zoo
 
 START = "start.safetensors"  # beside a zoo: what its networks started from, where that is trained
@@ -90,11 +90,13 @@ def vote(
 ) -> Tensor:
     """Accuracy (n,) of the majority of the k nearest seen tasks' networks, which all run on the new task's images."""
     condition = conditions_of(zoo, names)
-    model, accuracy = family.build(), torch.empty(len(names))
+    model, accuracy = family.build(), torch.empty(len(names), dtype=torch.float64)
     for i, (name, chosen) in enumerate(zip(names, neighbours(seen, condition, k), strict=True)):
         states = [zoo.complete(zoo.spec.unflatten(seen.weights[j])) for j in chosen]
-        found = predict(model, states, family.data([name], split))
-        accuracy[i] = (found.classes.mode(0).values == found.labels).float().mean()
+        data = family.data([name], split)
+        found = score_networks(family, model, states, data)
+        assert found.predictions is not None  # classifiers vote
+        accuracy[i] = (found.predictions.mode(0).values == data.targets).float().mean()
     return accuracy
 
 

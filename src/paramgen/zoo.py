@@ -46,8 +46,8 @@ class Entry:
         step: Optimizer step within the run.
         seed: The run's seed.
         split: ``train`` is for generators, ``val`` for their choices, ``heldout`` for the evaluator alone.
-        scores: ``{"train": {"accuracy": …, "loss": …}, "val": …}``; accuracies are fractions. The test split is the
-            evaluator's and never stands here.
+        scores: ``{"train": {"score": …, "loss": …}, "val": …}``, as the task computes them; None where they are not finite. The test
+            split is the evaluator's: its scores are never recorded.
         parent: The network it was fine-tuned from, if any.
         task: Name of its task where the tasks of a zoo differ.
         condition: What describes its task, if anything.

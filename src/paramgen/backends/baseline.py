@@ -87,7 +87,7 @@ class Baseline(ParameterGenerator):
         if self.kind == "kde" and any("train" not in entry.scores for entry in entries):
             raise ParamgenError(f"kde keeps the best on train, but zoo {data.zoo.name!r} records no train accuracies")
         self.networks.copy_(torch.cat([*data.training_networks().batches(50)]))
-        self.accuracy.copy_(torch.tensor([e.scores.get("train", {}).get("accuracy", 0.0) for e in entries]))
+        self.accuracy.copy_(torch.tensor([e.scores.get("train", {}).get("score", 0.0) for e in entries]))
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Mean squared difference to the mean of the training networks, in standardised units; nothing reduces it."""

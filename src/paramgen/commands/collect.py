@@ -21,7 +21,8 @@ from paramgen.seeds import mix
 from paramgen.select import select_tensors
 from paramgen.spec import REAL, ParamSpec, StateDict, can_be_generated, state_tensors
 from paramgen.tasks import Task
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.score import plain_scores
+from paramgen.tasks.scoring import score_networks
 from paramgen.tasks.splits import spread
 from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states
 from paramgen.zoo import REST_FILE, Split, Zoo, ZooWriter, refuse_other
@@ -142,9 +143,9 @@ def main(
         score_images=score_images,
     )
     zoo = _Collector(task, Path(out), recipe, device).collect()
-    accuracy = [e.scores["val"]["accuracy"] for e in zoo.entries]
-    mean = 100 * sum(accuracy) / len(accuracy)
-    print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, {mean:.2f} % on val, in {zoo.path}")
+    score = [e.scores["val"]["score"] for e in zoo.entries]
+    mean = f"{task.score.name} {task.score.text(sum(score) / len(score))}{task.score.symbol}"
+    print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, {mean} on val, in {zoo.path}")
 
 
 class _Collector:
@@ -184,8 +185,8 @@ class _Collector:
             writer = self._trajectory() if self.recipe.mode == "trajectory" else self._seeds()
             self._flush()
         seconds = {} if self.resumed else {"seconds": time.perf_counter() - begun}  # of the whole, or not at all
-        labels = spread(self.val, self.recipe.score_images).labels
-        warnings = doubts(writer.entries, {None: guessing(labels)}, len(labels), self.start)
+        targets, score = spread(self.val, self.recipe.score_images).targets, self.task.score
+        warnings = doubts(writer.entries, score, {None: guessing(self.task, targets)}, len(targets), self.start)
         for warning in warnings:
             _log.warning("warning: %s", warning)
         return writer.close(**seconds, **({"warnings": warnings} if warnings else {}))
@@ -196,7 +197,7 @@ class _Collector:
         few, state = spread(self.train, MEASURED), state_tensors(self.network)
         networks = self.recipe.runs * self.recipe.checkpoints
         announce_scoring(
-            lambda: predict(self.network, [state], few, device=self.device),
+            lambda: score_networks(self.task, self.network, [state], few, device=self.device),
             networks * sum(map(len, parts)) / len(few),
             networks,
         )
@@ -210,7 +211,7 @@ class _Collector:
             ((_, (start,)),) = self._run("converge", [start], everything, recipe.optim, [mix(seed, 1)], steps, {steps})
         writer = self.writer = self._writer(start)
         val = spread(self.val, recipe.score_images)
-        self.start = predict(self.network, [start], val, device=self.device).accuracy.item()
+        self.start = score_networks(self.task, self.network, [start], val, device=self.device).value.item()
         kept = {k * recipe.save_every for k in range(1, recipe.checkpoints + 1)}
         runs = [*range(recipe.runs)]
         seeds = [mix(seed, 2, run) for run in runs]
@@ -262,7 +263,7 @@ class _Collector:
         runs: Sequence[int] = (),
     ) -> Iterator[tuple[int, list[StateDict]]]:
         """Train, and hand out the complete state dicts at the steps that are kept; of these runs where they are the zoo's."""
-        group = NetworkGroup(self.network, starts, names, self.device)
+        group = NetworkGroup(self.network, starts, names, self.device, loss=self.task.loss)
         trainer = Trainer(group, self.train, settings, seeds, steps)
         rest, stored = self.out / f"{REST_FILE}{self.digest}-{label.replace(' ', '-')}.safetensors", time.perf_counter()
         missing = min((step for step in kept for run in runs if (run, step) not in self.done), default=steps)
@@ -310,9 +311,11 @@ class _Collector:
         if self.pending and self.writer is not None:
             states, most = [state for state, _ in self.pending], self.recipe.score_images
             parts = {"train": spread(self.train, most), "val": spread(self.val, most)}
-            scores = {part: predict(self.network, states, data, device=self.device) for part, data in parts.items()}
+            scores = {
+                p: score_networks(self.task, self.network, states, d, device=self.device) for p, d in parts.items()
+            }
             for k, (state, place) in enumerate(self.pending):
-                mine = {p: {"accuracy": float(s.accuracy[k]), "loss": float(s.loss[k])} for p, s in scores.items()}
+                mine = {part: plain_scores(found, k) for part, found in scores.items()}
                 self.writer.add(state, scores=mine, sync=False, **place)
             self.writer.sync()
             self.progress.written += len(self.pending)

@@ -151,9 +151,9 @@ class Reweighted(SplitData):
     """
 
     def __init__(self, data: SplitData) -> None:
-        super().__init__(data.labels)
+        super().__init__(data.targets)
         self.data = data
-        self.weights = 1 / torch.bincount(data.labels)[data.labels].double()  # (M,)
+        self.weights = 1 / torch.bincount(data.targets)[data.targets].double()  # (M,)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As the split's own."""
@@ -232,7 +232,7 @@ class _Collector:
     def _run(
         self, label: str, data: SplitData, starts: Sequence[StateDict], steps: int, seeds: Sequence[int], kept: set[int]
     ) -> Iterator[tuple[int, list[StateDict]]]:
-        group = NetworkGroup(self.network, starts, self.chosen, self.device)
+        group = NetworkGroup(self.network, starts, self.chosen, self.device, loss=self.family.loss)
         self.progress.begin(label, steps)
         for step in Trainer(group, data, self.optim, seeds, steps).run():
             self.progress.update(step)
@@ -244,7 +244,7 @@ class _Collector:
         data = self.family.pretraining("train")
         if data is None or how.steps == 0:
             return state
-        group = NetworkGroup(plain, [state], list(state), self.device)
+        group = NetworkGroup(plain, [state], list(state), self.device, loss=self.family.loss)
         split = Reweighted(data) if how.reweight else data
         self.progress.begin("pretraining", how.steps)
         for step in Trainer(group, split, how.optim, [mix(self.seed, 4)], how.steps).run():
@@ -267,16 +267,16 @@ class _Collector:
 def _scores(
     collector: _Collector, states: Sequence[Mapping[str, Tensor]], names: Sequence[str]
 ) -> list[dict[str, dict[str, float]]]:
-    """Accuracy on train and val images of each network's own task."""
+    """Scores on train and val images of each network's own task."""
     parts = {s: score_family(collector, states, names, s, collector.family, collector.device) for s in ("train", "val")}
-    return [{s: {"accuracy": float(accuracy[i])} for s, accuracy in parts.items()} for i in range(len(states))]
+    return [{s: {"score": float(value[i])} for s, value in parts.items()} for i in range(len(states))]
 
 
 def _doubts(entries: Sequence[Entry], family: TaskFamily) -> list[str]:
     """What makes a zoo of tasks useless to learn from."""
-    labels = {entry.task: family.data([entry.task or ""], "val").labels for entry in entries}
-    guess: dict[str | None, float] = {task: guessing(of) for task, of in labels.items()}
-    return doubts(entries, guess, min(len(of) for of in labels.values()))
+    targets = {entry.task: family.data([entry.task or ""], "val").targets for entry in entries}
+    guess: dict[str | None, float | None] = {task: guessing(family, of) for task, of in targets.items()}
+    return doubts(entries, family.score, guess, min(len(of) for of in targets.values()))
 
 
 def _gauge(

@@ -20,7 +20,7 @@ from paramgen.generator import load_conditional
 from paramgen.spec import StateDict
 from paramgen.tasks import RelabelFamily, load_family
 from paramgen.tasks.relabel import flipped
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.scoring import score_networks
 from paramgen.unseen import nearest, ridge, seen_tasks
 from paramgen.zoo import Zoo
 
@@ -100,7 +100,7 @@ def main(
         )
         name = type(model).__name__ + "*" * model.uses_task_data
         rows[f"{name} ({path})" if name in rows else name] = _by_class(found, family, networks, asked, split)
-    values = _summary(found, asked, rows, family.base.data(split).labels)
+    values = _summary(found, asked, rows, family.base.data(split).targets)
     values |= {"split": split, "networks": per_code, "command": command}
     write_json(Path(out) / "flips.json", values)
     console = Console()
@@ -134,9 +134,11 @@ def _by_class(
     zoo: Zoo, family: RelabelFamily, networks: Sequence[StateDict], asked: Sequence[Change], split: str
 ) -> Tensor:
     """Accuracy (N, K) of the networks asked for each change, mean over them, on the images of every class."""
-    labels = family.base.data(split).labels  # (M,), in 0 to K - 1
+    labels = family.base.data(split).targets  # (M,), in 0 to K - 1
     images = family.data(family.seen[:1], split)  # those of every code
-    found = predict(family.build(), [zoo.complete(state) for state in networks], images).classes  # (N * n, M)
+    scores = score_networks(family, family.build(), [zoo.complete(state) for state in networks], images)
+    assert scores.predictions is not None  # relabelings are classified
+    found = scores.predictions  # (N * n, M)
     bits = torch.stack([family.bits(change.code) for change in asked])  # (N, K)
     right = (found.view(len(asked), -1, len(labels)) == bits[:, labels][:, None]).float().mean(1)  # (N, M)
     return torch.stack([right[:, labels == k].mean(1) for k in range(bits.shape[1])], 1)

@@ -15,7 +15,8 @@ from paramgen.progress import Progress, announce_scoring
 from paramgen.select import select_tensors
 from paramgen.spec import ParamSpec, StateDict
 from paramgen.tasks import SplitData, Task
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.score import plain_scores
+from paramgen.tasks.scoring import run_many, score_networks
 from paramgen.tasks.splits import spread
 from paramgen.weight_files import is_marked, list_checkpoints, read_state_dict, steps_from_names
 from paramgen.zoo import Scores, Split, ZooWriter, refuse_other
@@ -76,7 +77,7 @@ def import_(
     if splits:
         few = spread(splits["train"], FEW)
         times = left * sum(map(len, splits.values())) / len(few)
-        announce_scoring(lambda: predict(network, [reader.first], few), times, left)
+        announce_scoring(lambda: score_networks(task, network, [reader.first], few), times, left)
     with Progress() as progress:
         progress.begin("import", len(files))
         for i, (path, step) in enumerate(zip(files, steps_from_names(files), strict=True)):
@@ -86,7 +87,7 @@ def import_(
                 continue
             state = reader.read(path)
             split: Split = "train" if i < train_networks else "val" if i < len(files) - heldout_networks else "heldout"
-            writer.add(state, run=run, step=step, seed=0, split=split, scores=_scores(network, state, splits))
+            writer.add(state, run=run, step=step, seed=0, split=split, scores=_scores(task, network, state, splits))
             progress.written += 1
         progress.update(len(files))
     zoo = writer.close()
@@ -172,15 +173,16 @@ class _Reader:
 def _check_runs(network: nn.Module, state: StateDict, data: SplitData) -> None:
     """Refuse a network that cannot be run on the task's images, before anything is written."""
     try:
-        predict(network, [state], spread(data, 2))
+        for _ in run_many(network, [state], spread(data, 2)):
+            pass
     except Exception as error:  # whatever the network's own code raises
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ParamgenError(f"the network cannot be run on the task's images: {reason}") from error
 
 
-def _scores(network: nn.Module, state: StateDict, splits: Mapping[str, SplitData]) -> Scores:
-    found = {part: predict(network, [state], data) for part, data in splits.items()}
-    return {part: {"accuracy": float(p.accuracy[0]), "loss": float(p.loss[0])} for part, p in found.items()}
+def _scores(task: Task, network: nn.Module, state: StateDict, splits: Mapping[str, SplitData]) -> Scores:
+    found = {part: score_networks(task, network, [state], data) for part, data in splits.items()}
+    return {part: plain_scores(scores, 0) for part, scores in found.items()}
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:

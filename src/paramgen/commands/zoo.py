@@ -31,7 +31,7 @@ def info(zoo: str) -> None:
         f"generated {found.spec.numel:,} parameters in {len(found.spec.tensors)} tensors; {len(found.base())} kept fixed"
     )
     for part in ("train", "val"):
-        scores = [e.scores[part]["accuracy"] for e in found.entries if part in e.scores]
+        scores = [e.scores[part]["score"] for e in found.entries if part in e.scores]
         if scores:
             values = torch.tensor(scores)
             console.print(

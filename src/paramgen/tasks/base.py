@@ -8,26 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.tasks.networks import load_weights, read_weights
+from paramgen.tasks.score import Scored
 
 
 class SplitData(ABC):
-    """Labelled images of one split.
+    """Items of one split and their targets: images and labels, sequences and what follows, points and values.
 
-    M: images in the split. R: networks trained at once. B: batch.
+    M: items in the split. R: networks trained at once. B: batch.
 
     Args:
-        labels: (M,) int64.
+        targets: (M, ...); labels are (M,) int64.
     """
 
-    def __init__(self, labels: Tensor) -> None:
-        self.labels = labels
+    def __init__(self, targets: Tensor) -> None:
+        self.targets = targets
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     @abstractmethod
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image once, in order, never augmented: (B, C, H, W) float32 normalised, and labels (B,)."""
+        """Every item once, in order, never augmented: inputs (B, ...) and targets (B, ...)."""
 
     @abstractmethod
     def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -38,7 +39,7 @@ class SplitData(ABC):
             generators: One a network; what one network sees never depends on the others.
 
         Yields:
-            Images (R, B, C, H, W) and labels (R, B).
+            Inputs (R, B, ...) and targets (R, B, ...).
         """
 
 
@@ -51,7 +52,7 @@ class FirstImages(SplitData):
     """
 
     def __init__(self, data: SplitData, most: int) -> None:
-        super().__init__(data.labels[:most])
+        super().__init__(data.targets[:most])
         self.data = data
 
     def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -68,7 +69,7 @@ class FirstImages(SplitData):
                 return
 
 
-class Task(ABC):
+class Task(Scored):
     """A target network, its data and its score, from plain arguments."""
 
     @abstractmethod

@@ -12,10 +12,11 @@ from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.datasets import SOURCES, Pool, Source, data_root, find_source, load_pool, stratified
 from paramgen.tasks.folders import ImageFolders
 from paramgen.tasks.networks import Shape, build_network
+from paramgen.tasks.score import Classifies
 from paramgen.tasks.splits import StreamedSplit, TensorSplit
 
 
-class ClassificationTask(Task):
+class ClassificationTask(Classifies, Task):
     """Classify images.
 
     Args:

@@ -20,7 +20,8 @@ from paramgen.lora import LoraSettings, inject
 from paramgen.spec import StateDict
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.construct import construct
-from paramgen.tasks.scoring import predict
+from paramgen.tasks.score import Classifies
+from paramgen.tasks.scoring import run_many
 from paramgen.tasks.splits import TensorSplit
 from paramgen.trust import SOMEWHERE
 
@@ -46,7 +47,7 @@ class Description:
     images: Tensor
 
 
-class TaskFamily(ABC):
+class TaskFamily(Classifies, ABC):
     """Related tasks of one network, from plain arguments.
 
     A subclass sets ``seen``, ``unseen`` and ``lora`` and keeps its arguments as attributes of the same names.
@@ -114,7 +115,7 @@ class TaskFamily(ABC):
         }
 
 
-class Member(Task):
+class Member(Classifies, Task):
     """One task of a family.
 
     Args:
@@ -186,7 +187,7 @@ def score_family(
     family: TaskFamily | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Accuracy of N networks, each on its own task.
+    """Scores of N networks, each on its own task.
 
     Tasks that share their images (relabelings) are predicted together, the others one after the other, networks of a task together.
 
@@ -199,7 +200,7 @@ def score_family(
         device: Where to compute.
 
     Returns:
-        (N,) fractions.
+        (N,) scores, float64.
 
     Raises:
         ValueError: Not as many names as weights.
@@ -214,12 +215,19 @@ def score_family(
     for i, name in enumerate(names):
         data = splits[name]
         alike[id(data.raw) if isinstance(data, TensorSplit) else id(data)].append(i)
-    accuracy = torch.empty(len(names))
+    value = torch.empty(len(names), dtype=torch.float64)
     for chosen in alike.values():
-        found = predict(model, [zoo.complete(weights[i]) for i in chosen], splits[names[chosen[0]]], device=device)
-        for i, classes in zip(chosen, found.classes, strict=True):
-            accuracy[i] = (classes == splits[names[i]].labels).float().mean()
-    return accuracy
+        items: dict[int, list[Tensor]] = defaultdict(list)
+        states = [zoo.complete(weights[i]) for i in chosen]
+        for run in run_many(model, states, splits[names[chosen[0]]], device=device):
+            for i, output in zip(chosen[run.networks], run.output, strict=True):
+                own = (
+                    splits[names[i]].targets[run.items].to(output.device)
+                )  # tasks of the same inputs differ in their targets
+                items[i].append(family.measure(output[None], own).items[0].cpu())
+        for i, parts in items.items():
+            value[i] = family.value(torch.cat(parts)[None])[0]
+    return value
 
 
 class SideBySide(SplitData):
@@ -235,10 +243,10 @@ class SideBySide(SplitData):
     def __init__(self, splits: Sequence[SplitData]) -> None:
         if len({len(split) for split in splits}) != 1:
             raise ValueError("expected splits of one length")
-        super().__init__(splits[0].labels)
+        super().__init__(splits[0].targets)
         self.splits = splits
         raws = {id(split.raw) if isinstance(split, TensorSplit) else id(split) for split in splits}
-        self._labels = torch.stack([split.labels for split in splits]) if len(raws) == 1 else None  # (R, M)
+        self._labels = torch.stack([split.targets for split in splits]) if len(raws) == 1 else None  # (R, M)
 
     def batches(self, batch_size: int) -> Any:
         """Not defined: networks of several tasks are scored by :func:`score_family`."""
@@ -298,5 +306,5 @@ class InMemory:
 def relabelled(split: SplitData, labels: Tensor) -> SplitData:
     """The same images under other labels (M,); pixels are shared."""
     other = copy.copy(split)
-    other.labels = labels
+    other.targets = labels
     return other

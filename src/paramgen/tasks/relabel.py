@@ -81,7 +81,7 @@ class RelabelFamily(TaskFamily):
         if len(names) != 1:
             raise ParamgenError(f"{len(names)} relabelings cannot be pooled: they label the same images differently")
         whole = self._splits(split)
-        return relabelled(whole, self.bits(names[0])[whole.labels])
+        return relabelled(whole, self.bits(names[0])[whole.targets])
 
     def describe(self, name: str) -> Description:
         """Its bits; the images are the same for every task."""

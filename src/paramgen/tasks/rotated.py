@@ -149,7 +149,7 @@ class RotatedFamily(TaskFamily):
             raise ParamgenError(f"dataset {self.dataset!r} is streamed; corruptions need a set that lies in memory")
         white = self.base.source.white
         raw = CORRUPTIONS[self.corruption](whole.raw.float(), level).round().clamp(0, white).byte()
-        return self._images(raw, whole.labels)
+        return self._images(raw, whole.targets)
 
     def _images(self, raw: Tensor, labels: Tensor) -> InMemory:
         source = self.base.source

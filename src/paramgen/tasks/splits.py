@@ -60,13 +60,13 @@ class TensorSplit(SplitData):
         """As in the base class."""
         for i in range(0, len(self), batch_size):
             part = slice(i, i + batch_size)
-            yield self._normalise(self.raw[part]) if self._ready is None else self._ready[part], self.labels[part]
+            yield self._normalise(self.raw[part]) if self._ready is None else self._ready[part], self.targets[part]
 
     def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
         """As in the base class."""
         for index in order:  # (R, B)
             if self._ready is not None:
-                yield self._ready.index_select(0, index.flatten()).unflatten(0, index.shape), self.labels[index]
+                yield self._ready.index_select(0, index.flatten()).unflatten(0, index.shape), self.targets[index]
                 continue
             x = self.raw[index.flatten()]  # (R*B, C, H, W)
             if self.pad:
@@ -76,7 +76,7 @@ class TensorSplit(SplitData):
             if self.flip:
                 turn = torch.cat([torch.rand(index.shape[1], generator=g) < 0.5 for g in generators])
                 x = torch.where(turn.view(-1, 1, 1, 1), x.flip(-1), x)
-            yield self._normalise(x).unflatten(0, index.shape), self.labels[index]
+            yield self._normalise(x).unflatten(0, index.shape), self.targets[index]
 
     def _normalise(self, raw: Tensor) -> Tensor:
         x = raw.float().mul_(self._scale).sub_(self._shift)
@@ -87,7 +87,7 @@ class TensorSplit(SplitData):
     def take(self, index: Tensor) -> "TensorSplit":
         """Some of its images, the rest as it is."""
         part = copy.copy(self)
-        part.raw, part.labels = self.raw[index], self.labels[index]
+        part.raw, part.targets = self.raw[index], self.targets[index]
         part._ready = None if self._ready is None else self._ready[index]
         return part
 
@@ -159,7 +159,7 @@ class StreamedSplit(SplitData):
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As in the base class."""
         keys = [[(i, 0) for i in range(s, min(s + batch_size, len(self)))] for s in range(0, len(self), batch_size)]
-        yield from zip(self._loader(self._plain, batch_sampler=keys), self.labels.split(batch_size), strict=True)
+        yield from zip(self._loader(self._plain, batch_sampler=keys), self.targets.split(batch_size), strict=True)
 
     def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
         """As in the base class."""
@@ -170,12 +170,12 @@ class StreamedSplit(SplitData):
             for i, s in zip(order, seeds, strict=True)
         ]
         for x, index in zip(self._loader(self._varied, batch_sampler=keys), order, strict=True):
-            yield x.unflatten(0, index.shape), self.labels[index]
+            yield x.unflatten(0, index.shape), self.targets[index]
 
     def take(self, index: Tensor) -> "StreamedSplit":
         """Some of its images, the rest as it is."""
         part = copy.copy(self)
-        part.labels = self.labels[index]
+        part.targets = self.targets[index]
         part._plain, part._varied = (
             _Seeded(Subset(seeded.dataset, index.tolist()), seeded.transform) for seeded in (self._plain, self._varied)
         )

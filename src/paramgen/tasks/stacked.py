@@ -41,7 +41,7 @@ def can_stack(network: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> boo
     Args:
         network: In the mode that it will run in.
         state: One network's state dict, :func:`~paramgen.tasks.forward.loadable`.
-        x: (B, C, H, W) a few images.
+        x: (B, ...) a few items.
     """
     pair = {name: tensor.detach().clone().expand(2, *tensor.shape).clone() for name, tensor in state.items()}
     try:
@@ -53,13 +53,13 @@ def can_stack(network: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> boo
 
 
 def stacked_forward(
-    network: nn.Module, shared_images: bool = False, shared: Collection[str] = ()
+    network: nn.Module, shared_inputs: bool = False, shared: Collection[str] = ()
 ) -> Callable[[StateDict, Tensor], Tensor]:
-    """A function of loadable states (N, …) and images that returns logits (N, B, classes).
+    """A function of loadable states (N, …) and inputs that returns outputs (N, B, …).
 
     Args:
         network: The architecture, in the mode that it will run in; its own weights are not used.
-        shared_images: Images are (B, C, H, W) for all networks rather than (N, B, C, H, W).
+        shared_inputs: Inputs are (B, ...) for all networks rather than (N, B, ...).
         shared: Names of the tensors that all networks have in common and that are not stacked.
     """
 
@@ -70,6 +70,6 @@ def stacked_forward(
         dims = {name: None if name in shared else 0 for name in state}
         # vmap runs the fused attention of a CPU network by network, and warns of it
         with sdpa_kernel(SDPBackend.MATH) if x.device.type == "cpu" else nullcontext():
-            return vmap(forward, in_dims=(dims, None if shared_images else 0))(state, x)
+            return vmap(forward, in_dims=(dims, None if shared_inputs else 0))(state, x)
 
     return together

@@ -1,0 +1,187 @@
+"""What a task's score is: its name and direction, how it is computed from what networks return, how it is printed.
+
+N: networks. M: items of a split (images, sequences, points). B: items of a batch.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from torch import Tensor
+from torch.nn import functional as F
+
+Unit = Literal["percent", "dB", "plain"]
+Axis = Literal["error", "log", "linear"]
+
+
+@dataclass(frozen=True)
+class ScoreSpec:
+    """A score's name, direction and form.
+
+    Args:
+        name: Stands in tables and on axes: ``accuracy``, ``PSNR``, ``perplexity``.
+        unit: ``percent`` (values are fractions), ``dB`` or ``plain``.
+        higher_is_better: The direction.
+        margin: A network is good when its score is not worse than the zoo's mean by more than this.
+        axis: How a picture spreads it: ``error`` (logarithm of 1 - score), ``log`` or ``linear``.
+    """
+
+    name: str = "accuracy"
+    unit: Unit = "percent"
+    higher_is_better: bool = True
+    margin: float = 0.01
+    axis: Axis = "error"
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, else -1: ``sign * score`` is always better when it is larger."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def symbol(self) -> str:
+        """What follows a number: ``" %"``, ``" dB"`` or nothing."""
+        return {"percent": " %", "dB": " dB", "plain": ""}[self.unit]
+
+    @property
+    def points(self) -> str:
+        """What a difference of two scores is counted in: ``points``, ``dB`` or nothing."""
+        return {"percent": "points", "dB": "dB", "plain": ""}[self.unit]
+
+    def shown(self, value: float) -> float:
+        """The number that is printed: percent for fractions, else the score itself."""
+        return 100 * value if self.unit == "percent" else value
+
+    def text(self, value: float, signed: bool = False) -> str:
+        """A score, or with `signed` a difference of two, as it is printed, without its unit."""
+        digits = 2 if self.unit == "plain" else 1
+        return f"{self.shown(value):{'+' if signed else ''}.{digits}f}".replace("-", "−")
+
+    def floor(self, mean: float) -> float:
+        """The score from which a network is good, beside a mean score of the zoo."""
+        return mean - self.sign * self.margin
+
+    def good(self, value: Tensor, floor: float) -> Tensor:
+        """Which scores (N,) are at least as good as `floor`: (N,) bool."""
+        return value >= floor if self.higher_is_better else value <= floor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for zoo.json and results.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any] | None) -> "ScoreSpec":
+        """The inverse of :meth:`to_dict`; accuracy for None."""
+        return cls(**(saved or {}))
+
+
+ACCURACY = ScoreSpec()
+
+
+class Measured(NamedTuple):
+    """One batch, measured.
+
+    Args:
+        items: (N, B) what the score is computed from, for example whether an image is classified correctly, or its squared error.
+        predictions: (N, B) discrete answers that can agree or differ; None where there are none.
+    """
+
+    items: Tensor
+    predictions: Tensor | None = None
+
+
+class Scores(NamedTuple):
+    """Scores of N networks on one split.
+
+    Args:
+        value: (N,) the score, float64.
+        loss: (N,) the mean training loss; None where it was not computed.
+        items: (N, M) as of :class:`Measured`; None for a score that is no function of single items, such as FID or mAP.
+        predictions: (N, M) as of :class:`Measured`, or None.
+    """
+
+    value: Tensor
+    loss: Tensor | None = None
+    items: Tensor | None = None
+    predictions: Tensor | None = None
+
+
+class Scored(ABC):
+    """What training and scoring need to know of a task besides its network and data."""
+
+    score: ClassVar[ScoreSpec] = ACCURACY
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The training loss of every item, with gradients.
+
+        Args:
+            output: What networks return, (N, B, ...).
+            target: (N, B, ...).
+
+        Returns:
+            (N, B).
+        """
+
+    @abstractmethod
+    def measure(self, output: Tensor, target: Tensor) -> Measured:
+        """What the score is computed from, for every item of a batch.
+
+        Args:
+            output: What networks return, (N, B, ...).
+            target: (B, ...).
+        """
+
+    def value(self, items: Tensor) -> Tensor:
+        """Scores (N,) from all items of a split (N, M): their mean, unless a task overrides it."""
+        return items.double().mean(1)
+
+    def chance(self, targets: Tensor) -> float | None:
+        """The score of a network that does not look at its input, on targets (M, ...); None where that says nothing."""
+        return None
+
+
+class Classifies(Scored):
+    """Classification: accuracy, by cross-entropy. Networks return logits, targets are classes."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy (N, B) of logits (N, B, classes)."""
+        return cross_entropy(output, target)
+
+    def measure(self, output: Tensor, target: Tensor) -> Measured:
+        """Which items are classified correctly, and the predicted classes."""
+        classes = output.argmax(-1)  # (N, B)
+        return Measured(classes == target, classes)
+
+    def chance(self, targets: Tensor) -> float:
+        """The share of the commonest class."""
+        return targets.bincount().max().item() / len(targets)
+
+
+CLASSIFIES = Classifies()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of every item under every network.
+
+    Args:
+        logits: (N, B, classes).
+        labels: (N, B).
+
+    Returns:
+        (N, B).
+    """
+    # classes first: over a last dimension of ten, torch's softmax is three to five times slower
+    first = at_least_float32(logits).permute(2, 0, 1).flatten(1)[None]  # (1, classes, N*B)
+    return F.cross_entropy(first, labels.reshape(1, -1), reduction="none").view(labels.shape)
+
+
+def at_least_float32(output: Tensor) -> Tensor:
+    """What to compute a loss of: the output of half-precision networks in float32, others unchanged."""
+    return output.float() if output.dtype.itemsize < 4 else output
+
+
+def plain_scores(scores: Scores, i: int) -> dict[str, float]:
+    """One network's score and loss as plain values, for zoo.json."""
+    values = {"score": float(scores.value[i])}
+    return values if scores.loss is None else {**values, "loss": float(scores.loss[i])}
