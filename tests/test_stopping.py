@@ -3,9 +3,14 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -18,6 +23,7 @@ from paramgen.checkpoints import CompleteCheckpoints
 from paramgen.cli import main
 from paramgen.commands import collect, doctor
 from paramgen.errors import ParamgenError
+from paramgen.lit_cli import is_lost_process
 from paramgen.signals import StopRequested
 
 
@@ -207,3 +213,47 @@ def test_doctor_fails_where_it_finds_a_fault(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "_distributed", lambda: "no: this torch has no gloo")
     assert main(["doctor"]) == 1
     assert "this installation is faulty: processes (gloo)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("signum", "code", "said"),
+    [
+        (signal.SIGKILL, 2, "another process of this fit ended unexpectedly"),
+        (signal.SIGTERM, 143, "stopped by SIGTERM; what was written is complete"),
+    ],
+)
+def test_two_processes_end_when_one_of_them_is_signalled(signum, code, said, fit, tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text("import sys, gaussian_backend\nfrom paramgen.cli import main\nsys.exit(main())\n")
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_steps", "1000000"]
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    with (tmp_path / "said").open("w") as out:
+        process = subprocess.Popen([sys.executable, script, *fit, *two], stderr=out, stdout=out, env=environment)
+    end = time.monotonic() + 120
+    while not (tmp_path / "fit" / "last.ckpt").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    (other,) = psutil.Process(process.pid).children()
+    other.send_signal(signum)
+    assert process.wait(120) == code
+    psutil.wait_procs([other], timeout=30)
+    lines = [line for line in (tmp_path / "said").read_text().splitlines() if line.startswith("paramgen: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert "Traceback" not in (tmp_path / "said").read_text()
+
+
+def test_the_loss_of_a_process_is_told_from_other_errors():
+    assert is_lost_process(RuntimeError("[gloo/transport/tcp/pair.cc:544] Connection closed by peer [::1]:5678"))
+    assert is_lost_process(torch.distributed.DistBackendError("NCCL error"))
+    assert not is_lost_process(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_fit_says_what_it_fits_and_advertises_nothing(fit, capsys):
+    assert main(fit) == 0
+    said = "".join(capsys.readouterr())
+    assert "fitting GaussianBackend with " in said
+    assert "Tip" not in said
+    assert "litlogger" not in said
+    assert "FLOPs" not in said

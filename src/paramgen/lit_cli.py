@@ -1,5 +1,6 @@
 """``paramgen fit | validate | test | predict``: LightningCLI with short config names and arguments linked from the data."""
 
+import logging
 import shlex
 import sys
 from collections.abc import Mapping
@@ -24,6 +25,11 @@ from paramgen.generator import ParameterGenerator
 from paramgen.parsing import ConfigFile, OneLineErrors
 from paramgen.restore import read_checkpoint
 
+LOST_PROCESS = (
+    "another process of this fit ended unexpectedly (killed, out of memory, or a lost machine); "
+    "run the same command with --ckpt_path last to go on from the last checkpoint"
+)
+_log = logging.getLogger(__name__)
 LINKED = ("seq_len", "token_dim", "cond_dim", "num_networks", "num_runs")  # arguments of a backend that the data decide
 
 
@@ -88,7 +94,9 @@ class GeneratorCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Keep the command and all settings in the checkpoint."""
+        """Keep the command and all settings in the checkpoint, and say what is fitted."""
+        numbers = sum(p.numel() for p in self.model.parameters())
+        _log.info("fitting %s with %s parameters", type(self.model).__name__, f"{numbers:,}")
         self.model.fit_command = shlex.join(["paramgen", *sys.argv[1:]])
         self.model.fit_config = self._parser(self.subcommand).dump(self.config[self.subcommand])
 
@@ -99,6 +107,23 @@ class GeneratorCLI(LightningCLI):
         if path and self.trainer.is_global_zero:
             own = any(not type(part).__module__.startswith("paramgen.") for part in (self.model, self.model.codec))
             print(f"checkpoint: {path}\nnext:       paramgen sample --ckpt_path {path}{' --trust true' if own else ''}")
+
+
+class _NoTips(logging.Filter):
+    """Lets Lightning's advertisements fall."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is shown."""
+        return "Tip: For seamless" not in record.getMessage()
+
+
+_TIPS = _NoTips()
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Whether an error of torch.distributed says that another process of this fit is gone."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+    return isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in signs)
 
 
 def _last_checkpoint(folder: str | None, root: Path) -> str:
@@ -148,6 +173,7 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
     Raises:
         ParamgenError: A mistake in a config, a zoo or a checkpoint.
     """
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_TIPS)
     before = sys.argv
     if args is not None:
         sys.argv = [before[0], *args]  # Lightning starts its other processes by this line
@@ -156,6 +182,10 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning takes for an exit
             raise stop.__context__ from None
+        raise
+    except RuntimeError as error:
+        if is_lost_process(error):
+            raise ParamgenError(LOST_PROCESS) from error
         raise
     finally:
         sys.argv = before
@@ -172,6 +202,7 @@ def _run() -> GeneratorCLI:
         trainer_defaults={
             "default_root_dir": "runs",
             "max_epochs": -1,
+            "enable_model_summary": False,  # it ends with 'Total FLOPs: 0'
             "num_sanity_val_steps": 0,
             "logger": {
                 "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
