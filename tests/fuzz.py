@@ -392,7 +392,8 @@ def main() -> int:
     logging.disable()
     signal.signal(signal.SIGALRM, alarmed)
     bad = 0
-    with tempfile.TemporaryDirectory() as folder:
+    memory = Path("/dev/shm")  # a resumed journal is synced, and there are thousands
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         chosen = {name: kind for name, kind in kinds(Path(folder)).items() if name in (options.kinds or [name])}
         whole = {name: kind.path.read_bytes() for name, kind in chosen.items()}
         for kind in chosen.values():
