@@ -55,11 +55,6 @@ def _begun(case: dict[str, Any]) -> dict[str, Any]:
     return case
 
 
-def learning() -> list[str]:
-    """Names of the cases that learn by gradients, and so can share work between processes; a baseline keeps what it is given."""
-    return [name for name, case in cases().items() if case["model"]["class_path"] != "Baseline"]
-
-
 def build(case: dict[str, Any], zoo: str, **data_arguments: Any) -> tuple[ParameterGenerator, ParameterDataModule]:
     """Model and data of a case on another zoo."""
     codec = case.get("data", {}).get("codec")

@@ -38,8 +38,8 @@ from safetensors.torch import load, save
 from torch import nn
 
 from examples import example
-from paramgen.backends.baseline import Baseline
 from paramgen.backends.pdiff import PDiff
+from paramgen.backends.rpg import RPG
 from paramgen.codec import FlatCodec, ParamCodec
 from paramgen.comparison import Report, differences, summarise
 from paramgen.errors import ParamgenError
@@ -154,7 +154,12 @@ def kinds(folder: Path) -> dict[str, Kind]:
     torch.save({"state_dict": state(0), "epoch": 3, "args": argparse.Namespace(lr=0.1)}, weights)
     codec = FlatCodec().bind(zoo.spec, zoo)
     fitted, diffused = folder / "x.ckpt", folder / "y.ckpt"
-    write_checkpoint(fitted, zoo, Baseline(*codec.shape, num_networks=3, kind="gaussian"), codec)
+    recurrent: dict[str, Any] = {
+        "recurrence": {"kind": "none", "d_model": [8]},
+        "head": {"kind": "mlp", "hidden": 4},
+        "diffusion": {"num_inference_steps": 2},
+    }
+    write_checkpoint(fitted, zoo, RPG(*codec.shape, num_networks=3, **recurrent), codec)
     small: dict[str, Any] = {
         "autoencoder": {"kind": "pca", "latent_dim": 2},
         "denoiser": {"kind": "mlp", "width": 4, "depth": 1},

@@ -1,12 +1,15 @@
 """Every shipped comparison parses against the real signature, names what exists, and has a paper's figures beside rows it has."""
 
 from inspect import signature
+from pathlib import Path
 
 import pytest
 from lightning.pytorch.cli import LightningArgumentParser
 
-from paramgen.commands import collect, collect_tasks, compare
-from paramgen.commands.compare import GeneratorSource, ZooSource, _check
+from paramgen.command_line import words
+from paramgen.commands import compare
+from paramgen.commands.compare import _check
+from paramgen.commands.compare_steps import GeneratorSource, ZooSource, collecting
 from paramgen.data import ParameterDataModule
 from paramgen.evaluation import ALL_BASELINES
 from paramgen.generator import ParameterGenerator
@@ -48,14 +51,10 @@ def test_it_parses_and_its_parts_fit_together(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_zoo_that_it_collects_is_a_shipped_config_that_takes_its_arguments(name):
     for source in parsed(name).zoos.values():
-        name = source.collect or source.collect_tasks
-        if name is None:
-            continue
-        parser = OneLineErrors()
-        parser.add_argument("--config", action=ConfigFile, folder="zoo")
-        parser.add_function_arguments((collect if source.collect else collect_tasks).main, sub_configs=True)
-        seeds = {"seed": 0} if source.collect else compare._seeds(name, 0)
-        parser.parse_args(["--config", name, *compare._options({**seeds, **source.arguments}), "--out", "somewhere"])
+        if source.collect or source.collect_tasks:
+            parser, line = collecting(source, 3, Path("somewhere"))
+            parsed_line = parser.parse_args(line)
+            assert (parsed_line.out, parsed_line.seed) == ("somewhere", source.arguments.get("seed", 3))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,7 +65,7 @@ def test_every_generator_that_it_fits_is_a_shipped_config_that_takes_its_argumen
             continue
         parser = _fit_parser()
         given = {k: v for k, v in source.arguments.items() if not k.startswith("trainer.")}
-        parser.parse_args(["--config", source.fit, *compare._options({**given, "data.zoo": "somewhere"})])
+        parser.parse_args(["--config", source.fit, *words({**given, "data.zoo": "somewhere"})])
 
 
 def _fit_parser():

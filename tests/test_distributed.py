@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import write_zoo
-from every_backend import learning
+from every_backend import cases
 from paramgen import seeds
 from two_processes import BATCH, SEED, fit
 
@@ -48,7 +48,7 @@ def in_halves(model):
     return model
 
 
-@pytest.mark.parametrize("name", learning())
+@pytest.mark.parametrize("name", cases())
 def test_losses_of_two_ranks_equal_one_process_with_the_same_global_batch(name, two_processes, tmp_path):
     zoo, folder = two_processes
     fit(name, str(zoo.path), tmp_path, wrap=in_halves, batch_size=2 * BATCH, devices=1)

@@ -11,7 +11,7 @@ from scipy.stats import ttest_rel
 
 from paramgen.cli import main
 from paramgen.commands import collect_tasks, compare
-from paramgen.commands.compare import ZooSource, _seeds
+from paramgen.commands.compare_steps import ZooSource, collecting
 from paramgen.comparison import summary_table
 from paramgen.conditions import CodeCondition
 from paramgen.errors import ParamgenError
@@ -143,18 +143,21 @@ def test_a_comparison_of_many_tasks_says_what_beats_what(compared):
 
 
 def test_the_family_draws_its_tasks_by_the_seed_where_it_has_one():
-    assert _seeds("digits_relabel", 3) == {"seed": 3, "family.init_args.seed": 3}
-    assert _seeds("digits_rotations_lora", 3) == {"seed": 3}
+    def parsed(config):
+        parser, line = collecting(ZooSource(collect_tasks=config), 3, Path("out"))
+        return parser.parse_args(line)
+
+    codes, rotations = parsed("digits_relabel"), parsed("digits_rotations_lora")
+    assert (codes.seed, codes.family.init_args.seed) == (3, 3)
+    assert rotations.seed == 3
+    assert "seed" not in rotations.family.init_args
 
 
-def test_what_is_measured_on_request_is_passed_on(zoo, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(compare, "run", lambda words: asked.append(words))
-    with pytest.raises(ParamgenError, match=r"results\.json"):  # nothing was evaluated
+def test_what_is_measured_on_request_is_passed_on(zoo, tmp_path):
+    with pytest.raises(ParamgenError, match="aligned is for zoos of one"):
         compare.main({"codes": ZooSource(path=str(zoo.path))}, out=str(tmp_path), aligned=True, finetune=True)
-    ((command, *words),) = asked
-    options = dict(zip(words[::2], words[1::2], strict=True))
-    assert (command, options["--aligned"], options["--finetune"]) == ("evaluate", "true", "true")
+    asked = json.loads((tmp_path / "codes" / "made.json").read_text())["settings"]
+    assert (asked["aligned"], asked["finetune"]) == (True, True)
 
 
 def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):

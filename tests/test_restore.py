@@ -4,12 +4,18 @@ import pytest
 import torch
 
 from fuzz import write_checkpoint, write_zoo
-from paramgen.backends.baseline import Baseline
 from paramgen.backends.pdiff import PDiff
+from paramgen.backends.rpg import RPG
 from paramgen.codec import FlatCodec
 from paramgen.errors import ParamgenError
 from paramgen.generator import load_generator
 
+RECURRENT = {
+    "recurrence": {"kind": "none", "d_model": [8]},
+    "head": {"kind": "mlp", "hidden": 4},
+    "diffusion": {"num_inference_steps": 2},
+    "state": {"embedding": "normal"},
+}
 SMALL = {"autoencoder": {"kind": "pca", "latent_dim": 2}, "denoiser": {"kind": "mlp", "width": 4, "depth": 1}}
 
 
@@ -18,11 +24,11 @@ def zoo(tmp_path_factory):
     return write_zoo(tmp_path_factory.mktemp("restore") / "zoo")
 
 
-@pytest.fixture(params=["baseline", "pdiff"])
+@pytest.fixture(params=["rpg", "pdiff"])
 def checkpoint(request, zoo, tmp_path):
     codec = FlatCodec().bind(zoo.spec, zoo)
-    baseline = request.param == "baseline"
-    model = Baseline(*codec.shape, num_networks=3) if baseline else PDiff(*codec.shape, num_networks=3, **SMALL)
+    kind, settings = (RPG, RECURRENT) if request.param == "rpg" else (PDiff, SMALL)
+    model = kind(*codec.shape, num_networks=3, **settings)
     write_checkpoint(tmp_path / "x.ckpt", zoo, model, codec)
     return tmp_path / "x.ckpt"
 
@@ -82,7 +88,7 @@ def test_nothing_large_is_built_for_what_a_small_file_claims(zoo, tmp_path, size
 def test_a_codec_of_far_more_numbers_than_the_file_has_bytes_is_refused(zoo, tmp_path):
     codec = FlatCodec().bind(zoo.spec, zoo)
     path = tmp_path / "x.ckpt"
-    write_checkpoint(path, zoo, Baseline(*codec.shape, num_networks=3), codec)
+    write_checkpoint(path, zoo, RPG(*codec.shape, num_networks=3, **RECURRENT), codec)
     saved = torch.load(path, weights_only=True)
     wide = {"class_path": "paramgen.codec.TokenCodec", "init_args": {"token_dim": 2**40, "strategy": "layer"}}
     for change in (
@@ -99,9 +105,9 @@ def test_a_codec_of_far_more_numbers_than_the_file_has_bytes_is_refused(zoo, tmp
 def test_no_room_is_made_for_networks_that_a_file_does_not_hold(zoo, tmp_path):
     codec = FlatCodec().bind(zoo.spec, zoo)
     path = tmp_path / "x.ckpt"
-    write_checkpoint(path, zoo, Baseline(*codec.shape, num_networks=3), codec)
+    write_checkpoint(path, zoo, RPG(*codec.shape, num_networks=3, **RECURRENT), codec)
     saved = torch.load(path, weights_only=True)
     saved["hyper_parameters"]["num_networks"] = 2**20
     torch.save(saved, path)
-    with pytest.raises(ParamgenError, match="more numbers than its weights have, seen at 'networks'"):
+    with pytest.raises(ParamgenError, match="more numbers than its weights have, seen at 'table'"):
         load_generator(path)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from paramgen.errors import ParamgenError, near
 from paramgen.seeds import mix
 from paramgen.spec import ParamSpec, state_tensors
 from paramgen.tasks import Task
@@ -121,17 +122,33 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
 )
 
 
+def find_baseline(name: str) -> Baseline:
+    """A baseline by its name, with any number for noise (``noise-0.01``) and soups (``soup-100``).
+
+    Raises:
+        ParamgenError: No such baseline.
+    """
+    if name in BASELINES:
+        return BASELINES[name]
+    kind, _, number = name.rpartition("-")
+    if kind == "soup" and number.isdecimal() and int(number) > 0:
+        return Baseline(partial(soup, m=int(number)), raw=True)
+    if kind == "noise" and number.replace(".", "", 1).isdecimal():
+        return Baseline(partial(noise, sigma=float(number)))
+    raise ParamgenError(f"no baseline {name!r}; {near(name, BASELINES)}, soup-M, noise-SIGMA")
+
+
 def generate(name: str, pool: Pool, spec: ParamSpec, n: int, seed: int) -> Tensor:
     """Draw n networks (n, P) with a named baseline, running_var positive.
 
     Args:
-        name: One of :data:`BASELINES`.
+        name: As :func:`find_baseline` takes it.
         pool: Raw weights of the zoo's train split.
         spec: Says which columns are variances.
         n: How many.
         seed: The same seed gives the same networks.
     """
-    return draw_from(BASELINES[name], pool, spec, n, Generator().manual_seed(seed))
+    return draw_from(find_baseline(name), pool, spec, n, Generator().manual_seed(seed))
 
 
 def draw_from(baseline: Baseline, pool: Pool, spec: ParamSpec, n: int, generator: Generator) -> Tensor:

@@ -23,19 +23,29 @@ def command_line(prog: str, function: Callable[..., Any], arguments: Mapping[str
     return " ".join(words)
 
 
-def plain(value: Any) -> Any:
-    """An argument as JSON has it: dataclasses without their defaults, tasks and families as the config that makes them."""
+def words(arguments: Mapping[str, Any]) -> list[str]:
+    """``--name value`` for each argument, as a parser takes them."""
+    return [word for name, value in arguments.items() for word in (f"--{name}", _text(value))]
+
+
+def plain(value: Any, defaults: bool = False) -> Any:
+    """An argument as JSON has it: tasks and families as the config that makes them.
+
+    Args:
+        value: The argument.
+        defaults: Keep the fields of dataclasses that are at their defaults.
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        listed = [(f.name, getattr(value, f.name)) for f in fields(value)]
         blank = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(value)}
-        return {name: plain(v) for name, v in listed if v != blank[name]}
+        listed = {name: getattr(value, name) for name in blank}
+        return {name: plain(v, defaults) for name, v in listed.items() if defaults or v != blank[name]}
     if isinstance(value, Mapping):
-        return {str(name): plain(v) for name, v in value.items()}
+        return {str(name): plain(v, defaults) for name, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [plain(v, defaults) for v in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return plain(value.config()) if hasattr(value, "config") else str(value)
+    return plain(value.config(), defaults) if hasattr(value, "config") else str(value)
 
 
 def _text(value: Any) -> str:

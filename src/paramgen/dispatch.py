@@ -113,6 +113,12 @@ def arguments_of(function: Any, prog: str, folder: str, args: list[str]) -> dict
         folder: Of shipped configs whose names are accepted.
         args: The words after the command.
     """
+    parser = parser_of(function, prog, folder)
+    return vars(parser.instantiate(parser.parse_args(args)))
+
+
+def parser_of(function: Any, prog: str, folder: str) -> Any:
+    """The parser of the command line that a function's signature and docstring describe; arguments as of :func:`arguments_of`."""
     from paramgen.parsing import ConfigFile, OneLineErrors
 
     parser = OneLineErrors(prog=prog, description=(function.__doc__ or "").splitlines()[0])
@@ -121,4 +127,4 @@ def arguments_of(function: Any, prog: str, folder: str, args: list[str]) -> dict
     )
     parser.bases = {n: p.annotation for n, p in signature(function).parameters.items() if isclass(p.annotation)}
     parser.add_function_arguments(function, sub_configs=True)
-    return vars(parser.instantiate(parser.parse_args(args)))
+    return parser

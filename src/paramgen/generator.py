@@ -195,8 +195,7 @@ class ParameterGenerator(LightningModule, ABC):
             raise ParamgenError(
                 f"the checkpoint generates other tensors than zoo {data.zoo.name!r} holds; it was fitted on another zoo"
             )
-        if self.shape is not None and data.codec.shape != self.shape:
-            raise ParamgenError(f"the generator was made for tokens {self.shape}, the data give {data.codec.shape}")
+        self._check_tokens(data.codec, "data give")
         self.codec = data.codec
         self.base = data.zoo.base()
         self.zoo_info = {"name": data.zoo.name, "path": str(data.zoo.path), "task": data.zoo.task_config}
@@ -271,6 +270,10 @@ class ParameterGenerator(LightningModule, ABC):
             return None
         return next(name for name in found if not state[name].isfinite().all())
 
+    def _check_tokens(self, codec: ParamCodec, of: str) -> None:
+        if self.shape is not None and codec.shape != self.shape:
+            raise ParamgenError(f"the generator was made for tokens {self.shape}, the {of} {codec.shape}")
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what :meth:`on_save_checkpoint` stored."""
         if bad := self._not_finite(checkpoint["state_dict"]):
@@ -286,6 +289,7 @@ class ParameterGenerator(LightningModule, ABC):
         codec = ParamCodec.from_state_dict(saved["codec"])
         if self.codec is not None:
             _check_same_data(codec, self.codec)
+        self._check_tokens(codec, "checkpoint's codec gives")
         self.codec = codec
         self.base, self.zoo_info = saved["base"], saved["zoo"]
         self.fit_seconds, self.uses_task_data = saved["fit_seconds"], saved["uses_task_data"]

@@ -230,7 +230,9 @@ class RPG(ParameterGenerator):
 
     def _places(self, weights: Tensor, what: str) -> list[int | None]:
         """The training network or run that each state (n, K) stands for, by its place in the zoo's train split."""
-        places = self.zoo_info[what]
+        places = self.zoo_info.get(what) or []
+        if len(places) < weights.shape[1]:
+            raise ParamgenError(f"the checkpoint knows {len(places)} {what} of its zoo and {weights.shape[1]} states")
         return [None if state is None else places[state] for state in known(weights)]
 
     def setup(self, stage: str) -> None:
