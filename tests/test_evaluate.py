@@ -145,9 +145,9 @@ def test_a_zoo_of_one_run_is_measured_without_inventing_held_out_runs(tmp_path, 
     asked = ["evaluate", "--zoo", str(one.path), "--out", str(tmp_path / "out"), "--n", "2", "--baselines", "[noise-1]"]
     assert main(asked) == 0
     html = (tmp_path / "out" / "report.html").read_text()
-    assert "The zoo holds one run: there is no held-out row and no zu" in html
+    assert "The zoo holds one training run, and none is held out: there is no held-out row and no zu" in html
     assert [r["name"] for r in json.loads((tmp_path / "out" / "results.json").read_text())["rows"]] == [
         "zoo",
         "noise-1",
     ]
-    assert "one run" in capsys.readouterr().out
+    assert "one training run" in " ".join(capsys.readouterr().out.split())

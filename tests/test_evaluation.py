@@ -215,7 +215,7 @@ def test_a_zoo_of_one_run_has_no_held_out_row_and_says_so(tmp_path):
     found = evaluate(zoo, load_task(zoo.task_config), baselines=["soup-2"], n=3).to_dict()
     assert [r["name"] for r in found["rows"]] == ["zoo", "soup-2"]
     assert all(r["zu"] is None for r in found["rows"])
-    assert any("one run" in note and "no held-out row" in note for note in found["notes"])
+    assert any("one training run" in note and "no held-out row" in note for note in found["notes"])
 
 
 def test_a_permuted_copy_is_far_raw_and_a_copy_aligned(zoo):

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from paramgen import metrics
+from paramgen.notes import notes_of
 from paramgen.novelty import Novelty, RawBank
+from paramgen.structure import Structure
 
 P = 300
 
@@ -92,3 +94,27 @@ def test_zu_has_a_limit_that_few_held_out_runs_set(rng):
     near, far = torch.zeros(100), torch.ones(2)
     assert metrics.zu(near, far) == pytest.approx(-metrics.zu_limit(100, 2))
     assert metrics.zu_limit(100, 3) < 3 < metrics.zu_limit(100, 4)
+
+
+def test_notes_say_what_distances_are_measured_by(rng):
+    def notes(count: int, checkpoints: int) -> str:
+        weights, runs = runs_of(count, checkpoints, rng)
+        novelty, structure = (
+            Novelty(RawBank(weights), runs, weights[:0], runs[:0]),
+            Structure(weights, runs, weights[:0]),
+        )
+        return " ".join(notes_of(weights, novelty, structure.reference, [3, 9], n=9))
+
+    assert "one training run, and none is held out: there is no held-out row" in notes(1, 12)
+    assert "5 training runs, and none is held out" in notes(5, 2)
+    assert "structure is given only for rows that lie in the subspace" in notes(5, 2)
+    assert "Every row has 3 networks" in notes(5, 2)
+    assert "nan" not in notes(1, 2)  # two networks: nothing to leave out
+
+
+def test_a_held_out_run_needs_no_notes_on_distances(rng):
+    weights, runs = runs_of(3, 30, rng)
+    out = runs == 2
+    novelty = Novelty(RawBank(weights[~out]), runs[~out], weights[out], runs[out])
+    reference = Structure(weights[~out], runs[~out], weights[~out][::2]).reference
+    assert notes_of(weights[~out], novelty, reference, [], n=9) == []

@@ -26,6 +26,7 @@ from paramgen.finetuning import steps_to_reach, validation_scores
 from paramgen.intervals import Bootstrap, Resampled, against
 from paramgen.judgement import flags_of
 from paramgen.metrics import AccuracySummary
+from paramgen.notes import notes_of
 from paramgen.novelty import Novelty, Ratios, RawBank
 from paramgen.results import Kind, Points, Results, Row, row_or_reason
 from paramgen.samples import SampleInfo, Samples
@@ -39,7 +40,6 @@ from paramgen.thresholds import THRESHOLDS
 from paramgen.zoo import Zoo
 
 RECALIBRATION_BATCH = 128
-HUGE, TINY = 1e12, 1e-12  # of the largest weight: three layers of it leave float32
 STARTS = 16  # networks of a row that are trained on
 ALL_BASELINES = (*BASELINES, *TASK_BASELINES)
 
@@ -86,7 +86,8 @@ def evaluate(
         bench.align()
     if finetune:
         bench.aim()
-    notes = _notes(bench, n, samples)
+    notes = [*zoo.meta.get("warnings", []), *bench.notes]
+    notes += notes_of(bench.weights, bench.novelty, bench.structure.reference, [len(s.weights) for s in samples], n)
     n = min([n, *(len(s.weights) for s in samples)])
     rows = bench.references()
     rows += [bench.generator_row(s, n) for s in samples]
@@ -357,44 +358,3 @@ class _Bench:
         if not has_statistics(self.model):
             return []
         return [x.to(self.device) for x, _ in islice(self.train.batches(RECALIBRATION_BATCH), BATCHES)]
-
-
-def _notes(bench: _Bench, n: int, samples: Sequence[Samples]) -> list[str]:
-    """What this evaluation could not do, in words."""
-    notes = [*bench.zoo.meta.get("warnings", []), *bench.notes]
-    runs = len({e.run for e in bench.zoo.entries})
-    if not bench.heldout_indices and runs == 1:
-        notes.append(
-            "The zoo holds one run: there is no held-out row and no zu, and nothing shows how far away a new network would lie. Distances "
-            "are in steps between neighbouring checkpoints, and novel networks are not counted."
-        )
-    elif not bench.heldout_indices:
-        notes.append(
-            f"The zoo holds {runs} runs, none of them held out: there is no held-out row, no zu, and no ceiling for the shares of novel "
-            "and good networks. Distances are measured against training runs that are left out in turn."
-        )
-    reference = bench.structure.reference
-    if not reference.measurable:
-        notes.append(
-            f"Only {100 * reference.share:.1f} % of the variance of {reference.basis} lies in the subspace that holds "
-            f"{100 * THRESHOLDS.subspace:.0f} % of the zoo's: new networks look like independent noise there, so "
-            "structure is given only for rows that lie in the subspace."
-        )
-    if (bench.weights == bench.weights[0]).all():
-        notes.append(
-            "All training networks are equal: distances and spreads have no scale, and there is nothing to learn but one network."
-        )
-    elif bench.novelty.tau == 0:
-        notes.append("At least half of the zoo's networks have an exact twin, so tau is 0 and distances have no scale.")
-    if (largest := bench.weights.abs().max().item()) > HUGE:
-        notes.append(
-            f"Weights of the zoo reach {largest:.1e}: products of such numbers overflow, and predictions and distances mean nothing."
-        )
-    elif largest < TINY:
-        notes.append(f"No weight of the zoo is larger than {largest:.1e}: its networks say the same of every image.")
-    fewest = min((len(s.weights) for s in samples), default=n)
-    if fewest < n:
-        notes.append(
-            f"Every row has {fewest} networks, as many as the smallest set of samples, instead of {n}: best and min depend on N."
-        )
-    return notes
