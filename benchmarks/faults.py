@@ -110,9 +110,9 @@ def start(arguments: list[str], folder: Path, log: Path) -> int:
         return pid
     code: Any = 1
     try:
-        with log.open("w") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = log.open("w", buffering=1)
+        for descriptor in (1, 2):
+            os.dup2(sys.stdout.fileno(), descriptor)
         os.chdir(folder)
         sys.argv = ["paramgen", *arguments]
         code = paramgen(arguments)
@@ -236,10 +236,10 @@ class Bench:
         """An empty folder."""
         shutil.rmtree(self.out, ignore_errors=True)
 
-    def undisturbed(self, case: Case) -> None:
+    def undisturbed(self, case: Case, runs: int = 2) -> None:
         """Run a command without a fault, twice: what it writes must be the same for a comparison to mean anything."""
         found = []
-        for _ in range(2):
+        for _ in range(runs):
             self.clear()
             ended = run(self.line(case.arguments), self.root)
             if ended.code != 0 or torn(self.out) or hidden(self.out):
@@ -247,7 +247,7 @@ class Bench:
                     f"{case.name} fails without a fault:\n{ended.text}\n{torn(self.out)}{hidden(self.out)}"
                 )
             found.append(contents(self.out))
-        if different := [name for name in found[0] if found[0].get(name) != found[1].get(name)]:
+        if different := [name for name in found[0] if found[0][name] != found[-1].get(name)]:
             raise SystemExit(f"{case.name} differs from one run to the next: {different}")
         self.expected[case.name], self.seconds[case.name] = found[0], ended.seconds
         self.bytes[case.name] = sum(p.stat().st_size for p in self.out.rglob("*"))
@@ -384,6 +384,12 @@ def measure(bench: Bench, case: Case, name: str, fault: Callable[[Case], Trial |
     return row
 
 
+def table(results: dict[str, Any]) -> str:
+    """The rows as docs/reliability.md shows them."""
+    rows = [f"| {r['command']} | {r['fault']} | {r['tried']} | {r['survived']} |" for r in results["rows"]]
+    return "\n".join(["| command | fault | tried | survived |", "| --- | --- | --- | --- |", *rows])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20, help="of each fault on each command")
@@ -410,8 +416,10 @@ def main() -> None:
             print(f"{case.name:10s}undisturbed {bench.seconds[case.name]:.1f} s", flush=True)
             if not args.only or case.name in args.only:
                 rows += [measure(bench, case, *fault, 3 if args.quick else args.trials) for fault in faults.items()]
+    results = {"machine": machine(), "seed": args.seed, "rows": rows}
+    print(table(results))
     if args.out:
-        args.out.write_text(json.dumps({"machine": machine(), "seed": args.seed, "rows": rows}, indent=1) + "\n")
+        args.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

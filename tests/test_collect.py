@@ -4,9 +4,6 @@ import errno
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -172,26 +169,6 @@ def test_interrupted_anywhere_the_same_command_ends_with_the_same_zoo(tmp_path, 
     assert content(resumed.path) == content(whole.path)
     if make is trajectory:
         assert 16 not in trained  # the converged network was stored, not trained again
-
-
-def test_killed_process_goes_on(tmp_path):  # its half-written temporary file goes too
-    arguments = ["--task.class_path=ClassificationTask", "--epochs=2", "--runs=2", "--checkpoints=25"]
-    run = "import sys; from paramgen.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", run, "collect", *arguments]
-    out = tmp_path / "zoo"
-    process = subprocess.Popen([*command, f"--out={out}"], stdout=subprocess.DEVNULL, env={**os.environ})
-    until = time.time() + 60
-    while time.time() < until and len(list(out.glob("run*"))) < 5:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    written = len(list(out.glob("run*")))
-    assert 5 <= written < 50
-    assert not (out / "zoo.json").exists()
-    assert paramgen(["collect", *arguments, f"--out={out}"]) == 0
-    assert paramgen(["collect", *arguments, f"--out={tmp_path / 'whole'}"]) == 0
-    assert content(out) == content(tmp_path / "whole")
-    assert Zoo(out).verify() == []
 
 
 @pytest.mark.parametrize("make", [trajectory, seeds])

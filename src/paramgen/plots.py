@@ -9,6 +9,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from paramgen.files import replacing
 from paramgen.novelty import Unit
 from paramgen.thresholds import THRESHOLDS
 
@@ -45,14 +46,13 @@ def save_plots(results: Results, folder: Path) -> list[Path]:
     Returns:
         The files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
     results = {**results, "rows": [row for row in results["rows"] if row["n"]]}  # not of baselines that failed
     for name, draw in (("accuracy", accuracies), ("plane", plane), ("map", principal_map), ("dispersion", dispersions)):
         with mpl.rc_context(STYLE):
             figure = draw(results)
             files.append(folder / f"{name}.png")
-            figure.savefig(files[-1], dpi=160, bbox_inches="tight")
+            _write(figure, files[-1])
     return files
 
 
@@ -239,7 +239,6 @@ def save_mixtures(values: dict[str, Any], file: Path) -> Path:
         values: As ``interpolation.json`` holds them.
         file: The PNG; its folder is made if it does not exist.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     zoos = values["zoos"]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(2.4 + 4 * len(zoos), 4))
@@ -256,8 +255,14 @@ def save_mixtures(values: dict[str, Any], file: Path) -> Path:
             panels[-1].plot([], [], line, color=INK, linewidth=0.8, label=f"on {task}")
         panels[0].set_ylabel(f"{values['split']} accuracy, %")
         panels[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-        figure.savefig(file, dpi=160, bbox_inches="tight")
+        _write(figure, file)
     return file
+
+
+def _write(figure: Figure, file: Path) -> None:
+    """Write a picture, atomically."""
+    with replacing(file) as target:
+        figure.savefig(target, format="png", dpi=160, bbox_inches="tight")
 
 
 def _band(axes: Axes, x: Sequence[float], accuracy: Sequence[float], spread: Sequence[float], **line: Any) -> None:
