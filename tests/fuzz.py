@@ -85,7 +85,7 @@ def state(seed: int) -> dict[str, torch.Tensor]:
 def write_zoo(path: Path) -> Zoo:
     writer = open_writer(path)
     for i in range(3):
-        scores = {"val": {"accuracy": 0.5, "loss": 0.7}}
+        scores = {"val": {"score": 0.5, "loss": 0.7}}
         writer.add(state(i), run=i, step=1, seed=i, scores=scores, condition=[0.5, float(i)], task=f"t{i}", sync=False)
     return writer.close(seconds=1.0)
 
