@@ -7,8 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from measured import folder_of, make_zoo
+from paramgen.cli import main
 from paramgen.errors import ParamgenError
-from paramgen.samples import INDEX, SampleInfo, distinct, read_samples, write_samples
+from paramgen.files import write_tensors
+from paramgen.samples import INDEX, PARTIAL, SampleInfo, distinct, read_samples, write_samples
 from paramgen.schema import load_schema
 from paramgen.spec import ParamSpec
 from paramgen.zoo import Zoo, ZooWriter
@@ -215,3 +218,53 @@ def test_a_field_of_the_index_that_cannot_be_is_named(fields, message, zoo, tmp_
 def test_the_schema_of_the_index_knows_every_field():
     known = load_schema("samples")["properties"]
     assert {field.name for field in dataclasses.fields(SampleInfo)} <= known.keys()
+
+
+class Killed(BaseException):
+    """As kill -9: nothing is caught, nothing is tidied."""
+
+
+@pytest.mark.parametrize("before", ["nothing", "samples"])
+@pytest.mark.parametrize("after", [0, 2, 4])
+def test_samples_of_a_killed_command_are_refused_unless_asked_for_and_replaced_by_the_next(
+    zoo, tmp_path, monkeypatch, before, after
+):
+    folder, way = tmp_path / "s", torch.rand(2, 1, zoo.spec.numel)
+    if before == "samples":
+        write_samples(folder, complete(zoo, 6), SampleInfo(), trajectory=way)
+    written = []
+
+    def killed(path, tensors, **how):
+        if len(written) == after:
+            raise Killed
+        written.append(path.name)
+        return write_tensors(path, tensors, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("paramgen.samples.write_tensors", killed)
+        with pytest.raises(Killed):
+            write_samples(folder, complete(zoo, 4), SampleInfo(), overwrite=True, trajectory=way)
+    with pytest.raises(ParamgenError, match=r"s is incomplete: the command that wrote it was stopped.*--partial true"):
+        read_samples(folder, zoo)
+    if after:
+        assert len(read_samples(folder, zoo, partial=True).weights) == after
+    again = complete(zoo, 2)
+    write_samples(folder, again, SampleInfo())  # no overwrite: what is there are no samples
+    assert torch.equal(read_samples(folder, zoo).weights, zoo.spec.flatten_many(again))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "network_0000.safetensors",
+        "network_0001.safetensors",
+        "samples.json",
+    ]
+
+
+def test_evaluate_measures_incomplete_samples_when_asked(tmp_path, capsys):
+    zoo = make_zoo(tmp_path / "zoo", runs=4, heldout=1, hidden=[4])
+    folder = folder_of(zoo, zoo.matrix([0, 1, 2]), tmp_path / "torn")
+    (folder / INDEX).rename(folder / PARTIAL)
+    asked = ["evaluate", "--zoo", str(zoo.path), "--samples", str(folder), "--out", str(tmp_path / "out")]
+    asked += ["--baselines", "none"]
+    assert main(asked) == 2
+    assert "torn is incomplete" in capsys.readouterr().err
+    assert main([*asked, "--partial", "true"]) == 0
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["n"] == 3

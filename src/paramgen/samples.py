@@ -20,6 +20,7 @@ from paramgen.spec import StateDict
 from paramgen.zoo import Zoo
 
 INDEX = "samples.json"
+PARTIAL = "samples.partial"  # there while networks are being written, and after a command that was stopped meanwhile
 TRAJECTORY = "trajectory.safetensors"
 FORMAT = 1
 
@@ -106,7 +107,7 @@ def write_samples(
     run: Sequence[int | None] | None = None,
     task: Sequence[str] | None = None,
 ) -> Path:
-    """Write complete state dicts and ``samples.json``, the latter last.
+    """Write complete state dicts and ``samples.json``, the latter last; what a stopped command left is deleted first.
 
     Args:
         folder: Made if it does not exist.
@@ -129,8 +130,12 @@ def write_samples(
             raise ValueError(f"expected one identity a network, got {len(given)} for {len(networks)}")
     if not overwrite:
         refuse_samples(path)
+    torn = is_torn(path)
+    write_json(path / PARTIAL, {"networks": len(networks)})
+    if torn:
+        _delete(path, [*path.glob("network_*.safetensors")])
     elif (path / INDEX).exists():
-        _delete(path)
+        _delete(path, [inside(path, entry["file"]) for entry in _read_index(path / INDEX)[1]])
     width = max(4, len(str(len(networks) - 1)))
     listed = []
     for i, state in enumerate(networks):
@@ -143,7 +148,13 @@ def write_samples(
         write_tensors(path / TRAJECTORY, {"trajectory": trajectory})
     sync_folder(path)  # the index is the last to appear
     write_json(path / INDEX, {"format": FORMAT, **asdict(info), "networks": listed})
+    (path / PARTIAL).unlink()
     return path
+
+
+def is_torn(folder: str | Path) -> bool:
+    """Whether a folder holds what a command had written when it was stopped, and no more."""
+    return (Path(folder) / PARTIAL).exists() and not (Path(folder) / INDEX).exists()
 
 
 def refuse_samples(folder: str | Path) -> None:
@@ -159,7 +170,7 @@ def refuse_samples(folder: str | Path) -> None:
         raise ParamgenError(f"{path} is a file; choose a folder for the samples")
 
 
-def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None) -> Samples:
+def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None, partial: bool = False) -> Samples:
     """Read a folder of networks of the zoo's architecture.
 
     NaN and inf in the weights are read as they are: the evaluator counts them.
@@ -168,18 +179,25 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None) -> Samp
         folder: With or without ``samples.json``.
         zoo: Says which tensors are generated, and what the rest must be.
         limit: Read the first so many.
+        partial: Read what a stopped command had written too, rather than refuse it.
 
     Raises:
-        ParamgenError: No such folder, an empty one, a file that is missing, truncated or altered, or a network with other tensors or shapes
-            than the zoo's; file and tensor are named.
+        ParamgenError: No such folder, an empty one, one that a stopped command left incomplete, a file that is missing, truncated or
+            altered, or a network with other tensors or shapes than the zoo's; file and tensor are named.
     """
     path = Path(folder)
     if not path.is_dir():
         raise ParamgenError(f"no folder of samples {str(path)!r}")
+    if is_torn(path) and not partial:
+        raise ParamgenError(
+            f"{path} is incomplete: the command that wrote it was stopped; draw the samples again, or read what is there "
+            "(--partial true)"
+        )
     if (path / INDEX).exists():
         info, listed = _read_index(path / INDEX)
     else:
-        info, listed = SampleInfo(), [{"file": p.name} for p in sorted(path.glob("*.safetensors"))]
+        files = [p.name for p in sorted(path.glob("*.safetensors")) if p.name != TRAJECTORY]
+        info, listed = SampleInfo(), [{"file": name} for name in files]
     if not listed:
         raise ParamgenError(f"{path} holds no networks: expected {INDEX} or *.safetensors{_others(path)}")
     chosen = listed[:limit]
@@ -243,9 +261,8 @@ def _others(path: Path) -> str:
     return f"; it has {', '.join(pickles[:3])}: save them as safetensors first" if pickles else ""
 
 
-def _delete(path: Path) -> None:
-    _, old = _read_index(path / INDEX)
-    (path / INDEX).unlink()
+def _delete(path: Path, networks: Sequence[Path]) -> None:
+    (path / INDEX).unlink(missing_ok=True)  # first: what is left without it is known to be incomplete
     (path / TRAJECTORY).unlink(missing_ok=True)
-    for entry in old:
-        inside(path, entry["file"]).unlink(missing_ok=True)
+    for file in networks:
+        file.unlink(missing_ok=True)

@@ -54,6 +54,7 @@ def main(
     train_images: int = 10_000,
     aligned: bool = False,
     finetune: bool = False,
+    partial: bool = False,
     trust: bool = False,
 ) -> Results:
     """Measure generated networks beside the zoo, held-out runs and every baseline.
@@ -74,6 +75,7 @@ def main(
         aligned: Measure distances up to permutation and scale too: a permuted copy is a copy.
         finetune: Count the steps of training from each row's networks until they are as good on val as the zoo, or of many tasks as direct
             training; takes a while.
+        partial: Measure what a stopped ``sample`` had written, too.
         trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
 
     Raises:
@@ -85,7 +87,9 @@ def main(
     many = many_tasks(opened)
     names = _baselines(baselines, FAMILY_BASELINES if many else ALL_BASELINES)
     folders = [samples] if isinstance(samples, str) else samples or []
-    read = distinct([read_samples(folder, opened, limit=None if many else n) for folder in folders], folders)
+    read = distinct(
+        [read_samples(folder, opened, limit=None if many else n, partial=partial) for folder in folders], folders
+    )
     if many and aligned:
         raise ParamgenError(f"zoo {opened.name!r} is of many tasks: aligned is for zoos of one")
     if many:
