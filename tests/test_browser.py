@@ -94,6 +94,18 @@ def test_figures_draw_fit_the_page_and_answer_the_pointer(results, width, tmp_pa
     assert all(any(name in tip for name in names) for tip in found["tips"].values())
 
 
+def test_the_plane_and_the_strips_shade_what_lies_within_a_run(results, tmp_path):
+    probe = """
+        await settled();
+        return [...document.querySelectorAll("[data-figure=plane] svg text")].map((text) => text.textContent)
+          .concat(document.querySelectorAll("[data-figure=strips] [aria-label=rect] rect").length);"""
+    *one, bands = visit(page(results), probe, 1280, tmp_path)  # one checkpoint a run: there is none to stay within
+    assert "within a run" not in one
+    *dense, more = visit(page({**results, "checkpoints": 10}), probe, 1280, tmp_path)
+    assert "within a run" in dense
+    assert more == bands + 1
+
+
 def test_rows_switched_off_leave_every_figure(results, tmp_path):
     found = visit(
         page(results),

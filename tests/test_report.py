@@ -10,7 +10,7 @@ import torch
 from measured import folder_of, make_zoo, measured_results
 from paramgen.columns import COLUMNS
 from paramgen.pictures import weight_pictures
-from paramgen.plots import save_plots
+from paramgen.plots import plane, save_plots
 from paramgen.report import page
 from paramgen.samples import read_samples
 from paramgen.thresholds import THRESHOLDS
@@ -222,6 +222,13 @@ def test_a_zoo_alone_has_a_page_and_pictures(results, tmp_path):
     assert "Not run: copy" in html
     assert "No held-out row." in html
     assert len(save_plots(alone, tmp_path)) == 4
+
+
+@pytest.mark.parametrize(("unit", "checkpoints", "shaded"), [("run", 10, True), ("run", 1, False), ("step", 10, False)])
+def test_the_plane_shades_what_lies_within_a_run_where_runs_have_checkpoints(unit, checkpoints, shaded, results):
+    (axes,) = plane({**results, "unit": unit, "checkpoints": checkpoints}).axes
+    assert ("within a run" in [text.get_text() for text in axes.texts]) == shaded
+    assert axes.get_xlabel().startswith("run_ratio" if unit == "run" else "nn_ratio")
 
 
 def test_pictures_are_written_as_png(results, tmp_path):
