@@ -6,7 +6,8 @@ import torch
 
 from paramgen.cli import main
 from paramgen.doubts import doubts, guessing
-from paramgen.tasks.score import ACCURACY, CLASSIFIES
+from paramgen.score import ACCURACY
+from paramgen.tasks.score import CLASSIFIES
 from paramgen.zoo import Entry, Zoo
 
 

@@ -5,7 +5,8 @@ from math import isfinite, sqrt
 
 from torch import Tensor
 
-from paramgen.tasks.score import Scored, ScoreSpec
+from paramgen.score import ScoreSpec
+from paramgen.tasks.score import Scored
 from paramgen.zoo import Entry, Scores
 
 SPREAD = 2.0  # standard deviations of a share that is measured on so many items

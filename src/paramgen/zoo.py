@@ -23,6 +23,7 @@ from paramgen.intake import check_network, same_values
 from paramgen.journal import Journal
 from paramgen.paths import find_zoo
 from paramgen.schema import check
+from paramgen.score import ScoreSpec
 from paramgen.spec import COUNTER, ParamSpec, StateDict, last_part
 from paramgen.tasks import Task, TaskFamily, load_family, load_task
 
@@ -132,6 +133,11 @@ class Zoo(Sequence[StateDict]):
             ParamgenError: As :func:`paramgen.tasks.load_family`.
         """
         return load_family(self.task_config, self.trust, f"zoo {self.name!r}")
+
+    @property
+    def score(self) -> ScoreSpec:
+        """What its networks are scored by."""
+        return ScoreSpec.from_dict(self.meta.get("score"))
 
     def indices(self, split: Split) -> list[int]:
         """Which networks belong to a split, in order."""

@@ -189,7 +189,7 @@ class _Collector:
         warnings = doubts(writer.entries, score, {None: guessing(self.task, targets)}, len(targets), self.start)
         for warning in warnings:
             _log.warning("warning: %s", warning)
-        return writer.close(**seconds, **({"warnings": warnings} if warnings else {}))
+        return writer.close(score=score.to_dict(), **seconds, **({"warnings": warnings} if warnings else {}))
 
     def _announce(self) -> None:
         """Say how long scoring will take: a few images of one network are measured."""

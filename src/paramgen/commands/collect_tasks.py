@@ -139,7 +139,7 @@ def main(
     for warning in warnings:
         _log.warning("warning: %s", warning)
     told = {"warnings": warnings} if warnings else {}
-    zoo = writer.close(seconds=time.perf_counter() - begun, **made_by, **told)
+    zoo = writer.close(score=family.score.to_dict(), seconds=time.perf_counter() - begun, **made_by, **told)
     print(_summary(zoo))
 
 

@@ -90,7 +90,7 @@ def import_(
             writer.add(state, run=run, step=step, seed=0, split=split, scores=_scores(task, network, state, splits))
             progress.written += 1
         progress.update(len(files))
-    zoo = writer.close()
+    zoo = writer.close(score=task.score.to_dict())
     print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, in {zoo.path}")
 
 

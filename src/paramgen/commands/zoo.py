@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -30,13 +29,12 @@ def info(zoo: str) -> None:
     console.print(
         f"generated {found.spec.numel:,} parameters in {len(found.spec.tensors)} tensors; {len(found.base())} kept fixed"
     )
+    score = found.score
     for part in ("train", "val"):
-        scores = [e.scores[part]["score"] for e in found.entries if part in e.scores]
-        if scores:
-            values = torch.tensor(scores)
-            console.print(
-                f"{part:10s}accuracy mean {100 * values.mean():.2f} %, from {100 * values.min():.2f} to {100 * values.max():.2f}"
-            )
+        values = [v for e in found.entries if (v := e.scores.get(part, {}).get("score")) is not None]
+        if values:
+            mean, low, high = (score.text(v) for v in (sum(values) / len(values), min(values), max(values)))
+            console.print(f"{part:10s}{score.name} mean {mean}{score.symbol}, from {low} to {high}")
     table = Table("tensor", "shape", "kind", "dtype", "mean", "std", box=None, header_style="bold")
     for tensor in found.spec.tensors:
         statistics = found.meta.get("statistics", {}).get(tensor.name, {})
@@ -92,7 +90,7 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
         if (entry.run, entry.step) not in writer.done:
             kept = {k: v for k, v in vars(entry).items() if k not in ("file", "sha256")}
             writer.add(state, **kept)
-    writer.close(**({"seconds": found.meta["seconds"]} if "seconds" in found.meta else {}))
+    writer.close(**{key: found.meta[key] for key in ("score", "seconds") if key in found.meta})
     before, after = result.mean_cost_before, result.mean_cost_after
     print(
         f"{len(found)} networks aligned, mean distance to their mean {before:.3g} before and {after:.3g} after, in {out}"

@@ -10,20 +10,24 @@ from paramgen.tasks.classification import ClassificationTask
 from paramgen.tasks.construct import construct, recorded
 from paramgen.tasks.domains import DomainFamily
 from paramgen.tasks.family import Member, TaskFamily, load_family, score_family
+from paramgen.tasks.fields import FieldTask
 from paramgen.tasks.relabel import RelabelFamily
 from paramgen.tasks.rotated import RotatedFamily
+from paramgen.tasks.text import TextTask
 from paramgen.trust import SOMEWHERE
 
 __all__ = [
     "CameraTrapFamily",
     "ClassificationTask",
     "DomainFamily",
+    "FieldTask",
     "Member",
     "RelabelFamily",
     "RotatedFamily",
     "SplitData",
     "Task",
     "TaskFamily",
+    "TextTask",
     "load_family",
     "load_task",
     "score_family",

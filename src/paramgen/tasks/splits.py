@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import SplitData
 
 
@@ -183,8 +184,8 @@ class StreamedSplit(SplitData):
 
 
 def spread(data: SplitData, most: int) -> SplitData:
-    """At most so many of a split's images, evenly spaced, so that a set sorted by class keeps its shares."""
-    if len(data) <= most or not isinstance(data, TensorSplit | StreamedSplit):
+    """At most so many of a split's items, evenly spaced, so that a set sorted by class keeps its shares."""
+    if len(data) <= most or not isinstance(data, TensorSplit | StreamedSplit | ArraySplit):
         return data
     return data.take(torch.arange(most) * len(data) // most)
 
