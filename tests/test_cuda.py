@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from conftest import write_zoo
-from every_backend import build, cases, learning
+from every_backend import build, cases
 from paramgen.backends.pdiff import PDiff
 from paramgen.generator import load_generator
 
@@ -49,7 +49,7 @@ def test_cuda_draws_the_networks_that_the_cpu_draws_from_the_same_noise(fitted):
             torch.testing.assert_close(on_cuda[name], tensor, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", learning())
+@pytest.mark.parametrize("name", cases())
 def test_a_training_step_never_waits_for_the_device(name, zoo):
     model, data = build(cases()[name], str(zoo.path), batch_size=4, steps_per_epoch=4)
     data.setup()
