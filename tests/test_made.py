@@ -162,9 +162,10 @@ def test_a_step_that_was_stopped_is_done_again_unless_its_result_is_whole(tmp_pa
     made.begin()
     assert made.find().what == "nothing"
     made.path.write_text("{}")
-    assert made.find().what == "same"
+    assert made.find() == ("same", "", False)
     assert Made(made.path, {"a": {"b": 1}}, whole=False).find().what == "nothing"
     made.finish()
+    assert made.find() == ("same", "", True)
     made.path.write_text("{ }")
-    assert made.find() == ("other", "was changed since: the checksum of zoo.json is another one")
-    assert Made(made.path, {"a": {}}).find() == ("other", "was made with a=none given, now {}")
+    assert made.find() == ("other", "was changed since: the checksum of zoo.json is another one", True)
+    assert Made(made.path, {"a": {}}).find() == ("other", "was made with a=none given, now {}", True)

@@ -17,10 +17,17 @@ RECORD = "made.json"
 
 
 class Found(NamedTuple):
-    """What is there: nothing, the result of the same settings, or another one, and why it is another."""
+    """What is there.
+
+    Args:
+        what: Nothing, the result of the same settings, or another one.
+        why: Why it is another one.
+        recorded: Whether its checksum is recorded; not when the command was stopped in between.
+    """
 
     what: Literal["nothing", "same", "other"]
     why: str = ""
+    recorded: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Made:
         if not there:
             return Found("nothing")
         if record["sha256"] is None:
-            return Found("same") if self.whole else Found("nothing")
+            return Found("same", recorded=False) if self.whole else Found("nothing")
         if record["sha256"] != sha256(self.path):
             return Found("other", f"was changed since: the checksum of {self.path.name} is another one")
         return Found("same")

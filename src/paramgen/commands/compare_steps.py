@@ -240,7 +240,8 @@ def _do(made: Made, step: Callable[[], Any], alone: bool = True, lock: bool = Tr
     """
     found, folder = made.find(), made.path.parent
     if found.what == "same":
-        made.finish()
+        if not found.recorded:
+            made.finish()
         return
     if found.what == "other":
         _log.info("%s %s: made again", folder, found.why)
