@@ -19,6 +19,19 @@ RECURRENT = {
 SMALL = {"autoencoder": {"kind": "pca", "latent_dim": 2}, "denoiser": {"kind": "mlp", "width": 4, "depth": 1}}
 
 
+WIDER = [  # as many tensors as the zoo's network has, two numbers more
+    {"name": name, "shape": shape, "kind": "weight", "dtype": "float32"}
+    for name, shape in {
+        "0.weight": [2, 2],
+        "0.bias": [2],
+        "1.weight": [2],
+        "1.bias": [2],
+        "1.running_mean": [2],
+        "x": [4],
+    }.items()
+]
+
+
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
     return write_zoo(tmp_path_factory.mktemp("restore") / "zoo")
@@ -52,6 +65,9 @@ def test_a_whole_checkpoint_samples(checkpoint, zoo):
         ("state_dict", {1: torch.zeros(1)}, "state_dict has the key 1, expected texts as keys"),
         ("state_dict", {}, "does not fit its own"),
         ("callbacks", {"SampleQuality": {"history": [1]}}, r"callbacks.SampleQuality.history is \[1\], expected an object"),
+        ("paramgen.codec.spec.tensors", WIDER, r"made for tokens \(1, 14\), the checkpoint.s codec gives \(1, 16\)"),
+        ("hyper_parameters.lr", [torch.ones(2, 2)], r"hyper_parameters.lr\[0\] is tensor\("),
+        ("paramgen.codec.shift", torch.zeros(6).to(torch.float8_e4m3fn), "codec.shift is of shape .* expected float32"),
         ("hyper_parameters.token_dim", 2**62, "does not fit its own"),
     ],
 )  # fmt: skip

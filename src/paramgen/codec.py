@@ -241,9 +241,9 @@ class ParamCodec(ABC):
         each, whole = (len(spec.tensors),), (spec.numel,)
         expected = {"layer": (each, each), "weight": (whole, whole), "centre": (whole, each)}[self.normalisation]
         for name, tensor, shape in zip(("shift", "scale"), (shift, scale), expected, strict=True):
-            if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+            if tuple(tensor.shape) != shape or tensor.dtype not in (torch.float32, torch.float64):
                 given = f"{tuple(tensor.shape)} {tensor.dtype}"
-                raise ParamgenError(f"codec.{name} is of shape {given}, expected floating numbers of shape {shape}")
+                raise ParamgenError(f"codec.{name} is of shape {given}, expected float32 or float64 of shape {shape}")
             if not torch.isfinite(tensor).all():
                 raise ParamgenError(f"codec.{name} holds NaN or infinite values")
 
