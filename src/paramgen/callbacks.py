@@ -59,7 +59,7 @@ class SampleQuality(Callback):
         """Say so once where nothing can be watched: the zoo names a class whose code may not run."""
         if self.sample_every:
             try:
-                self._task = tasks_of(trainer.datamodule.zoo)
+                self._task = tasks_of(data_of(trainer).zoo)
             except UntrustedError as error:
                 self.sample_every = 0
                 _LOG.warning("the quality of samples is not watched: %s", error)
