@@ -127,3 +127,14 @@ def test_no_room_is_made_for_networks_that_a_file_does_not_hold(zoo, tmp_path):
     torch.save(saved, path)
     with pytest.raises(ParamgenError, match="more numbers than its weights have, seen at 'table'"):
         load_generator(path)
+
+
+def test_a_number_of_networks_below_zero_is_named(zoo, tmp_path):
+    codec = FlatCodec().bind(zoo.spec, zoo)
+    path = tmp_path / "x.ckpt"
+    write_checkpoint(path, zoo, RPG(*codec.shape, num_networks=3, **RECURRENT), codec)
+    saved = torch.load(path, weights_only=True)
+    saved["hyper_parameters"]["num_networks"] = -7
+    torch.save(saved, path)
+    with pytest.raises(ParamgenError, match="states is -7, expected 0 or more"):
+        load_generator(path).sample(1)
