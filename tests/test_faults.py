@@ -1,5 +1,6 @@
 """Commands that are killed or stopped at any moment: a short form of benchmarks/faults.py."""
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -28,6 +29,14 @@ def test_a_command_that_is_killed_or_stopped_ends_with_the_same_files_when_it_is
     trials = (bench.interrupted(case, number) for _ in range(20))
     trial = next(trial for trial in trials if trial is not None)  # None: the signal came after the end
     assert trial.problems == []
+
+
+def test_the_table_in_the_docs_is_the_measured_one():
+    measured = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text())
+    assert faults.table(measured) in (ROOT / "docs" / "reliability.md").read_text()
+    assert measured["machine"] in (ROOT / "docs" / "reliability.md").read_text()
+    for row in measured["rows"]:
+        assert row["survived"] == row["tried"], row
 
 
 def test_the_trials_see_what_is_torn_and_what_is_left_behind(bench, tmp_path):
