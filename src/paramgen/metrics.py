@@ -8,6 +8,7 @@ Sources: p-diff (Wang et al. 2024, arXiv:2402.13144) for the IoU of wrong predic
 the nearest training network beside accuracy; Meehan et al. 2020 (arXiv:2004.05675) for the copying statistic.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -258,6 +259,33 @@ def novel_and_good(
     """
     good = accuracy.cpu() >= floor
     return {f"{c:g}": (good & (distance.cpu() >= c * scale)).double().mean().item() for c in at}
+
+
+def near_share(distance: Tensor, scale: float) -> float:
+    """Share of networks nearer to a training network than held-out runs lie: by less than :data:`THRESHOLDS.nearer` run scales.
+
+    A share sees a few copies among many new networks, which a median does not: at 1 % where :func:`nn_ratio` needs 20 %.
+
+    Args:
+        distance: (N,) to the nearest training network.
+        scale: How far a new run lies from its nearest training network: :class:`paramgen.novelty.RunScale`.
+    """
+    return (distance < THRESHOLDS.nearer * scale).double().mean().item() if len(distance) else float("nan")
+
+
+def same_predictions(classes: Tensor, zoo: Tensor | None = None) -> float:
+    """Share of networks that predict the same class as one training network on every image.
+
+    It sees what computes the same function in other weights, without alignment: permuted and rescaled copies. Noise hides from it.
+
+    Args:
+        classes: (N, M) int64.
+        zoo: (K, M) of the training networks; None: the networks are the zoo, and no network is compared with itself.
+    """
+    mine = [row.numpy().tobytes() for row in classes.cpu()]
+    known = Counter(mine if zoo is None else (row.numpy().tobytes() for row in zoo.cpu()))
+    found = sum(known[row] > (zoo is None) for row in mine)
+    return found / len(mine) if mine else float("nan")
 
 
 def column_slices(P: int) -> list[slice]:

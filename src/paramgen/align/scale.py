@@ -48,10 +48,7 @@ def _balance(W: Tensor, spec: PermutationSpec, tolerance: float) -> Tensor:
             into, out = (_squares(X, spec, places, inverted) for inverted in (False, True))  # (K, U)
             power = 0.125 if gauge in neighbours[gauge] else 0.25  # half steps where both sides stand in one tensor
             factor = torch.where((into > 0) & (out > 0), out / into, 1.0) ** power  # (K, U)
-            for p in places:
-                spec.window(X, p).mul_(
-                    _spread(1 / factor if p.inverted else factor, p.block, len(spec.shapes[p.tensor]))
-                )
+            spec.rescale_(X, gauge, factor)
             most = max(most, (factor - 1).abs().max().item() if factor.numel() else 0.0)
         if most <= tolerance:
             break
@@ -63,8 +60,3 @@ def _balance(W: Tensor, spec: PermutationSpec, tolerance: float) -> Tensor:
 def _squares(X: Tensor, spec: PermutationSpec, places: tuple[Place, ...], inverted: bool) -> Tensor:
     found = [spec.features(X, p).square().sum(2) for p in places if p.inverted is inverted]
     return torch.stack(found).sum(0)
-
-
-def _spread(factor: Tensor, block: int, ndim: int) -> Tensor:
-    """(K, U) as (K, U * block, 1, …), to multiply a window of a tensor of `ndim` axes."""
-    return factor.repeat_interleave(block, 1).view(len(factor), -1, *[1] * (ndim - 1))

@@ -124,6 +124,19 @@ class PermutationSpec:
             new = units.take_along_dim(perm[:, :, None], 1)
             window[chosen] = new.view(old.shape)
 
+    def rescale_(self, W: Tensor, gauge: str, factor: Tensor) -> None:
+        """Multiply each unit's input weights by a factor and divide its output weights by it, in place: the same function.
+
+        Args:
+            W: (K, P).
+            gauge: Which gauge.
+            factor: (K, U), above 0.
+        """
+        for place in self.gauges[gauge]:
+            by = (1 / factor if place.inverted else factor).repeat_interleave(place.block, 1)  # (K, U * block)
+            window = self.window(W, place)
+            window.mul_(by.view(*by.shape, *[1] * (window.ndim - 2)))
+
     def apply(self, state: Mapping[str, Tensor], perms: Mapping[str, Tensor]) -> StateDict:
         """One network with its units in another order: the same function, bit for bit the same numbers.
 
