@@ -143,7 +143,7 @@ def test_schemas_mean_what_the_reference_implementation_says(name):
     assert 0 < fits < 300
 
 
-@pytest.mark.parametrize("name", ["results", "comparison", "zoo", "samples", "safetensors", "checkpoint"])
+@pytest.mark.parametrize("name", ["results", "comparison", "zoo", "samples", "safetensors", "checkpoint", "trusted"])
 def test_schemas_use_what_is_checked_and_no_more(name):
     text = {"$schema", "title", "description", "$defs"}
 

@@ -181,3 +181,11 @@ def test_a_renamed_file_is_synced_with_its_folder(tmp_path, monkeypatch):
     write_atomic(tmp_path / "file", b"x")
     assert synced[0].startswith(str(tmp_path / ".file."))
     assert synced[1] == str(tmp_path)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="needs a folder whose file system refuses new ones with ENOENT"
+)
+def test_a_folder_that_the_system_says_does_not_exist_is_refused_rather_than_tried_for_ever():
+    with pytest.raises(ParamgenError, match="cannot write /proc/none/x"), locked("/proc/none/x"):
+        pass

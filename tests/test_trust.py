@@ -83,6 +83,14 @@ def own(tmp_path, monkeypatch) -> Iterator[str]:
         gc.collect()  # its classes too, so that other tests see no backend of this one
 
 
+@pytest.fixture
+def stranger(tmp_path, monkeypatch) -> None:
+    """Whose machine remembers none of the zoos that the test makes."""
+    unwritable = tmp_path / "no-folder"
+    unwritable.touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(unwritable))
+
+
 def ran() -> bool:
     return Path(MARKER).exists()
 
@@ -314,7 +322,7 @@ def test_a_checkpoint_with_other_arguments_is_refused(hyper_parameters, message,
 # what the user types
 
 
-def test_an_own_network_lives_in_the_working_folder(own, tmp_path, capsys):
+def test_an_own_network_lives_in_the_working_folder(own, stranger, tmp_path, capsys):
     """Collected by its typed name; from the zoo's data it runs only for who trusts it."""
     task = ["--task", "ClassificationTask", "--task.network", f"{own}.Plain"]
     assert main([*COLLECT, *task]) == 0
@@ -333,7 +341,7 @@ def test_an_own_network_lives_in_the_working_folder(own, tmp_path, capsys):
     assert "--trust" in json.loads(Path("report/results.json").read_text())["command"]
 
 
-def test_a_comparison_is_refused_before_it_fits_anything_or_runs_with_trust(own, capsys):
+def test_a_comparison_is_refused_before_it_fits_anything_or_runs_with_trust(own, stranger, capsys):
     assert main([*COLLECT, "--task", "ClassificationTask", "--task.network", f"{own}.Plain"]) == 0
     fit = {"trainer": {"max_steps": 2, "accelerator": "cpu"}, "model": {"class_path": "GaussianBackend"}}
     write_json(Path("fit.json"), {**fit, "quality": {"sample_every": 1}})
@@ -346,7 +354,7 @@ def test_a_comparison_is_refused_before_it_fits_anything_or_runs_with_trust(own,
     assert len(json.loads(Path("compared/z/results.json").read_text())["rows"]) == 2
 
 
-def test_a_fit_on_a_zoo_with_a_class_of_its_own_learns_without_looking(own, capsys):
+def test_a_fit_on_a_zoo_with_a_class_of_its_own_learns_without_looking(own, stranger, capsys):
     assert main([*COLLECT, "--task", "ClassificationTask", "--task.network", f"{own}.Plain"]) == 0
     quiet = ["--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.max_steps", "3"]
     line = ["fit", "--model", "GaussianBackend", "--data.zoo", "zoo", *quiet, "--trainer.accelerator", "cpu"]

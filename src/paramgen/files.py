@@ -22,7 +22,7 @@ from paramgen.schema import check, parse_json
 
 
 @contextmanager
-def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
+def replacing(path: Path, sync: bool = True, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` at the end of the block, and not before (temporary file, fsync, rename).
 
     Killed at any moment, `path` is the old file or the new one; an exception in the block leaves the old one.
@@ -30,6 +30,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
     Args:
         path: The file to write; its folder is made if it does not exist.
         sync: Sync the folder too. Files that an index names can leave it to :func:`sync_folder` before the index is written.
+        mode: Who may read and write the file, as ``chmod`` takes it.
 
     Raises:
         ParamgenError: The disk is full or the folder cannot be written.
@@ -40,7 +41,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)  # a temporary file is born 0600
+            os.chmod(file.name, mode)  # a temporary file is born 0600
             if os.name == "nt":
                 file.close()  # Windows renames no open file
             os.replace(file.name, path)
@@ -50,13 +51,13 @@ def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
         raise cannot_write(path, error) from error
 
 
-def write_atomic(path: Path, data: bytes, sync: bool = True) -> None:
+def write_atomic(path: Path, data: bytes, sync: bool = True, mode: int = 0o644) -> None:
     """Write `data` so that `path` is at every moment the old file or the new one; see :func:`replacing`.
 
     Raises:
         ParamgenError: The disk is full or the folder cannot be written; the old file is kept.
     """
-    with replacing(path, sync) as file:
+    with replacing(path, sync, mode) as file:
         file.write(data)
 
 
@@ -73,9 +74,15 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write plain values as JSON, atomically."""
-    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+def write_json(path: Path, value: Any, mode: int = 0o644) -> str:
+    """Write plain values as JSON, atomically; see :func:`replacing`.
+
+    Returns:
+        The file's sha256.
+    """
+    data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    write_atomic(path, data, mode=mode)
+    return hashlib.sha256(data).hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], sync: bool = True) -> str:
@@ -140,8 +147,20 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
+class Signed(NamedTuple):
+    """What was read from a file."""
+
+    value: Any
+    sha256: str  # of the file
+
+
 def read_json(path: Path, schema: str | None = None) -> Any:
-    """Read JSON.
+    """Read JSON; arguments and errors as of :func:`read_signed`."""
+    return read_signed(path, schema).value
+
+
+def read_signed(path: Path, schema: str | None = None) -> Signed:
+    """Read JSON, with the digest of the very bytes that were read.
 
     Args:
         path: The file.
@@ -152,12 +171,13 @@ def read_json(path: Path, schema: str | None = None) -> Any:
     """
     regular_file(path)
     try:
-        value = parse_json(path.read_bytes(), str(path))
+        data = path.read_bytes()
+        value = parse_json(data, str(path))
     except OSError as error:
         raise _cannot_read(path, error) from error
     if schema is not None:
         check(value, schema, str(path))
-    return value
+    return Signed(value, hashlib.sha256(data).hexdigest())
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

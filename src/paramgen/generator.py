@@ -361,7 +361,7 @@ def load_conditional(path: str | Path, zoo: Zoo) -> ParameterGenerator:
 
     Args:
         path: Its checkpoint.
-        zoo: What it must have been fitted on, or one of the same architecture. A trusted one vouches for the checkpoint too.
+        zoo: What it must have been fitted on, or one of the same architecture. One opened with `trust` vouches for the checkpoint too.
 
     Raises:
         ParamgenError: As :func:`load_generator`; it generates other tensors, or was fitted without conditions.

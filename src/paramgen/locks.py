@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +33,7 @@ _held: dict[Path, int] = {}  # descriptors of the lock files that this process h
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
+def locked(folder: str | Path, wait: bool = False) -> Iterator[None]:
     """Hold a folder for writing: no other process that asks for it gets it before the block ends.
 
     The folder is made if it does not exist, and removed again if nothing was written to it. Temporary files that killed processes
@@ -40,9 +41,11 @@ def locked(folder: str | Path) -> Iterator[None]:
 
     Args:
         folder: The folder to write to.
+        wait: Wait until another process that holds it ends the block, where that takes a moment.
 
     Raises:
-        ParamgenError: Another process holds it (its number, command and start are named), it is a file, or it cannot be written.
+        ParamgenError: Another process holds it and `wait` is false (its number, command and start are named), it is a file, or it
+            cannot be written.
     """
     path = Path(folder).resolve()
     if path in _held:
@@ -52,7 +55,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         raise ParamgenError(f"{folder} is a file; choose a folder")
     made = [p for p in (path, *path.parents) if not p.exists()]
     try:
-        _held[path] = _take(path, str(folder))
+        _held[path] = _take(path, str(folder), wait)
         remove_dead(path)
         yield
     finally:
@@ -65,18 +68,20 @@ def locked(folder: str | Path) -> Iterator[None]:
                 empty.rmdir()
 
 
-def _take(folder: Path, name: str) -> int:
+def _take(folder: Path, name: str, wait: bool) -> int:
     """Open and lock a folder's lock file; its descriptor."""
-    while True:
+    for attempt in count():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # no link is followed: a folder from elsewhere must not make us overwrite another file
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and not folder.is_dir():
+            if (
+                isinstance(error, FileNotFoundError) and not folder.is_dir() and attempt < 100
+            ):  # /proc refuses in this way too
                 continue  # its last holder has just removed the folder that it had made
             raise cannot_write(name, error) from error
-        if not _flock(descriptor):
+        if not _flock(descriptor, wait):
             holder = _holder(descriptor)
             os.close(descriptor)
             raise ParamgenError(f"{name} is being written by {holder}: wait until it ends, or choose another folder")

@@ -2,18 +2,20 @@
 
 A zoo or a checkpoint says by name which class makes its task or its generator. Files may come from strangers, and importing a module
 runs it. So a name from a file is compared with the classes that are imported already: those of paramgen, and those of installed packages
-with the entry point ``paramgen.backends``. Anything else needs ``trust``. What the user types (options, the config of a command) is
+with the entry point ``paramgen.backends``. Anything else needs ``trust``, except in zoos that the user made here
+(:mod:`paramgen.remembered`). What the user types (options, the config of a command) is
 imported; what Python does not find is looked for in the working folder too.
 """
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module, invalidate_caches
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from inspect import isabstract
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from paramgen.errors import ParamgenError, near
 
@@ -57,6 +59,42 @@ def refusal(path: str, where: str) -> UntrustedError:
     return UntrustedError(
         f"{where} names the class {path}, which is not part of paramgen: running its code needs {HOW}"
     )
+
+
+def foreign_classes(config: Any) -> set[str]:
+    """The classes that a recorded configuration names and that are not part of paramgen, also in the configurations within it.
+
+    Args:
+        config: ``{"class_path": …, "init_args": {…}}``, where a ``network`` may be a class too.
+    """
+    if isinstance(config, list | tuple):
+        return set().union(*map(foreign_classes, config))
+    if not isinstance(config, Mapping):
+        return set()
+    named = {config[key] for key in ("class_path", "network") if isinstance(config.get(key), str)}
+    return {name for name in named if _is_foreign(name)}.union(*map(foreign_classes, config.values()))
+
+
+def _is_foreign(path: str) -> bool:
+    top, *rest = path.split(".")
+    return bool(rest) and top != "paramgen" and all(part.isidentifier() for part in (top, *rest))
+
+
+def module_file(path: str) -> str | None:
+    """The file, or of a package without one the folder, that the first module of a dotted path is or would be imported from.
+
+    Nothing is imported to find out. As in :func:`import_class`, the working folder comes last.
+
+    Args:
+        path: ``package`` or ``package.module.Class``.
+    """
+    top = path.partition(".")[0]
+    try:
+        spec = find_spec(top) or PathFinder.find_spec(top, [os.path.abspath("")])
+    except ValueError:  # a script's own __main__, which is another module in each process
+        return None
+    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+    return next((os.path.realpath(place) for place in places if place), None)
 
 
 def import_class(path: str, base: type[T], what: str) -> type[T]:

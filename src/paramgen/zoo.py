@@ -18,14 +18,25 @@ import torch
 from torch import Tensor
 
 from paramgen.errors import ParamgenError
-from paramgen.files import inside, read_json, read_tensors, regular_file, sha256, sync_folder, write_json, write_tensors
+from paramgen.files import (
+    inside,
+    read_signed,
+    read_tensors,
+    regular_file,
+    sha256,
+    sync_folder,
+    write_json,
+    write_tensors,
+)
 from paramgen.intake import check_network, same_values
 from paramgen.journal import Journal
 from paramgen.paths import find_zoo
+from paramgen.remembered import is_remembered, remember
 from paramgen.schema import check
 from paramgen.score import ScoreSpec
 from paramgen.spec import COUNTER, ParamSpec, StateDict, last_part
 from paramgen.tasks import Task, TaskFamily, load_family, load_task
+from paramgen.trust import foreign_classes
 
 FORMAT = 1
 JOURNAL = "zoo.partial.jsonl"
@@ -80,7 +91,8 @@ class Zoo(Sequence[StateDict]):
 
     def __init__(self, path: str | Path, trust: bool = False) -> None:
         self.path, self.trust = find_zoo(path), trust
-        self.meta: dict[str, Any] = read_json(self.path / "zoo.json", "zoo")
+        self.meta: dict[str, Any]
+        self.meta, self._digest = read_signed(self.path / "zoo.json", "zoo")
         self.name: str = self.path.resolve().name
         self.spec = ParamSpec.from_dict(self.meta["spec"], where=f"{self.path}/zoo.json")
         self.task_config: dict[str, Any] = self.meta["task"]
@@ -116,6 +128,14 @@ class Zoo(Sequence[StateDict]):
         """
         return inside(self.path, self.entries[index].file)
 
+    @property
+    def trusted(self) -> bool:
+        """Whether the classes that it names may run: `trust` says so, or the user made it here with classes that the user typed.
+
+        The latter vouches for this zoo alone; `trust` also for files that are used with it.
+        """
+        return self.trust or is_remembered(self.path, self._digest)
+
     def task(self) -> Task:
         """What its networks do, where they all do the same.
 
@@ -123,7 +143,7 @@ class Zoo(Sequence[StateDict]):
             UntrustedError: It names a class that is not part of paramgen, and the zoo is not trusted.
             ParamgenError: As :func:`paramgen.tasks.load_task`.
         """
-        return load_task(self.task_config, self.trust, f"zoo {self.name!r}")
+        return load_task(self.task_config, self.trusted, f"zoo {self.name!r}")
 
     def family(self) -> TaskFamily:
         """The tasks of its networks, where they differ.
@@ -132,7 +152,7 @@ class Zoo(Sequence[StateDict]):
             UntrustedError: It names a class that is not part of paramgen, and the zoo is not trusted.
             ParamgenError: As :func:`paramgen.tasks.load_family`.
         """
-        return load_family(self.task_config, self.trust, f"zoo {self.name!r}")
+        return load_family(self.task_config, self.trusted, f"zoo {self.name!r}")
 
     @property
     def score(self) -> ScoreSpec:
@@ -305,8 +325,10 @@ class ZooWriter:
         entries = [asdict(e) for e in sorted(self.entries, key=lambda e: (e.run, e.step))]
         statistics = self._statistics(entries)
         sync_folder(self.path)  # zoo.json is the last to appear
-        write_json(self.path / "zoo.json", {**self._header, **meta, "statistics": statistics, "entries": entries})
+        value = {**self._header, **meta, "statistics": statistics, "entries": entries}
+        digest = write_json(self.path / "zoo.json", value)
         tidy(self.path)
+        remember(self.path, digest, foreign_classes(self._header["task"]))
         return Zoo(self.path)
 
     def _check_base(self, stored: Mapping[str, Tensor]) -> None:

@@ -123,10 +123,12 @@ def changes(seen: Sequence[str], most: int) -> list[Change]:
 
 def _conditions(zoo: Zoo, family: RelabelFamily, asked: Sequence[Change]) -> Tensor:
     """Conditions (N, C), made as the zoo's were."""
-    encoder = load_encoder(zoo.meta["condition"], zoo.trust, f"zoo {zoo.name!r}")
+    encoder = load_encoder(zoo.meta["condition"], zoo.trusted, f"zoo {zoo.name!r}")
     new = sorted({change.code for change in asked} - set(family.seen))
     config = family.config()
-    wider = load_family({**config, "init_args": {**config["init_args"], "seen": family.seen, "unseen": new}}, zoo.trust)
+    wider = load_family(
+        {**config, "init_args": {**config["init_args"], "seen": family.seen, "unseen": new}}, zoo.trusted
+    )
     return torch.stack([encoder.encode(wider.describe(change.code)) for change in asked])
 
 
