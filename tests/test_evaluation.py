@@ -9,6 +9,7 @@ import torch
 
 from measured import make_zoo
 from paramgen import metrics
+from paramgen.align import PermutationSpec
 from paramgen.baselines import BASELINES, Baseline
 from paramgen.commands.evaluate import main
 from paramgen.comparison import Report, summarise
@@ -16,7 +17,7 @@ from paramgen.errors import ParamgenError
 from paramgen.evaluation import ALL_BASELINES, evaluate
 from paramgen.flags import Flag
 from paramgen.intervals import Against, Interval
-from paramgen.judgement import copying, flags_of, not_better
+from paramgen.judgement import copying, flags_of, not_better, some_copies
 from paramgen.report import page
 from paramgen.results import Row, row_or_reason
 from paramgen.samples import SampleInfo, Samples
@@ -234,6 +235,47 @@ def test_a_permuted_copy_is_far_raw_and_a_copy_aligned(zoo):
     assert "copies_aligned" in kinds(row(found, "permuted"))
     assert row(found, "zoo")["nn_ratio_aligned"] == pytest.approx(1)
     assert row(found, "held-out runs")["nn_ratio_aligned"] == pytest.approx(1, abs=0.2)
+
+
+@pytest.fixture(scope="module")
+def mixed(zoo) -> dict:
+    """Four new runs and two copies: raw ones, ones with permuted units, and none."""
+    task, W = load_task(zoo.task_config), zoo.matrix()
+    new = W[zoo.indices("heldout")]
+    copies = W[:2]
+    permuted = copies.clone()
+    symmetries = PermutationSpec.of(task.build().eval(), next(iter(task.data("train").batches(2)))[0], zoo.spec)
+    for group, units in symmetries.units.items():
+        symmetries.permute_(permuted, group, torch.arange(units).flip(0).expand(2, -1))
+    sets = {"raw": torch.cat([new, copies]), "permuted": torch.cat([new, permuted]), "none": new}
+    samples = [Samples(name, weights, SampleInfo(), total=len(weights)) for name, weights in sets.items()]
+    found = [evaluate(zoo, task, [s], baselines=[], n=6, aligned=True).to_dict()["rows"][-1] for s in samples]
+    return {r["name"]: r for r in found}
+
+
+def test_a_few_copies_are_counted_where_the_median_is_that_of_new_runs(mixed):
+    assert all(r["run_ratio"] > 0.9 and r["run_ratio_aligned"] > 0.9 for r in mixed.values())
+    third, shares = pytest.approx(1 / 3), ("near_share", "near_share_aligned", "same_predictions")
+    assert [mixed["raw"][key] for key in shares] == [third, third, third]
+    assert [mixed["permuted"][key] for key in shares] == [0, third, third]
+    assert [mixed["none"][key] for key in shares] == [0, 0, 0]
+
+
+def test_a_few_copies_are_flagged_with_their_number(mixed):
+    two = "2 of 6"
+    unseen, seen = {"kind": "some_near", "detail": two}, {"kind": "same_predictions", "detail": two}
+    aligned = {"kind": "some_near_aligned", "detail": two}
+    assert mixed["raw"]["flags"][-3:] == [unseen, aligned, seen]
+    assert mixed["permuted"]["flags"][-2:] == [aligned, seen]
+    assert unseen not in mixed["permuted"]["flags"]
+    assert mixed["none"]["flags"] == []
+
+
+def test_copies_are_no_news_where_the_reference_has_as_many():
+    new = replace(judged(accuracy=0.9, near_share=0.5, same_predictions=0.5), kind="reference", n=100)
+    some = replace(judged(accuracy=0.9, nn_ratio=1.0, near_share=0.54, same_predictions=0.55), n=100)
+    assert some_copies(some, [new]) == [Flag("same_predictions", "55 of 100")]
+    assert some_copies(some, []) == []
 
 
 def test_batch_norm_networks_are_shown_with_and_without_recalibration(tmp_path):

@@ -141,3 +141,13 @@ def test_novel_and_good_needs_both():
     accuracy, distance = torch.tensor([0.9, 0.9, 0.5, 0.9]), torch.tensor([0.1, 1.0, 9.0, 2.0])
     shares = metrics.novel_and_good(accuracy, distance, floor=0.8, scale=1.0)
     assert shares == {"0.25": 0.5, "0.5": 0.5, "0.75": 0.5, "1": 0.5, "2": 0.25}
+
+
+def test_near_share_counts_networks_nearer_than_new_runs():
+    assert metrics.near_share(torch.tensor([0.0, 1.5, 1.7, 2.0]), scale=2.0) == 0.5  # 0.8 of the scale is 1.6
+
+
+def test_same_predictions_counts_networks_and_not_images():
+    zoo = torch.tensor([[0, 1, 2], [2, 1, 0], [2, 1, 0]])
+    assert metrics.same_predictions(torch.tensor([[0, 1, 2], [0, 1, 0], [2, 1, 1], [0, 0, 2]]), zoo) == 0.25
+    assert metrics.same_predictions(zoo) == pytest.approx(2 / 3)  # no network is compared with itself

@@ -39,6 +39,9 @@ FIGURES = (  # columns of a report's table, and the difference to the zoo
     "run_ratio_aligned",
     "nn_ratio",
     "nn_ratio_aligned",
+    "near_share",
+    "near_share_aligned",
+    "same_predictions",
     "iou",
     "dispersion",
     "structure",
@@ -48,7 +51,7 @@ FIGURES = (  # columns of a report's table, and the difference to the zoo
     "finetune_steps",
     "fit_seconds",
 )
-ON_PAGE_ALONE = ("min", "std", "iou")  # what a terminal has no room for
+ON_PAGE_ALONE = ("min", "std", "near_share_aligned", "same_predictions", "iou")  # what a terminal has no room for
 _PERCENT = ("mean", "worst", "seen", "median", "min", "best", "selected", "std", "gap")
 _VALUES = {column.key: column.value for column in COLUMNS}
 

@@ -298,6 +298,7 @@ class _Bench:
             iou_wrong_max=wrong.nearest,
             iou_wrong=wrong,
             disagreement_nearest=metrics.disagreement(scored.classes[finite], self.scored.classes[near.index.cpu()]),
+            same_predictions=metrics.same_predictions(scored.classes, None if own else self.scored.classes),
             disagreement_samples=metrics.disagreement_among(scored.classes),
             cosine_zoo=metrics.cosine_max(whole, None if own else self.weights),
             cosine_samples=metrics.cosine_max(whole),
@@ -328,8 +329,9 @@ class _Bench:
 
     def _ratios(self, raw: Ratios, aligned: Ratios | None) -> dict[str, Any]:
         """Fields of a row."""
-        run, step = (None, None) if aligned is None else aligned
-        return {"run_ratio": raw.run, "nn_ratio": raw.step, "run_ratio_aligned": run, "nn_ratio_aligned": step}
+        found = {"run_ratio": raw.run, "nn_ratio": raw.step, "near_share": raw.near}
+        run, step, near = (None, None, None) if aligned is None else aligned
+        return found | {"run_ratio_aligned": run, "nn_ratio_aligned": step, "near_share_aligned": near}
 
     def _zu(self, distance: Tensor) -> dict[str, Any]:
         """Fields of a row from distances (n,)."""

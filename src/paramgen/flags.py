@@ -15,6 +15,9 @@ FlagKind = Literal[
     "within_run",
     "within_run_aligned",
     "nearer_than_heldout",
+    "some_near",
+    "some_near_aligned",
+    "same_predictions",
     "task_data",
     "seen_data",
     "worse",
@@ -46,13 +49,21 @@ WORDS: Mapping[FlagKind, str] = MappingProxyType(
         "within_run": "within its run",
         "within_run_aligned": "within its run up to permutation and scale",
         "nearer_than_heldout": "nearer to the zoo than held-out runs",
+        "some_near": "networks nearer to the zoo than new runs",
+        "some_near_aligned": "networks nearer to the zoo than new runs, up to permutation and scale",
+        "same_predictions": "networks predict as a training network does",
         "task_data": "saw the task's data",
         "seen_data": "saw seen tasks' data",
         "worse": "worse than",
         "alike": "cannot be told apart from",
     }
 )
-PER_SEED = ("nonfinite",)  # kinds whose detail counts networks of one seed
+PER_SEED = (
+    "nonfinite",
+    "some_near",
+    "some_near_aligned",
+    "same_predictions",
+)  # kinds whose detail counts networks of one seed
 
 
 def parse(flags: Iterable[Mapping[str, Any]]) -> list[Flag]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from paramgen.flags import Flag
+from paramgen.flags import Flag, FlagKind
 from paramgen.intervals import Interval
 from paramgen.results import Row
 from paramgen.thresholds import THRESHOLDS
@@ -21,7 +21,7 @@ def flags_of(row: Row, rows: Sequence[Row], several: bool, works_from: float) ->
         return []
     flags = [*_broken(row), *_spread(row)]
     if row.accuracy.mean >= works_from:
-        flags += copying(row, several)
+        flags += copying(row, several) or some_copies(row, rows)
     if row.uses_task_data:
         flags.append(Flag("task_data"))
     return flags + not_better(row, rows)
@@ -52,6 +52,29 @@ def copying(row: Row, several: bool) -> list[Flag]:
     if several and _below(row.run_ratio_aligned, THRESHOLDS.within_run):
         return [Flag("within_run_aligned")]
     return [Flag("nearer_than_heldout")] if row.zu < THRESHOLDS.zu else []
+
+
+def some_copies(row: Row, rows: Sequence[Row]) -> list[Flag]:
+    """What a median does not show: that some networks are copies.
+
+    Args:
+        row: Any.
+        rows: All rows. The last reference, held-out runs or else the zoo, shows how often new networks look like copies.
+    """
+    references = [other for other in rows if other.kind == "reference"]
+    if not references:
+        return []
+    reference = references[-1]
+    kinds: dict[FlagKind, tuple[float | None, float | None]] = {
+        "some_near": (row.near_share, reference.near_share),
+        "some_near_aligned": (row.near_share_aligned, reference.near_share_aligned),
+        "same_predictions": (row.same_predictions, reference.same_predictions),
+    }
+    return [
+        Flag(kind, f"{round(mine * row.n)} of {row.n}")
+        for kind, (mine, usual) in kinds.items()
+        if mine is not None and mine >= (usual or 0) + THRESHOLDS.some
+    ]
 
 
 def not_better(row: Row, rows: Sequence[Row]) -> list[Flag]:

@@ -110,17 +110,19 @@ class Novelty:
 
     def ratios(self, distance: Tensor) -> "Ratios":
         """Median distance (N,) over both scales."""
-        run = None if self.run_scale is None else metrics.nn_ratio(distance, self.run_scale.value)
-        return Ratios(run, metrics.nn_ratio(distance, self.tau))
+        scale = self.run_scale
+        run = None if scale is None else metrics.nn_ratio(distance, scale.value)
+        near = None if scale is None else metrics.near_share(distance, scale.value)
+        return Ratios(run, metrics.nn_ratio(distance, self.tau), near)
 
     def own_ratios(self) -> "Ratios":
         """Of the training networks: run by run against the other runs, network by network against the other networks."""
         run = self.ratios(self.own if self.training_runs is None else self.training_runs).run
-        return Ratios(run, metrics.nn_ratio(self.near.distance, self.tau))
+        return Ratios(run, metrics.nn_ratio(self.near.distance, self.tau), self.ratios(self.own).near)
 
     def heldout_ratios(self) -> "Ratios":
         """Of the held-out runs, run by run; network by network in steps."""
-        return Ratios(self.ratios(self.heldout_runs).run, metrics.nn_ratio(self.heldout, self.tau))
+        return self.ratios(self.heldout)._replace(run=self.ratios(self.heldout_runs).run)
 
     def _run_scale(self) -> RunScale | None:
         basis: Basis = "held-out runs" if len(self.heldout_runs) else "training runs left out"
@@ -131,7 +133,14 @@ class Novelty:
 
 
 class Ratios(NamedTuple):
-    """A median distance over the run scale (None where there is none), and over the step."""
+    """A median distance over both scales, and how many networks lie near.
+
+    Args:
+        run: Over the run scale; None where there is none.
+        step: Over the step.
+        near: Share of networks nearer to a training network than new runs (:func:`metrics.near_share`); None without a run scale.
+    """
 
     run: float | None
     step: float
+    near: float | None

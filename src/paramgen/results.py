@@ -94,6 +94,9 @@ class Row:
         structure: How far the networks vary together as held-out networks do: 0 for a mean with independent noise, at most 1.
         variance_inside: Share of their variance inside the zoo's principal subspace.
         against: Of a generator: its differences from the baselines and the other generators.
+        near_share: Share of networks nearer to a training network than new runs; None where the zoo has no run scale.
+        near_share_aligned: The same up to permutation and scale.
+        same_predictions: Share of networks that predict as one training network does on every test image.
     """
 
     name: str
@@ -131,6 +134,9 @@ class Row:
     structure: float = NAN
     variance_inside: float = NAN
     against: Sequence[Against] = ()
+    near_share: float | None = None
+    near_share_aligned: float | None = None
+    same_predictions: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ class Thresholds(NamedTuple):
         copies: nn_ratio below which networks are copies of training networks.
         within_run: run_ratio below which networks stay within a training run, where runs have several checkpoints.
         nearer: Share of a scale below which networks are nearer to the zoo than what the scale is measured on.
+        some: Share of copies, beyond the reference's own share, from which a row is flagged although its median is not.
         farther: Share of a scale from which they are farther away.
         zu: Below it networks are nearer to the zoo than held-out runs.
         mean_plus_noise: Structure below which networks are the zoo's mean with independent noise on each weight.
@@ -29,6 +30,7 @@ class Thresholds(NamedTuple):
     copies: float = 0.25
     within_run: float = 0.5
     nearer: float = 0.8
+    some: float = 0.05
     farther: float = 1.25
     zu: float = -3.0
     mean_plus_noise: float = 0.25
