@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
 from paramgen.comparison import machine
-from paramgen.plots import COLOURS, GREY, STYLE
+from paramgen.plots import COLOURS, GREY, INK, STYLE
 from paramgen.seeds import generator
 from paramgen.tasks import ClassificationTask
 from paramgen.thresholds import THRESHOLDS
@@ -39,15 +39,14 @@ RECIPES = {
     "one": Recipe("100 runs of one checkpoint", 100, 1, 20, OptimSettings("adam", lr=0.01, schedule="one_cycle")),
     "ten": Recipe("20 runs of ten checkpoints", 20, 10, 30, OptimSettings("adam", lr=0.004)),
 }
-DRAWN = (
-    "run_ratio",
-    "run_ratio_aligned",
-    "iou_wrong_max",
-    "AuthPct",
-    "near_share_aligned",
-    "same_predictions",
-)
-WIDTHS = (1.6, 1.6, 1.6, 1.6, 3.5, 1.6)  # the last two lie on each other
+DRAWN: Mapping[str, dict[str, Any]] = {  # in colour, as lines of matplotlib
+    "run_ratio": {"color": COLOURS[0]},
+    "run_ratio_aligned": {"color": COLOURS[1], "linestyle": "--"},
+    "iou_wrong_max": {"color": COLOURS[2], "linestyle": ":"},
+    "AuthPct": {"color": COLOURS[3]},
+    "near_share_aligned": {"color": COLOURS[4], "linewidth": 6, "alpha": 0.35},  # the next one lies on it
+    "same_predictions": {"color": INK, "linestyle": "--"},
+}
 
 
 class Mixer:
@@ -149,7 +148,7 @@ def table(found: Mapping[str, Any]) -> str:
             both = [smallest(zoo[name]["power"][kind]) for zoo in zoos]
             cells.append(both[0] if len(set(both)) == 1 else " / ".join(both))
         alarms = " / ".join(f"{100 * zoo[name]['false_alarms']:.0f} %" for zoo in zoos)
-        shown = f"`{name}`" if measure["reported"] else name
+        shown = f"`{name}`" if measure["reported"] and " " not in name else name
         lines.append(f"| {shown} | {' | '.join(cells)} | {alarms} |")
     return "\n".join(lines)
 
@@ -162,16 +161,12 @@ def picture(found: Mapping[str, Any]) -> Figure:
     for row, (key, zoo) in zip(axes, found["zoos"].items(), strict=True):
         for ax, kind in zip(row, COPIES, strict=True):
             for name in [*(n for n in zoo if n not in DRAWN), *DRAWN]:
-                drawn = name in DRAWN
-                ax.plot(
-                    range(len(SHARES)),
-                    zoo[name]["power"][kind],
-                    color=COLOURS[DRAWN.index(name)] if drawn else GREY,
-                    linewidth=WIDTHS[DRAWN.index(name)] if drawn else 0.6,
-                    linestyle=("-", "--", ":")[DRAWN.index(name) % 3] if drawn else "-",
-                    alpha=1 if drawn else 0.6,
-                    label=name,
+                line = (
+                    {"linewidth": 1.6, **DRAWN[name]}
+                    if name in DRAWN
+                    else {"color": GREY, "linewidth": 0.6, "alpha": 0.6}
                 )
+                ax.plot(range(len(SHARES)), zoo[name]["power"][kind], label=name, **line)
             ax.set_xticks(range(len(SHARES)), [str(p) for p in SHARES])
             ax.set_ylim(-0.03, 1.03)
         row[0].set_ylabel(f"{titles.get(key, key)}\npower")
@@ -183,6 +178,17 @@ def picture(found: Mapping[str, Any]) -> Figure:
     shown = [handles[labels.index(name)] for name in DRAWN] + [handles[0]]
     figure.legend(shown, [*DRAWN, "all other measures"], loc="outside lower center", ncols=4, frameon=False)
     return figure
+
+
+def as_json(found: Mapping[str, Any]) -> str:
+    """One line a measure."""
+    zoos = {
+        key: "{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in zoo.items()) + "\n }"
+        for key, zoo in found["zoos"].items()
+    }
+    head = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in found.items() if key != "zoos"]
+    body = ' "zoos": {\n' + ",\n".join(f" {json.dumps(key)}: {zoo}" for key, zoo in zoos.items()) + "\n }"
+    return "{\n" + ",\n".join([*head, body]) + "\n}\n"
 
 
 def main() -> None:
@@ -198,9 +204,9 @@ def main() -> None:
         zoos[key] = study(task, make(task, recipe))
         print(f"{recipe.title}: {time.process_time() - start:.0f} CPU s", flush=True)
     found = {"machine": machine(), "cpu_s": round(time.process_time() - start), "shares": SHARES, "zoos": zoos}
-    args.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    args.out.write_text(as_json(found))
     with mpl.rc_context(STYLE):
-        picture(found).savefig(args.picture, dpi=110)
+        picture(found).savefig(args.picture, dpi=100, pil_kwargs={"optimize": True})
     print(table(found))
 
 

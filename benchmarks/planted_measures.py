@@ -35,6 +35,14 @@ class Measure(NamedTuple):
     reported: bool
 
 
+class Compared(NamedTuple):
+    """Distances (T,) of the candidates in one way of measuring, and the share of held-out networks that lie near in it."""
+
+    novelty: Novelty
+    distance: Tensor
+    usual: float
+
+
 class Bench:
     """Candidates measured once against a zoo, in weights, up to symmetry, and in what they predict.
 
@@ -71,6 +79,7 @@ class Bench:
         assert held.predictions is not None
         wrong, wrong_zoo = ~mine.items, ~zoos.items
         self.classes = mine.predictions, zoos.predictions  # (T, M), (K, M)
+        self.same_held = metrics.same_predictions(held.predictions, zoos.predictions)
         self.iou = metrics.wrong_iou(wrong, wrong_zoo)  # (T, K)
         self.iou_among = metrics.wrong_iou(wrong, wrong)  # (T, T)
         self.differs = disagreements(mine.predictions, mine.predictions)  # (T, T)
@@ -126,7 +135,7 @@ class Bench:
         assert raw.others is not None
         assert aligned.others is not None
         own, own_aligned = raw.others, aligned.others
-        mine, zoos = self.classes
+        (mine, zoos), same_held = self.classes, self.same_held
         held_cell = self.cell[self.heldout_near.index]
 
         def mean_off(matrix: Tensor, i: Tensor) -> float:
@@ -140,21 +149,31 @@ class Bench:
             found = metrics.novel_and_good(self.accuracy[i], near.distance[i], self.good_from, scale, (0.5,))
             return found["0.5"]
 
-        def flagged(i: Tensor, *novelties: tuple[Novelty, Tensor]) -> float:
-            """1 where the report raises a flag of copying, by its own thresholds."""
-            ratios = [novelty.ratios(distance[i]) for novelty, distance in novelties]
+        plain = Compared(raw, near.distance, raw.heldout_ratios().near or 0)
+        symmetric = Compared(aligned, near_aligned.distance, aligned.heldout_ratios().near or 0)
+
+        def by_median(i: Tensor, *compared: Compared) -> float:
+            """1 where the report raises copies, within_run or nearer_than_heldout, raw or aligned."""
+            ratios = [c.novelty.ratios(c.distance[i]) for c in compared]
             copies = any(ratio.step < THRESHOLDS.copies for ratio in ratios)
             within = self.checkpoints > 1 and any((ratio.run or 0) < THRESHOLDS.within_run for ratio in ratios)
             return float(copies or within or metrics.zu(near.distance[i], raw.heldout_runs) < THRESHOLDS.zu)
 
-        plain, symmetric = (raw, near.distance), (aligned, near_aligned.distance)
+        def by_share(i: Tensor, *compared: Compared) -> float:
+            """1 where it raises these, some_near or same_predictions."""
+            above = [(c.novelty.ratios(c.distance[i]).near or 0) - c.usual for c in compared]
+            above.append(metrics.same_predictions(mine[i], zoos) - same_held)
+            return max(by_median(i, *compared), float(max(above) >= THRESHOLDS.some))
+
         reported: dict[str, Callable[[Tensor], float]] = {
-            "flags": lambda i: flagged(i, plain),
-            "flags, aligned": lambda i: flagged(i, plain, symmetric),
+            "flags of medians": lambda i: by_median(i, plain),
+            "flags of medians, aligned": lambda i: by_median(i, plain, symmetric),
+            "all flags": lambda i: by_share(i, plain),
+            "all flags, aligned": lambda i: by_share(i, plain, symmetric),
             "run_ratio": lambda i: metrics.median(near.distance[i]) / scale,
             "run_ratio_aligned": lambda i: metrics.median(near_aligned.distance[i]) / scale_aligned,
             "zu": lambda i: metrics.zu(near.distance[i], raw.heldout_runs),
-            "novel_and_good at 0.5": good,
+            "novel_and_good": good,
             "dispersion": lambda i: metrics.dispersion(self.candidates[i], self.zoo.weights),
             "structure": lambda i: self.structure.of(self.candidates[i]).structure,
             "variance_inside": lambda i: self.structure.of(self.candidates[i]).inside,

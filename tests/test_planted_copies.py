@@ -60,10 +60,11 @@ def test_mixes_without_copies_are_rarely_detected(found):
 
 def test_raw_copies_are_found_by_distance_and_permuted_ones_up_to_symmetry_alone(found):
     last = {name: {kind: power[-1] for kind, power in measure["power"].items()} for name, measure in found.items()}
-    for name in ("run_ratio", "near_share", "near_share_aligned", "same_predictions", "flags"):
+    for name in ("run_ratio", "near_share", "near_share_aligned", "same_predictions", "flags of medians"):
         assert last[name]["raw"] == 1, name
-    assert last["near_share"]["permuted"] == last["flags"]["permuted"] == 0
-    assert last["near_share_aligned"]["permuted"] == last["flags, aligned"]["permuted"] == 1
+    assert last["near_share"]["permuted"] == last["flags of medians"]["permuted"] == 0
+    assert last["near_share_aligned"]["permuted"] == last["flags of medians, aligned"]["permuted"] == 1
+    assert last["all flags"]["permuted"] == 1  # by their predictions
 
 
 def test_one_copy_in_a_hundred_is_seen_by_shares_not_by_medians(found):
