@@ -130,6 +130,7 @@ def start(arguments: list[str], folder: Path, log: Path) -> int:
 def run(arguments: list[str], folder: Path, number: int | None = None, after: float = 0.0) -> Ended:
     """Run a command to its end, or send it a signal after some seconds."""
     log, begun = folder / "log.txt", time.perf_counter()
+    log.write_text("")
     pid = start(arguments, folder, log)
     ended = status = 0
     while number is not None and not ended and time.perf_counter() - begun < after:

@@ -1,10 +1,13 @@
+import errno
 import json
+import os
 import shlex
 from importlib.resources import files
 from pathlib import Path
 
 import jsonschema
 import pytest
+from matplotlib.figure import Figure
 
 from measured import folder_of, make_zoo
 from paramgen.cli import main
@@ -38,6 +41,17 @@ def test_one_command_writes_results_page_and_pictures(zoo, samples, tmp_path, ca
     said = capsys.readouterr().out
     assert all(row["name"] in said for row in results["rows"])
     assert "copies with small changes" in " ".join(said.split())
+
+
+def test_results_are_written_when_all_else_is_there(zoo, samples, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(Figure, "savefig", full)
+    assert main(["evaluate", "--zoo", str(zoo.path), "--samples", str(samples), "--out", str(out), "--n", "3"]) == 2
+    assert "accuracy.png: the disk is full" in capsys.readouterr().err
+    assert [p.name for p in out.iterdir()] == ["report.html"]
 
 
 def test_the_recorded_command_gives_the_same_figures(zoo, samples, tmp_path):

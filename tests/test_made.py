@@ -12,6 +12,7 @@ from measured import folder_of, make_zoo
 from paramgen.commands.compare import main as compare
 from paramgen.commands.compare_steps import GeneratorSource, ZooSource
 from paramgen.errors import ParamgenError
+from paramgen.locks import LOCK, TEMPORARY
 from paramgen.made import Made
 from paramgen.samples import read_samples
 from paramgen.zoo import Zoo
@@ -22,6 +23,7 @@ FIT = {
     "trainer": {"max_steps": 5, "accelerator": "cpu", "logger": False, "enable_progress_bar": False},
 }
 QUICK = {"mode": "seeds", "runs": 4, "heldout_runs": 1, "checkpoints": 1, "epochs": 1}
+RESULTS = ("zoo.json", "last.ckpt", "samples.json", "results.json")
 SMALL = {"task.init_args.network": "mlp", "task.init_args.network_args": {"hidden": [4]}}
 
 
@@ -48,9 +50,8 @@ def asked(folder, *, optim=None, lr=0.1, n=3, seed=0, twin=False, temperature=1.
 
 def times(folder: Path) -> dict[str, int]:
     """When each result was written."""
-    names = ("zoo.json", "last.ckpt", "samples.json", "results.json")
     out = folder / "out"
-    found = [path for place in ("digits", "twin") for name in names for path in (out / place).rglob(name)]
+    found = [path for place in ("digits", "twin") for name in RESULTS for path in (out / place).rglob(name)]
     return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in found}
 
 
@@ -68,6 +69,19 @@ DRAWN = {"digits/samples/gaussian/samples.json", "digits/results.json"}
 
 def test_the_same_comparison_again_makes_nothing_again(begun, tmp_path):
     assert changed(begun, tmp_path) == set()
+
+
+def test_what_a_killed_step_left_beside_its_result_goes(begun, tmp_path):
+    shutil.copytree(begun, tmp_path / "c", copy_function=shutil.copy2)
+    results = [path for path in (tmp_path / "c" / "out" / "digits").rglob("*.*") if path.name in RESULTS]
+    for path in results:
+        (path.parent / LOCK).touch()
+        (path.parent / f".{path.name}.x{TEMPORARY}").touch()
+    before = times(tmp_path / "c")
+    asked(tmp_path / "c")
+    assert len(results) == 5
+    assert not [*(tmp_path / "c" / "out").rglob(".*")]
+    assert times(tmp_path / "c") == before
 
 
 @pytest.mark.parametrize(

@@ -240,8 +240,9 @@ def _do(made: Made, step: Callable[[], Any], alone: bool = True, lock: bool = Tr
     """
     found, folder = made.find(), made.path.parent
     if found.what == "same":
-        if not found.recorded:
-            made.finish()
+        with locked(folder):  # removes what a process left that was killed after its last file
+            if not found.recorded:
+                made.finish()
         return
     if found.what == "other":
         _log.info("%s %s: made again", folder, found.why)

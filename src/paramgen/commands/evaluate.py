@@ -100,9 +100,9 @@ def main(
     pictures = weight_pictures(opened, read)
     values = {**results.to_dict(), "command": command, "weights": pictures}
     folder = Path(out)
-    write_json(folder / "results.json", values)
     write_atomic(folder / "report.html", page(values).encode())
     drawn = save_plots(values, folder)
+    write_json(folder / "results.json", values)  # last: where it is, the others are
     _print(values, [folder / "results.json", folder / "report.html", *drawn])
     return results
 
