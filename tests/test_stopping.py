@@ -102,6 +102,20 @@ def test_a_stopped_evaluation_writes_nothing(tmp_path, monkeypatch):
     assert not [*tmp_path.glob("out/*.json")]
 
 
+def test_a_request_that_native_code_turns_into_its_own_error_is_still_a_request(tmp_path, monkeypatch, capsys):
+    def load_file(path):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 1)  # the handler runs here
+        except StopRequested:
+            raise ValueError("could not determine the shape of object type 'torch.storage.UntypedStorage'") from None
+
+    make_zoo(tmp_path / "zoo")
+    monkeypatch.setattr("paramgen.files.load_file", load_file)
+    assert main(["zoo", "verify", "--zoo", str(tmp_path / "zoo")]) == 143
+    assert capsys.readouterr().err == "paramgen: stopped by SIGTERM; what was written is complete\n"
+
+
 def test_other_processes_of_a_stopped_fit_end_well(fit, monkeypatch, capsys):
     monkeypatch.setattr("paramgen.cli.run", lambda _: signals.raise_request(signal.SIGTERM))
     monkeypatch.setenv("LOCAL_RANK", "1")

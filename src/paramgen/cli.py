@@ -33,6 +33,8 @@ def main(args: list[str] | None = None) -> int:
     except Exception as error:
         mistake = find_mistake(error) or refused_by_system(error)
         if mistake is None:
+            if (stopped := signals.request()) is not None:
+                return _stopped(stopped)
             raise
         print(f"paramgen: {' '.join(str(mistake).split())}", file=sys.stderr)
         return mistake.exit_code

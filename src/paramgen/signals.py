@@ -10,6 +10,7 @@ from typing import Any
 
 # Windows has no SIGUSR1
 REQUESTS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+_raised: list["StopRequested"] = []  # in the last block of `raised`
 
 
 class StopRequested(BaseException):
@@ -30,8 +31,14 @@ class StopRequested(BaseException):
 
 
 def raise_request(signum: int, frame: FrameType | None = None) -> None:
-    """A signal handler that raises :class:`StopRequested`."""
-    raise StopRequested(signum)
+    """A signal handler that raises :class:`StopRequested`, and keeps it for :func:`request`."""
+    _raised.append(StopRequested(signum))
+    raise _raised[-1]
+
+
+def request() -> StopRequested | None:
+    """The request that was raised in the last block of :func:`raised`, if any: native code may turn it into an error of its own."""
+    return _raised[-1] if _raised else None
 
 
 def install(handler: Callable[[int, Any], None], signals: Iterable[int] = REQUESTS) -> dict[int, Any]:
@@ -64,6 +71,7 @@ def install(handler: Callable[[int, Any], None], signals: Iterable[int] = REQUES
 @contextmanager
 def raised() -> Iterator[None]:
     """Raise :class:`StopRequested` in this block where a signal asks for it."""
+    _raised.clear()
     before = install(raise_request)
     try:
         yield
