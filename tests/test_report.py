@@ -159,6 +159,15 @@ def test_verdict_on_distance_goes_by_whole_runs(steps, ratio, checkpoints, said,
     assert said in " ".join(verdict(changed["rows"][3], changed))
 
 
+def test_verdict_says_how_many_networks_are_copies(results):
+    changed = json.loads(json.dumps(results))
+    kinds = ("some_near", "same_predictions")
+    changed["rows"][3] |= {"run_ratio": 1.0, "flags": [{"kind": kind, "detail": "2 of 50"} for kind in kinds]}
+    said = " ".join(verdict(changed["rows"][3], changed))
+    assert "2 of 50 networks are nearer to a training network than new runs." in said
+    assert "2 of 50 networks predict as one training network does on every test image." in said
+
+
 def test_verdict_says_that_spread_without_structure_is_noise(results):
     changed = json.loads(json.dumps(results))
     changed["rows"][3] |= {

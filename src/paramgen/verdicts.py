@@ -6,7 +6,7 @@ from math import ceil, log
 from typing import Any, get_args
 
 from paramgen.comparison import starred
-from paramgen.flags import Flag, details, parse
+from paramgen.flags import Flag, FlagKind, details, parse
 from paramgen.intervals import Verdict
 from paramgen.thresholds import THRESHOLDS
 
@@ -31,6 +31,11 @@ PHRASES: Mapping[Verdict, str] = {
     "better": "is better than",
     "alike": "cannot be told apart from",
     "worse": "is worse than",
+}
+COUNTED: Mapping[FlagKind, str] = {  # flags whose detail counts networks
+    "some_near": "are nearer to a training network than new runs",
+    "some_near_aligned": "are nearer to a training network than new runs, up to permutation and scale",
+    "same_predictions": "predict as one training network does on every test image",
 }
 MOST_LISTED = 8  # rows; more are counted
 
@@ -143,6 +148,7 @@ def _on_distance(row: RowDict, results: Results, flags: Sequence[Flag]) -> list[
         copied = ": copies" if "copies_aligned" in kinds else ""
         within = ": within the runs it learnt from" if "within_run_aligned" in kinds else ""
         sentences.append(f"Up to permutation and scale they lie at {aligned:.2f}{copied or within}.")
+    sentences += [f"{flag.detail} networks {COUNTED[flag.kind]}." for flag in flags if flag.kind in COUNTED]
     noisy = accuracy_of_noise(row["nn_ratio"], results["rows"])
     if noisy is not None:
         sentences.append(f"Training networks with white noise that far away average {100 * noisy:.1f} %.")
