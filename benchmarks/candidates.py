@@ -7,7 +7,7 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from paramgen import metrics
+from paramgen import distances, metrics
 from paramgen.baselines import principal_components
 
 NAN = float("nan")
@@ -90,4 +90,4 @@ def matched(distance: Tensor, accuracy: Tensor, noise_distance: Tensor, noise_ac
         noise_accuracy: (S,) their mean accuracies.
     """
     as_good = (noise_accuracy >= accuracy.mean()).nonzero()[:, 0]  # where the same accuracy is still kept
-    return metrics.median(distance) / noise_distance[as_good.max() if len(as_good) else 0].item()
+    return distances.median(distance) / noise_distance[as_good.max() if len(as_good) else 0].item()

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from candidates import authentic, cells, coverage, matched, precision, radii, vendi, zu_by_cell
-from paramgen import metrics
+from paramgen import distances, metrics
 from paramgen.align import AlignedZoo, balance_matrix, match
 from paramgen.baselines import Pool, noise
 from paramgen.novelty import Novelty, RawBank
@@ -122,7 +122,9 @@ class Bench:
         found = []
         for sigma in NOISES:
             drawn = noise(pool, NOISED, Generator().manual_seed(0), sigma)
-            found.append((metrics.median(self.raw.bank.nearest(drawn).distance), self.score(drawn).value.mean().item()))
+            found.append(
+                (distances.median(self.raw.bank.nearest(drawn).distance), self.score(drawn).value.mean().item())
+            )
         distance, accuracy = zip(*found, strict=True)
         return torch.tensor(distance), torch.tensor(accuracy)
 
@@ -170,8 +172,8 @@ class Bench:
             "flags of medians, aligned": lambda i: by_median(i, plain, symmetric),
             "all flags": lambda i: by_share(i, plain),
             "all flags, aligned": lambda i: by_share(i, plain, symmetric),
-            "run_ratio": lambda i: metrics.median(near.distance[i]) / scale,
-            "run_ratio_aligned": lambda i: metrics.median(near_aligned.distance[i]) / scale_aligned,
+            "run_ratio": lambda i: distances.median(near.distance[i]) / scale,
+            "run_ratio_aligned": lambda i: distances.median(near_aligned.distance[i]) / scale_aligned,
             "zu": lambda i: metrics.zu(near.distance[i], raw.heldout_runs),
             "novel_and_good": good,
             "dispersion": lambda i: metrics.dispersion(self.candidates[i], self.zoo.weights),
@@ -197,7 +199,7 @@ class Bench:
                 near.distance[i], self.cell[near.index[i]], self.heldout_near.distance, held_cell
             ),
             "least disagreement": lambda i: self.differs_zoo[i].amin(1).mean().item(),
-            "barrier": lambda i: metrics.median(self.barrier[i]),
+            "barrier": lambda i: distances.median(self.barrier[i]),
             "novelty at matched accuracy": lambda i: matched(
                 near.distance[i], self.accuracy[i], self.noise_distance, self.noise_accuracy
             ),

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor
 
-from paramgen import metrics
+from paramgen import distances
 from paramgen.align import PermutationSpec
 from paramgen.baselines import Pool, noise
 from paramgen.spec import ParamSpec
@@ -127,7 +127,7 @@ def noised(zoo: Planted, n: int, generator: Generator) -> Tensor:
 
 def half_way(zoo: Planted, chosen: Tensor) -> Tensor:
     """The middle between training networks `chosen` (n,) and the training network nearest to each."""
-    nearest = metrics.nearest_other(zoo.weights).index
+    nearest = distances.nearest_other(zoo.weights).index
     return (zoo.weights[chosen] + zoo.weights[nearest[chosen]]) / 2
 
 

@@ -20,7 +20,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer, seed_everything
 
-from paramgen import metrics
+from paramgen import distances, metrics
 from paramgen.backends.rpg import RPG
 from paramgen.codec import TokenCodec
 from paramgen.commands.collect import main as collect
@@ -77,7 +77,7 @@ def trial(zoo: Zoo, config: str, seed: int, n: int = 100, **arguments: Any) -> d
     sampled = time.process_time()
     trained, weights = zoo.matrix(data.train_indices), zoo.spec.flatten_many(networks)
     accuracy = accuracies(zoo, networks)
-    near = metrics.nearest(weights, trained)
+    near = distances.nearest(weights, trained)
     runs = torch.unique(torch.tensor([zoo.entries[i].run for i in data.train_indices]), return_inverse=True)[1]
     identity, run = drawn.identity, drawn.run
     if identity is not None:

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from measured import make_zoo
-from paramgen import baselines, metrics
+from paramgen import baselines, distances, metrics
 from paramgen.baselines import BASELINES, Pool
 from paramgen.seeds import generator, mix
 from paramgen.spec import ParamSpec, TensorSpec
@@ -56,7 +56,7 @@ def test_one_network_or_two_are_enough_to_draw_from(name, pool):
 
 def test_copies_are_bitwise_and_without_repeats_while_they_last(pool):
     drawn = baselines.generate("copy", pool, SPEC, n=40, seed=0)
-    assert sorted(metrics.nearest(drawn, pool.weights).index.tolist()) == list(range(40))
+    assert sorted(distances.nearest(drawn, pool.weights).index.tolist()) == list(range(40))
     assert all((row == pool.weights).all(1).any() for row in drawn)
     assert baselines.generate("copy", pool, SPEC, n=100, seed=0).shape == (100, SPEC.numel)
 
@@ -156,7 +156,7 @@ def test_finetuned_copies_move_away_and_stay_good(small_zoo):
     task = load_task(small_zoo.task_config)
     W = small_zoo.matrix(small_zoo.indices("train"))
     drawn = baselines.finetuned_copy(task, small_zoo, 4, seed=0)
-    moved = metrics.nearest(drawn, W).distance
+    moved = distances.nearest(drawn, W).distance
     assert (moved > 0).all()
     assert moved.max() < metrics.tau(W)
     states = [small_zoo.complete(small_zoo.spec.unflatten(row)) for row in (*drawn, *W)]

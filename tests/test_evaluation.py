@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from measured import make_zoo
-from paramgen import metrics
+from paramgen import distances, metrics
 from paramgen.align import PermutationSpec
 from paramgen.baselines import BASELINES, Baseline
 from paramgen.commands.evaluate import main
@@ -92,7 +92,7 @@ def test_accuracies_are_those_of_the_networks_loaded_one_by_one(zoo, results):
 
 def test_held_out_runs_are_never_in_what_baselines_and_distances_see(zoo, results):
     train, heldout = zoo.matrix(zoo.indices("train")), zoo.matrix(zoo.indices("heldout"))
-    expected = metrics.nn_ratio(metrics.nearest(heldout, train).distance, metrics.tau(train))
+    expected = metrics.nn_ratio(distances.nearest(heldout, train).distance, metrics.tau(train))
     assert row(results, "held-out runs")["nn_ratio"] == pytest.approx(expected, rel=1e-5)
     assert (results["networks"], results["heldout"], results["runs"]) == (8, 4, 8)
 

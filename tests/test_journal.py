@@ -105,7 +105,7 @@ def test_an_entry_whose_network_is_missing_or_torn_is_made_again(tmp_path, damag
     assert finished(tmp_path) == {0, 2, 3}
 
 
-@pytest.mark.parametrize("start", [b"", b'{"format": 1, "ta', bytes(50)])
+@pytest.mark.parametrize("start", [b"", b'{"format": 2, "ta', bytes(50)])
 def test_a_journal_that_was_cut_at_its_first_line_starts_again(tmp_path, start):
     journal = unfinished(tmp_path)
     journal.write_bytes(start)
@@ -119,7 +119,7 @@ def test_a_damaged_header_before_entries_is_refused_by_its_line(tmp_path):
         writer_at(tmp_path)
 
 
-@pytest.mark.parametrize("header", [{}, {"format": 1}, {"format": 1, "task": 0, "spec": 0, "recipe": 0}, {"format": 9}])
+@pytest.mark.parametrize("header", [{}, {"format": 2}, {"format": 2, "task": 0, "spec": 0, "recipe": 0}, {"format": 9}])
 def test_a_header_of_another_kind_is_refused_by_its_line(tmp_path, header):
     (tmp_path / JOURNAL).write_text(json.dumps(header) + "\n")
     with pytest.raises(ParamgenError, match=r"zoo\.partial\.jsonl, line 1: "):

@@ -5,7 +5,7 @@ import torch
 from scipy.spatial.distance import cdist, jaccard
 from sklearn.metrics.pairwise import cosine_similarity
 
-from paramgen import metrics
+from paramgen import distances, metrics
 
 
 @pytest.fixture
@@ -33,16 +33,16 @@ def test_nearest_equals_scipy_far_from_the_origin(rng):
     zoo = 100 + 1e-3 * torch.randn(30, 400, generator=rng)  # a trajectory zoo: tiny spread about a far point
     samples = 100 + 1e-3 * torch.randn(20, 400, generator=rng)
     expected = cdist(samples.double(), zoo.double())
-    found = metrics.nearest(samples, zoo)
+    found = distances.nearest(samples, zoo)
     torch.testing.assert_close(found.distance, torch.from_numpy(expected.min(1)), rtol=1e-9, atol=0)
     assert found.index.tolist() == expected.argmin(1).tolist()
 
 
 def test_nearest_in_column_pieces_equals_nearest_at_once(rng, monkeypatch):
     samples, zoo = torch.randn(7, 100, generator=rng), torch.randn(9, 100, generator=rng)
-    whole = metrics.nearest(samples, zoo), metrics.dispersion(samples, zoo), metrics.cosine_max(samples, zoo)
-    monkeypatch.setattr(metrics, "COLUMNS", 13)
-    pieces = metrics.nearest(samples, zoo), metrics.dispersion(samples, zoo), metrics.cosine_max(samples, zoo)
+    whole = distances.nearest(samples, zoo), metrics.dispersion(samples, zoo), metrics.cosine_max(samples, zoo)
+    monkeypatch.setattr(distances, "COLUMNS", 13)
+    pieces = distances.nearest(samples, zoo), metrics.dispersion(samples, zoo), metrics.cosine_max(samples, zoo)
     torch.testing.assert_close(whole[0].distance, pieces[0].distance)
     assert whole[1:] == pytest.approx(pieces[1:])
 
@@ -61,16 +61,16 @@ def test_a_zoo_of_one_has_no_tau():
 
 def test_copies_have_nn_ratio_zero_and_zu_far_below_zero(rng):
     zoo, heldout = torch.randn(60, 50, generator=rng), torch.randn(40, 50, generator=rng)
-    copies = metrics.nearest(zoo[:30], zoo).distance
+    copies = distances.nearest(zoo[:30], zoo).distance
     assert metrics.nn_ratio(copies, metrics.tau(zoo)) == 0
-    assert metrics.zu(copies, metrics.nearest(heldout, zoo).distance) < -7
+    assert metrics.zu(copies, distances.nearest(heldout, zoo).distance) < -7
 
 
 def test_fresh_networks_have_nn_ratio_near_one_and_zu_near_zero(rng):
     zoo, heldout, fresh = torch.randn(200, 100, generator=rng).split([100, 50, 50])
-    found = metrics.nearest(fresh, zoo).distance
+    found = distances.nearest(fresh, zoo).distance
     assert metrics.nn_ratio(found, metrics.tau(zoo)) == pytest.approx(1, abs=0.05)
-    assert abs(metrics.zu(found, metrics.nearest(heldout, zoo).distance)) < 2.5
+    assert abs(metrics.zu(found, distances.nearest(heldout, zoo).distance)) < 2.5
 
 
 def test_zu_equals_counting_pairs():

@@ -19,6 +19,7 @@ from gaussian_backend import GaussianBackend
 from paramgen import remembered
 from paramgen.cli import main
 from paramgen.locks import locked
+from paramgen.tasks import task_of
 from paramgen.trust import UntrustedError, foreign_classes, import_class, module_file
 from paramgen.zoo import Zoo
 
@@ -97,7 +98,7 @@ def import_networks(own: str) -> None:
 def refused(zoo: str) -> bool:
     """Whether the task of a zoo is refused, and nothing of it runs."""
     with pytest.raises(UntrustedError, match=FORBIDDEN):
-        Zoo(zoo).task()
+        task_of(Zoo(zoo))
     return not Path("code-ran").exists()
 
 
@@ -124,7 +125,7 @@ def test_a_zoo_collected_with_a_typed_class_is_watched_in_a_fit_and_evaluated_an
     forget_module(own)
     assert main(["zoo", "align", "--zoo", "zoo", "--out", "aligned"]) == 0
     forget_module(own)
-    assert isinstance(Zoo("aligned").task().build(), nn.Module)
+    assert isinstance(task_of(Zoo("aligned")).build(), nn.Module)
 
 
 def test_a_zoo_is_remembered_by_its_path_and_what_was_written(own, state):
@@ -216,7 +217,7 @@ def test_a_class_that_never_ran_here_is_not_remembered(own, tmp_path, state):
     write_zoo(tmp_path / "zoo", task={"class_path": f"{own}.OwnTask", "init_args": {}})
     assert not state.exists()
     with pytest.raises(UntrustedError, match=FORBIDDEN):
-        Zoo(tmp_path / "zoo").task()
+        task_of(Zoo(tmp_path / "zoo"))
 
 
 def test_a_remembered_zoo_vouches_for_no_other_file(own):

@@ -21,7 +21,7 @@ from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
 from paramgen.files import write_json
 from paramgen.generator import load_generator
-from paramgen.tasks import ClassificationTask, RelabelFamily, Task, load_family, load_task
+from paramgen.tasks import ClassificationTask, RelabelFamily, Task, load_family, load_task, task_of
 from paramgen.tasks.networks import build_network
 from paramgen.trust import UntrustedError
 from paramgen.zoo import Zoo
@@ -333,7 +333,7 @@ def test_an_own_network_lives_in_the_working_folder(own, stranger, tmp_path, cap
     assert main(EVALUATE) == 2
     assert f"zoo 'zoo' names the class {own}.Plain, {FORBIDDEN}" in capsys.readouterr().err
     with pytest.raises(UntrustedError):
-        Zoo("zoo").task()
+        task_of(Zoo("zoo"))
     assert not ran()
     assert main([*EVALUATE, *TRUST]) == 0
     assert ran()
@@ -369,7 +369,7 @@ def test_a_fit_on_a_zoo_with_a_class_of_its_own_learns_without_looking(own, stra
 
 def test_own_tasks_and_codecs_are_typed_too(own, tmp_path, capsys):
     assert main([*COLLECT, "--task", f"{own}.OwnTask"]) == 0
-    assert isinstance(Zoo("zoo", trust=True).task(), Task)
+    assert isinstance(task_of(Zoo("zoo", trust=True)), Task)
     line = ["fit", "--model", "GaussianBackend", "--data.zoo", "zoo", "--data.codec", f"{own}.Nothing"]
     assert main(line) == 2
     assert f"{own}.Nothing" in capsys.readouterr().err

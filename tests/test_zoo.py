@@ -131,7 +131,7 @@ def test_newer_format_is_refused(tmp_path):
     zoo = write_zoo(tmp_path / "z")
     meta = json.loads((zoo.path / "zoo.json").read_text())
     (zoo.path / "zoo.json").write_text(json.dumps({**meta, "format": 99}))
-    with pytest.raises(ParamgenError, match="format is 99, expected 1"):
+    with pytest.raises(ParamgenError, match="format is 99, expected 2"):
         Zoo(zoo.path)
 
 

@@ -16,7 +16,7 @@ from paramgen.errors import ParamgenError, positive
 from paramgen.generator import ParameterGenerator
 from paramgen.nn.statistics import with_statistics_gradients
 from paramgen.spec import StateDict, state_tensors
-from paramgen.tasks import SplitData, Task, TaskFamily
+from paramgen.tasks import SplitData, Task, TaskFamily, family_of, task_of
 from paramgen.tasks.forward import call, loadable
 from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
 from paramgen.zoo import Zoo
@@ -121,7 +121,7 @@ def _some(batch: ParamBatch, rows: Tensor) -> ParamBatch:
 def _task_and_splits(zoo: Zoo, names: list[str | None]) -> tuple[Task | TaskFamily, dict[str | None, SplitData]]:
     """What the networks of a zoo do, and the train split of each of its tasks; a zoo of one task has the name None."""
     if set(names) == {None}:
-        task = zoo.task()
+        task = task_of(zoo)
         return task, {None: task.data("train")}
-    family = zoo.family()
+    family = family_of(zoo)
     return family, {name: family.data([name], "train") for name in dict.fromkeys(names) if name is not None}

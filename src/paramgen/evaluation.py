@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paramgen import metrics
+from paramgen import distances, metrics
 from paramgen.align import AlignedZoo, CannotAlign, PermutationSpec
 from paramgen.baselines import BASELINES, TASK_BASELINES, Pool, generate, principal_components
 from paramgen.batchnorm import BATCHES, has_statistics, recalibrate
@@ -267,7 +267,7 @@ class _Bench:
     ) -> Row:
         finite = weights.isfinite().all(1).cpu()  # (N,)
         whole = weights[finite.to(self.device)]
-        near = self.novelty.near if own else metrics.nearest(whole, self.weights)
+        near = self.novelty.near if own else distances.nearest(whole, self.weights)
         wrong = metrics.wrong_iou_averages(scored.classes != self.labels, None if own else self.wrong)
         distance = torch.full((len(weights),), float("nan"), dtype=torch.float64)
         distance[finite] = self.novelty.own if own else near.distance.cpu()

@@ -14,7 +14,7 @@ from statistics import mean, median
 import torch
 from torch import Tensor
 
-from paramgen import metrics
+from paramgen import distances, metrics
 from paramgen.baselines import principal_components
 from paramgen.errors import ParamgenError, near
 from paramgen.files import read_tensors
@@ -35,9 +35,9 @@ from paramgen.unseen import (
     WEIGHTS,
     accuracy_of,
     conditions_of,
-    family_of,
     nearest,
     seen_tasks,
+    unseen_family,
     vote,
 )
 from paramgen.zoo import Zoo
@@ -115,7 +115,7 @@ class _Bench:
 
     def __init__(self, zoo: Zoo, split: str, device: str) -> None:
         self.zoo, self.split, self.device = zoo, split, device
-        self.family, self.seen = family_of(zoo), seen_tasks(zoo)
+        self.family, self.seen = unseen_family(zoo), seen_tasks(zoo)
         self.condition = conditions_of(zoo, self.family.unseen)  # (T, C)
         self.indices = zoo.indices("train")
         self.weights = zoo.matrix(self.indices)  # (K, P)
@@ -213,7 +213,7 @@ class _Bench:
         finite = weights.isfinite().all(1)
         whole = weights[finite]
         distance = torch.full((len(weights),), NAN, dtype=torch.float64)
-        distance[finite] = metrics.nearest(whole, self.weights).distance
+        distance[finite] = distances.nearest(whole, self.weights).distance
         ratios = self.novelty.ratios(distance[finite])
         spread = accuracy.std().item() if len(accuracy) > 1 else NAN
         return Row(

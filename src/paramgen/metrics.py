@@ -10,15 +10,13 @@ the nearest training network beside accuracy; Meehan et al. 2020 (arXiv:2004.056
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from paramgen.distances import column_slices, median, nearest_other
 from paramgen.thresholds import THRESHOLDS
-
-COLUMNS = 1 << 18  # weights worked on at once: bounds memory at N x 2^18 doubles, whatever P
 
 
 class AccuracySummary(NamedTuple):
@@ -30,14 +28,6 @@ class AccuracySummary(NamedTuple):
     min: float
     std: float
     selected: float
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """For each network its nearest neighbour: how far (N,) float64, and which (N,) int64."""
-
-    distance: Tensor
-    index: Tensor
 
 
 class WrongIoU(NamedTuple):
@@ -68,27 +58,6 @@ def accuracy_summary(test: Tensor, train: Tensor | None = None) -> AccuracySumma
     )
 
 
-def nearest(queries: Tensor, bank: Tensor) -> Nearest:
-    """min_i ‖w_g − w_i‖₂ over the bank, by matrix products: nothing of size (N, K, P) is made.
-
-    Squares are summed in float64 about the bank's mean, and the distance to the one found is computed directly: a copy is at 0.
-
-    Args:
-        queries: (N, P).
-        bank: (K, P).
-    """
-    return exact_nearest(queries, bank, squared_distances(queries, bank))
-
-
-def nearest_other(bank: Tensor) -> Nearest:
-    """Leave-one-out: each network's nearest neighbour among the others of (K, P), K at least 2."""
-    if len(bank) < 2:
-        raise ValueError(f"a nearest other needs at least 2 networks, got {len(bank)}")
-    square = squared_distances(bank, bank)  # (K, K)
-    square.fill_diagonal_(float("inf"))
-    return exact_nearest(bank, bank, square)
-
-
 def median_by_run(distance: Tensor, runs: Tensor) -> Tensor:
     """One value for each run, the median over its networks, in the order of the runs' numbers: (R,) float64.
 
@@ -100,11 +69,6 @@ def median_by_run(distance: Tensor, runs: Tensor) -> Tensor:
     """
     values = [distance[runs == run].double().quantile(0.5) for run in runs.unique()]
     return torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
-
-
-def median(x: Tensor) -> float:
-    """The middle of (N,), between the two middle ones where N is even; nan of none."""
-    return x.double().quantile(0.5).item() if len(x) else float("nan")
 
 
 def tau(bank: Tensor) -> float:
@@ -286,31 +250,6 @@ def same_predictions(classes: Tensor, zoo: Tensor | None = None) -> float:
     known = Counter(mine if zoo is None else (row.numpy().tobytes() for row in zoo.cpu()))
     found = sum(known[row] > (zoo is None) for row in mine)
     return found / len(mine) if mine else float("nan")
-
-
-def column_slices(P: int) -> list[slice]:
-    """Pieces of P columns that bound the memory of float64 work."""
-    return [slice(start, start + COLUMNS) for start in range(0, P, COLUMNS)]
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """(N, K) float64; centred on the mean of `b`, because |a|² + |b|² − 2ab cancels when both are far from the origin."""
-    out = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
-    for columns in column_slices(a.shape[1]):
-        y = b[:, columns].double()
-        centre = y.mean(0)
-        y, x = y - centre, a[:, columns].double() - centre
-        out += x.square().sum(1)[:, None] + y.square().sum(1)[None, :] - 2 * x @ y.T
-    return out.clamp_min_(0)
-
-
-def exact_nearest(queries: Tensor, bank: Tensor, square: Tensor) -> Nearest:
-    """The neighbour that is nearest by squared distances (N, K), and its distance computed directly: a copy is at 0."""
-    index = square.argmin(1)  # (N,)
-    exact = torch.zeros(len(queries), dtype=torch.float64, device=queries.device)
-    for columns in column_slices(queries.shape[1]):
-        exact += (queries[:, columns].double() - bank[index, columns].double()).square().sum(1)
-    return Nearest(exact.sqrt(), index)
 
 
 def _norms(x: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from paramgen import metrics
-from paramgen.metrics import Nearest
+from paramgen import distances, metrics
+from paramgen.distances import Nearest
 
 Basis = Literal["held-out runs", "training runs left out"]
 Unit = Literal["run", "step"]
@@ -56,17 +56,17 @@ class RawBank:
 
     def nearest(self, samples: Tensor) -> Nearest:
         """The nearest training network of each sample (N, P)."""
-        return metrics.nearest(samples, self.weights)
+        return distances.nearest(samples, self.weights)
 
     def nearest_other(self, groups: Tensor | None = None) -> Nearest:
         """The nearest other training network of each, of another group where groups (K,) are given."""
         groups = torch.arange(len(self.weights)) if groups is None else groups
         same = (groups[:, None] == groups).to(self.weights.device)  # (K, K)
-        return metrics.exact_nearest(self.weights, self.weights, self._square.masked_fill(same, float("inf")))
+        return distances.exact_nearest(self.weights, self.weights, self._square.masked_fill(same, float("inf")))
 
     @cached_property
     def _square(self) -> Tensor:
-        return metrics.squared_distances(self.weights, self.weights)  # (K, K)
+        return distances.squared_distances(self.weights, self.weights)  # (K, K)
 
 
 class Novelty:
@@ -82,7 +82,7 @@ class Novelty:
     def __init__(self, bank: Bank, runs: Tensor, heldout: Tensor, heldout_runs: Tensor) -> None:
         self.bank = bank
         self.near = bank.nearest_other()  # within a run, where it has several checkpoints
-        self.tau = metrics.median(self.near.distance)
+        self.tau = distances.median(self.near.distance)
         count = len(runs.unique())
         one_each = count == len(runs)
         self.others: Tensor | None = None  # (K,) to the nearest network of another run
@@ -127,7 +127,7 @@ class Novelty:
     def _run_scale(self) -> RunScale | None:
         basis: Basis = "held-out runs" if len(self.heldout_runs) else "training runs left out"
         runs = self.heldout_runs if len(self.heldout_runs) else self.training_runs
-        if runs is None or not (value := metrics.median(runs)) > 0:
+        if runs is None or not (value := distances.median(runs)) > 0:
             return None
         return RunScale(value, basis, len(runs))
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paramgen import metrics
+from paramgen import distances
 from paramgen.samples import Samples
 from paramgen.zoo import Zoo
 
@@ -31,7 +31,7 @@ def weight_pictures(zoo: Zoo, samples: Sequence[Samples]) -> list[dict[str, Any]
         finite = drawn.weights.isfinite().all(1).nonzero().flatten()  # (n,)
         if len(finite):
             first = int(finite[0])
-            nearest = metrics.nearest(drawn.weights[first : first + 1], training).index
+            nearest = distances.nearest(drawn.weights[first : first + 1], training).index
             pairs.append((drawn.name, first, drawn.weights[first], training[int(nearest)]))
     layers = [(i, t) for i, t in enumerate(zoo.spec.tensors) if len(t.shape) > 1] if pairs else []
     starts = [0, *torch.tensor([t.numel for t in zoo.spec.tensors]).cumsum(0).tolist()]

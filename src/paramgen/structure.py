@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from paramgen.metrics import column_slices
+from paramgen.distances import column_slices
 from paramgen.thresholds import THRESHOLDS
 
 MOST_NETWORKS = 500  # that a subspace is fitted on, evenly spaced: the decomposition takes time cubic in them

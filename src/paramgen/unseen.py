@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from paramgen.errors import ParamgenError, not_negative
-from paramgen.tasks import Task, TaskFamily
+from paramgen.tasks import Task, TaskFamily, family_of, task_of
 from paramgen.tasks.family import score_family
 from paramgen.tasks.scoring import score_networks
 from paramgen.zoo import Zoo
@@ -132,10 +132,10 @@ def tasks_of(zoo: Zoo) -> Task | TaskFamily:
         UntrustedError: It names a class that is not part of paramgen, and the zoo is not trusted.
         ParamgenError: As :func:`paramgen.tasks.load_task`.
     """
-    return zoo.family() if many_tasks(zoo) else zoo.task()
+    return family_of(zoo) if many_tasks(zoo) else task_of(zoo)
 
 
-def family_of(zoo: Zoo) -> TaskFamily:
+def unseen_family(zoo: Zoo) -> TaskFamily:
     """The family of a zoo of many tasks.
 
     Raises:
@@ -143,7 +143,7 @@ def family_of(zoo: Zoo) -> TaskFamily:
     """
     if not many_tasks(zoo):
         raise ParamgenError(f"zoo {zoo.name!r} has no tasks with conditions; collect one with collect_tasks")
-    family = zoo.family()
+    family = family_of(zoo)
     if not family.unseen:
         raise ParamgenError(f"zoo {zoo.name!r} has no unseen tasks")
     return family
@@ -165,10 +165,10 @@ def tasks_to_draw(zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:
     """So many networks for each unseen task of a zoo, then for each of its first seen tasks.
 
     Raises:
-        ParamgenError: seen_tasks below 0, or as :func:`family_of` and :func:`conditions_of`.
+        ParamgenError: seen_tasks below 0, or as :func:`unseen_family` and :func:`conditions_of`.
     """
     not_negative(seen_tasks=seen_tasks)
-    family = family_of(zoo)
+    family = unseen_family(zoo)
     names = [name for name in [*family.unseen, *family.seen[:seen_tasks]] for _ in range(per_task)]
     return TaskConditions(names, conditions_of(zoo, names))
 

@@ -35,10 +35,9 @@ from paramgen.remembered import is_remembered, remember
 from paramgen.schema import check
 from paramgen.score import ScoreSpec
 from paramgen.spec import COUNTER, ParamSpec, StateDict, last_part
-from paramgen.tasks import Task, TaskFamily, load_family, load_task
 from paramgen.trust import foreign_classes
 
-FORMAT = 1
+FORMAT = 2
 JOURNAL = "zoo.partial.jsonl"
 BASE = "base.safetensors"
 REST_FILE = "rest-"  # the start of the name of a file with a training's state, to go on from
@@ -135,24 +134,6 @@ class Zoo(Sequence[StateDict]):
         The latter vouches for this zoo alone; `trust` also for files that are used with it.
         """
         return self.trust or is_remembered(self.path, self._digest)
-
-    def task(self) -> Task:
-        """What its networks do, where they all do the same.
-
-        Raises:
-            UntrustedError: It names a class that is not part of paramgen, and the zoo is not trusted.
-            ParamgenError: As :func:`paramgen.tasks.load_task`.
-        """
-        return load_task(self.task_config, self.trusted, f"zoo {self.name!r}")
-
-    def family(self) -> TaskFamily:
-        """The tasks of its networks, where they differ.
-
-        Raises:
-            UntrustedError: It names a class that is not part of paramgen, and the zoo is not trusted.
-            ParamgenError: As :func:`paramgen.tasks.load_family`.
-        """
-        return load_family(self.task_config, self.trusted, f"zoo {self.name!r}")
 
     @property
     def score(self) -> ScoreSpec:

@@ -10,7 +10,7 @@ from torch import Tensor
 from paramgen.align.matching import align_matrix, match
 from paramgen.align.scale import balance_matrix
 from paramgen.align.spec import PermutationSpec
-from paramgen.metrics import Nearest
+from paramgen.distances import Nearest
 
 _NUMBERS = 1 << 19  # weights worked on at once: they stay in the cache
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from paramgen.errors import ParamgenError
 from paramgen.files import read_tensors, write_tensors
 from paramgen.lora import write_adapter
+from paramgen.tasks import family_of
 from paramgen.zoo import Zoo
 
 
@@ -21,7 +22,7 @@ def main(samples: str, zoo: str, out: str, trust: bool = False) -> None:
         ParamgenError: The zoo holds whole networks, or the samples are of another network.
     """
     found = Zoo(zoo, trust)
-    family = found.family()
+    family = family_of(found)
     if family.lora is None:
         raise ParamgenError(f"zoo {found.name!r} holds whole networks, not adapters")
     base = {n.replace(".base_layer.", "."): t for n, t in found.base().items()}

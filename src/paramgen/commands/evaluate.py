@@ -20,6 +20,7 @@ from paramgen.plots import save_plots
 from paramgen.report import page
 from paramgen.results import Results
 from paramgen.samples import distinct, read_samples
+from paramgen.tasks import task_of
 from paramgen.unseen import FAMILY_BASELINES, many_tasks
 from paramgen.verdicts import verdict
 from paramgen.zoo import Zoo
@@ -95,7 +96,7 @@ def main(
     if many:
         results = evaluate_family(opened, read, names, device=device, finetune=finetune)
     else:
-        task = opened.task()
+        task = task_of(opened)
         results = evaluate(opened, task, read, names, n, seed, device, train_images, aligned, finetune)
     pictures = weight_pictures(opened, read)
     values = {**results.to_dict(), "command": command, "weights": pictures}

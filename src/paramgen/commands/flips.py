@@ -18,7 +18,7 @@ from paramgen.errors import ParamgenError, positive
 from paramgen.files import write_json
 from paramgen.generator import load_conditional
 from paramgen.spec import StateDict
-from paramgen.tasks import RelabelFamily, load_family
+from paramgen.tasks import RelabelFamily, family_of, load_family
 from paramgen.tasks.relabel import flipped
 from paramgen.tasks.scoring import score_networks
 from paramgen.unseen import nearest, ridge, seen_tasks
@@ -75,7 +75,7 @@ def main(
     command = command_line("paramgen flips", main, locals())
     positive(codes=codes, per_code=per_code)
     found = Zoo(zoo, trust)
-    family = found.family()
+    family = family_of(found)
     if not isinstance(family, RelabelFamily):
         raise ParamgenError(
             f"zoo {found.name!r} holds networks of a {type(family).__name__}; only codes of a RelabelFamily have bits to turn"

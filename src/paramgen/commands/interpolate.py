@@ -19,7 +19,7 @@ from paramgen.files import inside, read_json, read_tensors, write_json
 from paramgen.generator import ParameterGenerator, load_conditional
 from paramgen.plots import save_mixtures
 from paramgen.spec import StateDict
-from paramgen.tasks import TaskFamily, score_family
+from paramgen.tasks import TaskFamily, family_of, score_family
 from paramgen.unseen import START, conditions_of
 from paramgen.zoo import Zoo
 
@@ -143,7 +143,7 @@ def _measured(name: str, places: Sequence[_Place], study: _Study) -> dict[str, A
     rows: dict[str, _Row] = {}
     for place in places:
         zoo = Zoo(place.zoo, study.trust)
-        family = zoo.family()
+        family = family_of(zoo)
         family.check(study.tasks)
         models = {name: load_conditional(path, zoo) for name, path in place.checkpoints.items()}
         for reference, accuracy in _references(zoo, family, study).items():

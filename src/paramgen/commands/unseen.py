@@ -15,7 +15,7 @@ from paramgen.files import write_json
 from paramgen.generator import load_conditional
 from paramgen.results import Results, Row
 from paramgen.samples import SampleInfo, Samples
-from paramgen.unseen import family_of, tasks_to_draw
+from paramgen.unseen import tasks_to_draw, unseen_family
 from paramgen.zoo import Zoo
 
 
@@ -62,7 +62,7 @@ def main(
     Console().print(_table(results, split))
     if out:
         rows = [_plain(row) for row in results.rows]
-        write_json(Path(out), {"zoo": found.name, "unseen": family_of(found).unseen, "rows": rows})
+        write_json(Path(out), {"zoo": found.name, "unseen": unseen_family(found).unseen, "rows": rows})
 
 
 def _drawn(path: str, zoo: Zoo, per_task: int, seen_tasks: int, seed: int, **solver: str | int | None) -> Samples:

@@ -10,6 +10,7 @@ from rich.table import Table
 from paramgen.align import align_state_dicts
 from paramgen.commands.importing import import_
 from paramgen.errors import ParamgenError
+from paramgen.tasks import task_of
 from paramgen.zoo import Zoo, ZooWriter, refuse_other
 
 
@@ -82,7 +83,7 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
         "recipe": found.meta["recipe"],
     }
     refuse_other(out, found.task_config, recipe)
-    task = found.task()
+    task = task_of(found)
     images, _ = next(iter(task.data("train").batches(2)))
     result = align_state_dicts(task.build().eval(), images, list(found), rounds, seed, scale, found.indices("train"))
     writer = ZooWriter(out, found.spec, found.base(), found.task_config, recipe)

@@ -15,6 +15,7 @@ from paramgen.tasks.relabel import RelabelFamily
 from paramgen.tasks.rotated import RotatedFamily
 from paramgen.tasks.text import TextTask
 from paramgen.trust import SOMEWHERE
+from paramgen.zoo import Zoo
 
 __all__ = [
     "CameraTrapFamily",
@@ -28,9 +29,11 @@ __all__ = [
     "Task",
     "TaskFamily",
     "TextTask",
+    "family_of",
     "load_family",
     "load_task",
     "score_family",
+    "task_of",
 ]
 
 
@@ -58,3 +61,23 @@ def load_task(config: Mapping[str, Any], trust: bool = False, where: str = SOMEW
     if isinstance(arguments.get("family"), Mapping):  # of a Member
         config = {**config, "init_args": {**arguments, "family": load_family(arguments["family"], trust, where)}}
     return construct(config, Task, "task", trust, where)  # type: ignore[type-abstract]
+
+
+def task_of(zoo: Zoo) -> Task:
+    """What the networks of a zoo do, where they all do the same.
+
+    Raises:
+        UntrustedError: The zoo names a class that is not part of paramgen, and is not trusted.
+        ParamgenError: As :func:`load_task`.
+    """
+    return load_task(zoo.task_config, zoo.trusted, f"zoo {zoo.name!r}")
+
+
+def family_of(zoo: Zoo) -> TaskFamily:
+    """The tasks of the networks of a zoo, where they differ.
+
+    Raises:
+        UntrustedError: The zoo names a class that is not part of paramgen, and is not trusted.
+        ParamgenError: As :func:`load_family`.
+    """
+    return load_family(zoo.task_config, zoo.trusted, f"zoo {zoo.name!r}")
