@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paramgen import metrics
-from paramgen.align import AlignedZoo, PermutationSpec, align_matrix, aligned_distances, balance_matrix
-from paramgen.spec import ParamSpec
-from paramgen.tasks.datasets import find_source, load_pool
-from paramgen.tasks.networks import MLP
+from paramgen.core.params import ParamSpec
+from paramgen.evaluation import metrics
+from paramgen.symmetry import AlignedZoo, PermutationSpec, align_matrix, aligned_distances, balance_matrix
+from paramgen.tasks.vision.datasets import find_source, load_pool
+from paramgen.tasks.vision.networks import MLP
 
 
 def images(train: bool) -> tuple[Tensor, Tensor]:

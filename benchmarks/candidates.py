@@ -7,8 +7,9 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from paramgen import distances, metrics
-from paramgen.baselines import principal_components
+from paramgen.core import distances
+from paramgen.evaluation import metrics
+from paramgen.evaluation.baselines import principal_components
 
 NAN = float("nan")
 

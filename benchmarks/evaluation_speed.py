@@ -21,12 +21,12 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from paramgen.comparison import machine
-from paramgen.evaluation import ALL_BASELINES, evaluate
-from paramgen.spec import ParamSpec, StateDict
+from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer, fresh_states
+from paramgen.core.params import ParamSpec, StateDict
+from paramgen.core.zoo import Zoo, ZooWriter
+from paramgen.evaluation.compare import machine
+from paramgen.evaluation.evaluate import ALL_BASELINES, evaluate
 from paramgen.tasks import ClassificationTask
-from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states
-from paramgen.zoo import Zoo, ZooWriter
 
 CIFAR_IMAGES = 20_000  # 10,000 test, and the first 10,000 of train
 

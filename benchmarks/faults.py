@@ -39,13 +39,19 @@ import yaml
 from PIL import Image
 
 # what the commands import when they run is imported once, here
-from paramgen import lit_cli  # noqa: F401
-from paramgen.cli import main as paramgen
-from paramgen.commands import collect, compare, evaluate, sample, zoo  # noqa: F401
-from paramgen.comparison import machine
+from paramgen.cli import lightning as lit_cli  # noqa: F401
+from paramgen.cli.commands import (
+    compare,  # noqa: F401
+    evaluate,  # noqa: F401
+    sample,  # noqa: F401
+    zoo,  # noqa: F401
+)
+from paramgen.cli.main import main as paramgen
+from paramgen.collect import single as collect  # noqa: F401
+from paramgen.core.io import read_json, read_tensors
 from paramgen.errors import ParamgenError
-from paramgen.files import read_json, read_tensors
-from paramgen.generator import read_checkpoint
+from paramgen.evaluation.compare import machine
+from paramgen.generators.base import read_checkpoint
 
 TASK = ["--task=ClassificationTask", "--task.network_args={hidden: [24]}"]
 RECIPE = {"epochs": 8, "runs": 4, "checkpoints": 15, "val_runs": 1, "heldout_runs": 1}

@@ -33,11 +33,11 @@ import torch
 
 from gpu_checks import collected, command_line, host_waits, pdiff_step, solvers, timed
 from paramgen.backends.rpg import RPG
-from paramgen.codec import TokenCodec
-from paramgen.data import ParamBatch
+from paramgen.core.codec import TokenCodec
+from paramgen.core.params import ParamSpec
+from paramgen.generators.data import ParamBatch
+from paramgen.generators.sampling import SampleRequest
 from paramgen.nn.scan import kernels
-from paramgen.sampling import SampleRequest
-from paramgen.spec import ParamSpec
 
 PEAK = {
     "H100": (989e12, 3.35e12),

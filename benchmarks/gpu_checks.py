@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import Callback
 
-from paramgen.cli import main as paramgen
-from paramgen.commands.evaluate import main as evaluate
+from paramgen.cli.commands.evaluate import main as evaluate
+from paramgen.cli.main import main as paramgen
+from paramgen.core.zoo import Zoo
 from paramgen.diffusion import SCHEDULERS
-from paramgen.generator import load_generator
-from paramgen.sampling import SampleRequest
-from paramgen.zoo import Zoo
+from paramgen.generators.base import load_generator
+from paramgen.generators.sampling import SampleRequest
 from pdiff_speed import build
 
 WAIT = "called a synchronizing CUDA operation"

@@ -42,8 +42,8 @@ def build(config: str, zoo: str) -> tuple[Any, Any]:
     import yaml
 
     from paramgen.backends.pdiff import PDiff
-    from paramgen.codec import FlatCodec
-    from paramgen.data import ParameterDataModule
+    from paramgen.core.codec import FlatCodec
+    from paramgen.generators.data import ParameterDataModule
 
     text = yaml.safe_load((ROOT / "configs" / f"{config}.yaml").read_text())
     codec = FlatCodec(**text["data"].get("codec", {}).get("init_args", {}))
@@ -101,7 +101,7 @@ def measure_sampling(zoo: str, config: str, n: int, inference_steps: int) -> dic
     """CPU seconds to draw `n` networks at once, of an untrained model: what it has learned does not change the cost."""
     import torch
 
-    from paramgen.sampling import SampleRequest
+    from paramgen.generators.sampling import SampleRequest
 
     torch.set_num_threads(1)
     model, data = build(config, zoo)
@@ -115,12 +115,12 @@ def measure_fit(zoo: str, config: str) -> dict[str, float]:
     """A whole fit from the command line, then the accuracy of 100 networks drawn: CPU seconds of everything but the imports."""
     import torch
 
-    from paramgen.generator import load_generator
-    from paramgen.lit_cli import main
+    from paramgen.cli.lightning import main
+    from paramgen.core.zoo import Zoo
+    from paramgen.generators.base import load_generator
     from paramgen.tasks import load_task
     from paramgen.tasks.score import CLASSIFIES
     from paramgen.tasks.scoring import score_networks
-    from paramgen.zoo import Zoo
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -164,7 +164,7 @@ def alone(function: str, *arguments: object) -> dict[str, float]:
 
 def compare(zoo: str, steps: int, full: bool) -> dict[str, Any]:
     """Every figure, ours and the authors'."""
-    from paramgen.comparison import machine
+    from paramgen.evaluation.compare import machine
 
     ours: dict[str, float] = {}
     memory = []

@@ -19,12 +19,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
-from paramgen.comparison import machine
-from paramgen.plots import COLOURS, GREY, INK, STYLE
-from paramgen.seeds import generator
+from paramgen.collect.train import OptimSettings
+from paramgen.core.seeds import generator
+from paramgen.evaluation.compare import machine
+from paramgen.evaluation.thresholds import THRESHOLDS
+from paramgen.report.plots import COLOURS, GREY, INK, STYLE
 from paramgen.tasks import ClassificationTask
-from paramgen.thresholds import THRESHOLDS
-from paramgen.training import OptimSettings
 from planted_measures import Bench, Measure
 from planting import COPIES, Planted, Recipe, make
 

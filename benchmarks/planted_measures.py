@@ -10,15 +10,16 @@ import torch
 from torch import Generator, Tensor
 
 from candidates import authentic, cells, coverage, matched, precision, radii, vendi, zu_by_cell
-from paramgen import distances, metrics
-from paramgen.align import AlignedZoo, balance_matrix, match
-from paramgen.baselines import Pool, noise
-from paramgen.novelty import Novelty, RawBank
-from paramgen.structure import Structure
+from paramgen.core import distances
+from paramgen.evaluation import metrics
+from paramgen.evaluation.baselines import Pool, noise
+from paramgen.evaluation.novelty import Novelty, RawBank
+from paramgen.evaluation.structure import Structure
+from paramgen.evaluation.thresholds import THRESHOLDS
+from paramgen.symmetry import AlignedZoo, balance_matrix, match
 from paramgen.tasks import ClassificationTask
 from paramgen.tasks.score import Scores
 from paramgen.tasks.scoring import score_networks
-from paramgen.thresholds import THRESHOLDS
 from planting import Planted
 
 CELLS = 5

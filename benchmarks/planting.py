@@ -11,12 +11,12 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor
 
-from paramgen import distances
-from paramgen.align import PermutationSpec
-from paramgen.baselines import Pool, noise
-from paramgen.spec import ParamSpec
+from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer, fresh_states
+from paramgen.core import distances
+from paramgen.core.params import ParamSpec
+from paramgen.evaluation.baselines import Pool, noise
+from paramgen.symmetry import PermutationSpec
 from paramgen.tasks import ClassificationTask
-from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states
 
 AT_ONCE = 100  # networks trained together
 SCALES = 4.0  # a rescaled unit is multiplied by a factor of up to this, or divided by it

@@ -9,10 +9,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from paramgen.columns import COLUMNS
-from paramgen.comparison import FIGURES, paper_columns, paper_of, show, starred
-from paramgen.files import read_json
-from paramgen.verdicts import over_seeds
+from paramgen.core.io import read_json
+from paramgen.evaluation.compare import FIGURES, paper_columns, paper_of, show, starred
+from paramgen.evaluation.registry import COLUMNS
+from paramgen.report.verdicts import over_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE = ROOT / "docs" / "results", ROOT / "docs" / "results.md"

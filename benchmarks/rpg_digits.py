@@ -20,18 +20,19 @@ import torch
 import yaml
 from lightning.pytorch import Trainer, seed_everything
 
-from paramgen import distances, metrics
 from paramgen.backends.rpg import RPG
-from paramgen.codec import TokenCodec
-from paramgen.commands.collect import main as collect
-from paramgen.data import ParameterDataModule
-from paramgen.paths import find_config
-from paramgen.sampling import SampleRequest
+from paramgen.collect.single import main as collect
+from paramgen.collect.train import OptimSettings
+from paramgen.core import distances
+from paramgen.core.codec import TokenCodec
+from paramgen.core.paths import find_config
+from paramgen.core.zoo import Zoo
+from paramgen.evaluation import metrics
+from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.sampling import SampleRequest
 from paramgen.tasks import ClassificationTask
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks
-from paramgen.training import OptimSettings
-from paramgen.zoo import Zoo
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
 

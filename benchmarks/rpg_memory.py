@@ -21,12 +21,12 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from paramgen.backends.rpg import RPG
-from paramgen.codec import TokenCodec
-from paramgen.data import ParameterDataModule
-from paramgen.sampling import SampleRequest
-from paramgen.spec import ParamSpec
+from paramgen.core.codec import TokenCodec
+from paramgen.core.params import ParamSpec
+from paramgen.core.zoo import Zoo, ZooWriter
+from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.sampling import SampleRequest
 from paramgen.tasks import ClassificationTask
-from paramgen.zoo import Zoo, ZooWriter
 
 NETWORKS = {"vit_tiny": "vit_tiny_patch16_224", "vit_base": "vit_base_patch16_224"}
 MODEL = {

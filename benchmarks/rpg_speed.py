@@ -23,15 +23,15 @@ import yaml
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from paramgen.backends.rpg import RPG
-from paramgen.codec import TokenCodec
-from paramgen.commands.collect import main as collect
-from paramgen.data import ParameterDataModule
-from paramgen.paths import find_config
+from paramgen.collect.single import main as collect
+from paramgen.collect.train import OptimSettings
+from paramgen.core.codec import TokenCodec
+from paramgen.core.paths import find_config
+from paramgen.core.zoo import Zoo
+from paramgen.generators.data import ParameterDataModule
 from paramgen.tasks import ClassificationTask
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks
-from paramgen.training import OptimSettings
-from paramgen.zoo import Zoo
 from peak import bound
 
 AUTHORS = {  # one thread of this kind of machine; the authors' repository as published

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from paramgen.spec import ParamSpec
-from paramgen.zoo import Zoo, ZooWriter
+from paramgen.core.params import ParamSpec
+from paramgen.core.zoo import Zoo, ZooWriter
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)

@@ -9,11 +9,11 @@ import yaml
 import gaussian_backend  # noqa: F401
 import paramgen.backends  # noqa: F401
 from dotted import nest
-from paramgen.codec import ParamCodec
-from paramgen.data import ParameterDataModule
-from paramgen.generator import ParameterGenerator
-from paramgen.lit_cli import LINKED
-from paramgen.paths import list_configs
+from paramgen.cli.lightning import LINKED
+from paramgen.core.codec import ParamCodec
+from paramgen.core.paths import list_configs
+from paramgen.generators.base import ParameterGenerator
+from paramgen.generators.data import ParameterDataModule
 
 TWO_PHASES = {
     "autoencoder.kind": "conv",

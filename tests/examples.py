@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from paramgen.schema import load_schema
+from paramgen.core.schema import load_schema
 
 
 def example(name: str) -> Any:

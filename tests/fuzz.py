@@ -40,15 +40,15 @@ from torch import nn
 from examples import example
 from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
-from paramgen.codec import FlatCodec, ParamCodec
-from paramgen.comparison import Report, differences, summarise
+from paramgen.core.codec import FlatCodec, ParamCodec
+from paramgen.core.io import inside, map_tensors, read_json, read_tensors, write_tensors
+from paramgen.core.params import ParamSpec
+from paramgen.core.samples import SampleInfo, read_samples, write_samples
+from paramgen.core.zoo import Zoo, ZooWriter
 from paramgen.errors import ParamgenError
-from paramgen.files import inside, map_tensors, read_json, read_tensors, write_tensors
-from paramgen.generator import ParameterGenerator, load_generator
-from paramgen.samples import SampleInfo, read_samples, write_samples
-from paramgen.spec import ParamSpec
-from paramgen.tasks.networks import read_weights
-from paramgen.zoo import Zoo, ZooWriter
+from paramgen.evaluation.compare import Report, differences, summarise
+from paramgen.generators.base import ParameterGenerator, load_generator
+from paramgen.tasks.vision.networks import read_weights
 
 SECONDS = 10  # an input may take; the slowest takes a few milliseconds
 MEMORY = 1 << 30  # bytes that reading may take on top of what is there

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from paramgen.data import ParamBatch
-from paramgen.generator import ParameterGenerator
-from paramgen.sampling import Drawn, SampleRequest, on_cpu
+from paramgen.generators.base import ParameterGenerator
+from paramgen.generators.data import ParamBatch
+from paramgen.generators.sampling import Drawn, SampleRequest, on_cpu
 
 
 class GaussianBackend(ParameterGenerator):

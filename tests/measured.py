@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from paramgen.evaluation import evaluate
-from paramgen.pictures import weight_pictures
-from paramgen.samples import SampleInfo, read_samples, write_samples
-from paramgen.spec import ParamSpec
+from paramgen.core.params import ParamSpec
+from paramgen.core.samples import SampleInfo, read_samples, write_samples
+from paramgen.core.zoo import Zoo, ZooWriter
+from paramgen.evaluation.evaluate import evaluate
+from paramgen.report.pictures import weight_pictures
 from paramgen.tasks import ClassificationTask, load_task
-from paramgen.zoo import Zoo, ZooWriter
 
 SEEN = {  # as a fit remembers it
     "train/loss": [[1, 1.0], [50, 0.3], [100, 0.01]],

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from conftest import vary
-from paramgen import distances, metrics
-from paramgen.align import (
+from paramgen.core import distances
+from paramgen.core.params import ParamSpec, StateDict
+from paramgen.evaluation import metrics
+from paramgen.symmetry import (
     AlignedZoo,
     CannotAlign,
     PermutationSpec,
@@ -26,9 +28,8 @@ from paramgen.align import (
     match,
     weight_matching,
 )
-from paramgen.align.axes import Groups, Segment, fixed, length
-from paramgen.spec import ParamSpec, StateDict
-from paramgen.tasks.datasets import load_pool
+from paramgen.symmetry.axes import Groups, Segment, fixed, length
+from paramgen.tasks.vision.datasets import load_pool
 
 
 def mlp(*sizes: int) -> nn.Sequential:
@@ -468,5 +469,5 @@ def test_held_out_networks_have_no_part_in_the_mean(trained: list[StateDict]) ->
 
 
 def test_alignment_imports_no_lightning() -> None:
-    code = "import sys, paramgen.align; sys.exit(any(m.split('.')[0] in ('lightning', 'pytorch_lightning') for m in sys.modules))"
+    code = "import sys, paramgen.symmetry; sys.exit(any(m.split('.')[0] in ('lightning', 'pytorch_lightning') for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

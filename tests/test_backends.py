@@ -6,11 +6,11 @@ from lightning.pytorch import Trainer, seed_everything
 
 from conftest import TinyNet, write_zoo
 from every_backend import build, cases
-from paramgen.callbacks import Float32Ends
-from paramgen.codec import ParamCodec
-from paramgen.generator import load_generator
-from paramgen.settings import plain
-from paramgen.zoo import Zoo
+from paramgen.core.codec import ParamCodec
+from paramgen.core.zoo import Zoo
+from paramgen.generators.base import load_generator
+from paramgen.generators.callbacks import Float32Ends
+from paramgen.generators.settings import plain
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
 

@@ -3,10 +3,11 @@ import torch
 from torch.nn import functional as F
 
 from measured import make_zoo
-from paramgen import baselines, distances, metrics
-from paramgen.baselines import BASELINES, Pool
-from paramgen.seeds import generator, mix
-from paramgen.spec import ParamSpec, TensorSpec
+from paramgen.core import distances
+from paramgen.core.params import ParamSpec, TensorSpec
+from paramgen.core.seeds import generator, mix
+from paramgen.evaluation import baselines, metrics
+from paramgen.evaluation.baselines import BASELINES, Pool
 from paramgen.tasks import load_task
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks

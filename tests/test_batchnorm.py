@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from paramgen.batchnorm import has_statistics, recalibrate
+from paramgen.tasks.batchnorm import has_statistics, recalibrate
 
 
 class Branching(nn.Module):

@@ -11,19 +11,19 @@ from dotted import nest
 from gaussian_backend import GaussianBackend
 from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
-from paramgen.behaviour import BehaviouralLoss
-from paramgen.callbacks import SampleQuality
-from paramgen.codec import FlatCodec, TokenCodec
-from paramgen.commands.sample import main as sample
-from paramgen.data import ParamBatch, ParameterDataModule
+from paramgen.cli.commands.sample import main as sample
+from paramgen.core.codec import FlatCodec, TokenCodec
+from paramgen.core.params import ParamSpec
+from paramgen.core.zoo import ZooWriter
 from paramgen.errors import ParamgenError
-from paramgen.generator import load_generator
-from paramgen.spec import ParamSpec
+from paramgen.generators.base import load_generator
+from paramgen.generators.behaviour import BehaviouralLoss
+from paramgen.generators.callbacks import SampleQuality
+from paramgen.generators.data import ParamBatch, ParameterDataModule
 from paramgen.tasks import ClassificationTask, load_family
-from paramgen.tasks.relabel import RelabelFamily
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks
-from paramgen.zoo import ZooWriter
+from paramgen.tasks.vision.relabel import RelabelFamily
 
 QUIET = {
     "enable_progress_bar": False,

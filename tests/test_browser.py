@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from measured import measured_results
-from paramgen.report import comparison_page, page
+from paramgen.report.page import comparison_page, page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(

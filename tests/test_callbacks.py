@@ -11,10 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gaussian_backend import GaussianBackend
 from measured import make_zoo
-from paramgen.callbacks import MOST_POINTS, Float32Ends, SampleQuality
-from paramgen.data import ParameterDataModule
 from paramgen.errors import ParamgenError
-from paramgen.generator import load_generator
+from paramgen.generators.base import load_generator
+from paramgen.generators.callbacks import MOST_POINTS, Float32Ends, SampleQuality
+from paramgen.generators.data import ParameterDataModule
 from paramgen.tasks import ClassificationTask
 
 STEPS = 40

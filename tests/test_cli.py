@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 import gaussian_backend  # registers the backend
 from conftest import vary, write_zoo
-from paramgen.cli import main
-from paramgen.commands.sample import main as sample
-from paramgen.dispatch import FUNCTIONS, LIGHTNING
-from paramgen.files import write_tensors
+from paramgen.cli.commands.sample import main as sample
+from paramgen.cli.dispatch import FUNCTIONS, LIGHTNING
+from paramgen.cli.main import main
+from paramgen.core.io import write_tensors
 from paramgen.tasks import load_task
 
 COLLECT = ["collect", "--config", "digits_mlp_trajectory", "--out", "nowhere"]
@@ -66,13 +66,13 @@ def refuses(capsys, *args) -> str:
 
 
 def test_help_imports_no_torch():
-    code = "import sys; from paramgen.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    code = "import sys; from paramgen.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(f"  {name} " in done.stdout for name in {**LIGHTNING, **FUNCTIONS})
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
-    code = "import sys; from paramgen.cli import main; sys.exit(main(['--help']))"
+    code = "import sys; from paramgen.cli.main import main; sys.exit(main(['--help']))"
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([sys.executable, "-u", "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True)
@@ -287,7 +287,7 @@ def test_mistakes_are_one_line(arguments, expected, capsys):
         ),
         ({"trainer": {"max_steps": "many"}}, "max_steps"),
         ({"trainer": {"precision": "bf17"}}, "'bf16-mixed'"),
-        ({"trainer": {"callbacks": [{"class_path": "paramgen.optim.EMAA"}]}}, "has no attribute 'EMAA'"),
+        ({"trainer": {"callbacks": [{"class_path": "paramgen.generators.optim.EMAA"}]}}, "has no attribute 'EMAA'"),
         ({"trainer": {"strategy": "ddpp"}}, "trainer: You selected an invalid strategy name: `strategy='ddpp'`"),
         ({"trainer": {"accelerator": "cpu", "devices": "many"}}, "trainer: `devices` selected with"),
         (

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import TinyNet, vary
-from paramgen.codec import FlatCodec, ParamCodec, TokenCodec
+from paramgen.core.codec import FlatCodec, ParamCodec, TokenCodec
+from paramgen.core.io import map_tensors, write_tensors
+from paramgen.core.params import ParamSpec
 from paramgen.errors import ParamgenError
-from paramgen.files import map_tensors, write_tensors
-from paramgen.spec import ParamSpec
 
 NORMALISATIONS = ("layer", "weight", "centre")
 STRATEGIES = ("layer", "channel", "flatten")

@@ -12,16 +12,17 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from paramgen import dispatch, files
-from paramgen.cli import main as paramgen
-from paramgen.commands import collect
+from paramgen.cli import dispatch
+from paramgen.cli.main import main as paramgen
+from paramgen.collect import single as collect
+from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer, fresh_states
+from paramgen.core import io as files
+from paramgen.core.subsets import select_tensors
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.select import select_tensors
 from paramgen.tasks import ClassificationTask
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks
-from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states
-from paramgen.zoo import Zoo
 
 FAST = {"optim": OptimSettings(lr=5e-3, batch_size=128), "epochs": 2}
 

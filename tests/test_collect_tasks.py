@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from paramgen.cli import main as paramgen
-from paramgen.commands.collect_tasks import Pretraining, Reweighted, main
-from paramgen.conditions import CodeCondition, load_encoder
-from paramgen.data import ParameterDataModule
+from paramgen.cli.main import main as paramgen
+from paramgen.cli.parser import ConfigFile, OneLineErrors
+from paramgen.collect.multi import Pretraining, Reweighted, main
+from paramgen.collect.train import generator
+from paramgen.core.io import read_json, read_tensors, write_tensors
+from paramgen.core.paths import list_configs
+from paramgen.core.zoo import Zoo, ZooWriter
 from paramgen.errors import ParamgenError
-from paramgen.files import read_json, read_tensors, write_tensors
-from paramgen.lora import LoraSettings
-from paramgen.parsing import ConfigFile, OneLineErrors
-from paramgen.paths import list_configs
+from paramgen.generators.data import ParameterDataModule
 from paramgen.tasks import RelabelFamily, RotatedFamily, load_family, score_family
-from paramgen.training import generator
-from paramgen.zoo import Zoo, ZooWriter
+from paramgen.tasks.conditions import CodeCondition, load_encoder
+from paramgen.tasks.lora import LoraSettings
 from test_camera_traps import COUNTS, write_traps
 
 peft = pytest.importorskip("peft")

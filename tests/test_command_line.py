@@ -4,11 +4,12 @@ import shlex
 
 import pytest
 
-from paramgen.command_line import command_line
-from paramgen.commands import collect, compare, evaluate
-from paramgen.dispatch import arguments_of
+from paramgen.cli.commands import compare, evaluate
+from paramgen.cli.dispatch import arguments_of
+from paramgen.collect import single as collect
+from paramgen.collect.train import OptimSettings
+from paramgen.core.command_line import command_line
 from paramgen.tasks import ClassificationTask
-from paramgen.training import OptimSettings
 
 
 def read_again(function, prog, line):

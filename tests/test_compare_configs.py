@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.cli import LightningArgumentParser
 
-from paramgen.command_line import words
-from paramgen.commands import compare
-from paramgen.commands.compare import _check
-from paramgen.commands.compare_steps import GeneratorSource, ZooSource, collecting
-from paramgen.data import ParameterDataModule
-from paramgen.evaluation import ALL_BASELINES
-from paramgen.generator import ParameterGenerator
-from paramgen.lit_cli import LINKED
-from paramgen.parsing import ConfigFile, OneLineErrors
-from paramgen.paths import list_configs
-from paramgen.unseen import FAMILY_BASELINES
+from paramgen.cli.commands import compare
+from paramgen.cli.commands.compare import _check
+from paramgen.cli.commands.compare_steps import GeneratorSource, ZooSource, collecting
+from paramgen.cli.lightning import LINKED
+from paramgen.cli.parser import ConfigFile, OneLineErrors
+from paramgen.core.command_line import words
+from paramgen.core.paths import list_configs
+from paramgen.evaluation.evaluate import ALL_BASELINES
+from paramgen.evaluation.unseen import FAMILY_BASELINES
+from paramgen.generators.base import ParameterGenerator
+from paramgen.generators.data import ParameterDataModule
 
 import paramgen.backends  # noqa: F401  isort: skip
 

@@ -10,10 +10,10 @@ from scipy.stats import ttest_1samp, ttest_rel
 
 from examples import example
 from measured import folder_of, make_zoo
-from paramgen.cli import main
-from paramgen.comparison import Report, differences, show, summarise, summary_table
-from paramgen.flags import Flag
-from paramgen.report import comparison_page
+from paramgen.cli.main import main
+from paramgen.evaluation.compare import Report, differences, show, summarise, summary_table
+from paramgen.evaluation.flags import Flag
+from paramgen.report.page import comparison_page
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_paper_s_figure_stands_beside_the_row_and_the_zoo_that_it_is_of(compar
 
 
 def test_comparison_json_keeps_its_schema(compared):
-    schema = json.loads(files("paramgen").joinpath("comparison.schema.json").read_text())
+    schema = json.loads(files("paramgen.core").joinpath("schemas", "comparison.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(json.loads((compared / "comparison.json").read_text()), schema)
 

@@ -9,10 +9,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from paramgen.conditions import CodeCondition, ImageCondition, load_encoder
 from paramgen.errors import ParamgenError
 from paramgen.nn.condition import ConditionInput, FiLM, guided
 from paramgen.nn.unet1d import ConvChain, MLPDenoiser, UNet1d
+from paramgen.tasks.conditions import CodeCondition, ImageCondition, load_encoder
 from paramgen.tasks.family import Description
 
 TOWER = {"name": "test_vit", "pretrained": False}

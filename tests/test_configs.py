@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import yaml
 
-from paramgen.paths import list_configs
+from paramgen.core.paths import list_configs
 
 FILES = [path for folder in ("", "zoo", "compare") for path in list_configs(folder).values()]
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from conftest import write_zoo
-from paramgen.codec import FlatCodec, TokenCodec
-from paramgen.data import BatchStream, NetworkTokens, ParameterDataModule
+from paramgen.core.codec import FlatCodec, TokenCodec
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.zoo import Zoo
+from paramgen.generators.data import BatchStream, NetworkTokens, ParameterDataModule
 
 CPU = torch.device("cpu")
 

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from paramgen.baselines import BASELINES, Pool
-from paramgen.cli import main
-from paramgen.evaluation import ALL_BASELINES
-from paramgen.spec import ParamSpec
+from paramgen.cli.main import main
+from paramgen.core.params import ParamSpec
+from paramgen.core.zoo import ZooWriter
+from paramgen.evaluation.baselines import BASELINES, Pool
+from paramgen.evaluation.evaluate import ALL_BASELINES
 from paramgen.tasks import ClassificationTask
-from paramgen.zoo import ZooWriter
 
 ZOOS = {
     "all equal": lambda shape, run, noise: torch.full(shape, 0.1),

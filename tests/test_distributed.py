@@ -11,7 +11,7 @@ import torch
 
 from conftest import write_zoo
 from every_backend import cases
-from paramgen import seeds
+from paramgen.core import seeds
 from two_processes import BATCH, SEED, fit
 
 

@@ -8,10 +8,11 @@ import yaml
 
 import gaussian_backend
 from conftest import write_zoo
-from paramgen.cli import main
-from paramgen.divergence import Divergence
+from paramgen.cli.main import main
 from paramgen.errors import DivergedError, ParamgenError
-from paramgen.generator import load_generator
+from paramgen.generators.base import load_generator
+from paramgen.generators.divergence import Divergence
+from paramgen.tasks import ClassificationTask
 
 
 @pytest.fixture
@@ -129,7 +130,8 @@ def test_a_checkpoint_that_holds_nan_is_refused(fit, tmp_path, capsys):
 def test_a_comparison_says_which_generator_diverged(fit, tmp_path, capsys):
     config = tmp_path / "config.yaml"
     command = ["compare", "--out", str(tmp_path / "out"), "--baselines", "none", "--n", "2"]
-    zoos = {"own": {"path": str(tmp_path / "zoo")}}
+    zoo = write_zoo(tmp_path / "scored", networks=8, task=ClassificationTask().config())
+    zoos = {"own": {"path": str(zoo.path)}}
     generators = {"wild": {"fit": str(config), "arguments": {"model.lr": 1e9}}}
     assert main([*command, "--zoos", json.dumps(zoos), "--generators", json.dumps(generators)]) == 3
     assert "generator 'wild': the fit diverged" in one_line(capsys)

@@ -4,11 +4,11 @@ import json
 
 import torch
 
-from paramgen.cli import main
-from paramgen.doubts import doubts, guessing
-from paramgen.score import ACCURACY
+from paramgen.cli.main import main
+from paramgen.collect.doubts import doubts, guessing
+from paramgen.core.score import ACCURACY
+from paramgen.core.zoo import Entry, Zoo
 from paramgen.tasks.score import CLASSIFIES
-from paramgen.zoo import Entry, Zoo
 
 
 def entries(accuracy, loss=0.5, task=None):

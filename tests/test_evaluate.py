@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from measured import folder_of, make_zoo
-from paramgen.cli import main
-from paramgen.zoo import Zoo
+from paramgen.cli.main import main
+from paramgen.core.zoo import Zoo
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ def test_one_command_writes_results_page_and_pictures(zoo, samples, tmp_path, ca
         "dispersion.png",
     }
     results = json.loads((out / "results.json").read_text())
-    jsonschema.validate(results, json.loads(files("paramgen").joinpath("results.schema.json").read_text()))
+    jsonschema.validate(
+        results, json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
+    )
     assert results["generators"]["drawn"]["seed"] == 4
     said = capsys.readouterr().out
     assert all(row["name"] in said for row in results["rows"])
@@ -151,7 +153,9 @@ def test_nan_in_a_sample_is_counted_and_the_report_goes_on(zoo, tmp_path, capsys
     assert row["nn_ratio"] > 0
     assert "1 of its 3 networks hold NaN or inf" in html
     assert "1 of its 3 networks hold NaN" in " ".join(capsys.readouterr().out.split())
-    jsonschema.validate(json.loads(results), json.loads(files("paramgen").joinpath("results.schema.json").read_text()))
+    jsonschema.validate(
+        json.loads(results), json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
+    )
 
 
 def test_a_zoo_of_one_run_is_measured_without_inventing_held_out_runs(tmp_path, capsys):

@@ -8,21 +8,22 @@ import pytest
 import torch
 
 from measured import make_zoo
-from paramgen import distances, metrics
-from paramgen.align import PermutationSpec
-from paramgen.baselines import BASELINES, Baseline
-from paramgen.commands.evaluate import main
-from paramgen.comparison import Report, summarise
+from paramgen.cli.commands.evaluate import main
+from paramgen.core import distances
+from paramgen.core.samples import SampleInfo, Samples
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.evaluation import ALL_BASELINES, evaluate
-from paramgen.flags import Flag
-from paramgen.intervals import Against, Interval
-from paramgen.judgement import copying, flags_of, not_better, some_copies
-from paramgen.report import page
-from paramgen.results import Row, row_or_reason
-from paramgen.samples import SampleInfo, Samples
+from paramgen.evaluation import metrics
+from paramgen.evaluation.baselines import BASELINES, Baseline
+from paramgen.evaluation.compare import Report, summarise
+from paramgen.evaluation.evaluate import ALL_BASELINES, evaluate
+from paramgen.evaluation.flags import Flag
+from paramgen.evaluation.intervals import Against, Interval
+from paramgen.evaluation.judgement import copying, flags_of, not_better, some_copies
+from paramgen.evaluation.results import Row, row_or_reason
+from paramgen.report.page import page
+from paramgen.symmetry import PermutationSpec
 from paramgen.tasks import load_task
-from paramgen.zoo import Zoo
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_rows_are_references_then_generators_then_every_baseline(results):
 
 
 def test_results_keep_to_the_packaged_schema(results):
-    schema = json.loads(files("paramgen").joinpath("results.schema.json").read_text())
+    schema = json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(results, schema)
     broken = json.loads(json.dumps(results))
@@ -144,7 +145,9 @@ def test_trajectories_are_lines_through_the_zoo_s_plane_to_the_samples(zoo, samp
     assert lines.shape == (2, 2, 2)
     assert torch.allclose(lines[:, -1], ends, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(lines[:, 0], ends, atol=0.1)
-    jsonschema.validate(found, json.loads(files("paramgen").joinpath("results.schema.json").read_text()))
+    jsonschema.validate(
+        found, json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
+    )
 
 
 def test_costs_are_those_of_the_samples(results):
@@ -199,7 +202,7 @@ def test_nan_weights_are_counted_and_the_rest_is_measured(zoo, samples, results)
     assert ill["nn_ratio"] == pytest.approx(whole["nn_ratio"], rel=0.1)
     assert [d is None for d in ill["points"]["distance"]] == [False, True, False, False, True, False]
     assert ill["accuracy"]["mean"] < whole["accuracy"]["mean"]  # broken networks are not left out of the mean
-    schema = json.loads(files("paramgen").joinpath("results.schema.json").read_text())
+    schema = json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
     jsonschema.validate(found, schema)
 
 
@@ -327,10 +330,12 @@ def out_of_memory(*_: object) -> torch.Tensor:
 
 def test_a_baseline_that_fails_is_a_row_with_the_reason_and_the_others_are_measured(zoo, tmp_path, monkeypatch, capsys):
     failing = {**BASELINES, "kde": Baseline(out_of_memory)}
-    monkeypatch.setattr("paramgen.baselines.BASELINES", failing)
+    monkeypatch.setattr("paramgen.evaluation.baselines.BASELINES", failing)
     main(str(zoo.path), out=str(tmp_path), n=4, baselines=["soup-2", "kde", "gaussian"])
     results = json.loads((tmp_path / "results.json").read_text())
-    jsonschema.validate(results, json.loads(files("paramgen").joinpath("results.schema.json").read_text()))
+    jsonschema.validate(
+        results, json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
+    )
     failed = row(results, "kde")
     assert failed["flags"] == [{"kind": "failed", "detail": "MemoryError: cannot allocate 21 GB"}]
     assert (failed["n"], failed["accuracy"]["mean"], failed["points"]["accuracy"]) == (0, None, [])
@@ -409,7 +414,9 @@ def test_zu_counts_a_held_out_run_once_and_says_where_it_is_saturated(of_dense):
 
 
 def test_results_of_dense_runs_keep_to_the_schema_and_have_a_page(of_dense):
-    jsonschema.validate(of_dense, json.loads(files("paramgen").joinpath("results.schema.json").read_text()))
+    jsonschema.validate(
+        of_dense, json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
+    )
     html = page(of_dense)
     assert "they stay within the runs that it learnt from" in html
     assert "within its run" in html

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
+from paramgen.collect.train import fresh_states, generator
 from paramgen.errors import ParamgenError
-from paramgen.lora import LoraSettings
 from paramgen.tasks import (
     ClassificationTask,
     DomainFamily,
@@ -19,11 +19,11 @@ from paramgen.tasks import (
     score_family,
 )
 from paramgen.tasks.family import SideBySide
-from paramgen.tasks.relabel import all_codes, flipped
-from paramgen.tasks.rotated import contrast, noise, rotate, shear
+from paramgen.tasks.lora import LoraSettings
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks
-from paramgen.training import fresh_states, generator
+from paramgen.tasks.vision.relabel import all_codes, flipped
+from paramgen.tasks.vision.rotated import contrast, noise, rotate, shear
 
 
 class WholeZoo:

@@ -9,20 +9,21 @@ import pytest
 import torch
 from scipy.stats import ttest_rel
 
-from paramgen.cli import main
-from paramgen.commands import collect_tasks, compare
-from paramgen.commands.compare_steps import ZooSource, collecting
-from paramgen.comparison import summary_table
-from paramgen.conditions import CodeCondition
+from paramgen.cli.commands import compare
+from paramgen.cli.commands.compare_steps import ZooSource, collecting
+from paramgen.cli.main import main
+from paramgen.collect import multi as collect_tasks
+from paramgen.core.samples import SampleInfo, read_samples, write_samples
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.family_evaluation import evaluate_family
-from paramgen.lora import LoraSettings
-from paramgen.report import verdict
-from paramgen.samples import SampleInfo, read_samples, write_samples
+from paramgen.evaluation.compare import summary_table
+from paramgen.evaluation.families import evaluate_family
+from paramgen.evaluation.unseen import WEIGHTS, conditions_of, ridge, seen_tasks, tasks_to_draw
+from paramgen.report.page import verdict
+from paramgen.report.verdicts import over_seeds
 from paramgen.tasks import RelabelFamily, RotatedFamily, load_family, score_family
-from paramgen.unseen import WEIGHTS, conditions_of, ridge, seen_tasks, tasks_to_draw
-from paramgen.verdicts import over_seeds
-from paramgen.zoo import Zoo
+from paramgen.tasks.conditions import CodeCondition
+from paramgen.tasks.lora import LoraSettings
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,9 @@ def test_one_evaluation_scores_each_network_on_its_own_unseen_task(zoo, tmp_path
     out = tmp_path / "out"
     assert main(["evaluate", "--zoo", str(zoo.path), "--samples", str(folder), "--out", str(out)]) == 0
     results = json.loads((out / "results.json").read_text())
-    jsonschema.validate(results, json.loads(files("paramgen").joinpath("results.schema.json").read_text()))
+    jsonschema.validate(
+        results, json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
+    )
     rows = {row["name"]: row for row in results["rows"]}
     assert list(rows) == ["direct", "mine", "nearest", "average-2", "average-all", "ridge", "vote-5"]
     family, names = load_family(zoo.task_config), read_samples(folder, zoo).task
@@ -126,7 +129,9 @@ def compared(zoo, tmp_path_factory) -> Path:
 
 def test_a_comparison_of_many_tasks_says_what_beats_what(compared):
     comparison, html = json.loads((compared / "comparison.json").read_text()), (compared / "report.html").read_text()
-    jsonschema.validate(comparison, json.loads(files("paramgen").joinpath("comparison.schema.json").read_text()))
+    jsonschema.validate(
+        comparison, json.loads(files("paramgen.core").joinpath("schemas", "comparison.schema.json").read_text())
+    )
     rows = {row["name"]: row for row in comparison["summary"]}
     assert {"mean", "worst", "seen", "gap"} <= rows["close"]["figures"].keys()
     assert "seen" not in rows["nearest"]["figures"]

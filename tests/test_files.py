@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from examples import example
 from fuzz import mutate_value
+from paramgen.core.io import inside, map_tensors, read_json, read_tensors
+from paramgen.core.schema import KEYWORDS, check, load_schema
 from paramgen.errors import ParamgenError
-from paramgen.files import inside, map_tensors, read_json, read_tensors
-from paramgen.schema import KEYWORDS, check, load_schema
 
 
 @pytest.mark.parametrize(

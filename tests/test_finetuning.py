@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from measured import make_zoo
-from paramgen.commands.collect_tasks import Pretraining
-from paramgen.commands.collect_tasks import main as collect_tasks
-from paramgen.conditions import CodeCondition
-from paramgen.evaluation import evaluate
-from paramgen.family_evaluation import evaluate_family
-from paramgen.finetuning import steps_on_tasks, steps_to_reach, validation_scores
-from paramgen.samples import SampleInfo, Samples
+from paramgen.collect.finetune import steps_on_tasks, steps_to_reach, validation_scores
+from paramgen.collect.multi import Pretraining
+from paramgen.collect.multi import main as collect_tasks
+from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer
+from paramgen.core.samples import SampleInfo, Samples
+from paramgen.core.zoo import Zoo
+from paramgen.evaluation.evaluate import evaluate
+from paramgen.evaluation.families import evaluate_family
 from paramgen.tasks import ClassificationTask, RotatedFamily, load_family, load_task
-from paramgen.training import NetworkGroup, OptimSettings, Trainer
-from paramgen.zoo import Zoo
+from paramgen.tasks.conditions import CodeCondition
 
 
 class WithoutTest(ClassificationTask):
@@ -72,7 +72,7 @@ def test_rows_tell_steps_only_when_asked(zoo):
     asked = evaluate(zoo, task, [samples], ["noise-0.1", "random-init"], n=2, finetune=True).to_dict()
     steps = {row["name"]: inf if row["finetune_steps"] is None else row["finetune_steps"] for row in asked["rows"]}
     assert steps["near"] <= steps["noise-0.1"] < steps["random-init"]
-    schema = json.loads(files("paramgen").joinpath("results.schema.json").read_text())
+    schema = json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
     jsonschema.validate(asked, schema)
     silent = evaluate(zoo, task, [samples], [], n=2).to_dict()
     assert [row["finetune_steps"] for row in silent["rows"]] == [None] * len(silent["rows"])

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from paramgen.cli import main as paramgen
-from paramgen.commands.collect_tasks import main as collect_tasks
-from paramgen.commands.flips import changes
-from paramgen.conditions import CodeCondition
+from paramgen.cli.main import main as paramgen
+from paramgen.collect.multi import main as collect_tasks
+from paramgen.core.zoo import Zoo
+from paramgen.evaluation.unseen import nearest, seen_tasks
+from paramgen.studies.flips import changes
 from paramgen.tasks import RelabelFamily, RotatedFamily, load_family, score_family
-from paramgen.unseen import nearest, seen_tasks
-from paramgen.zoo import Zoo
+from paramgen.tasks.conditions import CodeCondition
 
 
 @pytest.fixture(scope="module")

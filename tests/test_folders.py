@@ -7,7 +7,7 @@ from PIL import Image
 
 from paramgen.errors import ParamgenError
 from paramgen.tasks import ClassificationTask, load_task
-from paramgen.tasks.splits import StreamedSplit, TensorSplit
+from paramgen.tasks.vision.splits import StreamedSplit, TensorSplit
 
 RNG = np.random.default_rng(0)
 

@@ -8,10 +8,10 @@ from lightning.pytorch import Trainer
 
 from conftest import TinyNet, write_zoo
 from gaussian_backend import GaussianBackend
-from paramgen.codec import TokenCodec
-from paramgen.data import ParameterDataModule
+from paramgen.core.codec import TokenCodec
 from paramgen.errors import ParamgenError
-from paramgen.generator import load_generator
+from paramgen.generators.base import load_generator
+from paramgen.generators.data import ParameterDataModule
 
 
 def fit(zoo, folder, *, codec=None, max_steps=300, ckpt_path=None, **trainer):

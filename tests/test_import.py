@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_model
 
 import network_kinds
-from paramgen.cli import main
+from paramgen.cli.main import main
+from paramgen.core.params import state_tensors
+from paramgen.core.weight_files import is_marked, list_checkpoints, steps_from_names
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.spec import state_tensors
-from paramgen.weight_files import is_marked, list_checkpoints, steps_from_names
-from paramgen.zoo import Zoo
 
 
 def make(kind, seed=0):

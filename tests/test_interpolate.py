@@ -9,13 +9,13 @@ import torch
 from dotted import nest
 from examples import example
 from paramgen.backends.pdiff import PDiff
-from paramgen.cli import main as paramgen
-from paramgen.commands.collect_tasks import main as collect_tasks
-from paramgen.conditions import CodeCondition
-from paramgen.data import ParameterDataModule
-from paramgen.files import read_json, write_json
+from paramgen.cli.main import main as paramgen
+from paramgen.collect.multi import main as collect_tasks
+from paramgen.core.io import read_json, write_json
+from paramgen.core.zoo import Zoo
+from paramgen.generators.data import ParameterDataModule
 from paramgen.tasks import RelabelFamily, load_family, score_family
-from paramgen.zoo import Zoo
+from paramgen.tasks.conditions import CodeCondition
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 SMALL = {

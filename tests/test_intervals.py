@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from paramgen.intervals import Bootstrap, against, holm, paired_interval, paired_p
+from paramgen.evaluation.intervals import Bootstrap, against, holm, paired_interval, paired_p
 
 
 @pytest.fixture

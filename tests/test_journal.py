@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from conftest import TinyNet, vary, write_zoo
+from paramgen.core.params import ParamSpec
+from paramgen.core.zoo import JOURNAL, ZooWriter
 from paramgen.errors import ParamgenError
-from paramgen.spec import ParamSpec
-from paramgen.zoo import JOURNAL, ZooWriter
 
 GARBAGE = {
     "a line cut short": b'{"file": "run0000_st',

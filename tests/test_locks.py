@@ -11,16 +11,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from paramgen import locks
-from paramgen.cli import main as paramgen
+from paramgen.cli.main import main as paramgen
+from paramgen.core import locks
+from paramgen.core.io import replacing, write_atomic
+from paramgen.core.locks import LOCK, locked, remove_dead
 from paramgen.errors import ParamgenError
-from paramgen.files import replacing, write_atomic
-from paramgen.locks import LOCK, locked, remove_dead
 
 HOLDING = """
 import os, sys
 from pathlib import Path
-from paramgen.locks import locked, temporary_file
+from paramgen.core.locks import locked, temporary_file
 final = Path(sys.argv[1], "half.json")
 with locked(final.parent), temporary_file(final) as file:
     file.write(b"{")
@@ -136,7 +136,7 @@ def test_a_forked_process_does_not_prolong_the_lock(tmp_path):
             os.read(reading, 1)  # until the parent closes the pipe
             os._exit(0)
     try:
-        again = f"from paramgen.locks import locked\nwith locked({str(tmp_path)!r}): pass"
+        again = f"from paramgen.core.locks import locked\nwith locked({str(tmp_path)!r}): pass"
         assert subprocess.run([sys.executable, "-c", again], check=False).returncode == 0
     finally:
         os.close(writing)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from paramgen.errors import ParamgenError
-from paramgen.lora import (
+from paramgen.tasks.lora import (
     LoraSettings,
     adaptable,
     adapter_names,

@@ -9,13 +9,13 @@ import yaml
 
 from gaussian_backend import GaussianBackend  # noqa: F401  registers it
 from measured import folder_of, make_zoo
-from paramgen.commands.compare import main as compare
-from paramgen.commands.compare_steps import GeneratorSource, ZooSource
+from paramgen.cli.commands.compare import main as compare
+from paramgen.cli.commands.compare_steps import GeneratorSource, ZooSource
+from paramgen.core.locks import LOCK, TEMPORARY
+from paramgen.core.made import Made
+from paramgen.core.samples import read_samples
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.locks import LOCK, TEMPORARY
-from paramgen.made import Made
-from paramgen.samples import read_samples
-from paramgen.zoo import Zoo
 
 FIT = {
     "model": {"class_path": "GaussianBackend"},

@@ -5,7 +5,8 @@ import torch
 from scipy.spatial.distance import cdist, jaccard
 from sklearn.metrics.pairwise import cosine_similarity
 
-from paramgen import distances, metrics
+from paramgen.core import distances
+from paramgen.evaluation import metrics
 
 
 @pytest.fixture

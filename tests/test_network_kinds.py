@@ -5,21 +5,21 @@ import torch
 from torch.backends import mha
 
 import network_kinds
-from paramgen.align import CannotAlign, PermutationSpec
-from paramgen.baselines import finetuned_copy
-from paramgen.batchnorm import recalibrate
-from paramgen.behaviour import BehaviouralLoss
-from paramgen.codec import FlatCodec, TokenCodec
-from paramgen.files import map_tensors, write_tensors
+from paramgen.collect.train import NetworkGroup, OptimSettings, fresh_states
+from paramgen.core.codec import FlatCodec, TokenCodec
+from paramgen.core.io import map_tensors, write_tensors
+from paramgen.core.params import ParamSpec, state_tensors
+from paramgen.core.subsets import select_tensors
+from paramgen.core.zoo import ZooWriter
+from paramgen.evaluation.baselines import finetuned_copy
+from paramgen.generators.behaviour import BehaviouralLoss
 from paramgen.nn.statistics import with_statistics_gradients
-from paramgen.select import select_tensors
-from paramgen.spec import ParamSpec, state_tensors
+from paramgen.symmetry import CannotAlign, PermutationSpec
 from paramgen.tasks import ClassificationTask
+from paramgen.tasks.batchnorm import recalibrate
 from paramgen.tasks.forward import call, loadable
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks
-from paramgen.training import NetworkGroup, OptimSettings, fresh_states
-from paramgen.zoo import ZooWriter
 
 KINDS = ["Double", "BFloat16", "Attention", "Encoder", "Scalar", "Tied", "ConvNorm", "Permuted", "Masked", "Complex"]
 FLOAT_KINDS = [kind for kind in KINDS if kind not in ("Permuted", "Masked")]  # networks that differ in floats alone

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from paramgen.errors import ParamgenError
-from paramgen.tasks.networks import NETWORKS, build_network
+from paramgen.tasks.vision.networks import NETWORKS, build_network
 
 CIFAR, SMALL, MNIST, DIGITS = (3, 32, 32), (3, 28, 28), (1, 28, 28), (1, 8, 8)
 
@@ -46,7 +46,7 @@ def test_timm_and_torchvision_networks_take_the_tasks_shape():
 def test_imported_class_gets_only_the_arguments_it_has():
     network = build_network("torch.nn.Linear", 10, DIGITS, in_features=3, out_features=4)
     assert network.weight.shape == (4, 3)
-    ours = build_network("paramgen.tasks.networks.MLP", 10, DIGITS)
+    ours = build_network("paramgen.tasks.vision.networks.MLP", 10, DIGITS)
     assert sum(p.numel() for p in ours.parameters()) == 5_018
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from paramgen import metrics
-from paramgen.notes import notes_of
-from paramgen.novelty import Novelty, RawBank
-from paramgen.structure import Structure
+from paramgen.evaluation import metrics
+from paramgen.evaluation.notes import notes_of
+from paramgen.evaluation.novelty import Novelty, RawBank
+from paramgen.evaluation.structure import Structure
 
 P = 300
 

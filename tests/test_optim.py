@@ -3,7 +3,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from paramgen.optim import fused_kernel
+from paramgen.generators.optim import fused_kernel
 
 
 class _Line(LightningModule):

@@ -9,11 +9,11 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from conftest import write_zoo
 from dotted import nest
 from paramgen.backends.pdiff import PDiff
-from paramgen.data import ParamBatch, ParameterDataModule
 from paramgen.errors import ParamgenError
-from paramgen.generator import load_generator
-from paramgen.optim import EMA, lr_factor
-from paramgen.sampling import SampleRequest
+from paramgen.generators.base import load_generator
+from paramgen.generators.data import ParamBatch, ParameterDataModule
+from paramgen.generators.optim import EMA, lr_factor
+from paramgen.generators.sampling import SampleRequest
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
 SMALL = {"autoencoder.channels": [4, 4], "denoiser.channels": [4, 4], "diffusion.num_inference_steps": 5}

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from paramgen.core.pickles import read_pickle
 from paramgen.errors import ParamgenError
-from paramgen.pickles import read_pickle
 
 
 def saved(path, value, **options):

@@ -13,10 +13,10 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import planted_copies  # noqa: E402
 import planting  # noqa: E402
 from candidates import coverage, precision, radii, vendi, zu_by_cell  # noqa: E402
-from paramgen.seeds import generator  # noqa: E402
+from paramgen.collect.train import OptimSettings  # noqa: E402
+from paramgen.core.seeds import generator  # noqa: E402
 from paramgen.tasks import ClassificationTask  # noqa: E402
 from paramgen.tasks.scoring import run_many  # noqa: E402
-from paramgen.training import OptimSettings  # noqa: E402
 
 TASK = ClassificationTask("digits", "mlp", network_args={"hidden": [16]})
 RECIPE = planting.Recipe("small", 12, 1, 4, OptimSettings("adam", lr=0.01), reference=10, honest=110)

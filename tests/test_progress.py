@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from paramgen.commands.collect import main as collect
-from paramgen.progress import Progress, announce_scoring, duration
+from paramgen.collect.single import main as collect
+from paramgen.core.progress import Progress, announce_scoring, duration
 from paramgen.tasks import ClassificationTask
 
 

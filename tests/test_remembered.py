@@ -16,12 +16,12 @@ from torch import nn
 
 from conftest import write_zoo
 from gaussian_backend import GaussianBackend
-from paramgen import remembered
-from paramgen.cli import main
-from paramgen.locks import locked
+from paramgen.cli.main import main
+from paramgen.core import remembered
+from paramgen.core.locks import locked
+from paramgen.core.trust import UntrustedError, foreign_classes, import_class, module_file
+from paramgen.core.zoo import Zoo
 from paramgen.tasks import task_of
-from paramgen.trust import UntrustedError, foreign_classes, import_class, module_file
-from paramgen.zoo import Zoo
 
 NUMBERS = count()
 FORBIDDEN = "which is not part of paramgen: running its code needs --trust true"
@@ -181,10 +181,10 @@ def test_a_damaged_state_file_is_ignored_and_replaced(damage, own, state, caplog
     write_own(own)
     state.write_text(DAMAGE[damage](state.read_text()))
     remembered._say.cache_clear()
-    with caplog.at_level(logging.DEBUG, "paramgen.remembered"):
+    with caplog.at_level(logging.DEBUG, "paramgen.core.remembered"):
         assert not Zoo("zoo").trusted
         assert refused("zoo")
-    assert [record.levelname for record in caplog.records if record.name == "paramgen.remembered"] == ["DEBUG"]
+    assert [record.levelname for record in caplog.records if record.name == "paramgen.core.remembered"] == ["DEBUG"]
     shutil.rmtree("zoo")
     write_own(own)
     assert Zoo("zoo").trusted

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from measured import folder_of, make_zoo, measured_results
-from paramgen.columns import COLUMNS
-from paramgen.pictures import weight_pictures
-from paramgen.plots import plane, save_plots
-from paramgen.report import page
-from paramgen.samples import read_samples
-from paramgen.thresholds import THRESHOLDS
-from paramgen.verdicts import accuracy_of_noise, verdict
+from paramgen.core.samples import read_samples
+from paramgen.evaluation.registry import COLUMNS
+from paramgen.evaluation.thresholds import THRESHOLDS
+from paramgen.report.page import page
+from paramgen.report.pictures import weight_pictures
+from paramgen.report.plots import plane, save_plots
+from paramgen.report.verdicts import accuracy_of_noise, verdict
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_every_figure_has_a_place_and_a_definition_where_there_is_data_for_it(re
 
 
 def test_the_vendored_libraries_are_what_their_readme_says():
-    vendor = files("paramgen") / "templates" / "vendor"
+    vendor = files("paramgen.report") / "templates" / "vendor"
     readme = (vendor / "README.md").read_text()
     for name in ("d3.min.js", "plot.umd.min.js"):
         digest = hashlib.sha256((vendor / name).read_bytes()).hexdigest()
@@ -191,7 +191,7 @@ def test_a_saturated_zu_is_shown_as_such(results):
 def test_thresholds_are_data_of_the_page_and_of_no_script(results):
     values = results["thresholds"]
     assert values == json.loads(json.dumps(THRESHOLDS._asdict()))
-    scripts = (files("paramgen") / "templates" / "figures.js").read_text()
+    scripts = (files("paramgen.report") / "templates" / "figures.js").read_text()
     assert "thresholds.within_run" in scripts
     assert "x2: 0.5" not in scripts
 

@@ -6,9 +6,9 @@ import torch
 from fuzz import write_checkpoint, write_zoo
 from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
-from paramgen.codec import FlatCodec
+from paramgen.core.codec import FlatCodec
 from paramgen.errors import ParamgenError
-from paramgen.generator import load_generator
+from paramgen.generators.base import load_generator
 
 RECURRENT = {
     "recurrence": {"kind": "none", "d_model": [8]},
@@ -106,7 +106,7 @@ def test_a_codec_of_far_more_numbers_than_the_file_has_bytes_is_refused(zoo, tmp
     path = tmp_path / "x.ckpt"
     write_checkpoint(path, zoo, RPG(*codec.shape, num_networks=3, **RECURRENT), codec)
     saved = torch.load(path, weights_only=True)
-    wide = {"class_path": "paramgen.codec.TokenCodec", "init_args": {"token_dim": 2**40, "strategy": "layer"}}
+    wide = {"class_path": "paramgen.core.codec.TokenCodec", "init_args": {"token_dim": 2**40, "strategy": "layer"}}
     for change in (
         {"spec": {**codec.spec.to_dict(), "tensors": [{**codec.spec.to_dict()["tensors"][0], "shape": [2**40]}]}},
         wide,

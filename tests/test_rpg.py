@@ -7,11 +7,11 @@ from lightning.pytorch import Trainer, seed_everything
 from conftest import write_zoo
 from dotted import nest
 from paramgen.backends.rpg import RPG
-from paramgen.codec import TokenCodec
-from paramgen.data import ParamBatch, ParameterDataModule
+from paramgen.core.codec import TokenCodec
 from paramgen.errors import ParamgenError
-from paramgen.generator import load_generator
-from paramgen.sampling import SampleRequest
+from paramgen.generators.base import load_generator
+from paramgen.generators.data import ParamBatch, ParameterDataModule
+from paramgen.generators.sampling import SampleRequest
 
 QUIET = {
     "enable_progress_bar": False,

@@ -8,10 +8,10 @@ import torch
 import yaml
 
 from paramgen.backends.rpg import RPG
-from paramgen.codec import TokenCodec
-from paramgen.paths import list_configs
-from paramgen.spec import ParamSpec
-from paramgen.tasks.networks import build_network
+from paramgen.core.codec import TokenCodec
+from paramgen.core.params import ParamSpec
+from paramgen.core.paths import list_configs
+from paramgen.tasks.vision.networks import build_network
 
 CONFIGS = {n: p for n, p in list_configs().items() if n.startswith("rpg_") and "digits" not in n}
 
@@ -113,6 +113,10 @@ def test_config_follows_table_11(name):
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_half_precision_is_for_the_middle_of_the_training(name):
     trainer = read(name)["trainer"]
-    ends = [{"class_path": "paramgen.callbacks.Float32Ends"}] if trainer.get("precision") == "bf16-mixed" else None
+    ends = (
+        [{"class_path": "paramgen.generators.callbacks.Float32Ends"}]
+        if trainer.get("precision") == "bf16-mixed"
+        else None
+    )
     assert trainer.get("callbacks") == ends
     assert bool(ends) == (NETWORKS[name][2] > 1e6)

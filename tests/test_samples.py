@@ -8,13 +8,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from measured import folder_of, make_zoo
-from paramgen.cli import main
+from paramgen.cli.main import main
+from paramgen.core.io import write_tensors
+from paramgen.core.params import ParamSpec
+from paramgen.core.samples import INDEX, PARTIAL, SampleInfo, distinct, read_samples, write_samples
+from paramgen.core.schema import load_schema
+from paramgen.core.zoo import Zoo, ZooWriter
 from paramgen.errors import ParamgenError
-from paramgen.files import write_tensors
-from paramgen.samples import INDEX, PARTIAL, SampleInfo, distinct, read_samples, write_samples
-from paramgen.schema import load_schema
-from paramgen.spec import ParamSpec
-from paramgen.zoo import Zoo, ZooWriter
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -241,7 +241,7 @@ def test_samples_of_a_killed_command_are_refused_unless_asked_for_and_replaced_b
         return write_tensors(path, tensors, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr("paramgen.samples.write_tensors", killed)
+        patch.setattr("paramgen.core.samples.write_tensors", killed)
         with pytest.raises(Killed):
             write_samples(folder, complete(zoo, 4), SampleInfo(), overwrite=True, trajectory=way)
     with pytest.raises(ParamgenError, match=r"s is incomplete: the command that wrote it was stopped.*--partial true"):

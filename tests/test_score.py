@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from paramgen.cli import main
+from paramgen.cli.main import main
+from paramgen.collect.train import fresh_states
+from paramgen.core.score import ACCURACY, ScoreSpec
+from paramgen.core.seeds import mix
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.score import ACCURACY, ScoreSpec
-from paramgen.seeds import mix
 from paramgen.tasks import FieldTask, TextTask
 from paramgen.tasks.scoring import score_networks
 from paramgen.tasks.text import VOCABULARY
-from paramgen.training import fresh_states
-from paramgen.zoo import Zoo
 
 TASKS = {"FieldTask": FieldTask(hidden=8), "TextTask": TextTask(hidden=8, train=2000, held=300)}
 

@@ -8,11 +8,11 @@ from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
 from paramgen.tasks import ClassificationTask, scoring
-from paramgen.tasks.networks import build_network
 from paramgen.tasks.score import CLASSIFIES, cross_entropy
 from paramgen.tasks.scoring import score_networks
-from paramgen.tasks.splits import TensorSplit
 from paramgen.tasks.stacked import can_stack, stack_states, stacked_forward
+from paramgen.tasks.vision.networks import build_network
+from paramgen.tasks.vision.splits import TensorSplit
 
 
 class Branching(nn.Module):

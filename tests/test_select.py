@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from paramgen.core.subsets import select_tensors
 from paramgen.errors import ParamgenError
-from paramgen.select import select_tensors
-from paramgen.tasks.networks import build_network
+from paramgen.tasks.vision.networks import build_network
 
 
 @pytest.fixture(scope="module")

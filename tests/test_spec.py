@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from conftest import TinyNet
+from paramgen.core.params import ParamSpec
 from paramgen.errors import ParamgenError
-from paramgen.spec import ParamSpec
 
 
 def test_spec_lists_floating_tensors_once_and_ties_the_rest():

@@ -18,13 +18,14 @@ import yaml
 import gaussian_backend
 from conftest import write_zoo
 from measured import make_zoo
-from paramgen import signals
-from paramgen.checkpoints import CompleteCheckpoints
-from paramgen.cli import main
-from paramgen.commands import collect, doctor
+from paramgen.cli.commands import doctor
+from paramgen.cli.lightning import is_lost_process
+from paramgen.cli.main import main
+from paramgen.collect import single as collect
+from paramgen.core import signals
+from paramgen.core.signals import StopRequested
 from paramgen.errors import ParamgenError
-from paramgen.lit_cli import is_lost_process
-from paramgen.signals import StopRequested
+from paramgen.generators.checkpoints import CompleteCheckpoints
 
 
 @pytest.fixture
@@ -111,13 +112,13 @@ def test_a_request_that_native_code_turns_into_its_own_error_is_still_a_request(
             raise ValueError("could not determine the shape of object type 'torch.storage.UntypedStorage'") from None
 
     make_zoo(tmp_path / "zoo")
-    monkeypatch.setattr("paramgen.files.load_file", load_file)
+    monkeypatch.setattr("paramgen.core.io.load_file", load_file)
     assert main(["zoo", "verify", "--zoo", str(tmp_path / "zoo")]) == 143
     assert capsys.readouterr().err == "paramgen: stopped by SIGTERM; what was written is complete\n"
 
 
 def test_other_processes_of_a_stopped_fit_end_well(fit, monkeypatch, capsys):
-    monkeypatch.setattr("paramgen.cli.run", lambda _: signals.raise_request(signal.SIGTERM))
+    monkeypatch.setattr("paramgen.cli.main.run", lambda _: signals.raise_request(signal.SIGTERM))
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert main(fit) == 0
     assert not capsys.readouterr().err
@@ -239,7 +240,7 @@ def test_doctor_fails_where_it_finds_a_fault(monkeypatch, capsys):
 )
 def test_two_processes_end_when_one_of_them_is_signalled(signum, code, said, fit, tmp_path):
     script = tmp_path / "main.py"
-    script.write_text("import sys, gaussian_backend\nfrom paramgen.cli import main\nsys.exit(main())\n")
+    script.write_text("import sys, gaussian_backend\nfrom paramgen.cli.main import main\nsys.exit(main())\n")
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_steps", "1000000"]
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from paramgen import distances, metrics
-from paramgen.structure import Structure, Subspace
+from paramgen.core import distances
+from paramgen.evaluation import metrics
+from paramgen.evaluation.structure import Structure, Subspace
 
 P, K = 400, 5
 

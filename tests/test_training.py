@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer, fresh_states, generator
 from paramgen.errors import ParamgenError
 from paramgen.tasks import ClassificationTask
-from paramgen.tasks.networks import build_network
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks
-from paramgen.tasks.splits import TensorSplit
-from paramgen.training import NetworkGroup, OptimSettings, Trainer, fresh_states, generator
+from paramgen.tasks.vision.networks import build_network
+from paramgen.tasks.vision.splits import TensorSplit
 
 SEEDS = [3, 11, 42]
 

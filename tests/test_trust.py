@@ -13,18 +13,18 @@ from lightning.pytorch import Trainer
 
 from conftest import write_zoo
 from gaussian_backend import GaussianBackend
-from paramgen.arguments import check_arguments
-from paramgen.cli import main
-from paramgen.codec import TokenCodec
-from paramgen.conditions import load_encoder
-from paramgen.data import ParameterDataModule
+from paramgen.cli.main import main
+from paramgen.core.arguments import check_arguments
+from paramgen.core.codec import TokenCodec
+from paramgen.core.io import write_json
+from paramgen.core.trust import UntrustedError
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.files import write_json
-from paramgen.generator import load_generator
+from paramgen.generators.base import load_generator
+from paramgen.generators.data import ParameterDataModule
 from paramgen.tasks import ClassificationTask, RelabelFamily, Task, load_family, load_task, task_of
-from paramgen.tasks.networks import build_network
-from paramgen.trust import UntrustedError
-from paramgen.zoo import Zoo
+from paramgen.tasks.conditions import load_encoder
+from paramgen.tasks.vision.networks import build_network
 
 MARKER = "code-ran"
 FORBIDDEN = "which is not part of paramgen: running its code needs --trust true"
@@ -38,7 +38,7 @@ from pathlib import Path
 from torch import nn
 
 from gaussian_backend import GaussianBackend
-from paramgen.codec import FlatCodec
+from paramgen.core.codec import FlatCodec
 from paramgen.tasks import ClassificationTask, RelabelFamily
 
 Path("code-ran").touch()
@@ -141,7 +141,7 @@ def test_trust_takes_no_class_of_another_kind(own):
 @pytest.mark.parametrize("path", ["ClassificationTask", "paramgen.tasks.ClassificationTask"])
 def test_paramgens_own_classes_need_no_trust(path):
     assert type(load_task({"class_path": path})) is ClassificationTask
-    ours = load_task(task_with(network="paramgen.tasks.networks.MLP", network_args={"hidden": [8]}))
+    ours = load_task(task_with(network="paramgen.tasks.vision.networks.MLP", network_args={"hidden": [8]}))
     assert ours.build().layers[0].weight.shape == (8, 64)
 
 

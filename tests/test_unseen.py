@@ -9,17 +9,13 @@ from sklearn.linear_model import RidgeCV
 
 from dotted import nest
 from paramgen.backends.pdiff import PDiff
-from paramgen.cli import main as paramgen
-from paramgen.commands.collect_tasks import main
-from paramgen.conditions import CodeCondition
-from paramgen.data import ParameterDataModule
+from paramgen.cli.main import main as paramgen
+from paramgen.collect.multi import main
+from paramgen.core.samples import read_samples
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.family_evaluation import evaluate_family
-from paramgen.samples import read_samples
-from paramgen.tasks import RelabelFamily, load_family
-from paramgen.tasks.score import CLASSIFIES
-from paramgen.tasks.scoring import score_networks
-from paramgen.unseen import (
+from paramgen.evaluation.families import evaluate_family
+from paramgen.evaluation.unseen import (
     PENALTIES,
     SeenTasks,
     accuracy_of,
@@ -32,7 +28,11 @@ from paramgen.unseen import (
     tasks_to_draw,
     vote,
 )
-from paramgen.zoo import Zoo
+from paramgen.generators.data import ParameterDataModule
+from paramgen.tasks import RelabelFamily, load_family
+from paramgen.tasks.conditions import CodeCondition
+from paramgen.tasks.score import CLASSIFIES
+from paramgen.tasks.scoring import score_networks
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,17 @@ from dotted import nest
 from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
 from paramgen.backends.wild import WildPDiff
-from paramgen.codec import TokenCodec
-from paramgen.commands.sample import main as sample
-from paramgen.data import ParameterDataModule
+from paramgen.cli.commands.sample import main as sample
+from paramgen.core.codec import TokenCodec
+from paramgen.core.params import ParamSpec
+from paramgen.core.samples import read_samples
+from paramgen.core.zoo import ZooWriter
 from paramgen.errors import ParamgenError
-from paramgen.generator import load_generator
+from paramgen.generators.base import load_generator
+from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.sampling import SampleRequest
 from paramgen.nn.autoencoder import ConvAutoencoder
 from paramgen.nn.embeddings import time_features
-from paramgen.samples import read_samples
-from paramgen.sampling import SampleRequest
-from paramgen.spec import ParamSpec
-from paramgen.zoo import ZooWriter
 
 QUIET = {
     "enable_progress_bar": False,

@@ -5,13 +5,13 @@ import os
 import pytest
 import torch
 
-import paramgen.files
+import paramgen.core.io
 from conftest import TinyNet, vary, write_zoo
+from paramgen.core.io import map_tensors, read_tensors, write_atomic, write_tensors
+from paramgen.core.params import ParamSpec
+from paramgen.core.paths import find_zoo
+from paramgen.core.zoo import Zoo, ZooWriter
 from paramgen.errors import ParamgenError
-from paramgen.files import map_tensors, read_tensors, write_atomic, write_tensors
-from paramgen.paths import find_zoo
-from paramgen.spec import ParamSpec
-from paramgen.zoo import Zoo, ZooWriter
 
 
 def writer_at(path, **recipe):
@@ -86,7 +86,7 @@ def test_full_disk_leaves_what_was_written(tmp_path, monkeypatch):
     def full(fd):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(paramgen.files.os, "fsync", full)
+    monkeypatch.setattr(paramgen.core.io.os, "fsync", full)
     with pytest.raises(ParamgenError, match="the disk is full"):
         writer.add(vary(TinyNet(), 1), run=0, step=1, seed=0)
     monkeypatch.undo()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
-from every_backend import build, cases, learning
+from every_backend import build, cases
 
 BATCH, STEPS, SEED = 4, 6, 5
 
@@ -56,5 +56,5 @@ def fit(name: str, zoo: str, out: Path, *, wrap=lambda model: model, batch_size:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    for case in learning():
+    for case in cases():
         fit(case, sys.argv[1], Path(sys.argv[2]), devices=2, strategy="ddp_find_unused_parameters_true")

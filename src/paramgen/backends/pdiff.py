@@ -14,18 +14,18 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from paramgen.data import NetworkTokens, ParamBatch
 from paramgen.diffusion import Denoiser, Trajectory
 from paramgen.errors import ParamgenError
-from paramgen.generator import Denoised, ParameterGenerator
+from paramgen.generators.base import Denoised, ParameterGenerator
+from paramgen.generators.data import NetworkTokens, ParamBatch
+from paramgen.generators.optim import decay_groups, fused_kernel, two_phases
+from paramgen.generators.sampling import Drawn, SampleRequest
+from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 from paramgen.nn.autoencoder import ConvAutoencoder, LinearAutoencoder
 from paramgen.nn.condition import ConditionedDenoiser, guided
 from paramgen.nn.denoisers import DenoiserSettings
 from paramgen.nn.latents import AutoencoderSettings
 from paramgen.nn.pca import PCA
-from paramgen.optim import decay_groups, fused_kernel, two_phases
-from paramgen.sampling import Drawn, SampleRequest
-from paramgen.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 
 CONDITION, AUTOENCODER, DENOISER = ConditionSettings(), AutoencoderSettings(), DenoiserSettings()
 DIFFUSION, OPTIMIZER = DiffusionSettings(), OptimizerSettings()

@@ -19,19 +19,19 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from paramgen.data import NetworkTokens, ParamBatch
 from paramgen.diffusion import Denoiser, Trajectory
 from paramgen.errors import ParamgenError, positive
-from paramgen.generator import Denoised, ParameterGenerator
+from paramgen.generators.base import Denoised, ParameterGenerator
+from paramgen.generators.data import NetworkTokens, ParamBatch
+from paramgen.generators.optim import adamw, adamw8bit, decay_groups, fused_kernel, lr_factor, scheduled
+from paramgen.generators.sampling import Drawn, SampleRequest, on_cpu
+from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 from paramgen.nn.condition import ConditionInput, guided
 from paramgen.nn.positions import Position, Positions
 from paramgen.nn.prototypes import Prototypes, distinct, of_first
 from paramgen.nn.recurrence import RecurrenceSettings
 from paramgen.nn.states import StateSettings, known
 from paramgen.nn.token_heads import HeadSettings
-from paramgen.optim import adamw, adamw8bit, decay_groups, fused_kernel, lr_factor, scheduled
-from paramgen.sampling import Drawn, SampleRequest, on_cpu
-from paramgen.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 
 Sampling = Literal["sequential", "partial", "full"]
 CONDITION, RECURRENCE, STATE, HEAD = ConditionSettings(), RecurrenceSettings(), StateSettings(), HeadSettings()

@@ -12,9 +12,9 @@ without and can be guided.
 """
 
 from paramgen.backends.pdiff import PDiff
+from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 from paramgen.nn.denoisers import DenoiserSettings
 from paramgen.nn.latents import AutoencoderSettings
-from paramgen.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 
 CONDITION = ConditionSettings()
 AUTOENCODER = AutoencoderSettings(

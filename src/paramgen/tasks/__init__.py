@@ -3,19 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
+from paramgen.core.trust import SOMEWHERE
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.tasks.base import SplitData, Task
-from paramgen.tasks.camera_traps import CameraTrapFamily
-from paramgen.tasks.classification import ClassificationTask
-from paramgen.tasks.construct import construct, recorded
-from paramgen.tasks.domains import DomainFamily
+from paramgen.tasks.factory import construct, recorded
 from paramgen.tasks.family import Member, TaskFamily, load_family, score_family
 from paramgen.tasks.fields import FieldTask
-from paramgen.tasks.relabel import RelabelFamily
-from paramgen.tasks.rotated import RotatedFamily
 from paramgen.tasks.text import TextTask
-from paramgen.trust import SOMEWHERE
-from paramgen.zoo import Zoo
+from paramgen.tasks.vision.camera_traps import CameraTrapFamily
+from paramgen.tasks.vision.classification import ClassificationTask
+from paramgen.tasks.vision.domains import DomainFamily
+from paramgen.tasks.vision.relabel import RelabelFamily
+from paramgen.tasks.vision.rotated import RotatedFamily
 
 __all__ = [
     "CameraTrapFamily",

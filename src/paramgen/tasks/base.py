@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paramgen.tasks.networks import load_weights, read_weights
 from paramgen.tasks.score import Scored
+from paramgen.tasks.vision.networks import load_weights, read_weights
 
 
 class SplitData(ABC):

@@ -15,15 +15,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from paramgen.core.params import StateDict
+from paramgen.core.trust import SOMEWHERE
 from paramgen.errors import ParamgenError, near
-from paramgen.lora import LoraSettings, inject
-from paramgen.spec import StateDict
 from paramgen.tasks.base import SplitData, Task
-from paramgen.tasks.construct import construct
+from paramgen.tasks.factory import construct
+from paramgen.tasks.lora import LoraSettings, inject
 from paramgen.tasks.score import Classifies
 from paramgen.tasks.scoring import run_many
-from paramgen.tasks.splits import TensorSplit
-from paramgen.trust import SOMEWHERE
+from paramgen.tasks.vision.splits import TensorSplit
 
 UNLABELLED = 64  # train images that a description holds
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from paramgen.core.score import ScoreSpec
 from paramgen.errors import ParamgenError, positive
-from paramgen.score import ScoreSpec
 from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.score import Measured, at_least_float32

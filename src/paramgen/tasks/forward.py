@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.backends import mha
 from torch.func import functional_call
 
-from paramgen.spec import COUNTER, REAL, StateDict, last_part, state_tensors, tied_names
+from paramgen.core.params import COUNTER, REAL, StateDict, last_part, state_tensors, tied_names
 
 
 def loadable(network: nn.Module, state: Mapping[str, Tensor], device: torch.device | str | None = None) -> StateDict:

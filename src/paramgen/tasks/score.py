@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-from paramgen.score import ACCURACY, ScoreSpec
+from paramgen.core.score import ACCURACY, ScoreSpec
 
 
 class Measured(NamedTuple):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from paramgen.spec import StateDict
+from paramgen.core.params import StateDict
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.forward import call, loadable
 from paramgen.tasks.score import Scored, Scores

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from paramgen.spec import StateDict
+from paramgen.core.params import StateDict
 from paramgen.tasks.forward import call
 
 CONVOLUTIONS = (nn.modules.conv._ConvNd, nn.LSTM, nn.GRU)

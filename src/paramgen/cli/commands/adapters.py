@@ -1,0 +1,38 @@
+"""``paramgen adapters``: generated adapters as folders that peft loads."""
+
+from pathlib import Path
+
+from paramgen.core.io import read_tensors, write_tensors
+from paramgen.core.zoo import Zoo
+from paramgen.errors import ParamgenError
+from paramgen.tasks import family_of
+from paramgen.tasks.lora import write_adapter
+
+
+def main(samples: str, zoo: str, out: str, trust: bool = False) -> None:
+    """Write generated adapters for peft: one folder each, and the plain network that they belong to.
+
+    Args:
+        samples: Folder that `paramgen sample` wrote.
+        zoo: The zoo of adapters that the generator learnt from.
+        out: Folder for them: base.safetensors, and 0000, 0001, …, each for PeftModel.from_pretrained(network, folder).
+        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
+
+    Raises:
+        ParamgenError: The zoo holds whole networks, or the samples are of another network.
+    """
+    found = Zoo(zoo, trust)
+    family = family_of(found)
+    if family.lora is None:
+        raise ParamgenError(f"zoo {found.name!r} holds whole networks, not adapters")
+    base = {n.replace(".base_layer.", "."): t for n, t in found.base().items()}
+    write_tensors(Path(out) / "base.safetensors", base)
+    name = str(getattr(family, "network", ""))
+    files = sorted(Path(samples).glob("*.safetensors"))
+    if not files:
+        raise ParamgenError(f"no .safetensors file in {samples!r}; draw networks with paramgen sample")
+    for i, file in enumerate(files):
+        state = read_tensors(file)
+        found.spec.check(state, where=str(file))
+        write_adapter(Path(out) / f"{i:04d}", state, family.lora, base_name=name)
+    print(f"{len(files)} adapters of {found.spec.numel:,} parameters, and the network they belong to, in {out}")

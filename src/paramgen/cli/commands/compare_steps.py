@@ -1,0 +1,283 @@
+"""The steps of a comparison: a zoo, fits, samples, an evaluation. Each is done unless its result, of the same settings, is there.
+
+Every step keeps what made its result beside it (:mod:`paramgen.core.made`), with the checksum of what it was made from, so that a change of
+a zoo reaches its fits, and a change of a fit its samples and their evaluation.
+"""
+
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from paramgen import __version__
+from paramgen.cli.commands import evaluate, sample, zoo
+from paramgen.cli.dispatch import arguments_of, parser_of, run
+from paramgen.collect import multi, single
+from paramgen.core.command_line import plain, words
+from paramgen.core.io import sha256
+from paramgen.core.locks import locked
+from paramgen.core.made import Made
+from paramgen.core.paths import find_config
+from paramgen.core.samples import INDEX, SampleInfo, write_samples
+from paramgen.core.zoo import Zoo
+from paramgen.errors import DivergedError, ParamgenError
+from paramgen.evaluation.baselines import Pool, generate
+from paramgen.evaluation.unseen import many_tasks
+
+_log = logging.getLogger(__name__)
+_QUIET = {"trainer.enable_model_summary": False}  # one of many fits
+
+
+@dataclass(frozen=True)
+class ZooSource:
+    """Where a zoo comes from; exactly one of `collect`, `collect_tasks`, `align` and `path`.
+
+    Args:
+        collect: Config of ``paramgen collect``; with several seeds each has a zoo of its own.
+        collect_tasks: Config of ``paramgen collect_tasks``; the seed is the family's too where it takes one.
+        align: Name of another zoo of this comparison, to be aligned.
+        path: A zoo that is there already.
+        arguments: Further arguments of ``collect`` or ``collect_tasks``, for example ``{runs: 20}``.
+    """
+
+    collect: str | None = None
+    collect_tasks: str | None = None
+    align: str | None = None
+    path: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GeneratorSource:
+    """Where a generator's networks come from; exactly one of `fit`, `fit_of`, `ckpt_path`, `samples` and `baseline`.
+
+    Args:
+        fit: Config of ``paramgen fit``.
+        fit_of: Another generator of this comparison, whose fit is sampled in another way.
+        ckpt_path: A checkpoint.
+        samples: A folder of networks, made by anyone.
+        baseline: A baseline, also with another number than reports have: ``soup-100``, ``noise-0.01``.
+        arguments: Further arguments of ``fit``, for example ``{model.lr: 0.001}``.
+        sample: Further arguments of ``sample``, for example ``{num_inference_steps: 20}``.
+        zoos: Only on these zoos; on all when empty.
+    """
+
+    fit: str | None = None
+    fit_of: str | None = None
+    ckpt_path: str | None = None
+    samples: str | None = None
+    baseline: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    sample: dict[str, Any] = field(default_factory=dict)
+    zoos: list[str] = field(default_factory=list)
+
+
+def make_zoo(
+    folder: Path, source: ZooSource, others: Mapping[str, Zoo], seed: int, redo: bool = False, trust: bool = False
+) -> Zoo:
+    """The zoo of a source, made in a folder unless it is there.
+
+    Args:
+        folder: Of this zoo and seed.
+        source: Where it comes from.
+        others: The zoos of this seed that are made already, by name.
+        seed: Of all that is random in it.
+        redo: Delete a zoo of other settings and make it again.
+        trust: Run the code of classes that it names and that are not part of paramgen.
+
+    Raises:
+        ParamgenError: The folder holds a zoo of other settings, and not `redo`; or what the command raises.
+    """
+    if source.path:
+        return Zoo(source.path, trust)
+    target = folder / "zoo"
+    if source.align:
+        if source.align not in others:
+            raise ParamgenError(f"zoo {source.align!r} must stand before {folder.name!r}, which aligns it")
+        made = Made(target / "zoo.json", {"command": "align", "zoo": _digest(others[source.align])})
+        arguments: dict[str, Any] = {"zoo": str(others[source.align].path), "out": str(target), "trust": trust}
+        function: Callable[..., Any] = zoo.align
+    else:
+        parser, line = collecting(source, seed, target)
+        arguments = {k: v for k, v in vars(parser.instantiate(parser.parse_args(line))).items() if k != "config"}
+        function = single.main if source.collect else multi.main
+        settings = {k: plain(v, defaults=True) for k, v in arguments.items() if k != "out"}
+        made = Made(target / "zoo.json", {"command": "collect" if source.collect else "collect_tasks", **settings})
+    found = made.find()
+    if found.what == "other" and not redo:
+        raise ParamgenError(f"{target} {found.why}: rerun with --redo true to make it again, or choose another --out")
+    _do(made, lambda: function(**arguments))
+    return Zoo(target, trust)
+
+
+def collecting(source: ZooSource, seed: int, target: Path) -> tuple[Any, list[str]]:
+    """The parser of a source's command and the command line; the seed is a family's too where it takes one."""
+    command, function = ("collect", single.main) if source.collect else ("collect_tasks", multi.main)
+    parser = parser_of(function, f"paramgen {command}", "zoo")
+    given = {"seed": seed, **source.arguments, "out": str(target)}
+    line = ["--config", str(source.collect or source.collect_tasks), *words(given)]
+    if source.collect_tasks:
+        module_path, _, name = str(parser.parse_args(line).family.class_path).rpartition(".")
+        if "seed" in signature(getattr(import_module(module_path), name)).parameters:
+            line = [*line[:2], *words({"family.init_args.seed": seed, **given})]
+    return parser, line
+
+
+def draw(
+    folder: Path,
+    opened: Zoo,
+    name: str,
+    generators: Mapping[str, GeneratorSource],
+    wanted: Mapping[str, Any],
+    seed: int,
+) -> Path:
+    """The folder of a generator's networks, fitted and drawn unless they are there.
+
+    Args:
+        folder: Of this zoo and seed.
+        opened: The zoo.
+        name: Of the generator.
+        generators: All of the comparison.
+        wanted: Arguments of ``sample`` that are the same for all: how many networks, or for which tasks.
+        seed: Of fit and samples.
+    """
+    source, target = generators[name], folder / "samples" / name
+    if source.samples:
+        return Path(source.samples)
+    if source.baseline:
+        if many_tasks(opened):
+            raise ParamgenError(
+                f"generator {name!r} is a baseline of zoos of one task; zoo {opened.name!r} has several"
+            )
+        settings = {"baseline": source.baseline, "n": wanted["n"], "seed": seed, "zoo": _digest(opened)}
+        made = Made(target / INDEX, settings)
+        _do(made, lambda: draw_baseline(str(source.baseline), opened, wanted["n"], seed, target))
+        return target
+    if source.ckpt_path:
+        checkpoint = Path(source.ckpt_path)
+    else:
+        fitted = source.fit_of or name
+        checkpoint = _fit(folder / "fits" / fitted, opened, generators[fitted], seed)
+    where = {"ckpt_path": str(checkpoint), "out": str(target), "trust": opened.trust}
+    line = words({"seed": seed, **source.sample, **wanted, **where})
+    arguments = {k: v for k, v in arguments_of(sample.main, "paramgen sample", "", line).items() if k != "config"}
+    settings = {k: v for k, v in arguments.items() if k not in ("ckpt_path", "out", "zoo", "overwrite", "trust")}
+    settings |= {"checkpoint": sha256(checkpoint), "zoo": _digest(opened) if arguments["zoo"] else None}
+    _do(Made(target / INDEX, settings), lambda: sample.main(**{**arguments, "overwrite": True}))
+    return target
+
+
+def draw_baseline(name: str, opened: Zoo, n: int, seed: int, out: Path) -> None:
+    """Draw networks with a baseline and write them as samples.
+
+    Raises:
+        ParamgenError: No such baseline, or one that chooses by accuracies that the zoo does not record.
+    """
+    entries = [opened.entries[i] for i in opened.indices("train")]
+    accuracy = [entry.scores.get("train", {}).get("accuracy") for entry in entries]
+    if name == "kde" and None in accuracy:
+        raise ParamgenError(f"kde keeps the best on train, but zoo {opened.name!r} records no train accuracies")
+    start = time.perf_counter()
+    known = torch.tensor([0.0 if a is None else a for a in accuracy])
+    pool = Pool(opened.matrix(opened.indices("train")), known, tuple(t.numel for t in opened.spec.tensors))
+    weights = generate(name, pool, opened.spec, n, seed)  # (n, P)
+    seconds = time.perf_counter() - start
+    info = SampleInfo(generator=name, zoo=opened.name, seed=seed, sample_seconds=seconds)
+    networks = [opened.complete(opened.spec.unflatten(row)) for row in weights]
+    write_samples(out, networks, info, overwrite=True)
+
+
+def _fit(folder: Path, opened: Zoo, source: GeneratorSource, seed: int) -> Path:
+    """The checkpoint of a fit."""
+    seeds = {"seed_everything": seed, "data.seed": seed}
+    settings = {**_read_config(str(source.fit)), **seeds, **source.arguments, "zoo": _digest(opened)}
+    where = {"data.zoo": str(opened.path), "data.trust": opened.trust, "checkpoint.dirpath": str(folder)}
+    line = ["fit", "--config", str(source.fit), *words({**_QUIET, **seeds, **source.arguments, **where})]
+    record = folder.with_name(f"{folder.name}.made.json")  # Lightning warns of a folder with anything in it
+    made = Made(folder / "last.ckpt", settings, whole=False, record=record)
+    try:
+        _do(made, lambda: run(line), lock=False)
+    except DivergedError as error:
+        raise DivergedError(f"generator {folder.name!r}: {error}") from error
+    return made.path
+
+
+def measure(folder: Path, opened: Zoo, samples: list[Path], asked: Mapping[str, Any]) -> Path:
+    """The ``results.json`` of an evaluation of one zoo and seed.
+
+    Args:
+        folder: Of this zoo and seed.
+        opened: The zoo.
+        samples: Folders of networks.
+        asked: Arguments of ``evaluate``.
+    """
+    drawn = {_name(path, folder): _digest_of_samples(path) for path in samples}
+    settings = {**asked, "zoo": _digest(opened), "samples": drawn, "paramgen": __version__}
+    made = Made(folder / "results.json", settings)
+    arguments = {"zoo": str(opened.path), "samples": [str(path) for path in samples], "out": str(folder), **asked}
+    arguments["trust"] = opened.trust
+    _do(made, lambda: evaluate.main(**arguments), alone=False)
+    return made.path
+
+
+def _do(made: Made, step: Callable[[], Any], alone: bool = True, lock: bool = True) -> None:
+    """Do a step unless its result is there; what other settings made is deleted first.
+
+    Args:
+        made: The result.
+        step: Makes it.
+        alone: Its folder holds nothing else.
+        lock: Hold the folder meanwhile.
+    """
+    found, folder = made.find(), made.path.parent
+    if found.what == "same":
+        with locked(folder):  # removes what a process left that was killed after its last file
+            if not found.recorded:
+                made.finish()
+        return
+    if found.what == "other":
+        _log.info("%s %s: made again", folder, found.why)
+        made.path.unlink(missing_ok=True)  # first, so that it is never taken for the new one, also if this is stopped
+    if found.what == "other" and alone:
+        shutil.rmtree(folder, ignore_errors=True)
+    with locked(folder) if lock else nullcontext():
+        made.begin()
+        step()
+        made.finish()
+
+
+def _read_config(name: str) -> dict[str, Any]:
+    """What the YAML of a fit says."""
+    path = Path(find_config(name))
+    try:
+        return yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamgenError(f"config {name!r} is no YAML: {str(error).splitlines()[0]}") from error
+
+
+def _digest(opened: Zoo) -> str:
+    """Checksum of ``zoo.json``, which has those of all its networks."""
+    return sha256(opened.path / "zoo.json")
+
+
+def _name(path: Path, folder: Path) -> str:
+    """A folder of samples as the settings name it: its own the same wherever the comparison lies."""
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def _digest_of_samples(folder: Path) -> str:
+    """Checksum of ``samples.json``, which has those of all networks; of other programs' folders that of their files."""
+    if (folder / INDEX).exists():
+        return sha256(folder / INDEX)
+    files = [f"{path.name} {sha256(path)}" for path in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("\n".join(files).encode()).hexdigest()

@@ -1,0 +1,39 @@
+"""``paramgen configs``: what is shipped."""
+
+from pathlib import Path
+
+from paramgen.core.paths import CONFIG_KINDS, list_configs
+from paramgen.errors import ParamgenError, near
+
+
+def main(show: str | None = None, folder: str | None = None) -> None:
+    """List the shipped configs, or print one.
+
+    Args:
+        show: Name of a config to print; a list of all when left out.
+        folder: ``zoo`` for the recipes of ``collect``, ``compare`` for comparisons, an empty name for generators; all when left out.
+
+    Raises:
+        ParamgenError: No such folder or config; near names are listed.
+    """
+    if folder is not None and folder not in CONFIG_KINDS:
+        raise ParamgenError(f"no folder of configs {folder!r}; {near(folder, filter(None, CONFIG_KINDS))}")
+    folders = [f for f in CONFIG_KINDS if folder in (None, f)]
+    if show is not None:
+        known = {name: path for f in reversed(folders) for name, path in list_configs(f).items()}
+        short = Path(show).name.removesuffix(".yaml")
+        if short not in known:
+            raise ParamgenError(f"no shipped config {show!r}; {near(short, known)}")
+        print(known[short].read_text(), end="")
+        return
+    for kind in folders:
+        print(f"paramgen {CONFIG_KINDS[kind]} --config NAME")
+        known = list_configs(kind)
+        width = max(map(len, known), default=0)
+        for name, path in known.items():
+            print(f"  {name:{width}s}  {_summary(path)}")
+
+
+def _summary(path: Path) -> str:
+    """The first line of a config, which says what it is."""
+    return path.read_text().split("\n", 1)[0].removeprefix("#").strip()

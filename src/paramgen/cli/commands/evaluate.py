@@ -1,0 +1,156 @@
+"""``paramgen evaluate``: measure generated networks beside the zoo, held-out runs and every baseline."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from paramgen.core.command_line import command_line
+from paramgen.core.io import write_atomic, write_json
+from paramgen.core.samples import distinct, read_samples
+from paramgen.core.zoo import Zoo
+from paramgen.errors import ParamgenError, near, positive
+from paramgen.evaluation.evaluate import ALL_BASELINES, evaluate
+from paramgen.evaluation.families import evaluate_family
+from paramgen.evaluation.flags import parse, say
+from paramgen.evaluation.registry import COLUMNS
+from paramgen.evaluation.results import Results
+from paramgen.evaluation.unseen import FAMILY_BASELINES, many_tasks
+from paramgen.report.page import page
+from paramgen.report.pictures import weight_pictures
+from paramgen.report.plots import save_plots
+from paramgen.report.verdicts import verdict
+from paramgen.tasks import task_of
+
+SHOWN = {  # column of the report: its head on the terminal
+    "mean": "mean",
+    "worst": "worst task",
+    "seen": "seen",
+    "std": "±",
+    "best": "best",
+    "selected": "select.",
+    "recalibrated": "recal.",
+    "run_ratio": "run_ratio",
+    "run_ratio_aligned": "aligned",
+    "nn_ratio": "nn_ratio",
+    "nn_ratio_aligned": "aligned",
+    "zu": "zu",
+    "dispersion": "disp.",
+    "structure": "struct.",
+    "finetune_steps": "steps",
+}
+
+
+def main(
+    zoo: str,
+    samples: str | list[str] | None = None,
+    out: str = "runs/evaluate",
+    n: int = 100,
+    baselines: str | list[str] = "all",
+    seed: int = 0,
+    device: str = "cpu",
+    train_images: int = 10_000,
+    aligned: bool = False,
+    finetune: bool = False,
+    partial: bool = False,
+    trust: bool = False,
+) -> Results:
+    """Measure generated networks beside the zoo, held-out runs and every baseline.
+
+    A zoo of many tasks (``paramgen collect_tasks``) is measured on its unseen tasks, each network on its own, beside networks
+    trained on them and every way that needs no generator; samples for it are drawn with ``paramgen sample --zoo``.
+
+    Args:
+        zoo: The zoo that the generators learnt from: a folder or a name.
+        samples: A folder of networks, or several: ``[runs/a/samples, runs/b/samples]``. Made by ``paramgen sample`` or by any other
+            program that writes safetensors of the zoo's architecture. Without any, the zoo and the baselines alone are measured.
+        out: Folder for results.json, report.html and the pictures.
+        n: How many networks of each row; all that the samples hold for a zoo of many tasks.
+        baselines: ``all``, ``none``, or names.
+        seed: Of the baselines.
+        device: Where the networks run, for example cuda.
+        train_images: How many train images the choice of ``selected`` looks at.
+        aligned: Measure distances up to permutation and scale too: a permuted copy is a copy.
+        finetune: Count the steps of training from each row's networks until they are as good on val as the zoo, or of many tasks as direct
+            training; takes a while.
+        partial: Measure what a stopped ``sample`` had written, too.
+        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
+
+    Raises:
+        ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
+    """
+    command = command_line("paramgen evaluate", main, locals())
+    positive(n=n, train_images=train_images)
+    opened = Zoo(zoo, trust)
+    many = many_tasks(opened)
+    names = _baselines(baselines, FAMILY_BASELINES if many else ALL_BASELINES)
+    folders = [samples] if isinstance(samples, str) else samples or []
+    read = distinct(
+        [read_samples(folder, opened, limit=None if many else n, partial=partial) for folder in folders], folders
+    )
+    if many and aligned:
+        raise ParamgenError(f"zoo {opened.name!r} is of many tasks: aligned is for zoos of one")
+    if many:
+        results = evaluate_family(opened, read, names, device=device, finetune=finetune)
+    else:
+        task = task_of(opened)
+        results = evaluate(opened, task, read, names, n, seed, device, train_images, aligned, finetune)
+    pictures = weight_pictures(opened, read)
+    values = {**results.to_dict(), "command": command, "weights": pictures}
+    folder = Path(out)
+    write_atomic(folder / "report.html", page(values).encode())
+    drawn = save_plots(values, folder)
+    write_json(folder / "results.json", values)  # last: where it is, the others are
+    _print(values, [folder / "results.json", folder / "report.html", *drawn])
+    return results
+
+
+def table(results: dict[str, Any]) -> Table:
+    """The rows as a table for the terminal.
+
+    Args:
+        results: As ``results.json`` holds it.
+    """
+    rows = results["rows"]
+    known = {c.key for c in COLUMNS if any(c.value(row) is not None for row in rows)}
+    columns = [c for c in COLUMNS if c.key in known & SHOWN.keys() and not c.waits(known)]
+    made = Table(box=None, header_style="dim", pad_edge=False, collapse_padding=True)
+    made.add_column("networks", no_wrap=True)
+    for column in columns:
+        made.add_column(SHOWN[column.key], justify="right", no_wrap=True)
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        cells = [c.text(row) for c in columns]
+        ends = following is not None and following["kind"] != row["kind"]
+        style = "bold" if row["kind"] == "generator" else None
+        made.add_row(Text(row["name"]), *cells, style=style, end_section=ends)
+    return made
+
+
+def _print(results: dict[str, Any], files: list[Path]) -> None:
+    console = Console()
+    console.print(
+        f"[bold]{results['zoo']}[/]: {results['networks']} networks of {results['params']:,} parameters, accuracies in % of "
+        f"{results['test_images']:,} test images, {results['n']} networks a row",
+        highlight=False,
+    )
+    console.print(table(results))
+    for row in results["rows"]:
+        if row["kind"] == "generator":
+            console.print(Text.assemble((f"{row['name']}: ", "bold"), " ".join(verdict(row, results))))
+        elif not row["n"]:
+            console.print(Text(f"{row['name']}: {' '.join(say(parse(row['flags'])))}", style="yellow"))
+    for note in results["notes"]:
+        console.print(Text(note, style="yellow"))
+    console.print(Text("wrote " + ", ".join(map(str, files)), style="dim"), soft_wrap=True)
+
+
+def _baselines(asked: str | list[str], known: Sequence[str]) -> list[str]:
+    if asked in ("all", "none"):
+        return list(known) if asked == "all" else []
+    names = [asked] if isinstance(asked, str) else asked
+    if unknown := [name for name in names if name not in known]:
+        raise ParamgenError(f"no baseline {unknown[0]!r}; {near(unknown[0], known)}")
+    return names

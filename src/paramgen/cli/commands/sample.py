@@ -1,0 +1,141 @@
+"""``paramgen sample``: new networks from a fitted generator's checkpoint alone."""
+
+import time
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from paramgen.core.command_line import command_line
+from paramgen.core.io import sha256
+from paramgen.core.samples import SampleInfo, refuse_samples, write_samples
+from paramgen.core.zoo import Zoo
+from paramgen.errors import ParamgenError, not_negative, positive
+from paramgen.evaluation.unseen import TaskConditions, tasks_to_draw
+from paramgen.generators.base import ParameterGenerator, check_conditional, load_generator
+from paramgen.generators.sampling import SampleRequest
+
+
+def main(
+    ckpt_path: str,
+    n: int = 100,
+    out: str = "samples",
+    scheduler: str | None = None,
+    num_inference_steps: int | None = None,
+    temperature: float = 1.0,
+    condition: list[float] | None = None,
+    guidance_scale: float | None = None,
+    state: int | Literal["random", "mixture"] | None = None,
+    trajectory: bool = False,
+    zoo: str | None = None,
+    per_task: int = 5,
+    seen_tasks: int = 40,
+    seed: int = 0,
+    device: str = "cpu",
+    overwrite: bool = False,
+    trust: bool = False,
+) -> None:
+    """Draw new networks from a checkpoint; needs neither YAML nor zoo, but for the tasks of a family.
+
+    Args:
+        ckpt_path: Checkpoint written by ``paramgen fit``.
+        n: How many networks, drawn all at once.
+        out: Folder for them: samples.json and one complete safetensors file each.
+        scheduler: Solver, a diffusers scheduler such as DDPM, DDIM or DPMSolverMultistep; the backend's own when left out.
+        num_inference_steps: Solver steps; the backend's own when left out.
+        temperature: Factor of all noise; below 1 samples are closer to the mean.
+        condition: Numbers that describe the task, for generators fitted with conditions.
+        guidance_scale: How far to follow the condition: 0 not at all, 1 as it was taught, above 1 further; the backend's own when left out.
+        state: Which of the states that the generator was fitted with (a run's or a checkpoint's, by number), random or mixture; the
+            backend's own choice when left out.
+        trajectory: Keep the first networks on their way from noise too, in trajectory.safetensors; the report draws them.
+        zoo: A zoo of many tasks: networks for its tasks are drawn, from their conditions, instead of `n`.
+        per_task: How many for each of its unseen tasks.
+        seen_tasks: And for each of its first so many seen tasks.
+        seed: Of the draw.
+        device: cpu, cuda, cuda:1, mps.
+        overwrite: Replace samples that are already there.
+        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
+
+    Raises:
+        ParamgenError: n or per_task below 1; no such checkpoint, scheduler or state; no trajectory to keep; samples already there.
+    """
+    command = command_line("paramgen sample", main, locals())
+    if zoo is not None and condition is not None:
+        raise ParamgenError("both zoo and condition were given; the zoo's tasks have their own conditions")
+    positive(n=n, num_inference_steps=num_inference_steps, per_task=per_task)
+    not_negative(temperature=temperature)
+    torch.set_flush_denormal(True)
+    try:
+        model = load_generator(ckpt_path, device, trust)
+        noise = torch.Generator(device).manual_seed(seed)
+    except RuntimeError as error:
+        raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    if not overwrite:
+        refuse_samples(out)
+    asked = None if zoo is None else _tasks(model, Zoo(zoo, trust), per_task, seen_tasks)
+    given = None if condition is None else torch.tensor(condition).expand(n, -1)
+    request = SampleRequest(
+        n=len(asked.names) if asked else n,
+        condition=asked.condition if asked else given,
+        scheduler=scheduler,
+        num_inference_steps=num_inference_steps,
+        temperature=temperature,
+        guidance_scale=guidance_scale,
+        state=state,
+        keep_trajectory=trajectory,
+        generator=noise,
+    )
+    torch.manual_seed(seed)
+    start = time.perf_counter()
+    drawn = model.draw(request)
+    networks = model.decode(drawn.tokens)
+    seconds = time.perf_counter() - start
+    info = SampleInfo(
+        generator=type(model).__name__,
+        checkpoint=ckpt_path,
+        checkpoint_sha256=sha256(Path(ckpt_path)),
+        zoo=model.zoo_info["name"],
+        seed=seed,
+        condition=condition,
+        scheduler=drawn.scheduler,
+        num_inference_steps=drawn.num_inference_steps,
+        temperature=temperature,
+        guidance_scale=drawn.guidance_scale,
+        fit_seconds=model.fit_seconds,
+        sample_seconds=seconds,
+        generator_params=sum(p.numel() for p in model.parameters()),
+        generator_bytes=model.stored_bytes(),
+        uses_task_data=model.uses_task_data,
+        command=command,
+        fit_command=model.fit_command,
+        fit_config=model.fit_config,
+        history=model.history,
+    )
+    folder = write_samples(
+        out,
+        networks,
+        info,
+        identity=drawn.identity,
+        overwrite=overwrite,
+        trajectory=_weights(model, drawn.trajectory),
+        run=drawn.run,
+        task=asked.names if asked else None,
+    )
+    print(f"{len(networks)} networks in {seconds:.2f} s, in {folder}")
+
+
+def _tasks(model: ParameterGenerator, zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:
+    """The task and condition of every network to draw for a zoo of many tasks."""
+    check_conditional(model, zoo)
+    return tasks_to_draw(zoo, per_task, seen_tasks)
+
+
+def _weights(model: ParameterGenerator, trajectory: torch.Tensor | None) -> torch.Tensor | None:
+    """Kept states (S, m, L, D) as weights (S, m, P); None where there are none."""
+    if trajectory is None:
+        return None
+    codec = model.codec
+    assert codec is not None
+    assert codec.spec is not None
+    return torch.stack([codec.spec.flatten_many(codec.decode_many(tokens.float().cpu())) for tokens in trajectory])

@@ -1,0 +1,106 @@
+"""``paramgen zoo info | verify | import | align``: what is in a zoo, is it whole, networks from elsewhere, one order of hidden units."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from paramgen.collect.importing import import_
+from paramgen.core.zoo import Zoo, ZooWriter, refuse_other
+from paramgen.errors import ParamgenError
+from paramgen.symmetry import align_state_dicts
+from paramgen.tasks import task_of
+
+
+def info(zoo: str) -> None:
+    """What a zoo holds.
+
+    Args:
+        zoo: Folder or name of a zoo.
+    """
+    found = Zoo(zoo)
+    console = Console()
+    console.print(f"[bold]{found.name}[/bold]  {found.path}")
+    console.print(f"task      {_task_line(found.task_config)}")
+    splits = Counter(entry.split for entry in found.entries)
+    runs = {split: len({e.run for e in found.entries if e.split == split}) for split in splits}
+    console.print("networks  " + ", ".join(f"{n} {split} ({runs[split]} runs)" for split, n in splits.items()))
+    console.print(
+        f"generated {found.spec.numel:,} parameters in {len(found.spec.tensors)} tensors; {len(found.base())} kept fixed"
+    )
+    score = found.score
+    for part in ("train", "val"):
+        values = [v for e in found.entries if (v := e.scores.get(part, {}).get("score")) is not None]
+        if values:
+            mean, low, high = (score.text(v) for v in (sum(values) / len(values), min(values), max(values)))
+            console.print(f"{part:10s}{score.name} mean {mean}{score.symbol}, from {low} to {high}")
+    table = Table("tensor", "shape", "kind", "dtype", "mean", "std", box=None, header_style="bold")
+    for tensor in found.spec.tensors:
+        statistics = found.meta.get("statistics", {}).get(tensor.name, {})
+        numbers = [f"{statistics[key]:.4g}" if key in statistics else "" for key in ("mean", "std")]
+        table.add_row(tensor.name, "x".join(map(str, tensor.shape)) or "scalar", tensor.kind, tensor.dtype, *numbers)
+    console.print(table)
+
+
+def verify(zoo: str) -> None:
+    """Read every file of a zoo and compare it with what was recorded.
+
+    Args:
+        zoo: Folder or name of a zoo.
+
+    Raises:
+        ParamgenError: A file is missing, altered, of another shape or not finite; all are named.
+    """
+    found = Zoo(zoo)
+    problems = found.verify()
+    if problems:
+        raise ParamgenError(f"{len(problems)} of {len(found)} networks are damaged: {'; '.join(problems)}")
+    print(f"{found.name}: {len(found)} networks, every file is whole")
+
+
+def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0, trust: bool = False) -> None:
+    """Write a zoo whose networks have their hidden units in one order and on one scale; each computes what it computed.
+
+    Args:
+        zoo: Folder or name of a zoo.
+        out: Folder of the aligned zoo.
+        rounds: Rounds of matching to the running mean, after the first to one network.
+        scale: Balance each hidden unit's input and output norm too, where its activation allows it.
+        seed: Chooses that first network.
+        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
+
+    Raises:
+        ParamgenError: The network's symmetries cannot be read from its graph, or `out` already holds a zoo.
+    """
+    found = Zoo(zoo, trust)
+    recipe = {
+        "aligned_from": str(found.path),
+        "rounds": rounds,
+        "scale": scale,
+        "seed": seed,
+        "recipe": found.meta["recipe"],
+    }
+    refuse_other(out, found.task_config, recipe)
+    task = task_of(found)
+    images, _ = next(iter(task.data("train").batches(2)))
+    result = align_state_dicts(task.build().eval(), images, list(found), rounds, seed, scale, found.indices("train"))
+    writer = ZooWriter(out, found.spec, found.base(), found.task_config, recipe)
+    for entry, state in zip(found.entries, result.state_dicts, strict=True):
+        if (entry.run, entry.step) not in writer.done:
+            kept = {k: v for k, v in vars(entry).items() if k not in ("file", "sha256")}
+            writer.add(state, **kept)
+    writer.close(**{key: found.meta[key] for key in ("score", "seconds") if key in found.meta})
+    before, after = result.mean_cost_before, result.mean_cost_after
+    print(
+        f"{len(found)} networks aligned, mean distance to their mean {before:.3g} before and {after:.3g} after, in {out}"
+    )
+
+
+def _task_line(config: Mapping[str, Any]) -> str:
+    arguments = ", ".join(f"{k}={v}" for k, v in config["init_args"].items() if v not in (None, {}, []))
+    return f"{config['class_path'].rsplit('.', 1)[-1]}({arguments})"
+
+
+COMMANDS = {"info": info, "verify": verify, "import": import_, "align": align}

@@ -1,0 +1,148 @@
+"""Commands by name: a table; only the one asked for is imported."""
+
+import logging
+import os
+import sys
+from contextlib import nullcontext
+from importlib import import_module
+from inspect import isclass, signature
+from typing import Any, NamedTuple
+
+from paramgen import __version__
+from paramgen.core.locks import locked
+from paramgen.errors import ParamgenError, near
+
+LIGHTNING = {
+    "fit": "train a generator on a zoo",
+    "validate": "its losses on the zoo's validation runs",
+    "test": "its losses on the zoo's held-out runs",
+    "predict": "draw one network for each training network",
+}
+
+
+class Command(NamedTuple):
+    """A command that is a function: its signature is the command line.
+
+    Args:
+        what: What it does, for the list of commands.
+        module: Holds its function ``main``, or ``COMMANDS``, functions by verb.
+        configs: Folder under ``configs/`` whose names it accepts.
+        out_is_file: ``out`` is a file; else it is a folder, which one process writes to at a time.
+    """
+
+    what: str
+    module: str
+    configs: str = ""
+    out_is_file: bool = False
+
+
+FUNCTIONS = {
+    "collect": Command("train networks and keep them as a zoo", "collect.single", "zoo"),
+    "collect_tasks": Command("train a network or an adapter for every task of a family", "collect.multi", "zoo"),
+    "zoo": Command("look at, check, import or align a zoo: info | verify | import | align", "cli.commands.zoo"),
+    "sample": Command("draw new networks from a fitted generator", "cli.commands.sample"),
+    "adapters": Command("write generated adapters as folders that peft loads", "cli.commands.adapters"),
+    "evaluate": Command("score generated networks beside every baseline", "cli.commands.evaluate"),
+    "compare": Command(
+        "fit, sample and evaluate several generators on one zoo or more, over seeds", "cli.commands.compare", "compare"
+    ),
+    "unseen": Command("score generators on unseen tasks beside every simple way", "studies.unseen", out_is_file=True),
+    "interpolate": Command(
+        "score networks generated between two tasks on both, beside their averaged weights", "studies.interpolate"
+    ),
+    "flips": Command("score networks generated for seen codes with bits turned", "studies.flips"),
+    "configs": Command("list the shipped configs", "cli.commands.configs"),
+    "doctor": Command("check this installation", "cli.commands.doctor"),
+}
+
+
+class LogLines(logging.Handler):
+    """Writes what the package logs as plain lines on stderr; of several processes the first alone does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        if first_process():
+            print(self.format(record), file=sys.stderr)
+
+
+def first_process() -> bool:
+    """Whether this is the first of the processes of a fit on this machine, which speaks for all of them."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def usage() -> str:
+    """The page of ``paramgen --help``."""
+    listed = LIGHTNING | {name: command.what for name, command in FUNCTIONS.items()}
+    rows = [f"  {name:15s}{what}" for name, what in listed.items()]
+    return "\n".join(["usage: paramgen <command> [options]", "", *rows, "", "paramgen <command> --help tells more."])
+
+
+def run(args: list[str]) -> None:
+    """Run one command.
+
+    Args:
+        args: The command line after ``paramgen``.
+
+    Raises:
+        ParamgenError: A mistake that the user can mend.
+    """
+    log = logging.getLogger("paramgen")
+    if not any(isinstance(handler, LogLines) for handler in log.handlers):
+        log.addHandler(LogLines())
+        log.setLevel(logging.INFO)
+    command, *rest = args or ["--help"]
+    if command in LIGHTNING:
+        import_module("paramgen.cli.lightning").main(args)
+    elif command in FUNCTIONS:
+        _run_function(command, rest)
+    elif command in ("-h", "--help", "--version"):
+        print(__version__ if command == "--version" else usage())
+    else:
+        raise ParamgenError(f"no command {command!r}; {near(command, {**LIGHTNING, **FUNCTIONS})}")
+
+
+def _run_function(command: str, args: list[str]) -> None:
+    """Parse the command line that a function's signature and docstring describe, and call it."""
+    table = FUNCTIONS[command]
+    functions = import_module(f"paramgen.{table.module}")
+    if hasattr(functions, "COMMANDS"):
+        verbs: dict[str, Any] = functions.COMMANDS
+        if not args or args[0] in ("-h", "--help"):
+            rows = [f"  {verb:10s}{(f.__doc__ or '').splitlines()[0]}" for verb, f in verbs.items()]
+            print("\n".join([f"usage: paramgen {command} <verb> [options]", "", *rows]))
+            return
+        if args[0] not in verbs:
+            raise ParamgenError(f"no command '{command} {args[0]}'; {near(args[0], verbs)}")
+        function, prog, args = verbs[args[0]], f"paramgen {command} {args[0]}", args[1:]
+    else:
+        function, prog = functions.main, f"paramgen {command}"
+    config = arguments_of(function, prog, table.configs, args)
+    folder = None if table.out_is_file else config.get("out")
+    with locked(folder) if folder else nullcontext():
+        function(**{name: value for name, value in config.items() if name != "config"})
+
+
+def arguments_of(function: Any, prog: str, folder: str, args: list[str]) -> dict[str, Any]:
+    """The values of a function's parameters, as the command line and a config give them.
+
+    Args:
+        function: A command's function.
+        prog: Names it in messages.
+        folder: Of shipped configs whose names are accepted.
+        args: The words after the command.
+    """
+    parser = parser_of(function, prog, folder)
+    return vars(parser.instantiate(parser.parse_args(args)))
+
+
+def parser_of(function: Any, prog: str, folder: str) -> Any:
+    """The parser of the command line that a function's signature and docstring describe; arguments as of :func:`arguments_of`."""
+    from paramgen.cli.parser import ConfigFile, OneLineErrors
+
+    parser = OneLineErrors(prog=prog, description=(function.__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "-c", "--config", action=ConfigFile, folder=folder, help="YAML file, or the name of a shipped config."
+    )
+    parser.bases = {n: p.annotation for n, p in signature(function).parameters.items() if isclass(p.annotation)}
+    parser.add_function_arguments(function, sub_configs=True)
+    return parser

@@ -1,0 +1,214 @@
+"""``paramgen fit | validate | test | predict``: LightningCLI with short config names and arguments linked from the data."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import paramgen.backends  # noqa: F401  registers the backends
+from paramgen.cli.parser import ConfigFile, OneLineErrors
+from paramgen.errors import ParamgenError
+from paramgen.generators.base import ParameterGenerator
+from paramgen.generators.callbacks import LearningRates, SampleQuality
+from paramgen.generators.checkpoints import Checkpoints, CompleteCheckpoints, StopRequests
+from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.divergence import Divergence
+from paramgen.generators.restore import read_checkpoint
+
+LOST_PROCESS = (
+    "another process of this fit ended unexpectedly (killed, out of memory, or a lost machine); "
+    "run the same command with --ckpt_path last to go on from the last checkpoint"
+)
+_log = logging.getLogger(__name__)
+LINKED = ("seq_len", "token_dim", "cond_dim", "num_networks", "num_runs")  # arguments of a backend that the data decide
+
+
+class Parser(OneLineErrors, LightningArgumentParser):
+    """Lightning's parser, with mistakes said in one line."""
+
+
+class GeneratorCLI(LightningCLI):
+    """A backend, a data module and a Trainer from one YAML."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser whose ``--config`` knows short names."""
+        parser = self.parser_class(**kwargs)
+        parser.add_argument("-c", "--config", action=ConfigFile, help="YAML file, or the name of a shipped config.")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Callbacks that every fit has, and the arguments that the data decide."""
+        parser.add_lightning_class_args(StopRequests, "stop_requests")
+        parser.add_lightning_class_args(Divergence, "divergence")
+        parser.add_lightning_class_args(SampleQuality, "quality")
+        parser.add_lightning_class_args(LearningRates, "lr_monitor")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.enable_version_counter": False})
+        for name in LINKED:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Keep what was asked for: ``--ckpt_path`` replaces the model's arguments by the checkpoint's later."""
+        super().parse_arguments(parser, args)
+        self.requested: Namespace = self.config.clone()
+        if verb := self.config.get("subcommand"):
+            asked = self.config[verb]
+            if asked.get("ckpt_path") == "last":
+                asked.ckpt_path = _last_checkpoint(asked.checkpoint.dirpath, Path(asked.trainer.default_root_dir))
+            _check_checkpoint(verb, asked.get("ckpt_path"), asked.model.class_path)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a checkpoint that would silently change the model."""
+        torch.set_flush_denormal(True)
+        if self.subcommand is None:
+            return
+        asked, got = (config[self.subcommand].model for config in (self.requested, self.config))
+        for name in asked.init_args.keys():  # noqa: SIM118  a Namespace iterates over something else
+            if name not in LINKED and asked.init_args[name] != got.init_args[name]:
+                given, saved = asked.init_args[name], got.init_args[name]
+                raise ParamgenError(
+                    f"config and checkpoint disagree: model.{name} is {given!r} here and {saved!r} in the checkpoint"
+                )
+
+        # the checkpoint also holds arguments of the data, which not every backend has
+        self.config[self.subcommand].model = asked
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A Trainer, or in one line what it does not accept; its checkpoints are complete unless a plugin writes them."""
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise ParamgenError(f"trainer: {str(error).splitlines()[0]}") from error
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = CompleteCheckpoints()
+        return trainer
+
+    def before_fit(self) -> None:
+        """Keep the command and all settings in the checkpoint, and say what is fitted."""
+        numbers = sum(p.numel() for p in self.model.parameters())
+        _log.info("fitting %s with %s parameters", type(self.model).__name__, f"{numbers:,}")
+        self.model.fit_command = shlex.join(["paramgen", *sys.argv[1:]])
+        self.model.fit_config = self._parser(self.subcommand).dump(self.config[self.subcommand])
+
+    def after_fit(self) -> None:
+        """Say where the result is and what to do with it."""
+        callback = self.trainer.checkpoint_callback
+        path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+        if path and self.trainer.is_global_zero:
+            own = any(not type(part).__module__.startswith("paramgen.") for part in (self.model, self.model.codec))
+            print(f"checkpoint: {path}\nnext:       paramgen sample --ckpt_path {path}{' --trust true' if own else ''}")
+
+
+class _NoTips(logging.Filter):
+    """Lets Lightning's advertisements fall."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is shown."""
+        return "Tip: For seamless" not in record.getMessage()
+
+
+_TIPS = _NoTips()
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Whether an error of torch.distributed says that another process of this fit is gone."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+    return isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in signs)
+
+
+def _last_checkpoint(folder: str | None, root: Path) -> str:
+    """The newest ``last.ckpt`` of a folder of checkpoints, or of the fits under a folder: a path like any other."""
+    if folder:
+        found, where = [*Path(folder).expanduser().glob("last*.ckpt")], Path(folder)
+    else:
+        found, where = (
+            [*root.glob("lightning_logs/*/checkpoints/last*.ckpt"), *root.glob("checkpoints/last*.ckpt")],
+            root,
+        )
+    if not found:
+        ways = "" if folder else ", or --checkpoint.dirpath its folder"
+        raise ParamgenError(f"no last.ckpt under {where}; give --ckpt_path its path{ways}")
+    return str(max(found, key=lambda path: path.stat().st_mtime))
+
+
+def _check_checkpoint(verb: str, path: str | None, backend: str) -> None:
+    """Refuse what Lightning would take for a checkpoint, before it reads it and imports the classes that it names."""
+    if path is None and verb != "fit":
+        raise ParamgenError(f"{verb} needs a fitted generator: --ckpt_path")
+    if path is not None:
+        checkpoint = read_checkpoint(path)
+        arguments = dict(checkpoint.get("hyper_parameters", {}))
+        made_by = arguments.pop("_class_path", checkpoint["paramgen"]["class_path"])
+        if made_by != backend:
+            raise ParamgenError(f"the config asks for {backend}, the checkpoint was made by {made_by}")
+        if _names_class(arguments):
+            raise ParamgenError(
+                f"checkpoint {path!r} names a class in the arguments of its generator, expected plain values"
+            )
+
+
+def _names_class(value: Any) -> bool:
+    """Whether Lightning's parser would take a class to import from arguments."""
+    if isinstance(value, Mapping):
+        return "class_path" in value or any(map(_names_class, value.values()))
+    return isinstance(value, list | tuple) and any(map(_names_class, value))
+
+
+def main(args: list[str] | None = None) -> GeneratorCLI:
+    """Run one of Lightning's verbs.
+
+    Args:
+        args: The command line after ``paramgen``; the process's own when None.
+
+    Raises:
+        ParamgenError: A mistake in a config, a zoo or a checkpoint.
+    """
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_TIPS)
+    before = sys.argv
+    if args is not None:
+        sys.argv = [before[0], *args]  # Lightning starts its other processes by this line
+    try:
+        return _run()
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning takes for an exit
+            raise stop.__context__ from None
+        raise
+    except RuntimeError as error:
+        if is_lost_process(error):
+            raise ParamgenError(LOST_PROCESS) from error
+        raise
+    finally:
+        sys.argv = before
+
+
+def _run() -> GeneratorCLI:
+    return GeneratorCLI(
+        ParameterGenerator,
+        ParameterDataModule,
+        parser_class=Parser,
+        subclass_mode_model=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        trainer_defaults={
+            "default_root_dir": "runs",
+            "max_epochs": -1,
+            "enable_model_summary": False,  # it ends with 'Total FLOPs: 0'
+            "num_sanity_val_steps": 0,
+            "logger": {
+                "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
+                "init_args": {"save_dir": "runs"},
+            },
+        },
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"prog": "paramgen"},
+    )

@@ -1,0 +1,54 @@
+"""The command ``paramgen``: exit codes, and mistakes in one line."""
+
+import os
+import signal
+import sys
+
+from paramgen.cli.dispatch import first_process, run
+from paramgen.core import signals
+from paramgen.core.signals import StopRequested
+from paramgen.errors import find_mistake, refused_by_system
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: The command line after ``paramgen``; the process's own when None.
+
+    Returns:
+        0; for a mistake that the user can mend, said in one line on stderr, its exit code (2; 3 for a fit that diverged);
+        128 and the signal's number for a command that a signal stopped.
+    """
+    try:
+        with signals.raised():
+            run(sys.argv[1:] if args is None else args)
+    except KeyboardInterrupt:
+        return _stopped(StopRequested(signal.SIGINT))
+    except StopRequested as request:
+        return _stopped(request)
+    except BrokenPipeError:  # `paramgen … | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
+        return 141
+    except Exception as error:
+        mistake = find_mistake(error) or refused_by_system(error)
+        if mistake is None:
+            if (stopped := signals.request()) is not None:
+                return _stopped(stopped)
+            raise
+        print(f"paramgen: {' '.join(str(mistake).split())}", file=sys.stderr)
+        return mistake.exit_code
+    return 0
+
+
+def _stopped(request: StopRequested) -> int:
+    """Say that a command was stopped. Of several processes the first speaks; the others end well, or their launcher would kill it."""
+    if not first_process():
+        return 0
+    print(f"paramgen: stopped by {request}; what was written is complete", file=sys.stderr)
+    return request.exit_code
+
+
+def entry_point() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""How every command reads its line: short config names, mistakes said in one line."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from paramgen.core.paths import find_config
+from paramgen.core.trust import search_working_folder
+from paramgen.errors import ParamgenError, find_mistake, near
+
+
+class ConfigFile(ActionConfigFile):
+    """``--config``: a path, or the name of a shipped config of one folder under ``configs/``."""
+
+    def __init__(self, folder: str = "", **kwargs: Any) -> None:
+        self.folder = folder
+        super().__init__(**kwargs)
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Find the file, then read it."""
+        try:
+            super().__call__(parser, cfg, find_config(values, self.folder), option_string)
+        except UnicodeDecodeError as error:
+            raise ParamgenError(f"config {values!r} is no YAML: {error}") from error
+
+
+class OneLineErrors(ArgumentParser):
+    """A parser that raises ParamgenError where others print their usage and exit."""
+
+    bases: Mapping[str, type] = MappingProxyType({})  # of arguments that take an instance of a subclass
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's; a class that was typed and is not found is looked for in the working folder too."""
+        try:
+            return super().parse_args(*args, **kwargs)
+        except ParamgenError as error:
+            if not any(map(search_working_folder, re.findall(r"'([A-Za-z_][\w.]*\.\w+)'", str(error)))):
+                raise
+        return super().parse_args(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise ParamgenError with what jsonargparse found."""
+        mistake = find_mistake(ex) if ex else None
+        if mistake:
+            raise mistake
+        if not self.exit_on_error:  # jsonargparse itself tries one reading after another
+            super().error(message, ex)
+        raise ParamgenError(_tidy(message, self.bases)) from ex
+
+
+def _tidy(message: str, bases: Mapping[str, type]) -> str:
+    """What matters of a message of jsonargparse, which tells every reading it tried."""
+    flat = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(message.split()))
+    key = re.match(r'Parser key "([^"]+)"', flat)
+    unknown = re.search(r"(?:dot import path string: |Import path |given class_path ')([\w.]+)", flat)
+    base = re.search(r"Subtypes: \[<class '([\w.]+)'>|subclass of <class '([\w.]+)'>|subclass of ([\w.]+)", message)
+    if key and unknown and (base or key[1] in bases) and "is not accepted" not in flat:
+        module, _, name = next(filter(None, base.groups())).rpartition(".") if base else ("", "", "")
+        cls = bases.get(key[1]) or (getattr(import_module(module), name) if module else None)
+        kinds = _concrete(cls) if cls else []
+        if kinds and unknown[1].rpartition(".")[2] not in kinds:
+            return f"{key[1]}: no {cls.__name__ if cls else name} {unknown[1]!r}; {near(unknown[1], kinds)}"
+    flat = re.sub(r'Parser key "([^"]+)":', r"\1:", flat)
+    tries = re.search(r"Errors: - (.*?) Given value type: .*?Given value: (.*)$", flat)
+    if not key or not tries:
+        return flat
+    expected = [t for t in tries[1].split(" - ") if t != "Expected a NoneType"]
+    value = "" if any("Got value" in t or "class_path" in t for t in expected) else f". Got value: {tries[2]}"
+    return f"{key[1]}: {' - '.join(expected)}{value}"
+
+
+def _concrete(base: type) -> list[str]:
+    """Names of the imported subclasses that can be used."""
+    children: list[type] = type.__subclasses__(base)
+    found = [name for child in children for name in _concrete(child)]
+    return found if inspect.isabstract(base) else [base.__name__, *found]

@@ -1,0 +1,1 @@
+"""How zoos are made."""

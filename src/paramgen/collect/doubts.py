@@ -1,0 +1,71 @@
+"""What makes a zoo useless to learn from, in words: its networks guess, are worse than where they began, or have no loss."""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite, sqrt
+
+from torch import Tensor
+
+from paramgen.core.score import ScoreSpec
+from paramgen.core.zoo import Entry, Scores
+from paramgen.tasks.score import Scored
+
+SPREAD = 2.0  # standard deviations of a share that is measured on so many items
+WORSE = 2.0  # margins of a good network that fine-tuning may cost where nothing is wrong
+
+
+def guessing(task: Scored, targets: Tensor) -> float | None:
+    """The score of answering without looking at the input, and what chance adds to it on these targets (M, ...)."""
+    share = task.chance(targets)
+    return None if share is None else share + task.score.sign * SPREAD * _deviation(task.score, share, len(targets))
+
+
+def doubts(
+    entries: Sequence[Entry],
+    score: ScoreSpec,
+    guess: Mapping[str | None, float | None],
+    items: int,
+    start: float | None = None,
+) -> list[str]:
+    """Sentences about a zoo's val scores; empty where nothing is wrong.
+
+    Args:
+        entries: Its networks; those without val scores are left out.
+        score: What the scores are.
+        guess: The score that guessing reaches on each task, as of :func:`guessing`.
+        items: Val items that a network is scored on.
+        start: Val score of the network that all of them were fine-tuned from.
+    """
+    scored = [(value, guess[e.task]) for e in entries if (value := e.scores.get("val", {}).get("score")) is not None]
+    found = list[str]()
+    if lost := sum(_is_lost(entry.scores) for entry in entries):
+        found.append(f"{lost} of {len(entries)} networks have a NaN or infinite loss: their training diverged.")
+    if not scored:
+        return found
+    mean = sum(value for value, _ in scored) / len(scored)
+    guessers = sum(least is not None and score.sign * value <= score.sign * least for value, least in scored)
+    if guessers > len(scored) / 2:
+        found.append(
+            f"{guessers} of {len(scored)} networks are no better on val than always naming the commonest class: "
+            f"{_text(score, mean)} on average. There is nothing to learn from them."
+        )
+    lost_to_start = 0.0 if start is None else score.sign * (start - mean)
+    if start is not None and lost_to_start > max(WORSE * score.margin, SPREAD * _deviation(score, start, items)):
+        found.append(
+            f"Fine-tuning made the networks worse: {_text(score, mean)} on val, {_text(score, start)} where they began. "
+            "Use a lower finetune.lr."
+        )
+    return found
+
+
+def _text(score: ScoreSpec, value: float) -> str:
+    return f"{score.text(value)}{score.symbol}"
+
+
+def _is_lost(scores: Scores) -> bool:
+    losses = [part["loss"] for part in scores.values() if "loss" in part]
+    return any(loss is None or not isfinite(loss) for loss in losses)
+
+
+def _deviation(score: ScoreSpec, value: float, items: int) -> float:
+    """The standard deviation of a share on so many items; 0 for other scores."""
+    return sqrt(value * (1 - value) / items) if score.unit == "percent" else 0.0

@@ -1,0 +1,110 @@
+"""How long networks must be trained further until they are as good as the zoo: what a generated start is worth.
+
+R: networks trained at once. P: generated parameters.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import inf
+
+import torch
+from torch import Tensor
+
+from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer
+from paramgen.core.params import StateDict
+from paramgen.core.zoo import Zoo
+from paramgen.tasks import Task, TaskFamily
+from paramgen.tasks.scoring import score_networks
+
+MOST = 500  # steps after which a start has not made it
+EVERY = 5  # steps between two looks at the val split
+SETTINGS = OptimSettings(optimizer="adam", lr=1e-3)
+
+
+def validation_scores(
+    task: Task, states: Sequence[StateDict], device: torch.device | str = "cpu"
+) -> Tensor:  # (R,) float64
+    """Scores of complete networks on the task's val split.
+
+    Args:
+        task: Gives the network and the data.
+        states: R complete state dicts.
+        device: Where they run.
+    """
+    return score_networks(task, task.build().to(device), list(states), task.data("val"), device=device).value
+
+
+def steps_to_reach(
+    task: Task,
+    zoo: Zoo,
+    weights: Tensor,
+    target: float,
+    *,
+    most: int = MOST,
+    every: int = EVERY,
+    settings: OptimSettings = SETTINGS,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Steps on train images after which each start first reaches a score on the val split; inf where it does not.
+
+    The generated tensors alone are trained, all starts at once, each on its own order of the data.
+
+    Args:
+        task: Gives the network and the data; the test split is not looked at.
+        zoo: Says which tensors are trained, and gives the others.
+        weights: (R, P), the starts.
+        target: The score to reach.
+        most: Steps at most.
+        every: Steps between two looks.
+        settings: Optimizer, rate and batch.
+        seed: Of the order of the data.
+        device: Where to train.
+
+    Returns:
+        (R,) float64: 0 for a start that is good already, else a multiple of `every`, or inf.
+    """
+    states = [zoo.complete(zoo.spec.unflatten(row)) for row in weights.cpu()]
+    needed = torch.where(task.score.good(validation_scores(task, states, device), target), 0.0, inf).double()  # (R,)
+    if needed.isfinite().all():
+        return needed
+    group = NetworkGroup(task.build(), states, zoo.spec.names, device, loss=task.loss)
+    trainer = Trainer(group, task.data("train"), settings, [seed + r for r in range(len(states))], most)
+    for step in trainer.run():
+        if step % every:
+            continue
+        reached = task.score.good(validation_scores(task, group.states(), device), target)
+        needed[reached & needed.isinf()] = step
+        if needed.isfinite().all():
+            break
+    return needed
+
+
+def steps_on_tasks(
+    family: TaskFamily,
+    zoo: Zoo,
+    weights: Tensor,
+    names: Sequence[str],
+    targets: Mapping[str, float],
+    *,
+    most: int = MOST,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """As :func:`steps_to_reach`, each start on its own task; those of a task at once.
+
+    Args:
+        family: The tasks.
+        zoo: Says which tensors are trained, and gives the others.
+        weights: (R, P), the starts.
+        names: R tasks.
+        targets: The score to reach on each task's val split.
+        most: Steps at most.
+        device: Where to train.
+
+    Returns:
+        (R,) float64.
+    """
+    needed = torch.empty(len(weights), dtype=torch.float64)
+    for name in dict.fromkeys(names):
+        mine = torch.tensor([task == name for task in names])
+        needed[mine] = steps_to_reach(family.task(name), zoo, weights[mine], targets[name], most=most, device=device)
+    return needed

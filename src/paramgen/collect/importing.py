@@ -1,0 +1,193 @@
+"""``paramgen zoo import``: a zoo of checkpoints from elsewhere."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paramgen.core.intake import Architecture, check_network, same_values
+from paramgen.core.params import ParamSpec, StateDict
+from paramgen.core.progress import Progress, announce_scoring
+from paramgen.core.subsets import select_tensors
+from paramgen.core.weight_files import is_marked, list_checkpoints, read_state_dict, steps_from_names
+from paramgen.core.zoo import Scores, Split, ZooWriter, refuse_other
+from paramgen.errors import ParamgenError, not_negative
+from paramgen.tasks import SplitData, Task
+from paramgen.tasks.score import plain_scores
+from paramgen.tasks.scoring import run_many, score_networks
+from paramgen.tasks.vision.splits import spread
+
+FEW = 256  # images that the time of scoring is measured on
+_log = logging.getLogger(__name__)
+
+
+def import_(
+    source: str,
+    out: str,
+    task: Task,
+    prefix: str = "",
+    base: str | None = None,
+    parameters: list[str] | None = None,
+    one_run: bool = True,
+    val_networks: int = 0,
+    heldout_networks: int = 0,
+    score: bool = True,
+) -> None:
+    """Make a zoo of checkpoints from elsewhere: a folder of .safetensors, .pt, .pth, .ckpt or .bin files.
+
+    Every file is read and checked before anything is written, so that a refused import leaves nothing behind.
+
+    Args:
+        source: Folder with one file a network, taken in the natural order of their names (8, 9, 10).
+        out: Folder of the new zoo.
+        task: What the networks do: their architecture and data.
+        prefix: Cut from the front of every key, for example ``model.``; keys without it are left out.
+        base: File with the tensors that are not generated, where the others hold the generated ones alone.
+        parameters: Names, globs, ``re:`` patterns or named subsets to generate; all when left out.
+        one_run: The files are steps of one run (all training data); otherwise each is a run of its own.
+        val_networks: With separate runs, so many last ones but the held-out are for validation.
+        heldout_networks: With separate runs, so many last ones are the evaluator's.
+        score: Record accuracies on the task's train and val images.
+
+    Raises:
+        ParamgenError: No files, a pickle with code in it, tensors that do not fit the architecture or are neither generated nor equal
+            in all files, NaN or infinite values.
+    """
+    not_negative(val_networks=val_networks, heldout_networks=heldout_networks)
+    if one_run and (val_networks or heldout_networks):
+        raise ParamgenError("val_networks and heldout_networks need one_run=false: splits are by run")
+    network = task.build()
+    reader = _Reader(network, parameters or ["all"], prefix, base)
+    files = reader.check(source)
+    train_networks = len(files) - val_networks - heldout_networks
+    if train_networks < 1:
+        given = f"val_networks {val_networks} and heldout_networks {heldout_networks}"
+        raise ParamgenError(f"{given} leave no network to learn from, of {len(files)}")
+    recipe = {"imported_from": source, "files": [p.name for p in files], "prefix": prefix, "base": base}
+    refuse_other(out, task.config(), recipe)
+    splits = {part: task.data(part) for part in ("train", "val")} if score else {}
+    for data in splits.values():
+        _check_runs(network, reader.first, data)
+    writer = ZooWriter(out, reader.spec, reader.base, task.config(), recipe)
+    left = len(files) - len(writer.done)
+    if splits:
+        few = spread(splits["train"], FEW)
+        times = left * sum(map(len, splits.values())) / len(few)
+        announce_scoring(lambda: score_networks(task, network, [reader.first], few), times, left)
+    with Progress() as progress:
+        progress.begin("import", len(files))
+        for i, (path, step) in enumerate(zip(files, steps_from_names(files), strict=True)):
+            progress.update(i)
+            run = 0 if one_run else i
+            if (run, step) in writer.done:  # by the same command, stopped before its end
+                continue
+            state = reader.read(path)
+            split: Split = "train" if i < train_networks else "val" if i < len(files) - heldout_networks else "heldout"
+            writer.add(state, run=run, step=step, seed=0, split=split, scores=_scores(task, network, state, splits))
+            progress.written += 1
+        progress.update(len(files))
+    zoo = writer.close(score=task.score.to_dict())
+    print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, in {zoo.path}")
+
+
+class _Reader:
+    """Reads files as complete state dicts of one architecture.
+
+    Args:
+        network: The architecture.
+        parameters: Patterns of what is generated.
+        prefix: Cut from the front of every key.
+        base: File with what is not generated.
+    """
+
+    def __init__(self, network: nn.Module, parameters: list[str], prefix: str, base: str | None) -> None:
+        self.architecture, self.prefix = Architecture(network), prefix
+        self.spec = ParamSpec.of(network, select_tensors(network, parameters))
+        self.generated = {*self.spec.names, *self.spec.aliases}
+        self.rest: dict[str, Any] = {}
+        if base is not None:
+            known = self.architecture.tensors.keys() - self.generated
+            self.rest = {name: value for name, value in self._tensors(base).items() if name in known}
+
+    def check(self, source: str) -> list[Path]:
+        """Read every checkpoint of a folder; what is left out and what is converted is logged.
+
+        Returns:
+            The files that make the zoo, in order.
+        """
+        listing = list_checkpoints(source)
+        if listing.hidden:
+            _log.info("left out hidden files: %s", ", ".join(p.name for p in listing.hidden))
+        if self.architecture.extra:
+            _log.info(
+                "extra state belongs to the architecture and is not stored: %s", ", ".join(self.architecture.extra)
+            )
+        kept: list[Path] = []
+        seen: dict[str, str] = {}
+        for path in listing.files:
+            state = self.read(path)
+            if not kept:
+                self.first = state
+                self.base = {name: t for name, t in state.items() if name not in self.generated}
+                self._say_dtypes(path)
+            self.spec.check(state, str(path))
+            check_network(state, self.spec, self.base, str(path))
+            digest = _digest(state)
+            if is_marked(path) and digest in seen:
+                _log.info("left out %s: the same network as %s", path.name, seen[digest])
+                continue
+            seen.setdefault(digest, path.name)
+            kept.append(path)
+        return kept
+
+    def read(self, path: Path) -> StateDict:
+        """One file's complete state dict."""
+        state = self._tensors(path)
+        for name in self.rest.keys() & state.keys():
+            if not same_values(state[name], self.rest[name]):
+                raise ParamgenError(f"{path}: {name!r} is not generated, but differs from the one in the base file")
+        missing = [name for name in self.architecture.missing(state) if name not in self.rest]
+        if missing and not self.rest and not self.generated & {*missing}:
+            raise ParamgenError(
+                f"{path}: it holds the generated tensors, but not {missing[0]!r} ({len(missing)} missing); "
+                "give a file that holds the others: --base FILE"
+            )
+        return self.architecture.fit({**state, **self.rest}, str(path))
+
+    def _tensors(self, path: str | Path) -> dict[str, Any]:
+        saved = read_state_dict(path)
+        return {k.removeprefix(self.prefix): v for k, v in saved.items() if k.startswith(self.prefix)}
+
+    def _say_dtypes(self, path: Path) -> None:
+        own = self.architecture.tensors
+        pairs = {(t.dtype, own[n].dtype) for n, t in self._tensors(path).items() if n in own}
+        for given, kept in sorted(pairs, key=str):
+            if given != kept:
+                _log.info("%s weights of the files are stored as %s, the network's own", given, kept)
+
+
+def _check_runs(network: nn.Module, state: StateDict, data: SplitData) -> None:
+    """Refuse a network that cannot be run on the task's images, before anything is written."""
+    try:
+        for _ in run_many(network, [state], spread(data, 2)):
+            pass
+    except Exception as error:  # whatever the network's own code raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ParamgenError(f"the network cannot be run on the task's images: {reason}") from error
+
+
+def _scores(task: Task, network: nn.Module, state: StateDict, splits: Mapping[str, SplitData]) -> Scores:
+    found = {part: score_networks(task, network, [state], data) for part, data in splits.items()}
+    return {part: plain_scores(scores, 0) for part, scores in found.items()}
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """The same for the same values."""
+    digest = hashlib.sha256()
+    for tensor in state.values():
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

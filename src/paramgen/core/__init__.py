@@ -1,0 +1,1 @@
+"""What a network on disk is: parameters, zoos, samples, codecs."""

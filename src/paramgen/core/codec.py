@@ -1,0 +1,344 @@
+"""Between state dicts and the standardised token tensors that generators learn.
+
+L tokens of D numbers each; P generated parameters; K networks. A codec is made with plain arguments, bound once to a zoo's training
+networks (:meth:`ParamCodec.bind`), and then travels inside the generator's checkpoint, so that a checkpoint samples without the zoo.
+
+``running_var`` is handled in log space, log(v + 1e-5), so that no sample has a negative variance (1e-5 is batch norm's own epsilon).
+Statistics are of all training networks together: a tensor that is constant in each network but differs between them has a spread.
+Whatever never varies has scale 0: it is encoded as 0 and decoded exactly, whatever the generator makes of it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from paramgen.core.arguments import check_arguments
+from paramgen.core.params import ParamSpec, StateDict, TensorSpec
+from paramgen.core.trust import find_class
+from paramgen.errors import ParamgenError, positive
+
+Normalisation = Literal["layer", "weight", "centre"]
+_LOG_EPS = 1e-5
+_CONSTANT = 1e-10  # a relative spread below this is rounding
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where one tensor stands in the row of L * D numbers: `rows` pieces of `width` numbers, one every `stride`, from `offset`."""
+
+    spec: TensorSpec
+    source: int  # where it starts among the P parameters
+    offset: int
+    rows: int
+    width: int
+    stride: int
+
+    def view(self, flat: Tensor) -> Tensor:
+        """The tensor's own numbers in `flat` (..., L * D): (..., rows, width), without padding."""
+        piece = flat[..., self.offset : self.offset + self.rows * self.stride]
+        return piece.unflatten(-1, (self.rows, self.stride))[..., : self.width]
+
+
+class ParamCodec(ABC):
+    """State dict <-> (L, D) tokens with a mask on the padding.
+
+    Args:
+        normalisation: ``layer``: each tensor to mean 0, std 1 over all its weights and networks. ``weight``: each weight over the
+            networks. ``centre``: subtract each weight's mean over the networks, then scale what is left per tensor.
+    """
+
+    def __init__(self, normalisation: Normalisation = "layer") -> None:
+        if normalisation not in ("layer", "weight", "centre"):
+            raise ParamgenError(f"normalisation is {normalisation!r}, expected layer, weight or centre")
+        self.normalisation: Normalisation = normalisation
+        self.spec: ParamSpec | None = None
+
+    @abstractmethod
+    def _lay_out(self, spec: ParamSpec) -> tuple[int, list[Block]]:
+        """Token size D and one block a tensor."""
+
+    @abstractmethod
+    def _arguments(self) -> dict[str, Any]:
+        """What it was made with."""
+
+    def bind(self, spec: ParamSpec, networks: Iterable[Mapping[str, Tensor]]) -> Self:
+        """Take the statistics of some networks, read once each.
+
+        Args:
+            spec: What is generated.
+            networks: State dicts of the training networks, with at least the generated tensors.
+
+        Raises:
+            ParamgenError: No network at all.
+        """
+        mean = torch.zeros(spec.numel, dtype=torch.float64)
+        square = torch.zeros_like(mean)
+        count = 0
+        for count, state in enumerate(networks, 1):
+            x = torch.cat([_forward(t, t.reals(state[t.name].detach().cpu())) for t in spec.tensors])
+            delta = x.sub_(mean)
+            mean.add_(delta, alpha=1 / count)
+            # Welford, so that a large mean does not drown a small spread; in place, because P may be hundreds of millions
+            square.addcmul_(delta, delta, value=(count - 1) / count)
+        if count == 0:
+            raise ParamgenError("no training network to take statistics of")
+        self._set(spec, *self._statistics(spec, mean, square.div_(count)))
+        return self
+
+    def _statistics(self, spec: ParamSpec, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift and scale, one a tensor (T,) or one a weight (P,), from each weight's mean and variance over the networks."""
+        if self.normalisation == "weight":
+            return mean, _scale(variance, mean)
+        sizes = [t.numel for t in spec.tensors]
+        means, variances = mean.split(sizes), variance.split(sizes)
+        spread = torch.stack([v.mean() for v in variances])
+        if self.normalisation == "centre":
+            return mean, _scale(spread, torch.stack([m.abs().mean() for m in means]))
+        shift = torch.stack([m.mean() for m in means])
+        within = torch.stack([m.var(correction=0) for m in means])
+        return shift, _scale(spread + within, shift)
+
+    def _set(self, spec: ParamSpec, shift: Tensor, scale: Tensor) -> None:
+        self.shift, self.scale = shift, scale
+        self.lay_out(spec)
+
+    def lay_out(self, spec: ParamSpec) -> None:
+        """Set ``shape`` and ``mask`` for a network; they need no statistics."""
+        self.spec = spec
+        token_dim, self.blocks = self._lay_out(spec)
+        last = self.blocks[-1]
+        length = -(-(last.offset + last.rows * last.stride) // token_dim)
+        self.shape = (length, token_dim)
+        flat = torch.zeros(length * token_dim, dtype=torch.bool)
+        for block in self.blocks:
+            block.view(flat).fill_(True)
+        self.mask = flat.view(self.shape)  # (L, D)
+
+    @property
+    def positions(self) -> Tensor:
+        """For each token, the index of the tensor it starts in and its place among that tensor's tokens: (L, 2) long."""
+        length, token_dim = self.shape
+        starts = torch.tensor([b.offset // token_dim for b in self.blocks])
+        token = torch.arange(length)
+        layer = torch.searchsorted(starts, token, right=True) - 1
+        return torch.stack([layer, token - starts[layer]], 1)  # (L, 2)
+
+    def encode_many(self, networks: Sequence[Mapping[str, Tensor]], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standardised tokens of some networks, zeros on the padding: (n, L, D).
+
+        Args:
+            networks: State dicts with at least the generated tensors, keys in any order.
+            dtype: float64 keeps every bit of float32 weights.
+        """
+        flat = torch.zeros(len(networks), self.shape[0] * self.shape[1], dtype=dtype)
+        for i, block in enumerate(self.blocks):
+            raw = torch.stack([block.spec.reals(state[block.spec.name].detach().cpu()) for state in networks])
+            values = self._standardise(i, _forward(block.spec, raw))
+            block.view(flat).copy_(values.unflatten(-1, (block.rows, block.width)))
+        return flat.unflatten(-1, self.shape)  # (n, L, D)
+
+    def encode(self, network: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standardised tokens of one network: (L, D)."""
+        return self.encode_many([network], dtype)[0]
+
+    def encode_tokens(self, network: Mapping[str, Tensor], token: Tensor) -> Tensor:
+        """Only some tokens of one network, touching only their numbers, so that memory-mapped tensors are read in part.
+
+        Args:
+            network: State dict.
+            token: (L',) long, which tokens.
+
+        Returns:
+            (L', D) float32, the same numbers as ``encode(network)[token]``.
+        """
+        token_dim = self.shape[1]
+        place = token[:, None] * token_dim + torch.arange(token_dim)  # (L', D)
+        out = torch.zeros(place.shape)
+        first, last = place[:, 0], place[:, -1]
+        for i, block in enumerate(self.blocks):
+            end = block.offset + block.rows * block.stride
+            rows = torch.nonzero((first < end) & (last >= block.offset))[:, 0]
+            if rows.numel() == 0:
+                continue
+            local = place[rows] - block.offset
+            row, column = local.div(block.stride, rounding_mode="floor"), local % block.stride
+            inside = (local >= 0) & (row < block.rows) & (column < block.width)
+            source = (row * block.width + column)[inside]
+            values = self._standardise(
+                i, _forward(block.spec, block.spec.reals(network[block.spec.name])[source]), source
+            )
+            piece = out[rows]
+            piece[inside] = values.float()
+            out[rows] = piece
+        return out  # (L', D)
+
+    def decode_many(self, tokens: Tensor) -> list[StateDict]:
+        """Generated tensors of n networks, each in its own dtype and shape, tied names included.
+
+        Args:
+            tokens: (n, L, D) on any device; what stands on padding is ignored.
+
+        Raises:
+            ValueError: Another shape.
+        """
+        assert self.spec is not None
+        columns = self.decode_stacked(tokens.detach())
+        networks = []
+        for n in range(len(tokens)):
+            state = {name: column[n] for name, column in columns.items()}
+            networks.append(state | {name: state[canonical] for name, canonical in self.spec.aliases.items()})
+        return networks
+
+    def decode_stacked(self, tokens: Tensor) -> StateDict:
+        """Generated tensors of n networks, each (n, …), differentiable in the tokens; tied names not included.
+
+        Args:
+            tokens: (n, L, D) on any device; what stands on padding is ignored.
+
+        Raises:
+            ValueError: Another shape.
+        """
+        if tuple(tokens.shape[1:]) != self.shape:
+            raise ValueError(f"expected tokens (n, {self.shape[0]}, {self.shape[1]}), got {tuple(tokens.shape)}")
+        flat, columns = tokens.flatten(1), {}
+        for i, block in enumerate(self.blocks):
+            shift, scale = self._shift_scale(i)
+            values = block.view(flat).flatten(1).double() * scale.to(flat.device) + shift.to(flat.device)
+            columns[block.spec.name] = block.spec.tensor(_backward(block.spec, values))  # (n, ...)
+        return columns
+
+    def decode(self, tokens: Tensor) -> StateDict:
+        """Generated tensors of one network from its tokens (L, D)."""
+        return self.decode_many(tokens[None])[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, for a checkpoint."""
+        assert self.spec is not None
+        made = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": self._arguments()}
+        return {**made, "spec": self.spec.to_dict(), "shift": self.shift, "scale": self.scale}
+
+    @staticmethod
+    def from_state_dict(saved: Mapping[str, Any]) -> "ParamCodec":
+        """The inverse of :meth:`state_dict`.
+
+        Raises:
+            ParamgenError: No such codec, one that is not imported, or arguments that it does not take.
+        """
+        kind = find_class(saved["class_path"], ParamCodec, "codec", where="the checkpoint")  # type: ignore[type-abstract]
+        check_arguments(kind, saved["init_args"], f"codec {saved['class_path']!r}")
+        codec = kind(**saved["init_args"])
+        spec = ParamSpec.from_dict(saved["spec"])
+        codec._check_statistics(spec, saved["shift"], saved["scale"])
+        codec._set(spec, saved["shift"], saved["scale"])
+        return codec
+
+    def _check_statistics(self, spec: ParamSpec, shift: Tensor, scale: Tensor) -> None:
+        """Refuse statistics of a checkpoint that are of another shape than this normalisation's, or no finite numbers."""
+        each, whole = (len(spec.tensors),), (spec.numel,)
+        expected = {"layer": (each, each), "weight": (whole, whole), "centre": (whole, each)}[self.normalisation]
+        for name, tensor, shape in zip(("shift", "scale"), (shift, scale), expected, strict=True):
+            if tuple(tensor.shape) != shape or tensor.dtype not in (torch.float32, torch.float64):
+                given = f"{tuple(tensor.shape)} {tensor.dtype}"
+                raise ParamgenError(f"codec.{name} is of shape {given}, expected float32 or float64 of shape {shape}")
+            if not torch.isfinite(tensor).all():
+                raise ParamgenError(f"codec.{name} holds NaN or infinite values")
+
+    def _shift_scale(self, i: int, source: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What to subtract from tensor i, or from its numbers `source`, and what to divide by: scalars or one a weight."""
+        block = self.blocks[i]
+        mine = slice(block.source, block.source + block.spec.numel)
+        pick = (lambda stat: stat[mine]) if source is None else (lambda stat: stat[mine][source])
+        shift = self.shift[i] if self.normalisation == "layer" else pick(self.shift)
+        scale = pick(self.scale) if self.normalisation == "weight" else self.scale[i]
+        return shift, scale
+
+    def _standardise(self, i: int, values: Tensor, source: Tensor | None = None) -> Tensor:
+        shift, scale = self._shift_scale(i, source)
+        return torch.where(scale > 0, (values - shift) / scale.clamp_min(1e-300), 0.0)
+
+
+class FlatCodec(ParamCodec):
+    """The whole network as one vector, p-diff's form: L = 1, D = P.
+
+    Args:
+        normalisation: ``layer``, ``weight`` or ``centre``; see ParamCodec.
+    """
+
+    def __init__(self, normalisation: Normalisation = "layer") -> None:
+        super().__init__(normalisation)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"normalisation": self.normalisation}
+
+    def _lay_out(self, spec: ParamSpec) -> tuple[int, list[Block]]:
+        return spec.numel, _end_to_end(spec)
+
+
+class TokenCodec(ParamCodec):
+    """Tokens of one size, RPG's form (arXiv:2501.11587, section 2.2 and figure 4).
+
+    Args:
+        token_dim: D, numbers a token.
+        strategy: ``layer``: each tensor cut into tokens, the last one padded (the paper's default). ``channel``: each output channel
+            of a tensor on its own, as SANE does. ``flatten``: all tensors end to end, so that a token may hold parts of several.
+        normalisation: ``layer``, ``weight`` or ``centre``; see ParamCodec.
+
+    Raises:
+        ParamgenError: `token_dim` below 1, or an unknown strategy.
+    """
+
+    def __init__(
+        self,
+        token_dim: int = 256,
+        strategy: Literal["layer", "channel", "flatten"] = "layer",
+        normalisation: Normalisation = "layer",
+    ) -> None:
+        super().__init__(normalisation)
+        positive(token_dim=token_dim)
+        if strategy not in ("layer", "channel", "flatten"):
+            raise ParamgenError(f"strategy is {strategy!r}, expected layer, channel or flatten")
+        self.token_dim, self.strategy = token_dim, strategy
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"token_dim": self.token_dim, "strategy": self.strategy, "normalisation": self.normalisation}
+
+    def _lay_out(self, spec: ParamSpec) -> tuple[int, list[Block]]:
+        if self.strategy == "flatten":
+            return self.token_dim, _end_to_end(spec)
+        blocks, offset, source = [], 0, 0
+        for t in spec.tensors:
+            rows = t.shape[0] if self.strategy == "channel" and len(t.shape) > 1 else 1
+            width = t.numel // rows
+            stride = -(-width // self.token_dim) * self.token_dim
+            blocks.append(Block(t, source, offset, rows, width, stride))
+            offset, source = offset + rows * stride, source + t.numel
+        return self.token_dim, blocks
+
+
+def _end_to_end(spec: ParamSpec) -> list[Block]:
+    blocks, offset = [], 0
+    for t in spec.tensors:
+        blocks.append(Block(t, offset, offset, 1, t.numel, t.numel))
+        offset += t.numel
+    return blocks
+
+
+def _scale(variance: Tensor, level: Tensor) -> Tensor:
+    """Standard deviation, 0 where the spread is rounding beside `level`."""
+    std = variance.clamp_min(0).sqrt()
+    return torch.where(std > _CONSTANT * level.abs(), std, 0.0)
+
+
+def _forward(spec: TensorSpec, values: Tensor) -> Tensor:
+    values = values.double()
+    return (values.clamp_min(0) + _LOG_EPS).log() if spec.kind == "running_var" else values
+
+
+def _backward(spec: TensorSpec, values: Tensor) -> Tensor:
+    if spec.kind == "running_var":
+        values = (values.exp() - _LOG_EPS).clamp_min(0)
+    return values

@@ -1,0 +1,222 @@
+"""What a network must be to enter a zoo: one check of state dicts from files, from training and from generators.
+
+Every tensor of every network is generated, or equal in all networks of a zoo, or refused by name. Batch norm's counters
+(``num_batches_tracked``) are the one exception: the first network's are kept. Extra state (``get_extra_state``) belongs to the
+architecture: it is compared with the network's own and not stored.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from paramgen.core.params import (
+    COUNTER,
+    REAL,
+    ParamSpec,
+    StateDict,
+    can_be_generated,
+    is_extra_state,
+    last_part,
+    state_tensors,
+    tied_names,
+)
+from paramgen.errors import ParamgenError
+
+
+class Architecture:
+    """What the state dicts of a network look like.
+
+    Args:
+        network: Built; its values do not matter, save for its counters and its extra state.
+
+    Raises:
+        ParamgenError: It has a tensor that a zoo cannot hold: lazily shaped, sparse, nested, quantized or complex128.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.tensors = state_tensors(network)
+        self.extra = {name: value for name, value in network.state_dict().items() if is_extra_state(name)}
+        self.firsts = tied_names(network)
+        for name, tensor in self.tensors.items():
+            if problem := _problem(tensor):
+                raise ParamgenError(f"tensor {name!r} of the network {problem}")
+            if name not in self.firsts:
+                raise ParamgenError(
+                    f"{name!r} is in the network's state dict, but is neither a parameter nor a buffer; register it as one"
+                )
+
+    def fit(self, state: Mapping[str, Any], where: str) -> StateDict:
+        """A state dict completed and in the network's order and dtypes: tied tensors under all names, counters filled in.
+
+        Args:
+            state: It may lack counters, extra state, and all names of a tied tensor but one.
+            where: What to call it in messages.
+
+        Raises:
+            ParamgenError: A tensor is missing or unknown, has another shape or kind, would lose digits, or differs from the one that it
+                is tied to; or the extra state is not the network's own.
+        """
+        self._check_names(state, where)
+        self._check_extra(state, where)
+        values: StateDict = {}  # by first name
+        for name, own in self.tensors.items():
+            if name not in state:
+                continue
+            value = _fitted(state[name], own, f"{where}: {name!r}")
+            first = self.firsts[name]
+            if first in values and not same_values(value, values[first]):
+                raise ParamgenError(
+                    f"{where}: {name!r} and {first!r} are one tensor in the network (tied weights), but differ here; "
+                    "build the network with two tensors, or save it with one"
+                )
+            values.setdefault(first, value)
+        return {name: values.get(self.firsts[name], own).clone() for name, own in self.tensors.items()}
+
+    def missing(self, state: Mapping[str, Any]) -> list[str]:
+        """Tensors that a state dict has under none of their names; counters are no loss."""
+        given = {self.firsts[name] for name in state if name in self.firsts}
+        return [name for name in self.tensors if self.firsts[name] not in given and last_part(name) != COUNTER]
+
+    def _check_names(self, state: Mapping[str, Any], where: str) -> None:
+        tensors = [name for name, value in state.items() if isinstance(value, Tensor)]
+        if missing := self.missing(state):
+            prefixed = next((name for name in tensors if name.endswith(f".{missing[0]}")), None)
+            hint = "" if prefixed is None else f"; cut off the prefix {prefixed.removesuffix(missing[0])!r}"
+            raise ParamgenError(
+                f"{where}: no tensor {missing[0]!r} ({len(missing)} missing); it has {_some(tensors)}{hint}"
+            )
+        unknown = [name for name in state if name not in self.tensors and name not in self.extra]
+        refused = [name for name in unknown if name in tensors or is_extra_state(name)]
+        if refused:
+            raise ParamgenError(f"{where}: {refused[0]!r} is not in the network ({len(refused)} unknown)")
+
+    def _check_extra(self, state: Mapping[str, Any], where: str) -> None:
+        for name, own in self.extra.items():
+            if name in state and not _equal(state[name], own):
+                raise ParamgenError(
+                    f"{where}: extra state {name!r} is {state[name]!r:.80}, expected the network's own, {own!r:.80}; "
+                    "extra state is not stored in a zoo, so get_extra_state() must return it from a fresh network"
+                )
+
+
+def check_network(
+    state: Mapping[str, Tensor], spec: ParamSpec, base: Mapping[str, Tensor], where: str, rtol: float = 0.0
+) -> None:
+    """Refuse a network that generated tensors and the base do not make up.
+
+    Args:
+        state: Generated tensors, and any of the others.
+        spec: What is generated.
+        base: What is not, and must be equal in all networks.
+        where: What to call the network in messages.
+        rtol: Relative difference that floating tensors of the base may have.
+
+    Raises:
+        ParamgenError: A tensor that is neither generated nor in the base, that differs from the base's, or from the one that it is tied to.
+    """
+    known = {*spec.names, *spec.aliases, *base}
+    for name, tensor in state.items():
+        if last_part(name) == COUNTER or is_extra_state(name):
+            continue
+        if name not in known:
+            raise ParamgenError(
+                f"{where}: {name!r} is neither generated nor kept fixed in this zoo; its networks have {_some(known)}"
+            )
+        if name in spec.aliases and not same_values(tensor, state[spec.aliases[name]]):
+            raise ParamgenError(f"{where}: {name!r} is tied to {spec.aliases[name]!r}, but differs from it")
+        if name in base and not same_values(tensor, base[name], rtol):
+            raise ParamgenError(f"{where}: {_differs(name, base[name])}")
+
+
+def same_values(a: Tensor, b: Tensor, rtol: float = 0.0) -> bool:
+    """Whether two tensors have one shape, one kind of dtype, and the same values; NaN equals NaN."""
+    if a.shape != b.shape or _kind(a.dtype) != _kind(b.dtype):
+        return False
+    a, b = a.detach().cpu(), b.detach().cpu()
+    if not (a.is_floating_point() or a.is_complex()):
+        return torch.equal(a.long(), b.long())
+    dtype = torch.promote_types(a.dtype, b.dtype) if a.dtype.itemsize > 1 else torch.float32
+    return torch.allclose(a.to(dtype), b.to(dtype), rtol=rtol, atol=1e-8 if rtol else 0.0, equal_nan=True)
+
+
+def _fitted(value: Any, own: Tensor, what: str) -> Tensor:
+    """A tensor in the dtype of the network's own; refused where that is not the same tensor."""
+    if not isinstance(value, Tensor):
+        raise ParamgenError(f"{what} is a {type(value).__name__}, expected a tensor")
+    if problem := _problem(value):
+        raise ParamgenError(f"{what} {problem}")
+    if value.shape != own.shape:
+        raise ParamgenError(f"{what} has shape {tuple(value.shape)}, expected {tuple(own.shape)}")
+    if value.dtype == own.dtype:
+        return value.detach()
+    given, expected = _dtype_name(value.dtype), _dtype_name(own.dtype)
+    if _kind(value.dtype) != _kind(own.dtype):
+        quantized = _kind(own.dtype) == "real" and _kind(value.dtype) != "complex"
+        advice = "; convert quantized weights back first" if quantized else ""
+        raise ParamgenError(f"{what} is {given}, expected {expected}{advice}")
+    fitted = value.detach().to(own.dtype)
+    if not same_values(fitted.to(value.dtype), value):
+        raise ParamgenError(
+            f"{what} is {given} and has digits that the network's {expected} cannot hold; "
+            f"build the network in {given}, or convert the file to {expected}"
+        )
+    return fitted
+
+
+def _problem(tensor: Tensor) -> str | None:
+    """Why a zoo cannot hold a tensor."""
+    if is_lazy(tensor):
+        return "has no shape yet; run one batch through the network at the end of its constructor"
+    if tensor.is_nested:
+        return "is nested; use one plain tensor for each part"
+    if tensor.layout != torch.strided:
+        return "is sparse; convert it with to_dense()"
+    if tensor.is_quantized:
+        return "is quantized; convert it with dequantize()"
+    if tensor.device.type == "meta":
+        return "has no values (it is on the meta device)"
+    if tensor.is_complex() and not can_be_generated(tensor.new_zeros(1)):
+        return f"is {_dtype_name(tensor.dtype)}, which safetensors cannot store; use complex64"
+    return None
+
+
+def _kind(dtype: torch.dtype) -> str:
+    if dtype.is_complex:
+        return "complex"
+    if dtype.is_floating_point:
+        return "real" if dtype in REAL else _dtype_name(dtype)
+    return "bool" if dtype == torch.bool else "integer"
+
+
+def _differs(name: str, constant: Tensor) -> str:
+    if can_be_generated(constant):
+        return (
+            f"{name!r} is not generated, but differs from the other networks'; generate it too, or make it equal in all"
+        )
+    return (
+        f"{name!r} ({_dtype_name(constant.dtype)}) differs between networks, and only floating and complex tensors are generated; "
+        "set it from a fixed seed in the network's constructor, or keep it out of the state dict (persistent=False)"
+    )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Equality of extra state, which may hold anything."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and same_values(a, b)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _some(names: Iterable[str], most: int = 6) -> str:
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "") or "nothing"

@@ -1,0 +1,293 @@
+"""Files that are whole or absent: atomic writes, checked reads."""
+
+import errno
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path, PurePath
+from typing import IO, Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from paramgen.core.locks import temporary_file
+from paramgen.core.schema import check, parse_json
+from paramgen.errors import ParamgenError, cannot_write
+
+
+@contextmanager
+def replacing(path: Path, sync: bool = True, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of `path` at the end of the block, and not before (temporary file, fsync, rename).
+
+    Killed at any moment, `path` is the old file or the new one; an exception in the block leaves the old one.
+
+    Args:
+        path: The file to write; its folder is made if it does not exist.
+        sync: Sync the folder too. Files that an index names can leave it to :func:`sync_folder` before the index is written.
+        mode: Who may read and write the file, as ``chmod`` takes it.
+
+    Raises:
+        ParamgenError: The disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_file(path) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, mode)  # a temporary file is born 0600
+            if os.name == "nt":
+                file.close()  # Windows renames no open file
+            os.replace(file.name, path)
+        if sync:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def write_atomic(path: Path, data: bytes, sync: bool = True, mode: int = 0o644) -> None:
+    """Write `data` so that `path` is at every moment the old file or the new one; see :func:`replacing`.
+
+    Raises:
+        ParamgenError: The disk is full or the folder cannot be written; the old file is kept.
+    """
+    with replacing(path, sync, mode) as file:
+        file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was created, renamed or deleted in a folder survive a loss of power, where the system can do so."""
+    if os.name != "nt":  # Windows opens no folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync files alone
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path, value: Any, mode: int = 0o644) -> str:
+    """Write plain values as JSON, atomically; see :func:`replacing`.
+
+    Returns:
+        The file's sha256.
+    """
+    data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    write_atomic(path, data, mode=mode)
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], sync: bool = True) -> str:
+    """Write tensors as safetensors, atomically; see :func:`replacing`. Tensors that share memory are each written out.
+
+    Returns:
+        The file's sha256.
+    """
+    data = save(_apart(tensors))
+    write_atomic(path, data, sync)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors on the CPU, none of which shares its memory with another: safetensors takes no others."""
+    seen: set[int] = set()
+    out = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage().data_ptr()
+        out[name] = plain.clone() if storage in seen else plain
+        seen.add(storage)
+    return out
+
+
+def regular_file(path: str | Path) -> int:
+    """The size in bytes of a file that can be read without waiting: no directory, device, pipe or socket.
+
+    Raises:
+        ParamgenError: No such file, or it is none of that kind; it is named.
+    """
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise _cannot_read(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
+        raise ParamgenError(f"cannot read {path}: it is {kind}, expected a regular file")
+    return status.st_size
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file that data name: a plain relative path that does not leave its folder, links followed.
+
+    Args:
+        folder: Where the data are.
+        name: As they name it.
+
+    Raises:
+        ParamgenError: It is absolute, goes up, or is or goes through a link to another place; both are named.
+    """
+    path, parts = folder / name, PurePath(name).parts
+    try:
+        stays = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null character
+        raise _cannot_read(path, error) from error
+    plain = parts and not PurePath(name).is_absolute() and ".." not in parts
+    if not stays or not plain or any(len(part.encode()) > MAX_NAME for part in parts):
+        raise ParamgenError(
+            f"cannot read {name!r:.200}: expected a path inside of {folder}, without '..' and links that lead out of it"
+        )
+    return path
+
+
+class Signed(NamedTuple):
+    """What was read from a file."""
+
+    value: Any
+    sha256: str  # of the file
+
+
+def read_json(path: Path, schema: str | None = None) -> Any:
+    """Read JSON; arguments and errors as of :func:`read_signed`."""
+    return read_signed(path, schema).value
+
+
+def read_signed(path: Path, schema: str | None = None) -> Signed:
+    """Read JSON, with the digest of the very bytes that were read.
+
+    Args:
+        path: The file.
+        schema: What it must fit, as :func:`paramgen.core.schema.check` takes it.
+
+    Raises:
+        ParamgenError: The file is missing, is no JSON, or does not fit; file and field are named.
+    """
+    regular_file(path)
+    try:
+        data = path.read_bytes()
+        value = parse_json(data, str(path))
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+    if schema is not None:
+        check(value, schema, str(path))
+    return Signed(value, hashlib.sha256(data).hexdigest())
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        ParamgenError: The file is missing, truncated or altered; it is named.
+    """
+    _read_header(path)
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ParamgenError(f"cannot read {path}: damaged or not safetensors ({error})") from error
+
+
+def map_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file memory-mapped: its tensors are read only where they are touched; do not write to them.
+
+    Raises:
+        ParamgenError: The file is missing, truncated or altered; it is named.
+    """
+    header = _read_header(path)
+    data = torch.from_file(str(path), shared=False, size=header.size, dtype=torch.uint8)
+    tensors = {}
+    for name, (dtype, shape, begin, end) in header.tensors.items():
+        numbers = data[begin:end] if begin % dtype.itemsize == 0 else data[begin:end].clone()  # views must be aligned
+        tensors[name] = numbers.view(dtype).view(shape)
+    return tensors
+
+
+class _Place(NamedTuple):
+    """Where a tensor of a safetensors file is, in bytes from the start of the file."""
+
+    dtype: torch.dtype
+    shape: list[int]
+    begin: int
+    end: int
+
+
+class _Header(NamedTuple):
+    size: int  # of the file, in bytes
+    tensors: dict[str, _Place]
+
+
+def _read_header(path: Path) -> _Header:
+    """Header of a safetensors file, checked against the file's size before memory is taken for what it claims.
+
+    The format is 8 bytes of header length, a JSON header of offsets, and the data without gaps (huggingface/safetensors).
+    """
+    size = regular_file(path)
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, MAX_HEADER):
+                raise ParamgenError(
+                    f"cannot read {path}: truncated or not safetensors (a header of {length:,} bytes in {size:,})"
+                )
+            header = parse_json(file.read(length), f"the header of {path}")
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+    check(header, "safetensors", f"the header of {path}")
+    header.pop("__metadata__", None)
+    start, end, places = 8 + length, 8 + length, {}
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+        place = _Place(dtype, shape, *(start + offset for offset in entry["data_offsets"]))
+        fits = place.end - place.begin == prod(shape) * dtype.itemsize and prod(filter(None, shape)) < 2**60
+        if place.begin != end or not fits:
+            raise ParamgenError(
+                f"cannot read {path}: tensor {name!r:.200} of shape {shape} and dtype {entry['dtype']} does not fit its bytes "
+                f"{entry['data_offsets']}; the file was modified or is damaged"
+            )
+        end, places[name] = place.end, place
+    if end != size:
+        raise ParamgenError(f"cannot read {path}: truncated or modified ({size:,} bytes, its header says {end:,})")
+    return _Header(size, {name: places[name] for name in header})
+
+
+def _cannot_read(path: str | Path, error: Exception) -> ParamgenError:
+    missing = isinstance(error, FileNotFoundError)
+    why = "no such file" if missing else getattr(error, "strerror", None) or str(error)
+    return ParamgenError(f"cannot read {path}: {why}")
+
+
+def sha256(path: Path) -> str:
+    """A file's sha256, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+MAX_NAME = 255  # bytes of a file name on all common file systems
+MAX_HEADER = 100_000_000  # bytes; the format's own limit
+_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}

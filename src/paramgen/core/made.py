@@ -1,0 +1,115 @@
+"""What made a result, kept beside it in ``made.json``: so that a result of other settings is never taken for it.
+
+The settings hold all that decides the result: configuration, arguments, seed, and the checksums of the files that it was made from.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from paramgen.core.io import read_json, sha256, write_json
+
+RECORD = "made.json"
+
+
+class Found(NamedTuple):
+    """What is there.
+
+    Args:
+        what: Nothing, the result of the same settings, or another one.
+        why: Why it is another one.
+        recorded: Whether its checksum is recorded; not when the command was stopped in between.
+    """
+
+    what: Literal["nothing", "same", "other"]
+    why: str = ""
+    recorded: bool = True
+
+
+@dataclass(frozen=True)
+class Made:
+    """A result and what decides it.
+
+    Args:
+        path: The file of the result; of several the one that is written last.
+        settings: All that decides it, plain values, nested as they come.
+        whole: The file is complete whenever it is there. A checkpoint is there before its fit ends.
+        record: Where this is kept; ``made.json`` beside the file when left out.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    whole: bool = True
+    record: Path | None = None
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """The settings by dotted name, as JSON gives them back."""
+        return json.loads(json.dumps(dict(sorted(_flat(self.settings).items()))))
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the settings."""
+        return hashlib.sha256(json.dumps(self.flat).encode()).hexdigest()
+
+    def find(self) -> Found:
+        """Look at what is there.
+
+        Raises:
+            ParamgenError: The record is damaged.
+        """
+        there = self.path.exists()
+        if not self._record.exists():
+            return Found("other", f"holds no {self._record.name} that says what made it") if there else Found("nothing")
+        record = read_json(self._record, "made")
+        if record["fingerprint"] != self.fingerprint:
+            return Found("other", difference(record["settings"], self.flat))
+        if not there:
+            return Found("nothing")
+        if record["sha256"] is None:
+            return Found("same", recorded=False) if self.whole else Found("nothing")
+        if record["sha256"] != sha256(self.path):
+            return Found("other", f"was changed since: the checksum of {self.path.name} is another one")
+        return Found("same")
+
+    def begin(self) -> None:
+        """Record what is about to be made."""
+        self._write(None)
+
+    def finish(self) -> None:
+        """Record what was made."""
+        self._write(sha256(self.path))
+
+    @property
+    def _record(self) -> Path:
+        return self.record or self.path.parent / RECORD
+
+    def _write(self, digest: str | None) -> None:
+        record = {"settings": self.flat, "fingerprint": self.fingerprint, "file": self.path.name, "sha256": digest}
+        write_json(self._record, record)
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first setting that differs, in words: ``was made with optim.lr=0.001, now 0.01``."""
+    key = min(name for name in {*old, *new} if old.get(name, _NONE) != new.get(name, _NONE))
+    return f"was made with {key}={_shown(old, key)}, now {_shown(new, key)}"
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    return json.dumps(settings[key]) if key in settings else "none given"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = isinstance(value, Mapping) and value
+        found |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found
+
+
+_NONE = object()

@@ -1,0 +1,72 @@
+"""Finding configs and zoos by short name."""
+
+import os
+from pathlib import Path
+
+from paramgen.errors import ParamgenError, near
+
+CONFIG_KINDS = {"": "fit", "zoo": "collect", "compare": "compare"}
+"""The command that reads the configs of a folder under ``configs/``."""
+
+
+def config_dirs() -> list[Path]:
+    """Where configs are looked for: ``$PARAMGEN_CONFIG_PATH``, then the installed package, then the checkout."""
+    here = Path(__file__).resolve()
+    named = [Path(p) for p in os.environ.get("PARAMGEN_CONFIG_PATH", "").split(os.pathsep) if p]
+    return [d for d in (*named, here.parents[1] / "configs", here.parents[3] / "configs") if d.is_dir()]
+
+
+def list_configs(folder: str = "") -> dict[str, Path]:
+    """Shipped configs by name relative to ``configs/<folder>``, without ``.yaml``.
+
+    Args:
+        folder: One of :data:`CONFIG_KINDS`.
+    """
+    found: dict[str, Path] = {}
+    for directory in config_dirs():
+        for path in sorted((directory / folder).glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def find_config(name: str, folder: str = "") -> str:
+    """Path of a config given as a path or by the name of a shipped one.
+
+    Args:
+        name: A path, or a shipped name with or without ``.yaml``. YAML text itself is handed back.
+        folder: As in :func:`list_configs`.
+
+    Raises:
+        ParamgenError: No such file and no such name; near names are listed.
+    """
+    if "\n" in name or name.lstrip().startswith("{") or Path(name).is_file():
+        return name
+    known = list_configs(folder)
+    short = name.removesuffix(".yaml").removeprefix("configs/").removeprefix(f"{folder}/")
+    if short in known:
+        return str(known[short])
+    for kind, command in CONFIG_KINDS.items():
+        if short in list_configs(kind):
+            raise ParamgenError(f"config {name!r} is for `paramgen {command}`; here {near(short, known)}")
+    raise ParamgenError(f"no config {name!r}, neither a file nor a shipped name; {near(short, known)}")
+
+
+def zoo_dirs() -> list[Path]:
+    """Where zoos are looked for: ``$PARAMGEN_ZOO``, then ``./checkpoints_zoo``."""
+    named = [Path(p) for p in os.environ.get("PARAMGEN_ZOO", "").split(os.pathsep) if p]
+    return [*named, Path("checkpoints_zoo")]
+
+
+def find_zoo(name: str | Path) -> Path:
+    """Folder of a zoo given as a path or by name.
+
+    Raises:
+        ParamgenError: No such zoo; the known ones are listed.
+    """
+    if (Path(name) / "zoo.json").is_file():
+        return Path(name)
+    known = {p.parent.name: p.parent for d in reversed(zoo_dirs()) for p in d.glob("*/zoo.json")}
+    if str(name) in known:
+        return known[str(name)]
+    dirs = ", ".join(map(str, zoo_dirs()))
+    raise ParamgenError(f"no zoo {str(name)!r}: no zoo.json there, nor in {dirs}; {near(str(name), known)}")

@@ -1,0 +1,136 @@
+"""Files that ``torch.save`` wrote: read without running anything that they name, and within the memory that their size promises."""
+
+import re
+import zipfile
+from argparse import Namespace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paramgen.core.io import regular_file
+from paramgen.errors import ParamgenError
+
+
+def read_pickle(path: str | Path) -> Any:
+    """What a file of ``torch.save`` holds: tensors, plain values, and inert objects that savers put next to weights.
+
+    Args:
+        path: A ``.pt``, ``.pth``, ``.bin`` or ``.ckpt`` file.
+
+    Raises:
+        ParamgenError: The file is missing, not a regular file, empty, damaged, compressed or a TorchScript archive, or it holds
+            objects of other classes, or tensors without values or larger than the file.
+    """
+    size = regular_file(path)
+    if size == 0:
+        raise ParamgenError(f"cannot read {path}: the file is empty")
+    _check_archive(Path(path), size)
+    try:
+        with torch.serialization.safe_globals(_INERT):
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch each have their own, and damaged bytes reach all of them
+        raise ParamgenError(f"cannot read {path}: {_reason(error)}") from error
+    for name, tensor in _tensors(saved):
+        if problem := _problem(tensor, size):
+            raise ParamgenError(f"cannot read {path}: tensor {name!r} {problem}")
+    return saved
+
+
+def _check_archive(path: Path, size: int) -> None:
+    """Refuse TorchScript, and archives that would take more memory than the file has bytes: torch.save never compresses."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return  # the format before torch 1.6
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception as error:  # zipfile lets struct's and codecs' own errors through
+        raise ParamgenError(f"cannot read {path}: damaged or truncated archive ({error})") from error
+    if any(Path(entry.filename).name == "constants.pkl" for entry in entries):
+        raise ParamgenError(
+            f"cannot read {path}: it is a TorchScript archive; save the network's state_dict() with torch.save instead"
+        )
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ParamgenError(
+            f"cannot read {path}: its entries are compressed or damaged (they claim {claimed:,} bytes, the file has {size:,}); "
+            "torch.save writes uncompressed files"
+        )
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if found := re.search(r"GLOBAL ([\w.<>]+) was not an allowed|unsupported GLOBAL ([\w.<>]+)", text):
+        return (
+            f"it holds an object of {found[1] or found[2]}, and loading it would run its code; "
+            "save the state_dict by itself, or as safetensors"
+        )
+    return f"damaged, or not written by torch.save ({(text.splitlines() or [''])[0][:200] or type(error).__name__})"
+
+
+def _tensors(saved: Any) -> list[tuple[str, Tensor]]:
+    """All tensors in nested containers, with the keys that lead to them; a container that occurs twice is visited once."""
+    found, seen = [], set[int]()
+    waiting = [("", saved)]
+    while waiting:  # no recursion: the nesting is the file's
+        name, value = waiting.pop()
+        if isinstance(value, Tensor):
+            found.append((name, value))
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(f"{name}.{key!s:.80}" if name else f"{key!s:.80}", item) for key, item in items]
+    return found
+
+
+def _problem(tensor: Tensor, size: int) -> str | None:
+    """Why a tensor of a file of `size` bytes cannot be taken, if so."""
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return "is sparse or nested, expected a dense one; save it after to_dense()"
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        return f"is a {type(tensor).__name__}, expected a plain tensor"
+    if tensor.device.type != "cpu" or tensor.is_quantized:
+        return f"is {'quantized' if tensor.is_quantized else 'without values'}, expected plain numbers"
+    if tensor.nbytes > size:
+        return f"claims {tensor.nbytes:,} bytes, the file has {size:,}"
+    return None
+
+
+class _NumpyType:
+    """Stands for ``numpy.dtype`` in a file: plain numbers alone, and nothing of numpy's own unpickling."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
+        if not re.fullmatch(r"[fiub][1248]", code):
+            raise ValueError(f"numpy type {code!r:.20}, expected a plain number")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] in (">", b">"):
+            self.dtype = self.dtype.newbyteorder(">")
+
+
+def _numpy_scalar(kind: _NumpyType, data: bytes | str) -> float:
+    """The value of a numpy scalar as Python has it."""
+    raw = data.encode("latin1") if isinstance(data, str) else data
+    return np.frombuffer(raw, dtype=kind.dtype, count=1)[0].item()
+
+
+_INERT: list[Any] = [  # under the names that files give them; nothing here reaches the disk or the network
+    (Namespace, "argparse.Namespace"),
+    *(
+        (PurePosixPath, f"{module}.{kind}")
+        for module in ("pathlib", "pathlib._local")
+        for kind in ("PosixPath", "PurePosixPath")
+    ),
+    *(
+        (PureWindowsPath, f"{module}.{kind}")
+        for module in ("pathlib", "pathlib._local")
+        for kind in ("WindowsPath", "PureWindowsPath")
+    ),
+    (_NumpyType, "numpy.dtype"),
+    (_numpy_scalar, "numpy._core.multiarray.scalar"),
+    (_numpy_scalar, "numpy.core.multiarray.scalar"),  # before numpy 2
+]

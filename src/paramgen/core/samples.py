@@ -1,0 +1,277 @@
+"""A folder of generated networks: ``samples.json`` and one complete, loadable safetensors file a network.
+
+Folders made by other programs need no ``samples.json``: any folder of safetensors files that fit the zoo can be read.
+N: networks, P: parameters.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paramgen.core.intake import check_network
+from paramgen.core.io import (
+    inside,
+    read_json,
+    read_tensors,
+    regular_file,
+    sha256,
+    sync_folder,
+    write_json,
+    write_tensors,
+)
+from paramgen.core.params import StateDict
+from paramgen.core.zoo import Zoo
+from paramgen.errors import ParamgenError
+
+INDEX = "samples.json"
+PARTIAL = "samples.partial"  # there while networks are being written, and after a command that was stopped meanwhile
+TRAJECTORY = "trajectory.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """Where generated networks come from; everything may be unknown.
+
+    Args:
+        generator: Name or class path of what made them.
+        checkpoint: The generator's checkpoint file.
+        checkpoint_sha256: Its sha256.
+        zoo: The zoo that it was trained on.
+        seed: Seed of the draw.
+        condition: What they were conditioned on.
+        scheduler: Solver that was used, in diffusers' words; None where there is none.
+        num_inference_steps: Its steps.
+        temperature: Scale of the noise.
+        guidance_scale: How far the condition was followed; None without a condition.
+        fit_seconds: Seconds to train the generator.
+        sample_seconds: Seconds to draw all of them.
+        generator_params: Parameters of the generator.
+        generator_bytes: What it takes to store it; see :meth:`paramgen.generators.base.ParameterGenerator.stored_bytes`.
+        uses_task_data: Whether the generator saw the task's data in training (a behavioural loss), not only weights.
+        command: The command that made them.
+        fit_command: The command that made the generator.
+        fit_config: All of its settings, as YAML.
+        history: What the fit saw, name to ``[[step, value], ...]``; measured on the val split alone.
+    """
+
+    generator: str | None = None
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    zoo: str | None = None
+    seed: int | None = None
+    condition: list[Any] | None = None
+    scheduler: str | None = None
+    num_inference_steps: int | None = None
+    temperature: float | None = None
+    guidance_scale: float | None = None
+    fit_seconds: float | None = None
+    sample_seconds: float | None = None
+    generator_params: int | None = None
+    generator_bytes: int | None = None
+    uses_task_data: bool = False
+    command: str | None = None
+    fit_command: str | None = None
+    fit_config: str | None = None
+    history: dict[str, list[list[float]]] | None = None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated networks as the evaluator takes them.
+
+    Args:
+        name: Stands in the report.
+        weights: (N, P) float32, the generated tensors in the zoo's order; may hold NaN.
+        info: Where they come from.
+        identity: (N,) which network of the zoo's train split conditioned each, if any.
+        run: (N,) which run of the zoo's train split conditioned each, if any.
+        total: How many networks the folder holds; N may be fewer.
+        trajectory: (S, m, P) the first m networks on their way from noise to sample, if it was kept.
+        task: N names of the tasks that they are for, if they are for tasks of a family.
+    """
+
+    name: str
+    weights: Tensor
+    info: SampleInfo
+    identity: Tensor | None = None
+    total: int = 0
+    trajectory: Tensor | None = None
+    run: Tensor | None = None
+    task: list[str] | None = None
+
+
+def write_samples(
+    folder: str | Path,
+    networks: Sequence[Mapping[str, Tensor]],
+    info: SampleInfo,
+    identity: Sequence[int | None] | None = None,
+    overwrite: bool = False,
+    trajectory: Tensor | None = None,
+    run: Sequence[int | None] | None = None,
+    task: Sequence[str] | None = None,
+) -> Path:
+    """Write complete state dicts and ``samples.json``, the latter last; what a stopped command left is deleted first.
+
+    Args:
+        folder: Made if it does not exist.
+        networks: Complete state dicts, as ``load_state_dict(strict=True)`` takes them.
+        info: Where they come from.
+        identity: Which network of the zoo's train split conditioned each.
+        overwrite: Replace samples that are already there.
+        trajectory: (S, m, P) the first m networks on their way from noise to sample.
+        run: Which run of the zoo's train split conditioned each.
+        task: Which task of a family each is for.
+
+    Raises:
+        ParamgenError: No network, samples already there, or a full disk.
+    """
+    path = Path(folder)
+    if not networks:
+        raise ParamgenError(f"no network to write to {path}: N = 0, expected at least 1")
+    for given in (identity, run, task):
+        if given is not None and len(given) != len(networks):
+            raise ValueError(f"expected one identity a network, got {len(given)} for {len(networks)}")
+    if not overwrite:
+        refuse_samples(path)
+    torn = is_torn(path)
+    write_json(path / PARTIAL, {"networks": len(networks)})
+    if torn:
+        _delete(path, [*path.glob("network_*.safetensors")])
+    elif (path / INDEX).exists():
+        _delete(path, [inside(path, entry["file"]) for entry in _read_index(path / INDEX)[1]])
+    width = max(4, len(str(len(networks) - 1)))
+    listed = []
+    for i, state in enumerate(networks):
+        file = f"network_{i:0{width}d}.safetensors"
+        digest = write_tensors(path / file, state, sync=False)
+        about = {"identity": identity, "run": run, "task": task}
+        known = {name: None if given is None else given[i] for name, given in about.items()}
+        listed.append({"file": file, "sha256": digest, **known})
+    if trajectory is not None:
+        write_tensors(path / TRAJECTORY, {"trajectory": trajectory})
+    sync_folder(path)  # the index is the last to appear
+    write_json(path / INDEX, {"format": FORMAT, **asdict(info), "networks": listed})
+    (path / PARTIAL).unlink()
+    return path
+
+
+def is_torn(folder: str | Path) -> bool:
+    """Whether a folder holds what a command had written when it was stopped, and no more."""
+    return (Path(folder) / PARTIAL).exists() and not (Path(folder) / INDEX).exists()
+
+
+def refuse_samples(folder: str | Path) -> None:
+    """Refuse a folder that networks cannot be written to, before any is drawn.
+
+    Raises:
+        ParamgenError: It holds samples already, or is a file.
+    """
+    path = Path(folder)
+    if (path / INDEX).exists():
+        raise ParamgenError(f"{path} already holds samples; choose another folder or overwrite them (--overwrite true)")
+    if path.exists() and not path.is_dir():
+        raise ParamgenError(f"{path} is a file; choose a folder for the samples")
+
+
+def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None, partial: bool = False) -> Samples:
+    """Read a folder of networks of the zoo's architecture.
+
+    NaN and inf in the weights are read as they are: the evaluator counts them.
+
+    Args:
+        folder: With or without ``samples.json``.
+        zoo: Says which tensors are generated, and what the rest must be.
+        limit: Read the first so many.
+        partial: Read what a stopped command had written too, rather than refuse it.
+
+    Raises:
+        ParamgenError: No such folder, an empty one, one that a stopped command left incomplete, a file that is missing, truncated or
+            altered, or a network with other tensors or shapes than the zoo's; file and tensor are named.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ParamgenError(f"no folder of samples {str(path)!r}")
+    if is_torn(path) and not partial:
+        raise ParamgenError(
+            f"{path} is incomplete: the command that wrote it was stopped; draw the samples again, or read what is there "
+            "(--partial true)"
+        )
+    if (path / INDEX).exists():
+        info, listed = _read_index(path / INDEX)
+    else:
+        files = [p.name for p in sorted(path.glob("*.safetensors")) if p.name != TRAJECTORY]
+        info, listed = SampleInfo(), [{"file": name} for name in files]
+    if not listed:
+        raise ParamgenError(f"{path} holds no networks: expected {INDEX} or *.safetensors{_others(path)}")
+    chosen = listed[:limit]
+    for entry in chosen:
+        regular_file(inside(path, entry["file"]))  # all are there, before memory is taken for all
+    base = zoo.base()
+    weights = torch.empty(len(chosen), zoo.spec.numel)
+    for row, entry in zip(weights, chosen, strict=True):
+        row.copy_(zoo.spec.flatten(_read_network(path, entry, zoo, base)))
+    identity, run = (_known(entry.get(name) for entry in chosen) for name in ("identity", "run"))
+    trajectory = _read_trajectory(inside(path, TRAJECTORY), zoo) if (path / INDEX).exists() else None
+    task = [entry["task"] for entry in chosen] if all(entry.get("task") for entry in chosen) else None
+    return Samples(path.resolve().name, weights, info, identity, len(listed), trajectory, run, task)
+
+
+def distinct(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
+    """Give folders of the same name the names of their parents too, so that rows can be told apart."""
+    pairs = [(s, Path(f).resolve()) for s, f in zip(samples, folders, strict=True)]
+    names = [s.name for s, _ in pairs]
+    return [replace(s, name="/".join(f.parts[-2:])) if names.count(s.name) > 1 else s for s, f in pairs]
+
+
+def _known(identities: Iterable[int | None]) -> Tensor | None:
+    listed = list(identities)
+    return None if None in listed else torch.tensor(listed)
+
+
+def _read_index(path: Path) -> tuple[SampleInfo, list[dict[str, Any]]]:
+    saved = read_json(path, "samples")
+    counts = Counter(entry["file"] for entry in saved["networks"])
+    if twice := next((file for file, count in counts.items() if count > 1), None):
+        raise ParamgenError(f"{path}: networks names the file {twice!r} twice")
+    known = {f.name for f in fields(SampleInfo)}
+    return SampleInfo(**{k: v for k, v in saved.items() if k in known}), saved["networks"]
+
+
+def _read_trajectory(path: Path, zoo: Zoo) -> Tensor | None:
+    if not path.exists():
+        return None
+    found = read_tensors(path).get("trajectory")
+    if found is None or found.dim() != 3 or found.shape[2] != zoo.spec.numel:
+        got = "no tensor 'trajectory'" if found is None else f"a trajectory of shape {tuple(found.shape)}"
+        raise ParamgenError(f"{path} holds {got}, expected (states, networks, {zoo.spec.numel})")
+    return found
+
+
+def _read_network(folder: Path, entry: dict[str, Any], zoo: Zoo, base: StateDict) -> StateDict:
+    path = inside(folder, entry["file"])
+    state = read_tensors(path)  # a truncated file is named here
+    if entry.get("sha256") and sha256(path) != entry["sha256"]:
+        raise ParamgenError(f"{path}: altered (its sha256 is not the one in {INDEX})")
+    zoo.spec.check(state, str(path), finite=False)
+    check_network(
+        state, zoo.spec, base, str(path), rtol=1e-3
+    )  # other programs may have stored the base in half precision
+    return state
+
+
+def _others(path: Path) -> str:
+    pickles = [p.name for p in sorted(path.iterdir()) if p.suffix in (".pt", ".pth", ".ckpt", ".bin")]
+    return f"; it has {', '.join(pickles[:3])}: save them as safetensors first" if pickles else ""
+
+
+def _delete(path: Path, networks: Sequence[Path]) -> None:
+    (path / INDEX).unlink(missing_ok=True)  # first: what is left without it is known to be incomplete
+    (path / TRAJECTORY).unlink(missing_ok=True)
+    for file in networks:
+        file.unlink(missing_ok=True)

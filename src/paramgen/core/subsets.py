@@ -1,0 +1,70 @@
+"""Choosing which tensors of a network are generated: by glob, by regular expression, or by the papers' subsets."""
+
+import re
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from paramgen.core.params import can_be_generated, state_tensors
+from paramgen.errors import ParamgenError, near
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def select_tensors(network: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Names of the chosen tensors, floating or complex, in the order of the state dict.
+
+    Args:
+        network: The network.
+        patterns: Each a glob on the names of the state dict (``layer4.*``), ``re:`` with a regular expression that the whole name
+            matches, or a subset: one of :data:`SUBSETS`.
+
+    Raises:
+        ParamgenError: No patterns, one that selects nothing (near names are listed), or a regular expression that is none.
+    """
+    names = [name for name, tensor in state_tensors(network).items() if can_be_generated(tensor)]
+    if not patterns:
+        raise ParamgenError(f"no parameters chosen; give globs, re:… or a subset: {', '.join(SUBSETS)}")
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matched = SUBSETS[pattern](network, names) if pattern in SUBSETS else _match(pattern, names)
+        if not matched:
+            raise ParamgenError(f"parameter pattern {pattern!r} selects nothing; {near(pattern, [*names, *SUBSETS])}")
+        chosen.update(matched)
+    return [name for name in names if name in chosen]
+
+
+def _match(pattern: str, names: list[str]) -> list[str]:
+    if not pattern.startswith("re:"):
+        return [name for name in names if fnmatchcase(name, pattern)]
+    try:
+        expression = re.compile(pattern.removeprefix("re:"))
+    except re.error as error:
+        raise ParamgenError(f"parameter pattern {pattern!r} is no regular expression: {error}") from error
+    return [name for name in names if expression.fullmatch(name)]
+
+
+def _under(modules: Sequence[str], names: list[str], affine_only: bool = False) -> list[str]:
+    last = ("weight", "bias")
+    return [n for n in names if n.rpartition(".")[0] in modules and (not affine_only or n.rpartition(".")[2] in last)]
+
+
+def _norms(network: nn.Module) -> list[str]:
+    return [name for name, module in network.named_modules() if isinstance(module, NORMS)]
+
+
+def _classifier(network: nn.Module, names: list[str]) -> list[str]:
+    """The last module that has a weight matrix."""
+    heads = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    return _under(heads[-1:], names)
+
+
+SUBSETS: dict[str, Callable[[nn.Module, list[str]], list[str]]] = {
+    "all": lambda _, names: names,
+    "norms": lambda network, names: _under(_norms(network), names),
+    "last_two_norms": lambda network, names: _under(_norms(network)[-2:], names, affine_only=True),
+    "classifier": _classifier,
+}
+"""Subsets by name. ``norms`` are all normalisation layers with their statistics, ``last_two_norms`` the weights and biases of the last two
+(p-diff's 2,048 numbers of ResNet-18), whose statistics then stay as they are."""

@@ -1,0 +1,255 @@
+"""Simple generators that every method must beat, one function each: (pool, n, generator) -> (n, P).
+
+They see what a generator sees: the zoo's train split, and the train accuracies recorded with it. K: networks in the pool, P: parameters.
+Zeng et al. 2025 (arXiv:2506.07998) found that averages of a few checkpoints, or one Gaussian a weight, match what p-diff generates.
+
+Convex combinations of networks stay in raw weights. The others draw with batch-norm's `running_var` in log space and come back through
+exp, so that a variance is never negative; :func:`generate` does both ways.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer
+from paramgen.core.params import ParamSpec, state_tensors
+from paramgen.core.seeds import mix
+from paramgen.core.zoo import Zoo
+from paramgen.errors import ParamgenError, near
+from paramgen.tasks import Task
+
+PCA_COMPONENTS = 64  # at most; the latent of the p-diff prototype
+TOP_SHARE = 0.3  # S_KDE30 keeps the best 30 % of the zoo
+FINETUNED_AT_ONCE = 32  # networks in memory with their gradients and Adam's moments
+_COLUMNS = 1 << 18  # weights worked on at once in float64
+_TINY = 1e-12  # below any variance that batch norm meets; its own eps is 1e-5
+
+
+class Pool(NamedTuple):
+    """What a baseline may see: weights (K, P), train scores (K,), signed so that higher is better, and the sizes of the tensors in P."""
+
+    weights: Tensor
+    goodness: Tensor
+    sizes: tuple[int, ...]
+
+
+Draw = Callable[[Pool, int, Generator], Tensor]
+
+
+class Baseline(NamedTuple):
+    """How to draw from a pool, and whether in raw weights (convex combinations) or with running_var in log space."""
+
+    draw: Draw
+    raw: bool = False
+
+
+def copy(pool: Pool, n: int, generator: Generator) -> Tensor:
+    """Training networks as they are, without replacement as long as they last: retrieval."""
+    K = len(pool.weights)
+    rounds = [torch.randperm(K, generator=generator) for _ in range(-(-n // K))]
+    return pool.weights[torch.cat(rounds)[:n]]  # (n, P)
+
+
+def noise(pool: Pool, n: int, generator: Generator, sigma: float) -> Tensor:
+    """Copies with white noise of standard deviation sigma x the tensor's spread in the zoo.
+
+    The spread of a tensor is the root mean square, over its weights, of the standard deviation across networks: at sigma 1 the noise has
+    the energy of the zoo's own spread, tensor by tensor, and a noised copy lies sigma x ‖std of the zoo‖ from its original.
+    """
+    variance = _std(pool.weights).square()  # (P,)
+    scale = torch.cat([v.mean().sqrt().expand(len(v)) for v in variance.split(pool.sizes)]).to(pool.weights.dtype)
+    return copy(pool, n, generator) + sigma * scale * _normal(n, pool.weights.shape[1], generator)
+
+
+def interpolation(pool: Pool, n: int, generator: Generator) -> Tensor:
+    """Points between a random pair: u w_i + (1 − u) w_j, u uniform in [0, 1]."""
+    K = len(pool.weights)
+    pairs = torch.stack([torch.randperm(K, generator=generator)[:2].expand(2) for _ in range(n)])  # (n, 2)
+    u = torch.rand(n, 1, generator=generator)
+    return u * pool.weights[pairs[:, 0]] + (1 - u) * pool.weights[pairs[:, 1]]
+
+
+def soup(pool: Pool, n: int, generator: Generator, m: int) -> Tensor:
+    """Means of m random training networks (all of them where the zoo has fewer): Wortsman et al. 2022's uniform soup."""
+    K = len(pool.weights)
+    choice = torch.zeros(n, K)
+    for row in choice:
+        row[torch.randperm(K, generator=generator)[:m]] = 1 / min(m, K)
+    return choice @ pool.weights  # (n, P)
+
+
+def gaussian(pool: Pool, n: int, generator: Generator) -> Tensor:
+    """One Gaussian a weight, each with the zoo's mean and standard deviation."""
+    std = _std(pool.weights).to(pool.weights.dtype)  # (P,)
+    return pool.weights.mean(0) + std * _normal(n, pool.weights.shape[1], generator)
+
+
+def pca_gaussian(pool: Pool, n: int, generator: Generator, components: int = PCA_COMPONENTS) -> Tensor:
+    """A Gaussian in the zoo's principal components: the zoo's mean and covariance, cut to the largest components."""
+    mean, basis, z = principal_components(pool.weights, components)
+    std = _std(z).to(z.dtype)  # (k,)
+    return mean + (std * _normal(n, len(std), generator)) @ basis
+
+
+def kde(pool: Pool, n: int, generator: Generator, share: float = TOP_SHARE) -> Tensor:
+    """S_KDE30 (Schürholt et al. 2022): a kernel density per latent dimension, of the best 30 % on train, dimensions drawn independently.
+
+    The latent is the zoo's principal components; Gaussian kernels with Scott's bandwidth std x k^(-1/5), k networks kept.
+    """
+    mean, basis, z = principal_components(pool.weights, len(pool.weights))
+    kept = z[pool.goodness.argsort(descending=True, stable=True)[: max(2, round(share * len(z)))]]  # (k, d)
+    k, d = kept.shape
+    centres = kept.gather(0, torch.randint(k, (n, d), generator=generator))  # (n, d)
+    bandwidth = _std(kept).to(kept.dtype) * k**-0.2
+    return mean + (centres + bandwidth * _normal(n, d, generator)) @ basis
+
+
+BASELINES: Mapping[str, Baseline] = MappingProxyType(
+    {
+        "copy": Baseline(copy, raw=True),
+        **{f"noise-{s:g}": Baseline(partial(noise, sigma=s)) for s in (0.1, 0.3, 0.5, 1.0, 2.0)},
+        "interpolation": Baseline(interpolation, raw=True),
+        "soup-2": Baseline(partial(soup, m=2), raw=True),
+        "soup-16": Baseline(partial(soup, m=16), raw=True),
+        "gaussian": Baseline(gaussian),
+        "pca-gaussian": Baseline(pca_gaussian),
+        "kde": Baseline(kde),
+    }
+)
+
+
+def find_baseline(name: str) -> Baseline:
+    """A baseline by its name, with any number for noise (``noise-0.01``) and soups (``soup-100``).
+
+    Raises:
+        ParamgenError: No such baseline.
+    """
+    if name in BASELINES:
+        return BASELINES[name]
+    kind, _, number = name.rpartition("-")
+    if kind == "soup" and number.isdecimal() and int(number) > 0:
+        return Baseline(partial(soup, m=int(number)), raw=True)
+    if kind == "noise" and number.replace(".", "", 1).isdecimal():
+        return Baseline(partial(noise, sigma=float(number)))
+    raise ParamgenError(f"no baseline {name!r}; {near(name, BASELINES)}, soup-M, noise-SIGMA")
+
+
+def generate(name: str, pool: Pool, spec: ParamSpec, n: int, seed: int) -> Tensor:
+    """Draw n networks (n, P) with a named baseline, running_var positive.
+
+    Args:
+        name: As :func:`find_baseline` takes it.
+        pool: Raw weights of the zoo's train split.
+        spec: Says which columns are variances.
+        n: How many.
+        seed: The same seed gives the same networks.
+    """
+    return draw_from(find_baseline(name), pool, spec, n, Generator().manual_seed(seed))
+
+
+def draw_from(baseline: Baseline, pool: Pool, spec: ParamSpec, n: int, generator: Generator) -> Tensor:
+    """Draw n networks (n, P) in raw weights, running_var positive.
+
+    Args:
+        baseline: Any, of :data:`BASELINES` or with other settings.
+        pool: Raw weights to draw from.
+        spec: Says which columns are variances.
+        n: How many.
+        generator: Source of randomness, on the CPU.
+    """
+    variances = variance_columns(spec)
+    if baseline.raw or not variances.any():
+        return baseline.draw(pool, n, generator)
+    logged = pool.weights.clone()
+    logged[:, variances] = logged[:, variances].clamp_min(_TINY).log()
+    drawn = baseline.draw(pool._replace(weights=logged), n, generator)
+    drawn[:, variances] = drawn[:, variances].exp()
+    return drawn
+
+
+def variance_columns(spec: ParamSpec) -> Tensor:
+    """Which of the P columns are batch-norm's running variances: (P,) bool."""
+    return torch.cat([torch.full((t.numel,), t.kind == "running_var") for t in spec.tensors])
+
+
+def _std(x: Tensor) -> Tensor:
+    """Standard deviation (P,) of (K, P) in float64, where the squares of large weights do not overflow; 0 of one network."""
+    correction = min(1, len(x) - 1)
+    return torch.cat([part.double().std(0, correction=correction) for part in x.split(_COLUMNS, 1)])
+
+
+def _normal(n: int, P: int, generator: Generator) -> Tensor:
+    return torch.randn(n, P, generator=generator)
+
+
+class Components(NamedTuple):
+    """Principal components: mean (P,), orthonormal basis (k, P), coordinates z (K, k)."""
+
+    mean: Tensor
+    basis: Tensor
+    z: Tensor
+
+    def place(self, W: Tensor) -> Tensor:
+        """Coordinates (n, 2) of (n, P) in the two largest components, the largest first; 0 for the second of two networks."""
+        xy = (W - self.mean) @ self.basis.flip(0)[:2].T  # (n, 2), or (n, 1)
+        return torch.nn.functional.pad(xy, (0, 2 - xy.shape[1]))
+
+
+def principal_components(W: Tensor, components: int) -> Components:
+    """The largest principal components of (K, P), largest last, through the (K, K) Gram matrix."""
+    mean = W.mean(0)
+    X = W - mean
+    unit = X.abs().max().clamp_min(torch.finfo(W.dtype).tiny)  # squares of very large or small weights leave float32
+    X = X / unit
+    values, vectors = torch.linalg.eigh((X @ X.T).double())  # ascending
+    k = min(components, max(1, len(W) - 1))
+    scale = values[-k:].clamp_min(0).sqrt()
+    z = (vectors[:, -k:] * scale * unit).to(W.dtype)  # (K, k)
+    basis = (vectors[:, -k:] / scale.clamp_min(1e-12)).T.to(W.dtype) @ X  # (k, P)
+    return Components(mean, basis, z)
+
+
+class TaskBaseline(NamedTuple):
+    """A baseline that needs the task: (task, zoo, n, seed) -> (n, P); `uses_task_data`: it sees train images."""
+
+    draw: Callable[[Task, Zoo, int, int], Tensor]
+    uses_task_data: bool
+
+
+def random_init(task: Task, zoo: Zoo, n: int, seed: int) -> Tensor:
+    """The network's own initialisation, n times."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return zoo.spec.flatten_many([state_tensors(task.build()) for _ in range(n)])  # (n, P)
+
+
+def finetuned_copy(
+    task: Task, zoo: Zoo, n: int, seed: int, steps: int = 20, batch_size: int = 64, lr: float = 1e-3
+) -> Tensor:
+    """Copies trained a few steps further on train data with Adam, each in its own order; batch-norm statistics stay as copied."""
+    pool = Pool(zoo.matrix(zoo.indices("train")), torch.empty(0), ())
+    settings = OptimSettings("adam", lr=lr, batch_size=batch_size)
+    chosen = [t.name for t in zoo.spec.tensors if t.kind == "weight"]
+    copies = copy(pool, n, Generator().manual_seed(seed))
+    parts = []
+    for start in range(0, n, FINETUNED_AT_ONCE):
+        part = copies[start : start + FINETUNED_AT_ONCE]
+        states = [zoo.complete(zoo.spec.unflatten(vector)) for vector in part]
+        group = NetworkGroup(task.build(), states, chosen, loss=task.loss)
+        seeds = [mix(seed, start + i) for i in range(len(part))]
+        for _ in Trainer(group, task.data("train"), settings, seeds, steps).run():
+            pass
+        parts.append(zoo.spec.flatten_many(group.states()))
+    return torch.cat(parts)  # (n, P)
+
+
+TASK_BASELINES: Mapping[str, TaskBaseline] = MappingProxyType(
+    {
+        "random-init": TaskBaseline(random_init, uses_task_data=False),
+        "finetuned-copy": TaskBaseline(finetuned_copy, uses_task_data=True),
+    }
+)

@@ -1,0 +1,271 @@
+"""Several evaluations beside each other: means over seeds with their spread, a paper's figures beside ours.
+
+The spread is the standard deviation over seeds of each seed's figure; differences to the zoo are paired by seed.
+"""
+
+import os
+import platform
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from math import isnan, nan
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from paramgen.core.io import read_json
+from paramgen.evaluation.flags import PER_SEED, Flag, parse
+from paramgen.evaluation.intervals import Interval, Verdict, holm, paired_interval, paired_p
+from paramgen.evaluation.registry import BY_KEY, COLUMNS
+from paramgen.evaluation.thresholds import THRESHOLDS
+
+FIGURES = (  # columns of a report's table, and the difference to the zoo
+    "mean",
+    "worst",
+    "seen",
+    "median",
+    "min",
+    "best",
+    "selected",
+    "std",
+    "gap",
+    "run_ratio",
+    "run_ratio_aligned",
+    "nn_ratio",
+    "nn_ratio_aligned",
+    "near_share",
+    "near_share_aligned",
+    "same_predictions",
+    "iou",
+    "dispersion",
+    "structure",
+    "zu",
+    "id_match",
+    "run_match",
+    "finetune_steps",
+    "fit_seconds",
+)
+ON_PAGE_ALONE = ("min", "std", "near_share_aligned", "same_predictions", "iou")  # what a terminal has no room for
+_PERCENT = ("mean", "worst", "seen", "median", "min", "best", "selected", "std", "gap")
+_VALUES = {column.key: column.value for column in COLUMNS}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One evaluation.
+
+    Args:
+        zoo: Name of the zoo within the comparison.
+        seed: Of everything in it.
+        path: Its ``results.json``.
+    """
+
+    zoo: str
+    seed: int
+    path: Path
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """What ``results.json`` holds.
+
+        Raises:
+            ParamgenError: It cannot be read, or does not fit ``results.schema.json``; file and field are named.
+        """
+        return read_json(self.path, "results")
+
+
+def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """One row for each zoo and name: every figure's mean and spread over the seeds.
+
+    Args:
+        reports: Of every zoo and seed.
+
+    Returns:
+        ``{"zoo", "name", "kind", "n", "seeds", "figures": {figure: {"mean", "std", "mark"}}, "flags": [{"kind", "detail", "seeds"}]}``,
+        n networks a seed; std is None with fewer than two seeds; the mark stands before the figure where it does in every seed; each flag
+        with the number of seeds that raised it.
+    """
+    summary = []
+    for zoo in dict.fromkeys(r.zoo for r in reports):
+        mine = [r.results["rows"] for r in reports if r.zoo == zoo]
+        for first in mine[0]:
+            rows = [(row, rows[0]) for rows in mine for row in rows if row["name"] == first["name"]]
+            values = {name: [v for row, of in rows if (v := _figure(row, of, name)) is not None] for name in FIGURES}
+            figures = {
+                name: {**_spread(found), "mark": _mark(name, [row for row, _ in rows])}
+                for name, found in values.items()
+                if len(found) == len(rows)
+            }
+            who = {"zoo": zoo, "name": first["name"], "kind": first["kind"], "n": first["n"]}
+            summary.append({**who, "seeds": len(rows), "figures": figures, "flags": _flags([row for row, _ in rows])})
+    return summary
+
+
+def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """How far each generator of a zoo lies from the other generators and from the baselines in mean accuracy, seed by seed.
+
+    Of a family of tasks the references are among the baselines: what direct training and the start reach.
+
+    Args:
+        reports: Of every zoo and seed.
+
+    Returns:
+        One for each zoo and pair: ``{"zoo", "first", "second", "seeds", "mean", "std", "low", "high", "p", "verdict"}``: the first's mean
+        accuracy less the second's over the seeds that have both, its 95 % interval, the p-value of a paired t-test after Holm's correction
+        over the comparisons of the generator (over all pairs of generators), and ``better``, ``alike`` or ``worse``. With one seed the
+        interval is that evaluation's own, over networks and test images, and p is None.
+    """
+    found = []
+    for zoo in dict.fromkeys(r.zoo for r in reports):
+        seeds = [{row["name"]: row for row in r.results["rows"] if row["n"]} for r in reports if r.zoo == zoo]
+        kinds = {name: row["kind"] for rows in reversed(seeds) for name, row in rows.items()}
+        generators = [name for rows in seeds for name in rows if kinds[name] == "generator"]
+        generators = list(dict.fromkeys(generators))
+        family = any(row.get("tasks") for row in seeds[0].values())
+        others = [name for name in seeds[0] if kinds[name] == "baseline" or (family and kinds[name] == "reference")]
+        for pairs in (list(combinations(generators, 2)), *([(g, o) for o in others] for g in generators)):
+            found += [{"zoo": zoo, **pair} for pair in _compared(pairs, seeds)]
+    return found
+
+
+def _compared(pairs: Sequence[tuple[str, str]], seeds: Sequence[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Differences of pairs of rows, corrected together."""
+    both = {(a, b): [(rows[a], rows[b]) for rows in seeds if a in rows and b in rows] for a, b in pairs}
+    both = {pair: rows for pair, rows in both.items() if rows}
+    gaps = {pair: [a["accuracy"]["mean"] - b["accuracy"]["mean"] for a, b in rows] for pair, rows in both.items()}
+    corrected = holm([paired_p(values) for values in gaps.values()])
+    found = []
+    for (pair, values), p in zip(gaps.items(), corrected, strict=True):
+        tested = len(values) > 1
+        interval = paired_interval(values) if tested else _within_seed(*both[pair][0])
+        verdict: Verdict = interval.verdict
+        if tested:
+            verdict = "alike" if p >= 1 - THRESHOLDS.level else "better" if interval.difference > 0 else "worse"
+        low, high = (None if isnan(end) else end for end in (interval.low, interval.high))
+        judged = {"low": low, "high": high, "p": p if tested else None, "verdict": verdict}
+        found.append({"first": pair[0], "second": pair[1], "seeds": len(values), **_spread(values), **judged})
+    return found
+
+
+def _within_seed(row: dict[str, Any], other: dict[str, Any]) -> Interval:
+    """The interval of one evaluation."""
+    for pair in row["against"]:
+        if pair["name"] == other["name"]:
+            ends = (pair["accuracy"]["low"], pair["accuracy"]["high"])
+            return Interval(pair["accuracy"]["difference"], *(nan if end is None else end for end in ends))
+    return Interval(row["accuracy"]["mean"] - other["accuracy"]["mean"], nan, nan)
+
+
+def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
+    """One zoo's rows for the terminal: mean ± spread over seeds.
+
+    Args:
+        zoo: Which.
+        comparison: As ``comparison.json`` holds it.
+    """
+    rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
+    found = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
+    shown = [
+        name for name in found if name not in ON_PAGE_ALONE and not (name in BY_KEY and BY_KEY[name].behind in found)
+    ]
+    seeds = len(comparison["seeds"])
+    table = Table(
+        title=f"{zoo}, {seeds} seed{'s' if seeds > 1 else ''}", box=None, header_style="dim", title_justify="left"
+    )
+    table.add_column("networks", no_wrap=True)
+    paper = paper_of(zoo, comparison)
+    for name in [*shown, *(f"paper: {column}" for column in paper_columns(paper))]:
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=name in shown)
+    for row in rows:
+        papers = [paper.get(row["name"], {}).get(column) for column in paper_columns(paper)]
+        cells = [
+            *(show(row["figures"].get(name), name) for name in shown),
+            *("" if p is None else f"{100 * p:.1f}" for p in papers),
+        ]
+        table.add_row(starred(row), *cells, style="bold" if row["kind"] == "generator" else None)
+    return table
+
+
+def show(figure: dict[str, Any] | None, name: str) -> str:
+    """A figure as text, ``96.8 ± 0.2``; accuracies in percent.
+
+    Args:
+        figure: Mean and std over seeds; None where there is none.
+        name: Of :data:`FIGURES`.
+    """
+    if figure is None or figure["mean"] is None:
+        return "–"
+    factor, digits = (100, 1) if name in _PERCENT else (1, 2)
+    sign = "+" if name == "gap" else ""
+    text = f"{figure.get('mark', '')}{factor * figure['mean']:{sign}.{digits}f}"
+    return text if figure["std"] is None else f"{text} ± {factor * figure['std']:.{digits}f}"
+
+
+def starred(row: dict[str, Any]) -> str:
+    """A summary row's name, with a star where the generator saw seen tasks' data.
+
+    Args:
+        row: As :func:`summarise` makes it.
+    """
+    return row["name"] + "*" * any(flag["kind"] == "seen_data" for flag in row["flags"])
+
+
+def _mark(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    marks = {BY_KEY[name].mark(row) for row in rows}
+    return marks.pop() if len(marks) == 1 else ""
+
+
+def _flags(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each flag with the number of seeds that raised it; counts of one seed's networks are left out."""
+    raised: Counter[Flag] = Counter()
+    for row in rows:
+        flags = [flag._replace(detail=None) if flag.kind in PER_SEED else flag for flag in parse(row["flags"])]
+        raised.update(dict.fromkeys(flags, 1))  # once a seed, in the order of the row
+    return [{**flag._asdict(), "seeds": seeds} for flag, seeds in raised.items()]
+
+
+def _figure(row: dict[str, Any], zoo: dict[str, Any], name: str) -> float | None:
+    if name == "gap":
+        mean_accuracy = row["accuracy"]["mean"]
+        return None if mean_accuracy is None else mean_accuracy - zoo["accuracy"]["mean"]
+    return _VALUES[name](row)
+
+
+def _spread(values: list[float]) -> dict[str, float | None]:
+    return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None}
+
+
+def paper_of(zoo: str, comparison: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """A paper's figures for the rows of one zoo, ``{row: {column: fraction}}``: those given for ``zoo/row``, or for ``row`` everywhere.
+
+    Args:
+        zoo: Which.
+        comparison: As ``comparison.json`` holds it.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for key, figures in comparison["paper"].items():
+        where, _, name = key.rpartition("/")
+        if where in ("", zoo):
+            found.setdefault(name, {}).update(figures)
+    return found
+
+
+def machine() -> str:
+    """What this runs on, in a line: cores, processor, GPU, torch."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    processor = found[1] if found else platform.processor() or platform.machine()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    return f"{os.cpu_count()} cores of {processor}, {threads}, {gpu}, torch {torch.__version__}"
+
+
+def paper_columns(paper: dict[str, dict[str, float]]) -> list[str]:
+    """Columns of a paper's figures, in order of appearance."""
+    return list(dict.fromkeys(column for row in paper.values() for column in row))

@@ -1,0 +1,267 @@
+"""What is measured on generated networks, as functions of tensors.
+
+N: networks generated, K: networks of the zoo's train split, P: generated parameters, M: test images, C: classes.
+w_g, w_i: weights of a generated network and of a training one, as plain numbers (no normalisation): distances are L2 in weight space.
+Accuracies and shares are fractions in [0, 1]. ``nan`` stands for a figure that cannot be had (the spread of one network, say).
+
+Sources: p-diff (Wang et al. 2024, arXiv:2402.13144) for the IoU of wrong predictions; Zeng et al. 2025 (arXiv:2506.07998) for distances to
+the nearest training network beside accuracy; Meehan et al. 2020 (arXiv:2004.05675) for the copying statistic.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from paramgen.core.distances import column_slices, median, nearest_other
+from paramgen.evaluation.thresholds import THRESHOLDS
+
+
+class AccuracySummary(NamedTuple):
+    """Accuracies of N networks on the test split; `selected` is the test accuracy of the one best on train."""
+
+    best: float
+    mean: float
+    median: float
+    min: float
+    std: float
+    selected: float
+
+
+class WrongIoU(NamedTuple):
+    """p-diff's Fig. 4a: mean IoU of wrong predictions in four comparisons; `nearest` is ``iou_wrong_max``."""
+
+    zoo: float
+    samples: float
+    between: float
+    nearest: float
+
+
+def accuracy_summary(test: Tensor, train: Tensor | None = None) -> AccuracySummary:
+    """Best, mean, median, minimum, spread, and p-diff's protocol (choose on train, report test).
+
+    Args:
+        test: (N,) test accuracies.
+        train: (N,) train accuracies; without them `selected` is nan. Of equal ones the first is chosen.
+    """
+    test = test.double()
+    selected = float("nan") if train is None else test[train.argmax()].item()
+    return AccuracySummary(
+        best=test.max().item(),
+        mean=test.mean().item(),
+        median=median(test),
+        min=test.min().item(),
+        std=test.std().item() if len(test) > 1 else float("nan"),
+        selected=selected,
+    )
+
+
+def median_by_run(distance: Tensor, runs: Tensor) -> Tensor:
+    """One value for each run, the median over its networks, in the order of the runs' numbers: (R,) float64.
+
+    Checkpoints of a run are not independent of each other, so a run counts as one observation.
+
+    Args:
+        distance: (n,) of each network to its nearest training network.
+        runs: (n,) the run of each network.
+    """
+    values = [distance[runs == run].double().quantile(0.5) for run in runs.unique()]
+    return torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
+
+
+def tau(bank: Tensor) -> float:
+    """The zoo's step: median distance of (K, P) to the nearest other network, within a run where runs have several checkpoints."""
+    return median(nearest_other(bank).distance)
+
+
+def nn_ratio(distance: Tensor, tau: float) -> float:
+    """Median over samples of the distance to the nearest training network, over `tau`; 0 for copies.
+
+    Where each run has one checkpoint it is about 1 for new networks. Where runs have several, `tau` is the step between neighbouring
+    checkpoints, so a network can be many steps away and still lie within a run: see :mod:`paramgen.evaluation.novelty`.
+
+    Args:
+        distance: (N,) as of :func:`nearest`.
+        tau: As of :func:`tau`.
+    """
+    return median(distance) / tau if tau > 0 else float("nan")
+
+
+def zu(generated: Tensor, heldout: Tensor) -> float:
+    """Copying statistic of Meehan et al. 2020: z = (U − mn/2) / √(mn(m+n+1)/12).
+
+    U is Mann-Whitney's: the number of pairs (generated, held-out) where the generated network is the farther one. About 0 when
+    generated networks are as far from the training ones as held-out runs are; far below 0: copying.
+
+    Args:
+        generated: (n,) distances of generated networks to their nearest training network.
+        heldout: (m,) the same for held-out runs, one value for each run, as of :func:`median_by_run`.
+    """
+    n, m = len(generated), len(heldout)
+    if not n or not m:
+        return float("nan")
+    gap = generated.double().cpu()[:, None] - heldout.double().cpu()  # (n, m)
+    U = float((gap > 0).sum()) + 0.5 * float((gap == 0).sum())  # a tie counts half
+    return (U - m * n / 2) / (m * n * (m + n + 1) / 12) ** 0.5
+
+
+def zu_limit(n: int, m: int) -> float:
+    """The largest |zu| of n networks and m runs, √(3mn/(m+n+1)): reached when all n lie on the same side of all m; nan of none."""
+    return (3 * m * n / (m + n + 1)) ** 0.5 if n and m else float("nan")
+
+
+def id_match(index: Tensor, identity: Tensor) -> float:
+    """Share of samples whose nearest training network (N,) is the one whose identity (N,) conditioned them."""
+    return (index.cpu() == identity.cpu()).double().mean().item()
+
+
+def wrong_iou(a: Tensor, b: Tensor) -> Tensor:
+    """|E_a ∩ E_b| / |E_a ∪ E_b| of every pair (p-diff eq. 7), E the wrongly predicted images; 1 where neither errs.
+
+    Args:
+        a: (N, M) bool, True where network n is wrong on image m.
+        b: (K, M) bool.
+
+    Returns:
+        (N, K) float32.
+    """
+    x, y = a.float(), b.float()
+    both = x @ y.T  # (N, K), exact: counts below 2^24
+    either = x.sum(1)[:, None] + y.sum(1)[None, :] - both
+    return torch.where(either > 0, both / either.clamp_min(1), 1.0)
+
+
+def wrong_iou_averages(samples: Tensor, zoo: Tensor | None = None) -> WrongIoU:
+    """The four averages of p-diff's Fig. 4a: among the zoo, among the samples, between them, and at each sample's largest.
+
+    Args:
+        samples: (N, M) bool, True where wrong.
+        zoo: (K, M) bool; None: the samples are the zoo, and no network is compared with itself.
+    """
+    among = wrong_iou(samples, samples)
+    if zoo is None:
+        mean = _mean_off_diagonal(among)
+        return WrongIoU(zoo=mean, samples=mean, between=mean, nearest=among.fill_diagonal_(-1).amax(1).mean().item())
+    between = wrong_iou(samples, zoo)
+    return WrongIoU(
+        zoo=_mean_off_diagonal(wrong_iou(zoo, zoo)),
+        samples=_mean_off_diagonal(among),
+        between=between.mean().item(),
+        nearest=between.amax(1).mean().item(),
+    )
+
+
+def disagreement(a: Tensor, b: Tensor) -> float:
+    """Share of images on which two networks say different classes, averaged over rows of (N, M) and (N, M) int64."""
+    return (a != b).double().mean().item()
+
+
+def disagreement_among(classes: Tensor) -> float:
+    """Mean :func:`disagreement` over all pairs of (N, M) int64; nan for one network."""
+    n = len(classes)
+    if n < 2:
+        return float("nan")
+    differing = sum((classes[i] != classes[i + 1 :]).sum().item() for i in range(n - 1))
+    return differing / (n * (n - 1) / 2 * classes.shape[1])
+
+
+def majority_accuracy(classes: Tensor, labels: Tensor) -> float:
+    """Accuracy of a majority vote of N networks; a tie goes to the lower class.
+
+    Args:
+        classes: (N, M) int64.
+        labels: (M,) int64.
+    """
+    return (classes.mode(dim=0).values == labels).double().mean().item()
+
+
+def cosine_max(queries: Tensor, bank: Tensor | None = None) -> float:
+    """Mean over (N, P) of the largest cosine with a row of the bank (K, P); without a bank, with another row (Wild-P-Diff)."""
+    other = queries if bank is None else bank
+    dot = torch.zeros(len(queries), len(other), dtype=torch.float64, device=queries.device)
+    for columns in column_slices(queries.shape[1]):
+        dot += queries[:, columns].double() @ other[:, columns].double().T
+    cosine = dot / (_norms(queries)[:, None] * _norms(other)[None, :]).clamp_min(1e-300)
+    if bank is None:
+        if len(queries) < 2:
+            return float("nan")
+        cosine.fill_diagonal_(-1.0)
+    return cosine.amax(1).mean().clamp(-1, 1).item()
+
+
+def dispersion(samples: Tensor, zoo: Tensor) -> float:
+    """‖std of the samples‖₂ ÷ ‖std of the zoo‖₂, std per weight across networks; nan where either has one network.
+
+    Below 0.8 the generator narrows, below 0.5 it has collapsed, whatever its accuracy.
+
+    Args:
+        samples: (N, P).
+        zoo: (K, P).
+    """
+    if len(samples) < 2 or len(zoo) < 2:
+        return float("nan")
+    spread = _total_spread(zoo)
+    return _total_spread(samples) / spread if spread > 0 else float("nan")
+
+
+def novel_and_good(
+    accuracy: Tensor, distance: Tensor, floor: float, scale: float, at: Sequence[float] = THRESHOLDS.curve
+) -> dict[str, float]:
+    """Share of networks with accuracy at least `floor` and distance at least c·scale, for each c.
+
+    Args:
+        accuracy: (N,) test accuracies.
+        distance: (N,) to the nearest training network.
+        floor: Usually the zoo's mean accuracy less one point.
+        scale: How far a new run lies from its nearest training network: :class:`paramgen.evaluation.novelty.RunScale`.
+        at: The factors c.
+
+    Returns:
+        ``{"0.25": share, …}``.
+    """
+    good = accuracy.cpu() >= floor
+    return {f"{c:g}": (good & (distance.cpu() >= c * scale)).double().mean().item() for c in at}
+
+
+def near_share(distance: Tensor, scale: float) -> float:
+    """Share of networks nearer to a training network than held-out runs lie: by less than :data:`THRESHOLDS.nearer` run scales.
+
+    A share sees a few copies among many new networks, which a median does not: at 1 % where :func:`nn_ratio` needs 20 %.
+
+    Args:
+        distance: (N,) to the nearest training network.
+        scale: How far a new run lies from its nearest training network: :class:`paramgen.evaluation.novelty.RunScale`.
+    """
+    return (distance < THRESHOLDS.nearer * scale).double().mean().item() if len(distance) else float("nan")
+
+
+def same_predictions(classes: Tensor, zoo: Tensor | None = None) -> float:
+    """Share of networks that predict the same class as one training network on every image.
+
+    It sees what computes the same function in other weights, without alignment: permuted and rescaled copies. Noise hides from it.
+
+    Args:
+        classes: (N, M) int64.
+        zoo: (K, M) of the training networks; None: the networks are the zoo, and no network is compared with itself.
+    """
+    mine = [row.numpy().tobytes() for row in classes.cpu()]
+    known = Counter(mine if zoo is None else (row.numpy().tobytes() for row in zoo.cpu()))
+    found = sum(known[row] > (zoo is None) for row in mine)
+    return found / len(mine) if mine else float("nan")
+
+
+def _norms(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)  # (N,)
+
+
+def _total_spread(x: Tensor) -> float:
+    return sum(x[:, c].double().var(0).sum().item() for c in column_slices(x.shape[1])) ** 0.5
+
+
+def _mean_off_diagonal(matrix: Tensor) -> float:
+    n = len(matrix)
+    return (
+        ((matrix.double().sum() - matrix.diagonal().double().sum()) / (n * (n - 1))).item() if n > 1 else float("nan")
+    )

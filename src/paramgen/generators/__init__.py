@@ -1,0 +1,1 @@
+"""What all backends share: the contract, the data, the fit."""

@@ -1,0 +1,385 @@
+"""The contract every backend fulfils, and what all of them share: training steps, checkpoints that sample alone, sampling."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
+
+from paramgen import __version__
+from paramgen.core.arguments import check_arguments
+from paramgen.core.codec import ParamCodec
+from paramgen.core.params import StateDict
+from paramgen.core.seeds import mix
+from paramgen.core.trust import find_class
+from paramgen.core.zoo import Zoo
+from paramgen.errors import DivergedError, ParamgenError
+from paramgen.generators.data import NetworkTokens, ParamBatch, data_of
+from paramgen.generators.restore import build, read_checkpoint
+from paramgen.generators.sampling import Drawn, SampleRequest
+from paramgen.generators.settings import plain
+
+
+class Denoised(NamedTuple):
+    """Whole networks of a batch, noised and predicted again."""
+
+    tokens: Tensor  # (B, L, D), with gradients
+    signal: Tensor  # (B,) share of the networks' own variance in what was predicted from, 0 to 1
+
+
+class Behaviour(Protocol):
+    """A loss on what predicted networks do; see :mod:`paramgen.generators.behaviour`."""
+
+    weight: float
+
+    def loss(self, generator: "ParameterGenerator", batch: ParamBatch) -> Tensor:
+        """A scalar."""
+
+
+class ParameterGenerator(LightningModule, ABC):
+    """Learns a distribution over networks from their tokens and draws new ones.
+
+    A backend is a subclass in ``backends/``: an ``__init__`` with plain arguments that calls ``save_hyperparameters()``, ``loss``,
+    ``sample_tokens`` and ``configure_optimizers``. Its arguments ``seq_len``, ``token_dim``, ``cond_dim``, ``num_networks`` and
+    ``num_runs``, those it has, come from the data.
+
+    What it offers it declares, as attributes of the class or of the object: ``has_solver`` (samples start from noise, with ``scheduler``
+    and ``num_inference_steps`` unless others are asked for), ``has_states`` (known states to sample from), ``has_guidance`` (follows a
+    condition as far as ``guidance_scale`` says), and ``cond_dim``, the numbers of the condition that it takes.
+    """
+
+    shape: tuple[int, int] | None = None  # L and D of the tokens that it was made for; data of other tokens are refused
+    has_solver: bool = False
+    scheduler: str | None = None
+    num_inference_steps: int | None = None
+    has_states: bool = False
+    cond_dim: int = 0
+    has_guidance: bool = False
+    guidance_scale: float = 1.0
+
+    codec: ParamCodec | None = None
+    _mask: tuple[Tensor, Tensor] | None = None  # the codec's, and the same on this device
+    base: StateDict
+    zoo_info: dict[str, Any]  # name, path and task of the zoo, and which of its train split is learned
+    fit_seconds: float = 0.0
+    behaviour: Behaviour | None = None
+    uses_task_data: bool = False
+    fit_command: str | None = None  # set by the command line, kept in checkpoints
+    fit_config: str | None = None
+    history: dict[str, list[list[float]]] | None = None  # of the SampleQuality that watched the fit
+
+    @abstractmethod
+    def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
+        """Terms of the training loss; ``loss`` is what is minimised, all are logged."""
+
+    @abstractmethod
+    def sample_tokens(self, request: SampleRequest) -> Drawn:
+        """New networks as tokens, all at once, and which of the zoo's they were conditioned on.
+
+        Called through :meth:`draw`, which refuses what the generator does not offer and completes the answer with the settings used.
+
+        Args:
+            request: What to draw. Solver, steps and guidance are chosen, where there are any; the condition is on the generator's device.
+        """
+
+    def denoised(self, batch: ParamBatch, from_noise: bool = False) -> Denoised:
+        """Whole networks as the backend now takes them to be; what the behavioural loss is computed on.
+
+        Args:
+            batch: Training networks.
+            from_noise: Predict them from pure noise, where they are sampled from, rather than from random noise levels.
+
+        Raises:
+            ParamgenError: The backend does not offer it.
+        """
+        raise ParamgenError(
+            f"{type(self).__name__} has no behavioural loss: it does not predict whole networks in training"
+        )
+
+    def token_mask(self) -> Tensor:
+        """The codec's mask (L, D) on this device, copied there once: a copy makes the host wait for the device."""
+        assert self.codec is not None
+        mask = self.codec.mask
+        if self._mask is None or self._mask[0] is not mask or self._mask[1].device != self.device:
+            self._mask = (mask, mask.to(self.device))
+        return self._mask[1]
+
+    def stored_bytes(self) -> int:
+        """Bytes of what draws networks: parameters, buffers, the codec's statistics; no optimizer's state, no tensors left as they are."""
+        assert self.codec is not None
+        tensors = [*self.state_dict().values(), self.codec.shift, self.codec.scale]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+    def sample(self, n: int | SampleRequest, condition: Tensor | None = None, **options: Any) -> list[StateDict]:
+        """New networks: n state dicts that load with ``strict=True`` into the plain network.
+
+        Args:
+            n: Number of networks, or a request for them.
+            condition: (n, C) or None.
+            **options: Other fields of :class:`SampleRequest`.
+
+        Raises:
+            ParamgenError: As :class:`SampleRequest` and :meth:`draw`.
+        """
+        request = n if isinstance(n, SampleRequest) else SampleRequest(n, condition, **options)
+        return self.decode(self.draw(request).tokens)
+
+    @torch.no_grad()
+    def draw(self, request: SampleRequest) -> Drawn:
+        """New networks as tokens on the CPU, and how they were drawn.
+
+        Raises:
+            ParamgenError: The request asks for what this generator does not offer.
+        """
+        self._check(request)
+        request = self._completed(request)
+        training = self.training
+        self.eval()
+        drawn = self.sample_tokens(request)
+        self.train(training)
+        return drawn._replace(
+            tokens=drawn.tokens.float().cpu(),
+            scheduler=request.scheduler,
+            num_inference_steps=request.num_inference_steps,
+            guidance_scale=request.guidance_scale,
+        )
+
+    def _completed(self, request: SampleRequest) -> SampleRequest:
+        """The request with this generator's own choices where it leaves them open."""
+        if self.has_solver:
+            steps = request.num_inference_steps or self.num_inference_steps
+            request = replace(request, scheduler=request.scheduler or self.scheduler, num_inference_steps=steps)
+        if request.condition is None:
+            return request
+        scale = self.guidance_scale if request.guidance_scale is None else request.guidance_scale
+        return replace(
+            request,
+            condition=request.condition.to(self.device),
+            guidance_scale=scale if self.has_guidance else None,
+        )
+
+    def decode(self, tokens: Tensor) -> list[StateDict]:
+        """Complete state dicts of networks given as tokens (n, L, D)."""
+        assert self.codec is not None
+        return [{**self.base, **generated} for generated in self.codec.decode_many(tokens)]
+
+    def _check(self, request: SampleRequest) -> None:
+        """Refuse what is asked for and not offered, rather than draw something else."""
+        kind, conditional = type(self).__name__, request.condition is not None
+        if conditional and not self.cond_dim:
+            raise ParamgenError(f"a condition was given, but this {kind} was fitted on a zoo without conditions")
+        if request.guidance_scale is not None and not (conditional and self.has_guidance):
+            raise ParamgenError("guidance_scale is for a condition, and for generators that take one")
+        if request.state is not None and not self.has_states:
+            raise ParamgenError(f"state {request.state!r} was asked for, but this {kind} has no states to sample from")
+        if request.keep_trajectory and not self.has_solver:
+            raise ParamgenError(f"this {kind} has no trajectory to keep: it does not start from noise step by step")
+        if (request.scheduler or request.num_inference_steps) and not self.has_solver:
+            given = request.scheduler or f"num_inference_steps {request.num_inference_steps}"
+            raise ParamgenError(f"{given} was given, but this {kind} has no solver to choose")
+
+    def setup(self, stage: str) -> None:
+        """Take the codec from the data module; refuse data that the loaded checkpoint was not made for."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        if self.codec is not None and self.codec.spec != data.codec.spec:
+            raise ParamgenError(
+                f"the checkpoint generates other tensors than zoo {data.zoo.name!r} holds; it was fitted on another zoo"
+            )
+        self._check_tokens(data.codec, "data give")
+        self.codec = data.codec
+        self.base = data.zoo.base()
+        self.zoo_info = {"name": data.zoo.name, "path": str(data.zoo.path), "task": data.zoo.task_config}
+        self.zoo_info |= _places(data.zoo, data.train_indices)
+
+    def begin(self, networks: NetworkTokens) -> None:
+        """Called once when a fit starts, also one that goes on; for backends that look at all training networks. Does nothing itself.
+
+        Args:
+            networks: The K training networks in order: ``networks.batches(size)`` gives their tokens (B, L, D), ``networks.conditions``
+                their conditions (K, C), or None where the zoo has none.
+        """
+
+    def on_fit_start(self) -> None:
+        """Start the clock, and give every process its own noise: Lightning seeds all of them alike."""
+        self.begin(data_of(self.trainer).training_networks())
+        self._started = time.perf_counter() - self.fit_seconds
+        if self.trainer.world_size > 1:
+            torch.manual_seed(mix(torch.initial_seed(), self.global_rank))
+
+    def training_step(self, batch: ParamBatch, batch_idx: int) -> STEP_OUTPUT:
+        """One step; logs every term under ``train/``."""
+        terms = self.loss(batch)
+        if self.behaviour is not None:
+            extra = self.behaviour.loss(self, batch)
+            terms = {**terms, "loss": terms["loss"] + self.behaviour.weight * extra, "behaviour_loss": extra}
+        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True, batch_size=len(batch.x))
+        return terms["loss"]
+
+    def validation_step(self, batch: ParamBatch, batch_idx: int) -> None:
+        """Losses on the zoo's val runs, under ``val/``."""
+        self._log_unseen("val", batch)
+
+    def test_step(self, batch: ParamBatch, batch_idx: int) -> None:
+        """Losses on the zoo's held-out runs, under ``test/``."""
+        self._log_unseen("test", batch)
+
+    def predict_step(self, batch: ParamBatch, batch_idx: int) -> list[StateDict]:
+        """As many new networks as the batch has."""
+        return self.sample(len(batch.x), batch.condition if self.cond_dim else None)
+
+    def _log_unseen(self, name: str, batch: ParamBatch) -> None:
+        terms = self.loss(batch)
+        self.log_dict({f"{name}/{k}": v for k, v in terms.items()}, batch_size=len(batch.x), sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what sampling needs beside the weights: the class, the codec, the tensors that are not generated."""
+        if bad := self._not_finite(checkpoint["state_dict"]):
+            step = checkpoint["global_step"]
+            raise DivergedError(
+                f"the fit diverged: at step {step} {bad!r} is NaN or infinite; checkpoints saved before are kept"
+            )
+        assert self.codec is not None
+        if "hyper_parameters" in checkpoint:  # settings as plain values, which torch.load(weights_only=True) takes
+            checkpoint["hyper_parameters"] = plain(checkpoint["hyper_parameters"])
+        checkpoint["paramgen"] = {
+            "version": __version__,
+            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "codec": self.codec.state_dict(),
+            "base": self.base,
+            "zoo": self.zoo_info,
+            "uses_task_data": self.uses_task_data,
+            "fit_command": self.fit_command,
+            "fit_config": self.fit_config,
+            "fit_seconds": time.perf_counter() - self._started if hasattr(self, "_started") else self.fit_seconds,
+        }
+
+    def _not_finite(self, state: Mapping[str, Tensor]) -> str | None:
+        """The first parameter that is NaN or infinite in a state dict, or None; buffers may hold infinities, as masks do."""
+        found = [name for name, _ in self.named_parameters() if name in state]
+        if not found or torch.stack([state[name].isfinite().all() for name in found]).all():  # one wait for a GPU
+            return None
+        return next(name for name in found if not state[name].isfinite().all())
+
+    def _check_tokens(self, codec: ParamCodec, of: str) -> None:
+        if self.shape is not None and codec.shape != self.shape:
+            raise ParamgenError(f"the generator was made for tokens {self.shape}, the {of} {codec.shape}")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what :meth:`on_save_checkpoint` stored."""
+        if bad := self._not_finite(checkpoint["state_dict"]):
+            raise ParamgenError(
+                f"the checkpoint holds NaN or infinite values ({bad!r}): its fit diverged; use an earlier one"
+            )
+        saved = checkpoint.get("paramgen")
+        if saved is None:
+            raise ParamgenError("this is no checkpoint of paramgen: it holds no codec")
+        mine = f"{type(self).__module__}.{type(self).__qualname__}"
+        if saved["class_path"] != mine:
+            raise ParamgenError(f"the checkpoint was made by {saved['class_path']}, the config asks for {mine}")
+        codec = ParamCodec.from_state_dict(saved["codec"])
+        if self.codec is not None:
+            _check_same_data(codec, self.codec)
+        self._check_tokens(codec, "checkpoint's codec gives")
+        self.codec = codec
+        self.base, self.zoo_info = saved["base"], saved["zoo"]
+        self.fit_seconds, self.uses_task_data = saved["fit_seconds"], saved["uses_task_data"]
+        self.fit_command = self.fit_command or saved.get("fit_command")  # a fit that goes on has its own
+        self.fit_config = self.fit_config or saved.get("fit_config")
+        self.history = checkpoint.get("callbacks", {}).get("SampleQuality", {}).get("history")
+
+
+def _places(zoo: Zoo, used: Sequence[int]) -> dict[str, list[int]]:
+    """Which networks and runs of the train split a generator learns, by their places there; not all with ``data.max_networks``."""
+    train = zoo.indices("train")
+    runs = sorted({zoo.entries[i].run for i in train})
+    place = {index: k for k, index in enumerate(train)}
+    return {
+        "networks": [place[i] for i in used],
+        "runs": [runs.index(run) for run in sorted({zoo.entries[i].run for i in used})],
+    }
+
+
+def _check_same_data(saved: ParamCodec, given: ParamCodec) -> None:
+    """Refuse to go on with a checkpoint on data that it was not made for."""
+    if saved.spec != given.spec:
+        raise ParamgenError("the checkpoint generates other tensors than the zoo holds: it was fitted on another zoo")
+    old, new = (
+        {k: v for k, v in codec.state_dict().items() if k in ("class_path", "init_args")} for codec in (saved, given)
+    )
+    if old != new:
+        raise ParamgenError(f"the checkpoint was made with the codec {old}, the data now use {new}")
+    if not torch.allclose(saved.shift, given.shift) or not torch.allclose(saved.scale, given.scale):
+        raise ParamgenError(
+            "the zoo's networks are others than those the checkpoint was fitted on (their statistics differ)"
+        )
+
+
+def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -> ParameterGenerator:
+    """A fitted generator from its checkpoint alone: no YAML, no zoo.
+
+    Lightning's ``load_from_checkpoint`` is not used: it imports what a checkpoint names.
+
+    Args:
+        path: A ``.ckpt`` written by ``paramgen fit``.
+        device: Where to put it.
+        trust: Import a backend or codec that is not part of paramgen, nor of an installed package with the entry point
+            ``paramgen.backends``.
+
+    Raises:
+        UntrustedError: The checkpoint names such a class, and `trust` is false.
+        ParamgenError: No such file, no checkpoint of paramgen, a backend that does not exist or does not fit.
+    """
+    checkpoint = read_checkpoint(path)
+    where, saved = f"checkpoint {str(path)!r}", checkpoint["paramgen"]
+    import_module("paramgen.backends")  # registers them; it imports this module
+    backend = find_class(saved["class_path"], ParameterGenerator, "backend", trust, where)  # type: ignore[type-abstract]
+    takes = signature(backend).parameters
+    given = checkpoint.get("hyper_parameters", {})  # of the backend; in files of the command line also of the data
+    arguments = {name: value for name, value in given.items() if name in takes}
+    check_arguments(backend, arguments, f"{where}: {backend.__name__}")
+    find_class(saved["codec"]["class_path"], ParamCodec, "codec", trust, where)  # type: ignore[type-abstract]  # imports it
+    model = build(backend, arguments, checkpoint["state_dict"], where)
+    try:
+        model.on_load_checkpoint(checkpoint)
+    except ParamgenError as error:
+        raise type(error)(f"{where}: {error}") from error
+    return model.to(device).eval()
+
+
+def load_conditional(path: str | Path, zoo: Zoo) -> ParameterGenerator:
+    """A fitted generator that writes a zoo's tensors from a task's condition.
+
+    Args:
+        path: Its checkpoint.
+        zoo: What it must have been fitted on, or one of the same architecture. One opened with `trust` vouches for the checkpoint too.
+
+    Raises:
+        ParamgenError: As :func:`load_generator`; it generates other tensors, or was fitted without conditions.
+    """
+    model = load_generator(path, trust=zoo.trust)
+    check_conditional(model, zoo, f"checkpoint {str(path)!r}")
+    return model
+
+
+def check_conditional(model: ParameterGenerator, zoo: Zoo, name: str = "the checkpoint") -> None:
+    """Raise ParamgenError unless a generator writes a zoo's tensors from a task's condition.
+
+    Args:
+        model: The generator.
+        zoo: What it must have been fitted on, or one of the same architecture.
+        name: Names it in the message.
+    """
+    if model.codec is None or model.codec.spec != zoo.spec:
+        raise ParamgenError(f"{name} generates other tensors than zoo {zoo.name!r} holds")
+    if not model.cond_dim:
+        raise ParamgenError(f"{name} takes no condition: its generator was fitted on a zoo without tasks")

@@ -1,0 +1,127 @@
+"""The behavioural loss: predicted networks are run on the data of their tasks, and what they get wrong is learned from.
+
+A generator learns weights; two weights that are equally far from a trained network may behave quite differently. With this loss it also
+learns what the networks do: each network that it predicts in training is decoded and run on train images of the task that the network of
+the batch was trained for. Only seen tasks, only their train split; but a generator fitted so has used task data, and its samples say so.
+
+B: networks of a batch. m: images a network. L tokens of D numbers.
+"""
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from paramgen.core.params import StateDict, state_tensors
+from paramgen.core.zoo import Zoo
+from paramgen.errors import ParamgenError, positive
+from paramgen.generators.base import ParameterGenerator
+from paramgen.generators.data import ParamBatch, data_of
+from paramgen.nn.statistics import with_statistics_gradients
+from paramgen.tasks import SplitData, Task, TaskFamily, family_of, task_of
+from paramgen.tasks.forward import call, loadable
+from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
+
+
+class BehaviouralLoss(Callback):
+    """Adds the cross-entropy, on train images of their tasks, of the networks that a generator predicts in training.
+
+    Args:
+        weight: Of the cross-entropy beside the generator's own loss.
+        images_per_step: Images each network is run on at a step.
+        networks_per_step: Networks of the batch that are run; all when left out.
+        signal_weighting: Count networks predicted from more noise less; wise with ``prediction_type: epsilon``, whose predictions of
+            a network are wild where there is much noise.
+        from_noise: Predict the networks from pure noise, where sampling begins and the condition alone tells what to make, rather than
+            from networks noised at random levels; needs ``signal_weighting: false``.
+
+    Raises:
+        ParamgenError: Numbers that are not above 0, or from_noise with signal_weighting.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        images_per_step: int = 64,
+        networks_per_step: int | None = None,
+        signal_weighting: bool = True,
+        from_noise: bool = False,
+    ) -> None:
+        positive(
+            "behavioural loss: ", weight=weight, images_per_step=images_per_step, networks_per_step=networks_per_step
+        )
+        if from_noise and signal_weighting:
+            raise ParamgenError(
+                "behavioural loss: from_noise counts for nothing with signal_weighting, expected signal_weighting: false"
+            )
+        self.weight, self.images_per_step, self.from_noise = weight, images_per_step, from_noise
+        self.networks_per_step, self.signal_weighting = networks_per_step, signal_weighting
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Find the seen tasks' train images and tie the loss to the generator."""
+        if stage != "fit":
+            return
+        assert isinstance(module, ParameterGenerator)
+        data = data_of(trainer)
+        zoo = data.zoo
+        self._names = [zoo.entries[i].task for i in data.train_indices]  # of each training network
+        self._task, self._splits = _task_and_splits(zoo, self._names)
+        self._network = with_statistics_gradients(self._task.build())
+        self._base: StateDict = zoo.base()
+        x, _ = self._draw([0], torch.device("cpu"))  # (1, m, ...)
+        complete = loadable(self._network, {**state_tensors(self._network), **self._base})
+        device = trainer.strategy.root_device
+        self._stacked = worth_stacking(self._network, device) and can_stack(self._network, complete, x[0, :2])
+        module.behaviour, module.uses_task_data = self, True
+
+    def loss(self, generator: ParameterGenerator, batch: ParamBatch) -> Tensor:
+        """Mean cross-entropy, on images of their tasks, of the networks that a generator predicts for a batch."""
+        if self.networks_per_step is not None and self.networks_per_step < len(batch.x):
+            batch = _some(batch, torch.randperm(len(batch.x))[: self.networks_per_step].to(batch.x.device))
+        predicted = generator.denoised(batch, self.from_noise)
+        x, y = self._draw(batch.index.tolist(), predicted.tokens.device)  # (B, m, …), (B, m)
+        assert generator.codec is not None
+        each = self.task_loss(generator.codec.decode_stacked(predicted.tokens.float()), x, y)  # (B,)
+        return (each * predicted.signal).mean() if self.signal_weighting else each.mean()
+
+    def task_loss(self, networks: StateDict, x: Tensor, y: Tensor) -> Tensor:
+        """Mean loss (B,) of each network on its own items.
+
+        Args:
+            networks: Generated tensors, each (B, …).
+            x: (B, m, ...).
+            y: (B, m, ...).
+        """
+        state = loadable(self._network, {**self._base, **networks}, x.device)
+        shared = state.keys() - networks.keys()
+        if self._stacked:
+            output = stacked_forward(self._network, shared=shared)(state, x)  # (B, m, ...)
+        else:
+            rows = [{name: t if name in shared else t[i] for name, t in state.items()} for i in range(len(x))]
+            each = zip(rows, x, strict=True)
+            output = torch.stack([call(self._network, row, channels_innermost(z)) for row, z in each])
+        return self._task.loss(output, y).mean(1)
+
+    def _draw(self, index: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Random train images of the tasks of some training networks: (B, m, C, H, W) and labels (B, m)."""
+        drawn = []
+        for split in (self._splits[self._names[i]] for i in index):
+            noise = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # of augmentations
+            order = torch.randint(len(split), (1, 1, self.images_per_step))
+            drawn.append(next(iter(split.training_batches(order, [noise]))))
+        return torch.cat([x for x, _ in drawn]).to(device), torch.cat([y for _, y in drawn]).to(device)
+
+
+def _some(batch: ParamBatch, rows: Tensor) -> ParamBatch:
+    """Some networks of a batch."""
+    condition = None if batch.condition is None else batch.condition[rows.to(batch.condition.device)]
+    index, run = (v[rows.to(v.device)] for v in (batch.index, batch.run))
+    return ParamBatch(batch.x[rows], condition, index, run, batch.token)
+
+
+def _task_and_splits(zoo: Zoo, names: list[str | None]) -> tuple[Task | TaskFamily, dict[str | None, SplitData]]:
+    """What the networks of a zoo do, and the train split of each of its tasks; a zoo of one task has the name None."""
+    if set(names) == {None}:
+        task = task_of(zoo)
+        return task, {None: task.data("train")}
+    family = family_of(zoo)
+    return family, {name: family.data([name], "train") for name in dict.fromkeys(names) if name is not None}

@@ -1,0 +1,234 @@
+"""What is watched while a generator learns, and in which precision it does."""
+
+import logging
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.plugins.precision import Precision
+from torch import Tensor
+
+from paramgen.core.params import StateDict
+from paramgen.core.trust import UntrustedError
+from paramgen.errors import ParamgenError
+from paramgen.evaluation import metrics
+from paramgen.evaluation.baselines import principal_components
+from paramgen.evaluation.novelty import Novelty, RawBank
+from paramgen.evaluation.unseen import tasks_of
+from paramgen.generators.base import ParameterGenerator
+from paramgen.generators.data import ParameterDataModule, data_of
+from paramgen.tasks import Task, TaskFamily, score_family
+from paramgen.tasks.scoring import score_networks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from paramgen.report.plots import Group
+
+_LOG = logging.getLogger(__name__)
+MOST_POINTS = 400  # of a loss's history; beyond it every second one goes
+
+
+class SampleQuality(Callback):
+    """Draws a few networks now and then and logs how good and how varied they are, under ``sample/``.
+
+    Accuracy is on the task's validation images, never on its test split; distances are to the training networks. What was seen, and the
+    losses, are kept in the checkpoint, for reports; where the logger takes images, the last samples are drawn at the end.
+
+    Args:
+        sample_every: Optimizer steps between two looks; 0 for none.
+        n: Networks a look, 2 or more.
+    """
+
+    def __init__(self, sample_every: int = 1000, n: int = 8) -> None:
+        if sample_every < 0 or n < 2:
+            raise ParamgenError(
+                f"quality.sample_every is {sample_every} (expected 0 or more), quality.n is {n} (expected 2 or more)"
+            )
+        self.sample_every, self.n = sample_every, n
+        self._task: Task | TaskFamily | None = None
+        self._weights: Tensor | None = None
+        self._novelty: Novelty | None = None
+        self._last = 0
+        self._stride = 1
+        self.history: dict[str, list[list[float]]] = {}  # name to [step, value]
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Say so once where nothing can be watched: the zoo names a class whose code may not run."""
+        if self.sample_every:
+            try:
+                self._task = tasks_of(data_of(trainer).zoo)
+            except UntrustedError as error:
+                self.sample_every = 0
+                _LOG.warning("the quality of samples is not watched: %s", error)
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+        """Look when it is time; the first process alone does."""
+        step = trainer.global_step
+        if step % self._stride == 0:
+            self._remember(trainer, "train/loss", step)
+        due = self.sample_every and step % self.sample_every == 0 and step != self._last
+        if due and trainer.is_global_zero and trainer.logger is not None:
+            self._last = step
+            assert isinstance(module, ParameterGenerator)
+            with torch.random.fork_rng():  # looking does not change what is learned
+                found = self.look(module, data_of(trainer))
+            trainer.logger.log_metrics(found, step)
+            for name, value in found.items():
+                if isfinite(value):  # no nn_ratio of a zoo whose networks are all equal
+                    self.history.setdefault(name, []).append([step, value])
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Remember the loss on the zoo's val runs."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._remember(trainer, "val/loss", trainer.global_step)
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Draw the last samples beside training networks, where the logger takes images; the first process alone does."""
+        writer = getattr(trainer.logger, "experiment", None)
+        if self.sample_every and trainer.is_global_zero and writer is not None and hasattr(writer, "add_figure"):
+            assert isinstance(module, ParameterGenerator)
+            with torch.random.fork_rng():
+                figures = self.draw(module, data_of(trainer))
+            for name, figure in figures.items():
+                writer.add_figure(f"sample/{name}", figure, trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen so far."""
+        return {"history": self.history, "stride": self._stride}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with it."""
+        self.history, self._stride = state_dict["history"], state_dict["stride"]
+
+    def look(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, float]:
+        """Accuracy, distance over both scales and dispersion of `n` new networks."""
+        task, weights, novelty = self._measures(data)
+        shown = _spread(len(weights), self.n)
+        networks = module.sample(self.n, _conditions(module, data, shown))
+        samples = data.zoo.spec.flatten_many(networks)  # (n, P)
+        accuracy = _scores(task, data, networks, shown)
+        ratios = novelty.ratios(novelty.bank.nearest(samples).distance)
+        return {
+            "sample/accuracy_mean": float(accuracy.mean()),
+            "sample/accuracy_best": float(accuracy.max()),
+            **({} if ratios.run is None else {"sample/run_ratio": ratios.run}),
+            "sample/nn_ratio": ratios.step,
+            "sample/dispersion": metrics.dispersion(samples, weights),
+        }
+
+    def draw(self, module: ParameterGenerator, data: ParameterDataModule) -> "dict[str, Figure]":
+        """Pictures of `n` new networks and as many training networks, on the val images."""
+        from paramgen.report.plots import Group, fit_figures  # matplotlib takes a second, and most fits draw nothing
+
+        task, weights, novelty = self._measures(data)
+        shown = _spread(len(weights), self.n)
+        networks, plane = module.sample(self.n, _conditions(module, data, shown)), principal_components(weights, 2)
+        length = novelty.length
+
+        def group(states: list[StateDict], vectors: Tensor, distance: Tensor) -> "Group":
+            accuracy = _scores(task, data, states, shown)
+            xy = plane.place(vectors) / length  # (n, 2)
+            return Group(
+                accuracy.tolist(), (distance / length).tolist(), xy.tolist(), metrics.dispersion(vectors, weights)
+            )
+
+        samples = data.zoo.spec.flatten_many(networks)  # (n, P)
+        return fit_figures(
+            group([data.zoo.full(data.train_indices[i]) for i in shown.tolist()], weights[shown], novelty.own[shown]),
+            group(networks, samples, novelty.bank.nearest(samples).distance),
+            len(task.data("val") if isinstance(task, Task) else task.data(task.seen[:1], "val")),
+            novelty.unit,
+            int(_runs(data, data.train_indices).unique(return_counts=True)[1].max()),
+        )
+
+    def _measures(self, data: ParameterDataModule) -> tuple[Task | TaskFamily, Tensor, Novelty]:
+        """The task, the training networks (K, P), and the scales of distances; val runs stand in for held-out ones."""
+        if self._task is None or self._weights is None or self._novelty is None:
+            self._task = self._task or tasks_of(data.zoo)
+            self._weights, val = data.training_weights(), data.zoo.indices("val")
+            self._novelty = Novelty(
+                RawBank(self._weights), _runs(data, data.train_indices), data.zoo.matrix(val), _runs(data, val)
+            )
+        return self._task, self._weights, self._novelty
+
+    def _remember(self, trainer: Trainer, name: str, step: int) -> None:
+        points, value = self.history.setdefault(name, []), trainer.callback_metrics.get(name)
+        if value is not None and not (points and points[-1][0] == step) and isfinite(value):
+            points.append([step, float(value)])
+        if len(points) > MOST_POINTS:
+            self.history[name] = points[1::2]
+            if name == "train/loss":
+                self._stride *= 2
+
+
+class LearningRates(LearningRateMonitor):
+    """Logs the learning rates, where there is a logger; Lightning's own refuses a trainer without one."""
+
+    def on_train_start(self, trainer: Trainer, *args: object, **kwargs: object) -> None:
+        """Begin, unless nobody listens."""
+        if trainer.loggers:
+            super().on_train_start(trainer, *args, **kwargs)
+
+
+class Float32Ends(Callback):
+    """Learns in float32 at both ends of the training and in ``trainer.precision: bf16-mixed`` between them.
+
+    RPG's code does so: bf16 from step 5,000 to 45,000, which of 50,000 steps leaves a tenth at each end.
+
+    Args:
+        share: Of all steps at each end, 0 to 0.5.
+
+    Raises:
+        ParamgenError: A share out of range; at the start of a fit, a trainer of another precision, or one without a last step.
+    """
+
+    def __init__(self, share: float = 0.1) -> None:
+        if not 0 <= share <= 0.5:
+            raise ParamgenError(f"the share of Float32Ends is {share}, expected 0 to 0.5 of the steps at each end")
+        self.share = share
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Keep the trainer's precision for the middle."""
+        if trainer.precision != "bf16-mixed":
+            raise ParamgenError(
+                f"Float32Ends needs trainer.precision bf16-mixed between the ends, not {trainer.precision}"
+            )
+        if trainer.estimated_stepping_batches == float("inf"):
+            raise ParamgenError("Float32Ends needs to know the last step: give trainer.max_steps")
+        self._half = trainer.strategy.precision_plugin
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        """Choose the precision of a step."""
+        done = trainer.global_step / trainer.estimated_stepping_batches
+        middle = self.share <= done < 1 - self.share
+        trainer.strategy.precision_plugin = self._half if middle else Precision()
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Give the trainer its precision back."""
+        trainer.strategy.precision_plugin = self._half
+
+
+def _runs(data: ParameterDataModule, indices: list[int]) -> Tensor:
+    """The runs (n,) of some of the zoo's networks."""
+    return torch.tensor([data.zoo.entries[i].run for i in indices], dtype=torch.int64)
+
+
+def _spread(K: int, n: int) -> Tensor:
+    """As many as n of K training networks, from the first to the last; fewer stand more than once."""
+    return torch.linspace(0, K - 1, n).round().long()
+
+
+def _conditions(module: ParameterGenerator, data: ParameterDataModule, shown: Tensor) -> Tensor | None:
+    """Conditions (n, C) of some training networks, for generators that take them."""
+    return data.conditions[shown].to(module.device) if module.cond_dim else None
+
+
+def _scores(task: Task | TaskFamily, data: ParameterDataModule, networks: list[StateDict], shown: Tensor) -> Tensor:
+    """Scores (n,) on the val split: of the zoo's task, or of the tasks of some training networks where it has many."""
+    if isinstance(task, Task):
+        return score_networks(task, task.build(), networks, task.data("val")).value
+    names = [data.zoo.entries[data.train_indices[i]].task or "" for i in shown.tolist()]
+    return score_family(data.zoo, networks, names, "val", task)

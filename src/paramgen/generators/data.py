@@ -1,0 +1,346 @@
+"""Trained networks as training data: batches of tokens from a zoo.
+
+A global batch is cut from one shuffled stream of the training networks: with two processes of batch 8, rank 0 gets the first half
+of what one process of batch 16 would get and rank 1 the second.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import psutil
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor
+
+from paramgen.core import seeds
+from paramgen.core.codec import FlatCodec, ParamCodec
+from paramgen.core.io import map_tensors
+from paramgen.core.params import StateDict
+from paramgen.core.zoo import Split, Zoo
+from paramgen.errors import ParamgenError, not_negative, positive
+
+Residency = Literal["auto", "device", "ram", "disk"]
+DECODED_AT_ONCE = 32  # training networks
+
+
+class ParamBatch(NamedTuple):
+    """Some networks, or some tokens of them.
+
+    Args:
+        x: (B, L', D) standardised tokens.
+        condition: (B, C), or None when the zoo has no conditions.
+        index: (B,) long, which of the K training networks; -1 for networks of another split.
+        run: (B,) long, which of the R training runs; -1 for networks of another split.
+        token: (L',) long, which tokens `x` holds; None for all L.
+    """
+
+    x: Tensor
+    condition: Tensor | None
+    index: Tensor  # type: ignore[assignment]  # tuple.index is not missed
+    run: Tensor
+    token: Tensor | None
+
+
+class NetworkTokens:
+    """Tokens of some networks of a zoo, kept where there is room for them.
+
+    Args:
+        zoo: The zoo.
+        indices: Which networks.
+        codec: Bound codec.
+        residency: ``device`` and ``ram`` hold all tokens, ``disk`` reads only the chosen ones from memory-mapped files.
+        device: Where ``device`` is.
+        networks: The same networks where they have been read already.
+    """
+
+    def __init__(
+        self,
+        zoo: Zoo,
+        indices: Sequence[int],
+        codec: ParamCodec,
+        residency: Residency,
+        device: torch.device,
+        networks: Iterable[StateDict] | None = None,
+    ) -> None:
+        self.codec = codec
+        self.residency = _resolve(residency, 4 * len(indices) * math.prod(codec.shape), device)
+        self.files = [zoo.file(i) for i in indices]
+        self.tokens: Tensor | None = None
+        self._maps: dict[int, StateDict] = {}
+        if self.residency != "disk":
+            self.tokens = torch.empty(len(indices), *codec.shape)
+            read = (zoo[i] for i in indices) if networks is None else networks
+            for row, network in zip(self.tokens, read, strict=True):
+                row.copy_(codec.encode(network))
+            if self.residency == "device":
+                self.tokens = self.tokens.to(device)
+        conditions = [zoo.entries[i].condition for i in indices]
+        self.conditions = torch.tensor(conditions) if conditions and None not in conditions else None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: Tensor, token: Tensor | None) -> Tensor:
+        """Tokens (B, L', D) of networks `index` (B,)."""
+        if self.tokens is not None:
+            index = index.to(self.tokens.device, non_blocking=True)
+            return self.tokens[index] if token is None else self.tokens[index[:, None], token.to(index.device)]
+        wanted = torch.arange(self.codec.shape[0]) if token is None else token
+        return torch.stack([self.codec.encode_tokens(self._mapped(i), wanted) for i in index.tolist()])
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Tokens (B, L, D) of all networks in order, at most `size` at once."""
+        for index in torch.arange(len(self)).split(size):
+            yield self.read(index, None)
+
+    def _mapped(self, i: int) -> StateDict:
+        if i not in self._maps:
+            self._maps[i] = map_tensors(self.files[i])
+        return self._maps[i]
+
+
+class BatchStream:
+    """An epoch of batches; an epoch is a unit of validation and logging, not of the data.
+
+    Args:
+        tokens: The networks.
+        runs: (K,) long, the run of each.
+        batch_size: Networks a batch and process.
+        steps: Batches an epoch; None: one pass in order.
+        tokens_per_step: Tokens a batch, drawn at random and shared by its networks; None for all.
+        seed: Of the stream.
+        rank: Which process this is.
+        world_size: How many processes there are.
+    """
+
+    def __init__(
+        self,
+        tokens: NetworkTokens,
+        runs: Tensor,
+        batch_size: int,
+        steps: int | None,
+        tokens_per_step: int | None,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.tokens, self.runs, self.batch_size, self.seed = tokens, runs, batch_size, seed
+        self.shuffle, self.length = steps is not None, steps or math.ceil(len(tokens) / batch_size)
+        seq_len = tokens.codec.shape[0]
+        self.tokens_per_step = tokens_per_step if tokens_per_step and tokens_per_step < seq_len else None
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self._taken = self._skip = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[ParamBatch]:
+        generator = seeds.generator(self.seed, self.epoch)
+        left = torch.empty(0, dtype=torch.long)
+        skip, self._skip = self._skip, 0
+        for step in range(self.length):
+            if not self.shuffle:
+                index = torch.arange(step * self.batch_size, min((step + 1) * self.batch_size, len(self.tokens)))
+            else:
+                wanted = self.batch_size * self.world_size
+                while len(left) < wanted:
+                    left = torch.cat([left, torch.randperm(len(self.tokens), generator=generator)])
+                index, left = left[:wanted], left[wanted:]
+                index = index[self.rank * self.batch_size :][: self.batch_size]
+            token = self._choose_tokens(generator)
+            if step >= skip:
+                self._taken = step + 1
+                yield self._batch(index, token)
+        self.epoch, self._taken = self.epoch + self.shuffle, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the stream stands; Lightning stores it, so that a resumed fit sees the batches that it would have seen."""
+        return {"epoch": self.epoch, "taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        finished, self._skip = divmod(state["taken"], self.length)
+        self.epoch = state["epoch"] + finished
+
+    def _choose_tokens(self, generator: torch.Generator) -> Tensor | None:
+        if self.tokens_per_step is None:
+            return None
+        return torch.randperm(self.tokens.codec.shape[0], generator=generator)[: self.tokens_per_step].sort().values
+
+    def _batch(self, index: Tensor, token: Tensor | None) -> ParamBatch:
+        conditions = self.tokens.conditions
+        x = self.tokens.read(index, token)  # (B, L', D)
+        known = index if self.shuffle else torch.full_like(index, -1)
+        return ParamBatch(x, None if conditions is None else conditions[index], known, self.runs[index], token)
+
+
+class ParameterDataModule(LightningDataModule):
+    """Batches of trained networks from a zoo.
+
+    Args:
+        zoo: Folder of a zoo, or its name under $PARAMGEN_ZOO or ./checkpoints_zoo.
+        codec: How a network becomes tokens; FlatCodec when left out.
+        batch_size: Networks a batch and process; may exceed the zoo.
+        steps_per_epoch: Batches an epoch, the unit of validation and logging.
+        tokens_per_step: Tokens a batch, drawn at random; all when left out.
+        max_networks: Take only the first so many training networks, spread over the runs.
+        residency: Where the tokens are kept: on the device, in ram, or on disk (read in part, memory-mapped).
+        seed: Of the order of the networks.
+        trust: Run the code of classes that the zoo names and that are not part of paramgen, to watch the quality of what is learned and
+            for a behavioural loss; only for zoos of people you trust.
+
+    Raises:
+        ParamgenError: No such zoo, sizes below 1, fewer than two training networks, a damaged file.
+    """
+
+    def __init__(
+        self,
+        zoo: str,
+        codec: ParamCodec | None = None,
+        batch_size: int = 50,
+        steps_per_epoch: int = 200,
+        tokens_per_step: int | None = None,
+        max_networks: int | None = None,
+        residency: Residency = "auto",
+        seed: int = 0,
+        trust: bool = False,
+    ) -> None:
+        super().__init__()
+        positive("data.", batch_size=batch_size, steps_per_epoch=steps_per_epoch, tokens_per_step=tokens_per_step)
+        not_negative(**{"data.seed": seed})
+        self.zoo = Zoo(zoo, trust)
+        self.codec = codec or FlatCodec()
+        self.codec.lay_out(self.zoo.spec)
+        self.batch_size, self.steps_per_epoch, self.tokens_per_step = batch_size, steps_per_epoch, tokens_per_step
+        self.residency: Residency = residency
+        self.seed = seed
+        train = self.zoo.indices("train")
+        self.train_indices = train if max_networks is None else _spread(train, max_networks)
+        if len(self.train_indices) < 2:
+            raise ParamgenError(
+                f"zoo {self.zoo.name!r} gives {len(self.train_indices)} training network(s); a distribution needs 2 or more"
+            )
+        self._bound = False
+        self._training: NetworkTokens | None = None
+
+    @property
+    def seq_len(self) -> int:
+        """L, tokens a network."""
+        return self.codec.shape[0]
+
+    @property
+    def token_dim(self) -> int:
+        """D, numbers a token."""
+        return self.codec.shape[1]
+
+    @property
+    def cond_dim(self) -> int:
+        """C, numbers a condition; 0 when the zoo has none."""
+        return len(self.zoo.entries[self.train_indices[0]].condition or [])
+
+    @property
+    def conditions(self) -> Tensor:
+        """Conditions of the training networks (K, C), not standardised."""
+        return torch.tensor([self.zoo.entries[i].condition for i in self.train_indices])
+
+    @property
+    def num_networks(self) -> int:
+        """K, training networks."""
+        return len(self.train_indices)
+
+    @property
+    def num_runs(self) -> int:
+        """R, training runs."""
+        return len({self.zoo.entries[i].run for i in self.train_indices})
+
+    def setup(self, stage: str | None = None) -> None:
+        """Take the codec's statistics of the training networks, and hold these for a fit where there is room: they are read once."""
+        if self._bound:
+            return
+        size, device = 4 * self.num_networks * math.prod(self.codec.shape), self._device()
+        if stage in ("fit", None) and _resolve(self.residency, size, device) != "disk":
+            networks = [self.zoo[i] for i in self.train_indices]
+            self.codec.bind(self.zoo.spec, networks)
+            self._training = self._tokens(self.train_indices, _taken(networks))
+        else:
+            self.codec.bind(self.zoo.spec, (self.zoo[i] for i in self.train_indices))
+        self._bound = True
+
+    def training_networks(self) -> NetworkTokens:
+        """The training networks as tokens, in order; read and encoded once, whoever asks."""
+        if self._training is None:
+            self._training = self._tokens(self.train_indices)
+        return self._training
+
+    def training_weights(self) -> Tensor:
+        """Raw weights (K, P) of the training networks, from their tokens."""
+        pieces = (self.codec.decode_many(x.cpu()) for x in self.training_networks().batches(DECODED_AT_ONCE))
+        return torch.cat([self.zoo.spec.flatten_many(networks) for networks in pieces])
+
+    def train_dataloader(self) -> BatchStream:
+        """Shuffled batches of the train split."""
+        runs = [self.zoo.entries[i].run for i in self.train_indices]
+        order = {run: r for r, run in enumerate(sorted(set(runs)))}
+        return self._stream(self.training_networks(), torch.tensor([order[r] for r in runs]), self.steps_per_epoch)
+
+    def val_dataloader(self) -> BatchStream | list[ParamBatch]:
+        """The val split in order; nothing when the zoo has no validation run."""
+        return self._unseen("val")
+
+    def test_dataloader(self) -> BatchStream | list[ParamBatch]:
+        """The held-out runs in order; nothing when the zoo has none."""
+        return self._unseen("heldout")
+
+    def predict_dataloader(self) -> BatchStream:
+        """The train split in order, one sample is drawn for each of its networks."""
+        return self._stream(self.training_networks(), torch.full((self.num_networks,), -1), None)
+
+    def _unseen(self, split: Split) -> BatchStream | list[ParamBatch]:
+        indices = self.zoo.indices(split)
+        return self._stream(self._tokens(indices), torch.full((len(indices),), -1), None) if indices else []
+
+    def _tokens(self, indices: Sequence[int], networks: Iterable[StateDict] | None = None) -> NetworkTokens:
+        return NetworkTokens(self.zoo, indices, self.codec, self.residency, self._device(), networks)
+
+    def _stream(self, tokens: NetworkTokens, runs: Tensor, steps: int | None) -> BatchStream:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return BatchStream(tokens, runs, self.batch_size, steps, self.tokens_per_step, self.seed, rank, world)
+
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+
+def data_of(trainer: Trainer) -> ParameterDataModule:
+    """The data module of a trainer.
+
+    Raises:
+        ParamgenError: It has none, or one of another kind.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, ParameterDataModule):
+        raise ParamgenError("generators are fitted on a ParameterDataModule: trainer.fit(model, datamodule=data)")
+    return data
+
+
+def _taken(networks: list[StateDict]) -> Iterator[StateDict]:
+    """One after the other, each forgotten as it is taken."""
+    networks.reverse()
+    while networks:
+        yield networks.pop()
+
+
+def _spread(indices: list[int], most: int) -> list[int]:
+    """`most` of the indices, evenly spaced."""
+    if most >= len(indices):
+        return indices
+    return [indices[i * len(indices) // most] for i in range(most)]
+
+
+def _resolve(residency: Residency, size: int, device: torch.device) -> Residency:
+    """Where `size` bytes of tokens go: a quarter of the device's free memory at most, half of the free RAM, else the disk."""
+    if residency != "auto":
+        return residency
+    if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 4:
+        return "device"
+    return "ram" if size < psutil.virtual_memory().available / 2 else "disk"

@@ -1,0 +1,122 @@
+"""Fitted generators from checkpoints, which are data: their fields are checked, and what they describe is built no larger than they are."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from paramgen.core.io import regular_file
+from paramgen.core.params import ParamSpec
+from paramgen.core.pickles import read_pickle
+from paramgen.core.schema import check
+from paramgen.errors import ParamgenError, one_line
+
+Module = TypeVar("Module", bound=nn.Module)
+PER_BYTE = 1000  # generated parameters for each byte of a checkpoint, at most; those known have less than one
+SLACK = 4  # times as large as its weights may a module be while it is built: tied tensors are made before they are tied
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint of a fitted generator holds.
+
+    Args:
+        path: A ``.ckpt`` written by ``paramgen fit``.
+
+    Raises:
+        ParamgenError: No such file, no checkpoint of paramgen, or one that does not fit ``checkpoint.schema.json``; the field is named.
+    """
+    if not Path(path).exists():
+        raise ParamgenError(f"no checkpoint {str(path)!r}")
+    checkpoint = read_pickle(path)
+    if not isinstance(checkpoint, dict) or "paramgen" not in checkpoint:
+        raise ParamgenError(f"{str(path)!r} is no checkpoint of paramgen: it holds no codec")
+    check(checkpoint, "checkpoint", str(path))
+    codec = checkpoint["paramgen"]["codec"]
+    spec = ParamSpec.from_dict(codec["spec"], where=f"{path}: paramgen.core.codec")
+    _check_size(path, "paramgen.codec.spec", spec.numel)
+    _check_size(path, "paramgen.codec.init_args", prod(_sizes(codec["init_args"])) * len(spec.tensors))
+    return checkpoint
+
+
+def build(
+    make: Callable[..., Module], arguments: Mapping[str, Any], weights: Mapping[str, Tensor], where: str
+) -> Module:
+    """A module from arguments that a file names, no larger than the weights that it is to take.
+
+    Args:
+        make: Its class.
+        arguments: Of the class.
+        weights: Its state dict, loaded before it is returned.
+        where: Names the file in messages.
+
+    Raises:
+        ParamgenError: The arguments make a module of other or larger tensors than the weights, or none at all.
+    """
+    name = getattr(make, "__name__", str(make))
+    if small := next((key for key, w in weights.items() if w.is_floating_point() and w.itemsize == 1), None):
+        raise ParamgenError(
+            f"{where}: {small!r} is {weights[small].dtype}, expected floating numbers of 16 bits or more"
+        )
+    try:
+        with _no_larger_than(weights):
+            module = make(**arguments)
+        module.load_state_dict(weights, strict=getattr(module, "strict_loading", True))
+    except ParamgenError as error:
+        raise ParamgenError(f"{where}: {error}") from error
+    except Exception as error:  # arguments from a file may make a constructor raise anything
+        raise ParamgenError(f"{where} does not fit its own {name}: {one_line(error)}") from error
+    return module
+
+
+@contextmanager
+def _no_larger_than(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """While a module is built, stop as soon as it has far more tensors, numbers or submodules than weights to fill it."""
+    most = {"tensors": SLACK * len(weights) + 1000, "numbers": SLACK * sum(w.numel() for w in weights.values()) + 10**6}
+    most["modules"] = 10 * most["tensors"]
+    seen = dict.fromkeys(most, 0)
+
+    def count(_: nn.Module, name: str, added: Tensor | nn.Module | None) -> None:
+        if isinstance(added, Tensor):
+            seen["tensors"] += 1
+            seen["numbers"] += added.numel()
+        else:
+            seen["modules"] += 1
+        if over := next((kind for kind in most if seen[kind] > most[kind]), None):
+            raise ParamgenError(
+                f"its arguments describe a module of more {over} than its weights have, seen at {name!r}"
+            )
+
+    handles = [
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+        register_module_module_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_size(path: str | Path, field: str, numbers: float) -> None:
+    size = regular_file(path)
+    if numbers > PER_BYTE * size:
+        raise ParamgenError(
+            f"{path}: {field} describes {numbers:,} numbers; a file of {size:,} bytes can be no generator of these"
+        )
+
+
+def _sizes(value: Any) -> Iterator[float]:
+    """The integers above 1 in plain arguments: sizes, as far as they are large."""
+    if isinstance(value, int) and value > 1:
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from _sizes(item)

@@ -1,0 +1,112 @@
+"""Groups of arguments that backends share, as plain frozen dataclasses: nested sections of a YAML and of a checkpoint's hparams."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar
+
+from paramgen.diffusion import BetaSchedule, Diffusion, PredictionType
+from paramgen.errors import ParamgenError, near, not_negative, positive
+from paramgen.generators.optim import Schedule
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ConditionSettings:
+    """Training and sampling with a condition.
+
+    Args:
+        dropout: Share of training conditions that are left out, so that the generator can also sample without one.
+        guidance_scale: Above 1 samples follow the condition more than in training; needs dropout.
+    """
+
+    dropout: float = 0.1
+    guidance_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class DiffusionSettings:
+    """Noise schedule, prediction and default solver.
+
+    Args:
+        num_train_timesteps: T of the diffusion.
+        beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2``.
+        beta_start: First beta.
+        beta_end: Last beta.
+        prediction_type: ``epsilon``, ``sample`` or ``v_prediction``.
+        scheduler: Solver for sampling, a diffusers scheduler such as DDPM or DDIM.
+        num_inference_steps: Solver steps.
+    """
+
+    num_train_timesteps: int = 1000
+    beta_schedule: BetaSchedule = "linear"
+    beta_start: float = 1e-4
+    beta_end: float = 2e-2
+    prediction_type: PredictionType = "epsilon"
+    scheduler: str = "DDPM"
+    num_inference_steps: int = 1000
+
+    def make(self) -> Diffusion:
+        """The diffusion.
+
+        Raises:
+            ParamgenError: An unknown choice, or steps that the solver cannot take.
+        """
+        diffusion = Diffusion(
+            self.num_train_timesteps, self.beta_schedule, self.beta_start, self.beta_end, self.prediction_type
+        )
+        diffusion.check(self.scheduler, self.num_inference_steps)
+        return diffusion
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW and its learning rate.
+
+    Args:
+        lr: Peak learning rate.
+        schedule: ``constant``, ``cosine`` or ``linear``; the last two fall to 0.
+        warmup_steps: Steps of linear warm-up.
+        weight_decay: Of matrices; norms, biases and a scan's own parameters are not decayed.
+        name: ``adamw``, or ``adamw8bit`` (needs bitsandbytes and CUDA).
+
+    Raises:
+        ParamgenError: A rate that is not above 0, or a number below 0.
+    """
+
+    lr: float = 1e-3
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 2e-6
+    name: Literal["adamw", "adamw8bit"] = "adamw"
+
+    def __post_init__(self) -> None:
+        positive("optimizer.", lr=self.lr)
+        not_negative(**{f"optimizer.{n}": getattr(self, n) for n in ("warmup_steps", "weight_decay")})
+
+
+def settings(default: T, given: T | Mapping[str, Any], name: str) -> T:
+    """Settings given as such or as plain values, which replace those of a default.
+
+    Args:
+        default: Settings for everything that is not given.
+        given: Of the same class, or a mapping of some of its fields.
+        name: The argument's name, for messages.
+
+    Raises:
+        ParamgenError: A field that the class does not have.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    known = [field.name for field in fields(default)]  # type: ignore[arg-type]  # T is a dataclass
+    if unknown := [key for key in given if key not in known]:
+        raise ParamgenError(f"model.{name} has no setting {unknown[0]!r}; {near(unknown[0], known)}")
+    return replace(default, **given)  # type: ignore[type-var]
+
+
+def plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with settings as dictionaries, for a checkpoint."""
+    return {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in arguments.items()
+    }

@@ -1,0 +1,273 @@
+"""PNG pictures of an evaluation, made from ``results.json`` alone: accuracies, accuracy against distance, the zoo's plane, dispersion."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paramgen.core.io import replacing
+from paramgen.evaluation.novelty import Unit
+from paramgen.evaluation.thresholds import THRESHOLDS
+
+Results = dict[str, Any]
+RowDict = dict[str, Any]
+
+COLOURS = ("#1257c9", "#c2470b", "#0b7f5b", "#7a3fd1", "#b0186a", "#7d6608")  # generators, as on the page
+RATIOS = {"run": "run_ratio", "step": "nn_ratio"}  # what is drawn, by the unit of the distances
+AXES = {
+    "run": "run_ratio: distance to the nearest training network, over a new run's",
+    "step": "nn_ratio: distance to the nearest training network, in steps between neighbouring checkpoints",
+}
+PLACES = {"run": "over a new run's distance", "step": "in steps"}
+INK, GREY = "#17191e", "#9a9fa7"
+STYLE: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "grid.color": "#e3e3de",
+    "axes.axisbelow": True,
+    "font.size": 9,
+    "figure.facecolor": "white",
+}
+
+
+def save_plots(results: Results, folder: Path) -> list[Path]:
+    """Draw every picture into a folder.
+
+    Args:
+        results: As ``results.json`` holds it.
+        folder: Made if it does not exist.
+
+    Returns:
+        The files.
+    """
+    files = []
+    results = {**results, "rows": [row for row in results["rows"] if row["n"]]}  # not of baselines that failed
+    for name, draw in (("accuracy", accuracies), ("plane", plane), ("map", principal_map), ("dispersion", dispersions)):
+        with mpl.rc_context(STYLE):
+            figure = draw(results)
+            files.append(folder / f"{name}.png")
+            _write(figure, files[-1])
+    return files
+
+
+class Group(NamedTuple):
+    """Networks to draw in the course of a fit, one value a network.
+
+    Args:
+        accuracy: On the val split.
+        distance: To the nearest training network, in the unit.
+        xy: Place in the plane of the zoo's first two principal components, in the unit.
+        dispersion: Spread over the zoo's spread.
+    """
+
+    accuracy: Sequence[float]
+    distance: Sequence[float]
+    xy: Sequence[Sequence[float]]
+    dispersion: float
+
+
+def fit_figures(training: Group, samples: Group, images: int, unit: Unit, checkpoints: int) -> dict[str, Figure]:
+    """The report's pictures of a fit's last samples beside training networks.
+
+    Args:
+        training: Some of the zoo's networks.
+        samples: As many of the generator's.
+        images: Val images that accuracies are measured on.
+        unit: Of the distances.
+        checkpoints: The most training networks of one run.
+    """
+    rows = [_row("zoo", "reference", training, unit), _row("samples", "generator", samples, unit)]
+    good = rows[0]["accuracy"]["mean"] - THRESHOLDS.point
+    results = {"rows": rows, "test_images": images, "good_from": good, "measured_on": "val"}
+    results |= {"unit": unit, "checkpoints": checkpoints}
+    with mpl.rc_context(STYLE):
+        return {
+            name: draw(results) for name, draw in (("accuracy", accuracies), ("plane", plane), ("map", principal_map))
+        }
+
+
+def _row(name: str, kind: str, group: Group, unit: Unit) -> RowDict:
+    points = {"accuracy": group.accuracy, "distance": group.distance, "xy": group.xy}
+    accuracy = {"mean": mean(group.accuracy)}
+    return {
+        "name": name,
+        "kind": kind,
+        "points": points,
+        "accuracy": accuracy,
+        RATIOS[unit]: median(group.distance),
+        "dispersion": group.dispersion,
+    }
+
+
+def accuracies(results: Results) -> Figure:
+    """A strip of dots a row: the test accuracy of each network; the bar is the mean, the dotted line the zoo's mean."""
+    rows = results["rows"][::-1]
+    figure, axes = _figure(7, 0.6 + 0.28 * len(rows))
+    for y, row in enumerate(rows):
+        values = [v for v in row["points"]["accuracy"] if v is not None]
+        heights = [y + ((i * 0.618) % 1 - 0.5) * 0.5 for i in range(len(values))]
+        axes.scatter(
+            [_error(v, results) for v in values], heights, s=7, alpha=0.4, color=_colour(results, row), linewidths=0
+        )
+        axes.vlines(
+            _error(row["accuracy"]["mean"], results), y - 0.35, y + 0.35, color=_colour(results, row), linewidth=2
+        )
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes.axvline(_error(results["rows"][0]["accuracy"]["mean"], results), color=INK, linestyle=":", linewidth=1)
+    errors = [_error(v, results) for row in rows for v in row["points"]["accuracy"] if v is not None]
+    _accuracy_axis(axes, "x", errors, results.get("measured_on", "test"))
+    return figure
+
+
+def plane(results: Results) -> Figure:
+    """Mean accuracy against distance: far and accurate is up and to the right; the noise sweep is a line."""
+    figure, axes = _figure(6.4, 4.6)
+    ratio = RATIOS[results["unit"]]
+    rows = [row for row in results["rows"] if row[ratio] is not None]
+    sweep = sorted((r for r in rows if r["name"].startswith("noise-")), key=lambda r: r[ratio])
+    if results["unit"] == "run" and results["checkpoints"] > 1:
+        axes.axvspan(-0.01, THRESHOLDS.within_run, color=COLOURS[1], alpha=0.08, linewidth=0)
+        axes.text(0, 1.01, "within a run", transform=axes.get_xaxis_transform(), fontsize=8, color=INK)
+    axes.plot(
+        [r[ratio] for r in sweep], [_error(r["accuracy"]["mean"], results) for r in sweep], color=GREY, linewidth=1
+    )
+    for row in rows:
+        x, y = row[ratio], _error(row["accuracy"]["mean"], results)
+        face = "white" if row["name"] == "held-out runs" else _colour(results, row)
+        axes.scatter(
+            x, y, s=44 if row["kind"] == "generator" else 22, color=face, edgecolors=_colour(results, row), zorder=3
+        )
+    axes.axvline(1, color=INK, linestyle=":", linewidth=1)
+    axes.axhline(_error(results["good_from"], results), color=INK, linestyle=":", linewidth=1)
+    axes.set_xscale("symlog", linthresh=0.1)
+    axes.set_xlim(left=-0.01)
+    ticks = [t for t in (0, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000) if t <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.set_xlabel(AXES[results["unit"]])
+    errors = [_error(row["accuracy"]["mean"], results) for row in rows]
+    _accuracy_axis(axes, "y", errors, results.get("measured_on", "test"))
+    _name(axes, results, rows)
+    return figure
+
+
+def principal_map(results: Results) -> Figure:
+    """Networks in the plane of the zoo's first two principal components, in the unit of the distances."""
+    figure, axes = _figure(6.4, 4.6)
+    shown = [r for r in results["rows"] if r["kind"] != "baseline" or r["name"] in ("noise-1", "soup-16")]
+    for row in sorted(shown, key=lambda r: ("baseline", "reference", "generator").index(r["kind"])):
+        points = [p for p in row["points"]["xy"] if None not in p]
+        if points:
+            x, y = ([p[i] for p in points] for i in (0, 1))
+            axes.scatter(x, y, s=10, alpha=0.6, color=_colour(results, row), linewidths=0, label=row["name"])
+    axes.set_xlabel(f"first principal component of the zoo, {PLACES[results['unit']]}")
+    axes.set_ylabel("second")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def dispersions(results: Results) -> Figure:
+    """Spread of each row over the zoo's: in the shaded band a generator has collapsed."""
+    rows = [row for row in results["rows"][::-1] if row["dispersion"] is not None]
+    figure, axes = _figure(7, 0.6 + 0.24 * len(rows))
+    axes.axvspan(0, THRESHOLDS.collapsed, color=COLOURS[1], alpha=0.08, linewidth=0)
+    axes.axvline(1, color=INK, linestyle=":", linewidth=1)
+    axes.scatter(
+        [min(row["dispersion"], 2.5) for row in rows],
+        range(len(rows)),
+        s=24,
+        color=[_colour(results, row) for row in rows],
+    )
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes.set_xlim(0, 2.55)
+    axes.set_xlabel("dispersion: spread over the zoo's (2.5 and more at the edge)")
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots()
+
+
+def _colour(results: Results, row: RowDict) -> str:
+    generators = [r["name"] for r in results["rows"] if r["kind"] == "generator"]
+    if row["kind"] == "generator":
+        return COLOURS[generators.index(row["name"]) % len(COLOURS)]
+    return INK if row["kind"] == "reference" else GREY
+
+
+def _error(accuracy: float, results: Results) -> float:
+    """The error that is drawn: at least half an image, because the axis is logarithmic."""
+    return max(1 - accuracy, 0.5 / results["test_images"])
+
+
+def _accuracy_axis(axes: Axes, which: str, errors: list[float], split: str = "test") -> None:
+    """A log axis of the error over all that is drawn, labelled with the accuracy, better to the right or up."""
+    low, high = min(errors, default=0.1) / 1.3, min(1.0, 1.15 * max(errors, default=1.0))  # a plane may hold no row
+    getattr(axes, f"set_{which}scale")("log")
+    getattr(axes, f"set_{which}lim")(high, low)
+    kept = [t for t in (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001) if low <= t <= high]
+    getattr(axes, f"set_{which}ticks")(kept, [f"{100 * (1 - t):g}" for t in kept])
+    getattr(axes, f"set_{which}ticks")([], minor=True)
+    getattr(axes, f"set_{which}label")(f"{split} accuracy, %")
+
+
+def _name(axes: Axes, results: Results, rows: list[RowDict]) -> None:
+    """Names beside the spots of the plane, generators first, where they cover no other name."""
+    taken: list[tuple[float, float]] = []
+    for row in sorted(rows, key=lambda r: ("generator", "reference", "baseline").index(r["kind"])):
+        at = (row[RATIOS[results["unit"]]], _error(row["accuracy"]["mean"], results))
+        x, y = axes.transData.transform(at)
+        for side, anchor, up in ((1, "left", 3), (-1, "right", 3), (1, "left", -11), (-1, "right", -11)):
+            middle, height = x + side * 35, y + 1.4 * up  # of the name, in pixels
+            if all(abs(middle - a) > 60 or abs(height - b) > 11 for a, b in taken):
+                taken.append((middle, height))
+                style: dict[str, Any] = {"fontsize": 8, "color": _colour(results, row), "ha": anchor}
+                axes.annotate(row["name"], at, xytext=(5 * side, up), textcoords="offset points", **style)
+                break
+
+
+def save_mixtures(values: dict[str, Any], file: Path) -> Path:
+    """Draw accuracy on two tasks between their conditions, a panel a zoo: a colour a row, solid on the first task, dashed on the second.
+
+    Args:
+        values: As ``interpolation.json`` holds them.
+        file: The PNG; its folder is made if it does not exist.
+    """
+    zoos = values["zoos"]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2.4 + 4 * len(zoos), 4))
+        panels = figure.subplots(1, len(zoos), sharey=True, squeeze=False)[0]
+        for axes, zoo in zip(panels, zoos, strict=True):
+            for row in zoo["rows"]:
+                for line, accuracy, spread in zip(("-", "--"), row["mean"], row["std"], strict=True):
+                    label = row["name"] if line == "-" else None
+                    colour = _colour(zoo, row)
+                    _band(axes, values["weights"], accuracy, spread, linestyle=line, color=colour, label=label)
+            axes.set_title(zoo["zoo"], fontsize=9)
+            axes.set_xlabel(f"{values['tasks'][0]} at 0, {values['tasks'][1]} at 1")
+        for line, task in zip(("-", "--"), values["tasks"], strict=True):
+            panels[-1].plot([], [], line, color=INK, linewidth=0.8, label=f"on {task}")
+        panels[0].set_ylabel(f"{values['split']} accuracy, %")
+        panels[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        _write(figure, file)
+    return file
+
+
+def _write(figure: Figure, file: Path) -> None:
+    """Write a picture, atomically."""
+    with replacing(file) as target:
+        figure.savefig(target, format="png", dpi=160, bbox_inches="tight")
+
+
+def _band(axes: Axes, x: Sequence[float], accuracy: Sequence[float], spread: Sequence[float], **line: Any) -> None:
+    """A line in percent with its spread."""
+    axes.plot(x, [100 * a for a in accuracy], linewidth=1.5, **line)
+    low = [100 * (a - s) for a, s in zip(accuracy, spread, strict=True)]
+    high = [100 * (a + s) for a, s in zip(accuracy, spread, strict=True)]
+    axes.fill_between(x, low, high, color=line["color"], alpha=0.1, linewidth=0)

@@ -1,0 +1,98 @@
+"""``paramgen unseen``: checkpoints drawn for a family's unseen tasks and measured in one go, on val too, without samples on disk."""
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, pstdev
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from paramgen.core.io import write_json
+from paramgen.core.samples import SampleInfo, Samples
+from paramgen.core.zoo import Zoo
+from paramgen.errors import positive
+from paramgen.evaluation.families import evaluate_family
+from paramgen.evaluation.results import Results, Row
+from paramgen.evaluation.unseen import tasks_to_draw, unseen_family
+from paramgen.generators.base import load_conditional
+
+
+def main(
+    zoo: str,
+    ckpt_path: str | list[str] | None = None,
+    per_task: int = 5,
+    seen_tasks: int = 40,
+    split: Literal["val", "test"] = "test",
+    scheduler: str | None = None,
+    num_inference_steps: int | None = None,
+    seed: int = 0,
+    out: str | None = None,
+    trust: bool = False,
+) -> None:
+    """Score generators on unseen tasks, each network on its own task, beside direct training and every simple way.
+
+    The page and all figures are ``paramgen evaluate``'s; what is chosen is chosen here, on ``val``.
+
+    Args:
+        zoo: A family's zoo, from `paramgen collect_tasks`.
+        ckpt_path: A checkpoint of a generator that was fitted on it, or a list of them.
+        per_task: Networks drawn for each task.
+        seen_tasks: Score on the first so many seen tasks too.
+        split: Images to score on.
+        scheduler: Solver; the backend's own when left out.
+        num_inference_steps: Its steps; the backend's own when left out.
+        seed: Of the draws.
+        out: JSON file for the accuracies of every row on every task.
+        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
+
+    Raises:
+        ParamgenError: A zoo without tasks or without unseen ones, per_task below 1, a checkpoint of another zoo.
+    """
+    positive(per_task=per_task)
+    found = Zoo(zoo, trust)
+    solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
+    drawn = dict[str, Samples]()
+    for path in [ckpt_path] if isinstance(ckpt_path, str) else ckpt_path or []:
+        samples = _drawn(path, found, per_task, seen_tasks, seed, **solver)
+        name = f"{samples.name} ({path})" if samples.name in drawn else samples.name
+        drawn[name] = replace(samples, name=name)
+    results = evaluate_family(found, list(drawn.values()), split=split)
+    Console().print(_table(results, split))
+    if out:
+        rows = [_plain(row) for row in results.rows]
+        write_json(Path(out), {"zoo": found.name, "unseen": unseen_family(found).unseen, "rows": rows})
+
+
+def _drawn(path: str, zoo: Zoo, per_task: int, seen_tasks: int, seed: int, **solver: str | int | None) -> Samples:
+    """A checkpoint's networks for the tasks of a zoo."""
+    model = load_conditional(path, zoo)
+    asked = tasks_to_draw(zoo, per_task, seen_tasks)
+    draw = torch.Generator().manual_seed(seed)
+    networks = model.sample(len(asked.names), asked.condition, generator=draw, **solver)
+    weights = zoo.spec.flatten_many(networks)
+    info = SampleInfo(uses_task_data=model.uses_task_data)
+    return Samples(type(model).__name__, weights, info, total=len(weights), task=asked.names)
+
+
+def _table(results: Results, split: str) -> Table:
+    table = Table("", "unseen", "worst task", "seen", box=None, header_style="bold")
+    for row in results.rows:
+        unseen, seen = _values(row)
+        spread = f"{100 * mean(unseen):.2f} ± {100 * pstdev(unseen):.2f}"
+        known = "" if seen is None else f"{100 * mean(seen):.2f}"
+        table.add_row(row.name + "*" * row.uses_task_data, spread, f"{100 * min(unseen):.2f}", known)
+    table.caption = f"{split} accuracy %, {len(unseen)} unseen tasks; * used seen tasks' images"
+    return table
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    unseen, seen = _values(row)
+    return {"name": row.name, "unseen": unseen, "seen": seen, "uses_task_data": row.uses_task_data}
+
+
+def _values(row: Row) -> tuple[list[float], list[float] | None]:
+    """Accuracies on unseen and on seen tasks."""
+    assert row.tasks is not None
+    return list(row.tasks.unseen.values()), None if row.tasks.seen is None else list(row.tasks.seen.values())

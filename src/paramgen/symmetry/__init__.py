@@ -1,0 +1,84 @@
+"""Permutation and scale canonicalisation: networks that compute the same are brought to the same weights.
+
+The symmetries of an architecture are read from its graph (:class:`PermutationSpec`); :func:`weight_matching` and :func:`align_to` order
+hidden units, :func:`balance_scale` fixes their scale, :class:`AlignedZoo` and :func:`aligned_distances` measure up to both.
+A network whose symmetries cannot be read raises :class:`CannotAlign`: fall back to raw weights and say so.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from paramgen.core.params import ParamSpec, StateDict
+from paramgen.symmetry.axes import CannotAlign
+from paramgen.symmetry.distance import AlignedZoo, aligned_distances
+from paramgen.symmetry.groups import PermutationSpec, Place, pick, stack
+from paramgen.symmetry.matching import align_matrix, align_to, match, weight_matching
+from paramgen.symmetry.scale import balance_matrix, balance_scale
+
+__all__ = [
+    "AlignResult",
+    "AlignedZoo",
+    "CannotAlign",
+    "PermutationSpec",
+    "Place",
+    "align_matrix",
+    "align_state_dicts",
+    "align_to",
+    "aligned_distances",
+    "balance_matrix",
+    "balance_scale",
+    "match",
+    "weight_matching",
+]
+
+
+class AlignResult(NamedTuple):
+    """Aligned networks, and their mean L2 distance to their mean before and after."""
+
+    state_dicts: list[StateDict]
+    mean_cost_before: float
+    mean_cost_after: float
+
+
+def align_state_dicts(
+    network: nn.Module,
+    example_input: Tensor | tuple[Tensor, ...],
+    state_dicts: Sequence[Mapping[str, Tensor]],
+    rounds: int = 4,
+    seed: int = 0,
+    scale: bool = True,
+    members: Sequence[int] | None = None,
+) -> AlignResult:
+    """Bring networks of one architecture to a common order of hidden units, and a common scale.
+
+    Args:
+        network: The architecture, built.
+        example_input: A small batch of its input.
+        state_dicts: The networks, in full or their generated tensors alone: tensors they lack are held fixed.
+        rounds: Rounds to the running mean after the first assignment to one network.
+        seed: Which of the members that first network is.
+        scale: Balance each unit's input and output norm first, where its activation allows it.
+        members: Which networks make the mean (a zoo's train split); all by default. The others are aligned to it.
+
+    Raises:
+        CannotAlign: The network cannot be traced, or mixes its hidden units.
+    """
+    params = ParamSpec.of(network, [name for name, t in state_dicts[0].items() if t.is_floating_point()])
+    spec = PermutationSpec.of(network, example_input, params)
+    members = list(range(len(state_dicts)) if members is None else members)
+    before = _spread(stack(state_dicts, spec)[members])
+    W, states = stack(state_dicts, spec), list(state_dicts)  # (K, P)
+    if scale and spec.gauges:
+        W = balance_matrix(W, spec)
+        states = [{**state, **params.unflatten(row)} for state, row in zip(states, W, strict=True)]
+    first = members[int(torch.randint(len(members), (), generator=torch.Generator().manual_seed(seed)))]
+    aligned = align_matrix(W, spec, W[first], rounds, members)
+    ordered = [spec.apply(state, pick(aligned.perms, k)) for k, state in enumerate(states)]
+    return AlignResult(ordered, before, _spread(aligned.weights[members]))
+
+
+def _spread(W: Tensor) -> float:
+    return (W - W.mean(0)).norm(dim=1).mean().item()

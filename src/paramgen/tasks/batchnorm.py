@@ -1,0 +1,101 @@
+"""Batch-norm statistics measured again: reset, then the cumulative average over batches of train images.
+
+Generated statistics and recalibrated ones are two different claims, so a report shows both.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from paramgen.core.params import COUNTER, StateDict, last_part
+from paramgen.tasks.forward import call, loadable
+from paramgen.tasks.stacked import stack_states, worth_stacking
+
+BATCHES = 20
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+def has_statistics(model: nn.Module) -> bool:
+    """Whether the network keeps running statistics."""
+    return bool(_norms(model))
+
+
+def recalibrate(
+    model: nn.Module, states: Sequence[StateDict], images: Sequence[Tensor], chunk: int = 32
+) -> list[StateDict]:
+    """Complete state dicts with running statistics measured anew on `images`, everything else as given.
+
+    Equal to torch's own ``momentum=None`` over the same batches. Many networks run at once where that is faster, else one by one.
+
+    Args:
+        model: The architecture; its own weights do not matter and are left as they are.
+        states: N complete state dicts.
+        images: Batches of train images, each (B, ...).
+        chunk: Networks run at once.
+    """
+    statistics = [f"{name}.{s}" if name else s for name, _ in _norms(model) for s in ("running_mean", "running_var")]
+    if not statistics:
+        return list(states)
+    out: list[StateDict] = []
+    with torch.no_grad(), _measuring(model) as norms:
+        for start in range(0, len(states), chunk):
+            group = states[start : start + chunk]
+            loaded = stack_states([loadable(model, state) for state in group])
+            stacked = {name: tensor for name, tensor in loaded.items() if last_part(name) != COUNTER}
+            measured = _run(model, norms, stacked, statistics, images)
+            out += [{**s, **{name: measured[name][i] for name in statistics}} for i, s in enumerate(group)]
+    return out
+
+
+def _run(
+    model: nn.Module, norms: list[_BatchNorm], stacked: StateDict, statistics: list[str], images: Sequence[Tensor]
+) -> StateDict:
+    """Statistics of a stack of networks, each (N, channels)."""
+
+    def step(state: StateDict, x: Tensor) -> StateDict:
+        state = {name: t.clone() if name in statistics else t for name, t in state.items()}
+        call(model, state, x)  # batch norm writes its statistics in place
+        return {name: state[name] for name in statistics}
+
+    together = worth_stacking(model, images[0].device)
+    for i, x in enumerate(images):
+        for norm in norms:
+            norm.momentum = 1 / (i + 1)  # the cumulative average; at i = 0 it forgets what was there
+        measured = None
+        if together:
+            try:
+                measured = vmap(step, in_dims=(0, None))(stacked, x)
+            except RuntimeError:  # control flow or an operation that vmap cannot batch
+                together = False
+        if measured is None:
+            rows = [step({name: t[n] for name, t in stacked.items()}, x) for n in range(len(stacked[statistics[0]]))]
+            measured = {name: torch.stack([row[name] for row in rows]) for name in statistics}
+        stacked = {**stacked, **measured}
+    return {name: stacked[name] for name in statistics}
+
+
+@contextmanager
+def _measuring(model: nn.Module) -> Iterator[list[_BatchNorm]]:
+    """Everything in eval but batch norm; the model is handed back as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    norms = [norm for _, norm in _norms(model)]
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.train()
+        norm.num_batches_tracked = None  # counting in place is what vmap cannot do
+    try:
+        yield norms
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+        for module, training in modes:
+            module.training = training
+
+
+def _norms(model: nn.Module) -> list[tuple[str, _BatchNorm]]:
+    return [(n, m) for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]

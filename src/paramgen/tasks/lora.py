@@ -1,0 +1,220 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) as generated weights, through peft.
+
+A: (r, in, …) and B: (out, r, …) of one adapted layer, whose weight changes by alpha/r B A. G: any invertible (r, r); (B G, G^-1 A) is the
+same layer, so that independently trained adapters differ in G as networks differ in the order of their neurons. :func:`fix_gauge` and
+:func:`align_gauge` choose one G.
+
+Adapted networks are plain modules with peft's layers in them: their state dict has ``X.base_layer.weight``, ``X.lora_A.default.weight`` and
+``X.lora_B.default.weight`` where the plain one has ``X.weight``.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from paramgen.core.io import read_json, read_tensors, write_json, write_tensors
+from paramgen.core.params import ParamSpec, StateDict
+from paramgen.errors import ParamgenError, near, positive
+
+ADAPTER = "default"  # peft's name of an only adapter
+PREFIX = "base_model.model."  # what peft puts before every name in its files
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Which layers are adapted, and how.
+
+    Args:
+        target_modules: Names of layers, or globs on them: ``blocks.[0-4].*``, ``*.attn.qkv``. Linear layers and convolutions are
+            taken, depthwise convolutions are passed over: peft adapts them only at ranks that their number of channels divides.
+        r: Rank.
+        alpha: The change of a weight is alpha/r B A; r when not given.
+        dropout: On the adapters' inputs, in training.
+
+    Raises:
+        ParamgenError: No layers, or a rank below 1.
+    """
+
+    target_modules: list[str]
+    r: int = 4
+    alpha: float | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.target_modules:
+            raise ParamgenError("lora.target_modules is empty; give names of layers or globs")
+        positive("lora.", r=self.r)
+
+
+class Pair(NamedTuple):
+    """Names of one layer's A and B."""
+
+    a: str
+    b: str
+
+
+def adaptable(network: nn.Module) -> list[str]:
+    """Names of the layers that peft can adapt at any rank."""
+    return [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear)
+        or (isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups == 1)
+        or (type(module).__name__ == "Conv1D" and hasattr(module, "nf"))  # transformers' transposed linear layer
+    ]
+
+
+def target_layers(network: nn.Module, settings: LoraSettings) -> list[str]:
+    """The layers that the settings choose, in the network's order.
+
+    Raises:
+        ParamgenError: A name or glob that chooses nothing; near names are listed.
+    """
+    names = adaptable(network)
+    for pattern in settings.target_modules:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ParamgenError(f"lora.target_modules: {pattern!r} chooses no layer; {near(pattern, names)}")
+    return [name for name in names if any(fnmatchcase(name, p) for p in settings.target_modules)]
+
+
+def inject(network: nn.Module, settings: LoraSettings) -> nn.Module:
+    """Put fresh adapters into a network, in place; all its other tensors are as they were, under ``base_layer``.
+
+    A is drawn from torch's global seed, B is 0: the network computes what it did.
+
+    Raises:
+        ParamgenError: peft is not installed, or the settings choose nothing.
+    """
+    peft = _peft()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return peft.inject_adapter_in_model(_config(settings, target_layers(network, settings)), network, ADAPTER)
+
+
+def adapter_names(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the adapters' tensors, in order."""
+    return [name for name in state if ".lora_A." in name or ".lora_B." in name]
+
+
+def adapter_spec(network: nn.Module) -> ParamSpec:
+    """The adapters' tensors as what is generated.
+
+    Raises:
+        ParamgenError: The network has no adapters.
+    """
+    state = network.state_dict()
+    names = adapter_names(state)
+    if not names:
+        raise ParamgenError("the network has no adapters; put them in with paramgen.tasks.lora.inject")
+    return ParamSpec.of(state, names)
+
+
+def into_adapted(plain: Mapping[str, Tensor], adapted: nn.Module) -> StateDict:
+    """A plain network's weights under the names of the adapted one; adapters as they are there."""
+    return {name: plain.get(name.replace(".base_layer.", "."), tensor) for name, tensor in adapted.state_dict().items()}
+
+
+def pairs(state: Mapping[str, Tensor]) -> Iterator[Pair]:
+    """A and B of every adapted layer."""
+    for name in state:
+        if ".lora_A." in name:
+            yield Pair(name, name.replace(".lora_A.", ".lora_B."))
+
+
+def fix_gauge(state: Mapping[str, Tensor]) -> StateDict:
+    """The same adapters with B A = U S V^T as B = U S^1/2, A = S^1/2 V^T, the largest entry of each column of U positive.
+
+    Unique where the singular values differ. Directions whose singular value is 0 become 0.
+    """
+    fixed = dict(state)
+    for pair in pairs(state):
+        A, B = state[pair.a], state[pair.b]
+        Qb, Rb = torch.linalg.qr(B.flatten(1).double())  # (out, q), (q, r)
+        Qa, Ra = torch.linalg.qr(A.flatten(1).double().T)  # (in, p), (p, r)
+        U, S, Vh = torch.linalg.svd(Rb @ Ra.T, full_matrices=False)  # (q, k), (k,), (k, p)
+        U, Vh = Qb @ U, Vh @ Qa.T  # (out, k), (k, in)
+        sign = U.gather(0, U.abs().argmax(0, keepdim=True)).sign()  # (1, k)
+        root = S.sqrt()
+        new_a, new_b = torch.zeros(A.flatten(1).shape), torch.zeros(B.flatten(1).shape)
+        new_a[: len(S)] = (sign.T * root[:, None] * Vh).float()
+        new_b[:, : len(S)] = (U * sign * root).float()
+        fixed[pair.a], fixed[pair.b] = new_a.view_as(A).to(A.dtype), new_b.view_as(B).to(B.dtype)
+    return fixed
+
+
+def align_gauge(state: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> StateDict:
+    """The same adapters, turned by the orthogonal G that brings each layer's A and B nearest to a reference's (Procrustes)."""
+    aligned = dict(state)
+    for pair in pairs(state):
+        A, B = state[pair.a].flatten(1).double(), state[pair.b].flatten(1).double()
+        near_a, near_b = reference[pair.a].flatten(1).double(), reference[pair.b].flatten(1).double()
+        U, _, Vh = torch.linalg.svd(B.T @ near_b + A @ near_a.T)
+        G = U @ Vh  # (r, r)
+        aligned[pair.a] = (G.T @ A).view_as(state[pair.a]).to(state[pair.a].dtype)
+        aligned[pair.b] = (B @ G).view_as(state[pair.b]).to(state[pair.b].dtype)
+    return aligned
+
+
+def write_adapter(folder: str | Path, state: Mapping[str, Tensor], settings: LoraSettings, base_name: str = "") -> Path:
+    """Write adapters as a peft folder, which ``PeftModel.from_pretrained(plain_network, folder)`` loads.
+
+    Args:
+        folder: Made if need be.
+        state: A state dict of the adapted network; all but the adapters is left out.
+        settings: What the adapters were made with.
+        base_name: Name of the plain network, for people who read the file.
+
+    Raises:
+        ParamgenError: The state dict holds no adapters.
+    """
+    names = adapter_names(state)
+    if not names:
+        raise ParamgenError(f"no adapters to write to {folder}: no tensor is named …lora_A… or …lora_B…")
+    layers = list(dict.fromkeys(name.partition(".lora_")[0] for name in names))
+    config = _config(settings, layers)
+    config.base_model_name_or_path = base_name or None
+    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
+    write_json(Path(folder) / CONFIG, plain)
+    write_tensors(Path(folder) / WEIGHTS, {_peft_name(name): state[name] for name in names})
+    return Path(folder)
+
+
+def read_adapter(folder: str | Path, adapted: nn.Module) -> StateDict:
+    """Adapters from a peft folder, under the names of the adapted network.
+
+    Raises:
+        ParamgenError: No such folder, or the adapters are those of another network; the first tensor that differs is named.
+    """
+    read_json(Path(folder) / CONFIG)  # a folder without it is none of peft's
+    saved = read_tensors(Path(folder) / WEIGHTS)
+    own = {_peft_name(name): name for name in adapter_names(adapted.state_dict())}
+    for name in [*(saved.keys() - own.keys()), *(own.keys() - saved.keys())]:
+        lacks = "the network has no such adapter" if name in saved else "it holds none for this layer"
+        raise ParamgenError(f"the adapter in {folder} is for another model: {name!r}: {lacks}")
+    state = {own[name]: tensor for name, tensor in saved.items()}
+    adapter_spec(adapted).check(state, where=f"the adapter in {folder} is for another model")
+    return state
+
+
+def _peft_name(name: str) -> str:
+    return PREFIX + name.replace(f".{ADAPTER}.", ".")
+
+
+def _config(settings: LoraSettings, layers: list[str]) -> Any:
+    alpha = settings.r if settings.alpha is None else settings.alpha
+    return _peft().LoraConfig(target_modules=layers, r=settings.r, lora_alpha=alpha, lora_dropout=settings.dropout)
+
+
+def _peft() -> Any:
+    try:
+        import peft  # takes 3 s, and is an extra
+    except ImportError as error:
+        raise ParamgenError("adapters need peft, which is not installed: pip install 'paramgen[lora]'") from error
+    return peft

@@ -1,0 +1,1 @@
+"""Image classification: data sets, networks, and families of related tasks."""

@@ -1,0 +1,159 @@
+"""Image classification: any set of :mod:`paramgen.tasks.vision.datasets` with any network of :mod:`paramgen.tasks.vision.networks`."""
+
+from functools import cached_property
+from inspect import signature
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from paramgen.errors import ParamgenError, not_negative, positive
+from paramgen.tasks.base import SplitData, Task
+from paramgen.tasks.score import Classifies
+from paramgen.tasks.vision.datasets import SOURCES, Pool, Source, data_root, find_source, load_pool, stratified
+from paramgen.tasks.vision.folders import ImageFolders
+from paramgen.tasks.vision.networks import Shape, build_network
+from paramgen.tasks.vision.splits import StreamedSplit, TensorSplit
+
+
+class ClassificationTask(Classifies, Task):
+    """Classify images.
+
+    Args:
+        dataset: ``digits`` (scikit-learn's, always there), ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``, ``stl10``,
+            ``flowers102``, ``oxford_iiit_pet``, ``food101``, ``imagenet``, or ``image_folder``: a folder of ``CLASS/*.png``.
+        network: ``mlp``, ``mlp3``, ``convnet3``, ``cnn_small``, ``cnn_medium``, ``cnn_digits``, ``timm:NAME``, ``torchvision:NAME``
+            or ``package.module.Class``.
+        network_args: Further arguments of the network, for example ``{hidden: [128]}``.
+        root: Folder of the data; ``$PARAMGEN_DATA`` or ``./data`` when not given.
+        download: Let torchvision fetch what is missing.
+        val_fraction: Share of the training images that becomes the val split, stratified by class.
+        split_seed: Which images they are.
+        augment: Random crops and flips as is usual for the set, in training alone.
+        image_size: Height and width that images are resized (in memory) or cropped (streamed) to; the set's own when not given.
+        num_workers: Processes that decode streamed images.
+        images: Of image_folder: ``auto`` keeps small images in memory in their own size and colours; ``streamed`` decodes each when it
+            is needed, in three channels.
+
+    Raises:
+        ParamgenError: Unknown set, or a fraction that is not between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        dataset: str = "digits",
+        network: str = "mlp",
+        network_args: dict[str, Any] | None = None,
+        root: str | None = None,
+        download: bool = False,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        augment: bool = True,
+        image_size: int | None = None,
+        num_workers: int = 0,
+        images: Literal["auto", "streamed"] = "auto",
+    ) -> None:
+        if not 0 < val_fraction < 1:
+            raise ParamgenError(f"val_fraction is {val_fraction}, expected a number between 0 and 1")
+        positive(image_size=image_size)
+        not_negative(split_seed=split_seed, num_workers=num_workers)
+        if images not in ("auto", "streamed"):
+            raise ParamgenError(f"images is {images!r}, expected auto or streamed")
+        self._named, self.images = find_source(dataset), images
+        self.dataset, self.network, self.network_args = dataset, network, dict(network_args or {})
+        self.root, self.download, self.num_workers = root, download, num_workers
+        self.val_fraction, self.split_seed = val_fraction, split_seed
+        self.augment, self.image_size = augment, image_size
+
+    @property
+    def source(self) -> Source:
+        """How the set is read; of an image folder its images say it."""
+        return self._named if self._folders is None else self._folders.source
+
+    @property
+    def in_shape(self) -> Shape:
+        """Channels, height and width of an image."""
+        channels, height, width = self.source.shape
+        return (channels, self.image_size or height, self.image_size or width)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes; of an image folder they are its folders."""
+        return (
+            self._named.num_classes or self._training_pool.num_classes
+            if self._folders is None
+            else self._folders.num_classes
+        )
+
+    def build(self) -> nn.Module:
+        """The plain network, freshly initialised from torch's global seed."""
+        return build_network(self.network, self.num_classes, self.in_shape, **self.network_args)
+
+    def start(self, source: str) -> nn.Module:
+        """The network with published weights (``pretrained``) or those of a weights file."""
+        how: dict[str, Any] = {"pretrained": True} if source == "pretrained" else {"checkpoint": source}
+        return build_network(self.network, self.num_classes, self.in_shape, **how, **self.network_args)
+
+    def data(self, split: str) -> SplitData:
+        """A split: ``train``, ``val`` or ``test``.
+
+        Raises:
+            ParamgenError: No such split, or the data are not there.
+        """
+        if split == "test":
+            pool = self._pool(train=False)
+            return self._split(pool, torch.arange(len(pool.labels)))
+        if split not in ("train", "val"):
+            raise ParamgenError(f"no split {split!r}; there are: train, val, test")
+        pool = self._training_pool
+        count = max(1, round(self.val_fraction * len(pool.labels)))
+        val, train = stratified(pool.labels, count, self.split_seed)
+        return self._split(pool, val if split == "val" else train)
+
+    def config(self) -> dict[str, Any]:
+        """How to make this task again, plain values."""
+        arguments = {name: getattr(self, name) for name in signature(type(self)).parameters}
+        if self._named is not SOURCES["image_folder"]:
+            del arguments["images"]
+        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": arguments}
+
+    @classmethod
+    def upgraded(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """As in the base class: image folders were streamed in three channels before ``images`` existed."""
+        return arguments if arguments.get("dataset") != "image_folder" else {"images": "streamed", **arguments}
+
+    @cached_property
+    def _folders(self) -> ImageFolders | None:
+        """The images of an image folder."""
+        if self._named is not SOURCES["image_folder"]:
+            return None
+        return ImageFolders(data_root(self.root), self.image_size, self.images == "streamed")
+
+    @cached_property
+    def _training_pool(self) -> Pool:
+        return self._pool(train=True)
+
+    def _pool(self, train: bool) -> Pool:
+        if self._folders is not None:
+            return self._folders.pool(train)
+        return load_pool(self.dataset, self.root, train, self.download, self.image_size)
+
+    def _split(self, pool: Pool, chosen: torch.Tensor) -> SplitData:
+        labels, source = pool.labels[chosen], self.source
+        if pool.raw is not None:
+            pad, flip = (source.pad, source.flip) if self.augment else (0, False)
+            return TensorSplit(
+                pool.raw[chosen], labels, source.mean, source.std, pad, flip, source.white, self.image_size
+            )
+        assert pool.dataset is not None  # a pool is in memory or streamed
+        return StreamedSplit(
+            torch.utils.data.Subset(pool.dataset, chosen.tolist()),
+            labels,
+            self.in_shape[1],
+            source.mean,
+            source.std,
+            self.augment,
+            self.num_workers,
+            self.in_shape[0],
+            256 / 224 if source.streamed else 1.0,
+        )

@@ -1,0 +1,134 @@
+"""Binary relabelings: every way to split the classes of an image set in two is a task (RPG, arXiv:2501.11587, section 4).
+
+code: (classes,) one bit a class, the label that its images get. Ten classes have 2^10 - 2 = 1,022 codes, all zeros and all ones left out.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from paramgen.errors import ParamgenError, not_negative
+from paramgen.tasks.base import SplitData
+from paramgen.tasks.family import UNLABELLED, Description, TaskFamily, lora_settings, relabelled
+from paramgen.tasks.lora import LoraSettings
+from paramgen.tasks.vision.classification import ClassificationTask
+from paramgen.tasks.vision.networks import build_network
+
+
+def all_codes(classes: int) -> list[str]:
+    """Every code of so many classes but all zeros and all ones, in order: 2^classes - 2."""
+    return [format(i, f"0{classes}b") for i in range(1, 2**classes - 1)]
+
+
+def flipped(code: str) -> str:
+    """The code with every bit turned (Table 10)."""
+    return code.translate(str.maketrans("01", "10"))
+
+
+class RelabelFamily(TaskFamily):
+    """Relabel the classes of an image set with 0 and 1; a task's name is its code, such as ``0110010101``.
+
+    Args:
+        dataset: A set of :mod:`paramgen.tasks.vision.datasets`.
+        network: As of a classification task; it gets two outputs.
+        network_args: Its further arguments.
+        seen: How many codes are seen, or the codes.
+        unseen: How many other codes are unseen, or the codes.
+        seed: Which codes they are.
+        lora: Adapters instead of whole networks.
+        root: Folder of the data; ``$PARAMGEN_DATA`` or ``./data`` when not given.
+        val_fraction: Share of the training images that becomes the val split.
+        image_size: Height and width that images are resized to.
+
+    Raises:
+        ParamgenError: More codes than there are, a code that is none, or one both seen and unseen.
+    """
+
+    def __init__(
+        self,
+        dataset: str = "digits",
+        network: str = "mlp",
+        network_args: dict[str, Any] | None = None,
+        seen: int | list[str] = 400,
+        unseen: int | list[str] = 40,
+        seed: int = 0,
+        lora: LoraSettings | None = None,
+        root: str | None = None,
+        val_fraction: float = 0.1,
+        image_size: int | None = None,
+    ) -> None:
+        not_negative(seed=seed)
+        self.base = ClassificationTask(
+            dataset, root=root, val_fraction=val_fraction, image_size=image_size, augment=False
+        )
+        self.dataset, self.network, self.network_args = dataset, network, dict(network_args or {})
+        self.seed, self.root, self.val_fraction, self.image_size = seed, root, val_fraction, image_size
+        self.lora = lora_settings(lora)
+        self.seen, self.unseen = _divide(self.base.num_classes, seen, unseen, seed)
+        self._given = {"seen": seen, "unseen": unseen}
+
+    def plain(self) -> nn.Module:
+        """The network with two outputs."""
+        return build_network(self.network, 2, self.base.in_shape, **self.network_args)
+
+    def data(self, names: Sequence[str], split: str) -> SplitData:
+        """The set's images under a code's labels; codes cannot be pooled, they contradict each other."""
+        self.check(names, split)
+        if len(names) != 1:
+            raise ParamgenError(f"{len(names)} relabelings cannot be pooled: they label the same images differently")
+        whole = self._splits(split)
+        return relabelled(whole, self.bits(names[0])[whole.targets])
+
+    def describe(self, name: str) -> Description:
+        """Its bits; the images are the same for every task."""
+        self.check([name])
+        return Description(name, self.names.index(name), self.bits(name).float(), None, self._images)
+
+    def config(self) -> dict[str, Any]:
+        """How to make this family again; codes that were given by number stay a number."""
+        config = super().config()
+        config["init_args"] |= self._given
+        return config
+
+    def flipped_pairs(self) -> list[tuple[str, str]]:
+        """Every seen code whose flipped code is unseen, with it (Table 10)."""
+        unseen = set(self.unseen)
+        return [(code, flipped(code)) for code in self.seen if flipped(code) in unseen]
+
+    @staticmethod
+    def bits(code: str) -> Tensor:
+        """(classes,) int64."""
+        return torch.tensor([int(bit) for bit in code])
+
+    @cached_property
+    def _splits(self) -> Any:
+        return lru_cache(self.base.data)  # pixels in memory once, shared by all tasks
+
+    @cached_property
+    def _images(self) -> Tensor:
+        """(m, channels, H, W) in [0, 1]: normalised train images taken back."""
+        x, _ = next(self._splits("train").batches(UNLABELLED))
+        shape = (-1, 1, 1)
+        return x * torch.tensor(self.base.source.std).view(shape) + torch.tensor(self.base.source.mean).view(shape)
+
+
+def _divide(classes: int, seen: int | list[str], unseen: int | list[str], seed: int) -> tuple[list[str], list[str]]:
+    codes = all_codes(classes)
+    named = [code for codes_given in (seen, unseen) if not isinstance(codes_given, int) for code in codes_given]
+    for code in named:
+        if code not in codes:
+            raise ParamgenError(f"{code!r} is no code of {classes} classes; expected {classes} bits, not all alike")
+    if len(set(named)) < len(named):
+        raise ParamgenError("a code is given twice, or as both seen and unseen")
+    counts = sum(given for given in (seen, unseen) if isinstance(given, int))
+    left = [code for code in codes if code not in named]
+    if counts > len(left) or min(g if isinstance(g, int) else len(g) for g in (seen, unseen)) < 0:
+        raise ParamgenError(f"seen and unseen ask for {counts} codes; {classes} classes leave {len(left)}")
+    drawn = [left[i] for i in np.random.default_rng(seed).permutation(len(left))[:counts]]
+    first = drawn[:seen] if isinstance(seen, int) else list(seen)
+    second = drawn[counts - unseen :] if isinstance(unseen, int) else list(unseen)
+    return first, second
