@@ -63,7 +63,7 @@ def main(
     score: bool = True,
     seed: int = 0,
     device: str = "cpu",
-) -> None:
+) -> Zoo:
     """Train one network, or one adapter, for every task of a family and keep them as a zoo with conditions.
 
     Args:
@@ -140,6 +140,7 @@ def main(
     told = {"warnings": warnings} if warnings else {}
     zoo = writer.close(score=family.score.to_dict(), seconds=time.perf_counter() - begun, **made_by, **told)
     print(_summary(zoo))
+    return zoo
 
 
 class Reweighted(SplitData):

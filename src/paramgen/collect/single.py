@@ -95,7 +95,7 @@ def main(
     dtype: str | None = None,
     score_images: int = 10_000,
     device: str = "cpu",
-) -> None:
+) -> Zoo:
     """Train networks of one task and keep them as a zoo; interrupted at any moment, the same command goes on.
 
     Args:
@@ -146,6 +146,7 @@ def main(
     score = [e.scores["val"]["score"] for e in zoo.entries]
     mean = f"{task.score.name} {task.score.text(sum(score) / len(score))}{task.score.symbol}"
     print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, {mean} on val, in {zoo.path}")
+    return zoo
 
 
 class _Collector:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -33,7 +34,7 @@ def main(
     paper: dict[str, dict[str, float]] | None = None,
     trust: bool = False,
     redo: bool = False,
-) -> None:
+) -> dict[str, Any]:
     """Fit, sample and evaluate several generators on one zoo or more, over seeds, and write one page.
 
     What is already in `out` is used again where the same settings made it: a stopped comparison goes on with the same command. After a
@@ -99,6 +100,7 @@ def main(
         for line in over_seeds(name, comparison):
             console.print(line, highlight=False)
     console.print(f"wrote {folder / 'comparison.json'}, {folder / 'report.html'}", style="dim", soft_wrap=True)
+    return comparison
 
 
 def _check(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSource], seeds: list[int]) -> None:

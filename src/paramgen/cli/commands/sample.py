@@ -34,7 +34,7 @@ def main(
     device: str = "cpu",
     overwrite: bool = False,
     trust: bool = False,
-) -> None:
+) -> Path:
     """Draw new networks from a checkpoint; needs neither YAML nor zoo, but for the tasks of a family.
 
     Args:
@@ -123,6 +123,7 @@ def main(
         task=asked.names if asked else None,
     )
     print(f"{len(networks)} networks in {seconds:.2f} s, in {folder}")
+    return folder
 
 
 def _tasks(model: ParameterGenerator, zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:
