@@ -16,7 +16,6 @@ Only trials that hit a running command count. Moments are drawn from a fixed see
 """
 
 import argparse
-import gc
 import hashlib
 import json
 import os
@@ -24,30 +23,17 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 from PIL import Image
 
-# what the commands import when they run is imported once, here
-from paramgen.cli import lightning as lit_cli  # noqa: F401
-from paramgen.cli.commands import (
-    compare,  # noqa: F401
-    evaluate,  # noqa: F401
-    sample,  # noqa: F401
-    zoo,  # noqa: F401
-)
-from paramgen.cli.main import main as paramgen
-from paramgen.collect import single as collect  # noqa: F401
+from fork_server import Commands, Ended
 from paramgen.core.io import read_json, read_tensors
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.compare import machine
@@ -77,14 +63,6 @@ VOLATILE = (
 )  # parts of JSON keys
 
 
-class Ended(NamedTuple):
-    """How a process ended, and what it wrote on its terminal."""
-
-    code: int
-    text: str
-    seconds: float
-
-
 @dataclass(frozen=True)
 class Case:
     """A command under test.
@@ -105,48 +83,6 @@ class Trial(NamedTuple):
 
     ended: Ended
     problems: list[str]
-
-
-# ---- processes
-
-
-def start(arguments: list[str], folder: Path, log: Path) -> int:
-    """Run a command in a forked process, its output in a file; the process's number."""
-    sys.stdout.flush()
-    if pid := os.fork():
-        return pid
-    code: Any = 1
-    try:
-        sys.stdout = sys.stderr = log.open("w", buffering=1)
-        for descriptor in (1, 2):
-            os.dup2(sys.stdout.fileno(), descriptor)
-        os.chdir(folder)
-        sys.argv = ["paramgen", *arguments]
-        code = paramgen(arguments)
-    except SystemExit as stop:
-        code = stop.code or 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 1)
-
-
-def run(arguments: list[str], folder: Path, number: int | None = None, after: float = 0.0) -> Ended:
-    """Run a command to its end, or send it a signal after some seconds."""
-    log, begun = folder / "log.txt", time.perf_counter()
-    log.write_text("")
-    pid = start(arguments, folder, log)
-    ended = status = 0
-    while number is not None and not ended and time.perf_counter() - begun < after:
-        time.sleep(0.005)
-        ended, status = os.waitpid(pid, os.WNOHANG)
-    if not ended:
-        if number is not None:
-            os.kill(pid, number)
-        _, status = os.waitpid(pid, 0)
-    return Ended(os.waitstatus_to_exitcode(status), log.read_text(), time.perf_counter() - begun)
 
 
 # ---- what is in a folder
@@ -230,10 +166,11 @@ class Bench:
     Args:
         root: A temporary folder.
         seed: Of the moments.
+        commands: What runs them.
     """
 
-    def __init__(self, root: Path, seed: int) -> None:
-        self.root, self.seed, self.random = root, seed, random.Random()
+    def __init__(self, root: Path, seed: int, commands: Commands) -> None:
+        self.root, self.seed, self.random, self.commands = root, seed, random.Random(), commands
         self.disk = root / "disk"  # what is mounted is mounted here
         self.out = self.disk / "out"
         self.disk.mkdir()
@@ -254,7 +191,7 @@ class Bench:
         found = []
         for _ in range(runs):
             self.clear()
-            ended = run(self.line(case.arguments), self.root)
+            ended = self.commands.run(self.line(case.arguments), self.root)
             if ended.code != 0 or torn(self.out) or hidden(self.out):
                 raise SystemExit(
                     f"{case.name} fails without a fault:\n{ended.text}\n{torn(self.out)}{hidden(self.out)}"
@@ -268,7 +205,9 @@ class Bench:
     def interrupted(self, case: Case, number: int) -> Trial | None:
         """A signal at a random moment."""
         self.clear()
-        ended = run(self.line(case.arguments), self.root, number, self.random.uniform(0, self.seconds[case.name]))
+        ended = self.commands.run(
+            self.line(case.arguments), self.root, number, self.random.uniform(0, self.seconds[case.name])
+        )
         expected = -number if number == signal.SIGKILL else 128 + number
         if ended.code == 0:  # it came too late: the machine has become faster
             self.seconds[case.name] = ended.seconds
@@ -289,7 +228,7 @@ class Bench:
         """A file system that becomes full at a random moment, and has room again later."""
         size = 16_384 + int(self.random.uniform(0, 0.9) * self.bytes[case.name])
         with self.mounted(size):
-            ended = run(self.line(case.arguments), self.root)
+            ended = self.commands.run(self.line(case.arguments), self.root)
             if ended.code == 0:
                 return None
             problems = torn(self.out) + self.said(ended, 2) + hidden(self.out)
@@ -300,7 +239,7 @@ class Bench:
         """An unfinished folder that has become read-only, and can be written again later."""
         with self.mounted(1 << 28):
             moment = self.random.uniform(0, self.seconds[case.name])
-            killed = run(self.line(case.arguments), self.root, signal.SIGKILL, moment)
+            killed = self.commands.run(self.line(case.arguments), self.root, signal.SIGKILL, moment)
             if killed.code == 0:
                 self.seconds[case.name] = killed.seconds
             elif not self.out.exists():
@@ -309,7 +248,7 @@ class Bench:
                 return None
             before = contents(self.disk)
             self.remount("ro")
-            ended = run(self.line(case.arguments), self.root)
+            ended = self.commands.run(self.line(case.arguments), self.root)
             problems = self.said(ended, 2)
             if contents(self.disk) != before:
                 problems.append("something changed")
@@ -327,7 +266,7 @@ class Bench:
     def again(self, case: Case, stopped: bool = False) -> list[str]:
         """What is wrong after the command was run again."""
         saved = stopped and (self.out / "last.ckpt").exists()
-        ended = run(self.line(case.go_on if saved and case.go_on else case.arguments), self.root)
+        ended = self.commands.run(self.line(case.go_on if saved and case.go_on else case.arguments), self.root)
         finished = ended.code == 2 and "already holds" in ended.text  # the fault came after the last file
         problems = [] if ended.code == 0 or finished else [f"run again: exit code {ended.code}: {ended.text[-500:]}"]
         problems += torn(self.out) + hidden(self.out)
@@ -419,12 +358,10 @@ def main() -> None:
         "--out", type=Path, help="JSON file; trials that it holds are kept, and those that are missing are added"
     )
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    gc.freeze()  # forked processes share what is imported
     saved = json.loads(args.out.read_text())["rows"] if args.out and args.out.exists() else []
     rows = {(row["command"], row["fault"]): row for row in saved}
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), args.seed)
+    with tempfile.TemporaryDirectory() as folder, Commands() as commands:
+        bench = Bench(Path(folder), args.seed, commands)
         faults: dict[str, Callable[[Case], Trial | None]] = {
             "SIGKILL": lambda case: bench.interrupted(case, signal.SIGKILL),
             "SIGTERM": lambda case: bench.interrupted(case, signal.SIGTERM),

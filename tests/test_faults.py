@@ -11,16 +11,18 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import faults  # noqa: E402
+import fork_server  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     """What the commands write undisturbed."""
-    found = faults.Bench(tmp_path_factory.mktemp("faults"), seed=0)
-    for case in faults.cases()[:2]:
-        found.undisturbed(case, runs=1)
-        faults.prepare(found, case)
-    return found
+    with fork_server.Commands() as commands:
+        found = faults.Bench(tmp_path_factory.mktemp("faults"), seed=0, commands=commands)
+        for case in faults.cases()[:2]:
+            found.undisturbed(case, runs=1)
+            faults.prepare(found, case)
+        yield found
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
