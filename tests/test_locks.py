@@ -15,6 +15,7 @@ from paramgen.cli.main import main as paramgen
 from paramgen.core import locks
 from paramgen.core.io import replacing, write_atomic
 from paramgen.core.locks import LOCK, locked, remove_dead
+from paramgen.core.signals import StopRequested
 from paramgen.errors import ParamgenError
 
 HOLDING = """
@@ -172,6 +173,21 @@ def test_a_full_disk_leaves_no_temporary_file(tmp_path):
     with suppress(ParamgenError), replacing(tmp_path / "file") as file:
         os.dup2(os.open("/dev/full", os.O_WRONLY), file.fileno())
         file.write(b"x")  # buffered: it fails when it is written, and again when the file is closed
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("at", ["open", "_flock", "_is"])
+def test_a_request_to_stop_at_any_moment_leaves_no_temporary_file(tmp_path, monkeypatch, at):
+    where = os if at == "open" else locks
+    real = getattr(where, at)
+
+    def stopped(*args, **options):
+        real(*args, **options)
+        raise StopRequested(signal.SIGTERM)
+
+    monkeypatch.setattr(where, at, stopped)
+    with pytest.raises(StopRequested):
+        write_atomic(tmp_path / "file", b"x")
     assert [*tmp_path.iterdir()] == []
 
 

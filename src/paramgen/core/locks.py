@@ -7,10 +7,10 @@ that nobody holds belongs to a process that is gone. Process numbers would not d
 import json
 import logging
 import os
+import secrets
 import shlex
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -130,21 +130,22 @@ def temporary_file(beside: Path) -> Iterator[IO[bytes]]:
     Args:
         beside: The file that is to be written.
     """
-    while True:
-        file = tempfile.NamedTemporaryFile(  # noqa: SIM115  closed below
-            dir=beside.parent, prefix=f".{beside.name}.", suffix=TEMPORARY, delete=False
-        )
-        _flock(file.fileno(), wait=True)
-        if _is(file.fileno(), Path(file.name)):
-            break
-        file.close()  # it was taken for a dead one before it was locked
+    # the name is there before the file, so that a request to stop leaves no file at whatever moment it comes
+    path, file = beside.parent / f".{beside.name}.{secrets.token_hex(4)}{TEMPORARY}", None
     try:
+        while True:
+            file = open(path, "x+b", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115  closed below
+            _flock(file.fileno(), wait=True)
+            if _is(file.fileno(), path):
+                break
+            file.close()  # it was taken for a dead one before it was locked
         yield file
     finally:
         try:
-            file.close()  # which fails again where a write has failed
+            if file is not None:
+                file.close()  # which fails again where a write has failed
         finally:
-            Path(file.name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def remove_dead(folder: Path) -> None:
