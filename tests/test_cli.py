@@ -248,17 +248,17 @@ def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["fitt"], "no command 'fitt'; nearest: fit"),
-        (["fit", "--config", "pdif_digits_mlp"], "nearest: pdiff_digits_mlp"),
-        (["fit", "--model", "PDif"], "no ParameterGenerator 'PDif'; nearest: PDiff"),
-        (["zoo", "inspect"], "no command 'zoo inspect'"),
-        (["zoo", "info", "--zoo", "nowhere"], "no zoo 'nowhere'"),
+        (["fitt"], "Unknown command 'fitt'. Did you mean 'fit'"),
+        (["fit", "--config", "pdif_digits_mlp"], "Did you mean 'pdiff_digits_mlp'"),
+        (["fit", "--model", "PDif"], "unknown ParameterGenerator 'PDif'. Did you mean 'PDiff'"),
+        (["zoo", "inspect"], "Unknown command 'zoo inspect'"),
+        (["zoo", "info", "--zoo", "nowhere"], "Unknown zoo 'nowhere'"),
         (["sample", "--ckpt_path", "nowhere.ckpt"], "no checkpoint 'nowhere.ckpt'"),
         (["sample", "--ckpt_path", "x.ckpt", "--n", "0"], "n is 0"),
         (["sample", "--ckpt_path", "x.ckpt", "--n", "many"], "n: Expected a int. Got value: many"),
         (["sample", "--ckpt_path", "x.ckpt", "--temperature", "-1"], "temperature is -1.0"),
         (["sample", "--ckpt_path", "x.ckpt", "--num_inference_steps", "0"], "num_inference_steps is 0"),
-        (["collect", "--config", "digits_mlp_trajectry"], "nearest: digits_mlp_trajectory"),
+        (["collect", "--config", "digits_mlp_trajectry"], "Did you mean 'digits_mlp_trajectory'"),
         (["collect", "--config", "pdiff_digits_mlp"], "is for `paramgen fit`"),
         ([*COLLECT, "--optim.lr", "-1"], "lr is -1.0, expected more than 0"),
         ([*COLLECT, "--epochs", "ten"], "epochs: Expected a int. Got value: ten"),
@@ -268,8 +268,8 @@ def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
         (["validate", "--config", "pdiff_digits_mlp"], "validate needs a fitted generator: --ckpt_path"),
         (["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", "nowhere.ckpt"], "no checkpoint 'nowhere.ckpt'"),
         (["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", __file__], "not written by torch.save"),
-        (["configs", "--show", "pdiff_digts"], "nearest: pdiff_digits"),
-        (["configs", "--folder", "zo"], "no folder of configs 'zo'; nearest: zoo"),
+        (["configs", "--show", "pdiff_digts"], "Did you mean 'pdiff_digits'"),
+        (["configs", "--folder", "zo"], "Unknown config folder 'zo'. Did you mean 'zoo'"),
     ],
 )
 def test_mistakes_are_one_line(arguments, expected, capsys):
@@ -279,7 +279,7 @@ def test_mistakes_are_one_line(arguments, expected, capsys):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"data": {"zoo": "nowhere"}}, "no zoo 'nowhere'"),
+        ({"data": {"zoo": "nowhere"}}, "Unknown zoo 'nowhere'"),
         ({"model": {"class_path": "GaussianBackend", "init_args": {"lrr": 1}}}, "lrr"),
         (
             {"model": {"class_path": "GaussianBackend", "init_args": {"lr": "fast"}}},
@@ -292,7 +292,7 @@ def test_mistakes_are_one_line(arguments, expected, capsys):
         ({"trainer": {"accelerator": "cpu", "devices": "many"}}, "trainer: `devices` selected with"),
         (
             {"model": {"class_path": "PDiff", "init_args": {"diffusion": {"scheduler": "DDIMM"}}}},
-            "no scheduler 'DDIMM'; nearest: DDIM",
+            "Unknown scheduler 'DDIMM'. Did you mean 'DDIM'",
         ),
         (
             {"model": {"class_path": "PDiff", "init_args": {"diffusion": {"num_train_timesteps": -3}}}},
@@ -303,7 +303,7 @@ def test_mistakes_are_one_line(arguments, expected, capsys):
             "d_model 48: the inner width 96 must be",
         ),
         ({"data": {"zoo": "x", "batchsize": 3}}, "batchsize"),
-        ({"data": {"zoo": "x", "codec": "TokenCodek"}}, "no ParamCodec 'TokenCodek'; nearest: TokenCodec"),
+        ({"data": {"zoo": "x", "codec": "TokenCodek"}}, "unknown ParamCodec 'TokenCodek'. Did you mean 'TokenCodec'"),
     ],
 )
 def test_mistakes_in_a_yaml_are_one_line(config, changes, expected, capsys):

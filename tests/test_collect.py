@@ -259,7 +259,7 @@ def test_network_that_became_nan_is_named_and_refused(tmp_path):
         ({"runs": 1, "checkpoints": 1, "val_runs": 0, "heldout_runs": 0}, "needs 2 networks or more"),
         ({"val_runs": 2}, "leave no run to learn from, of 3"),
         ({"dtype": "int8"}, "dtype is 'int8', expected float32"),
-        ({"parameters": ["layers.0.wieght"]}, "'layers.0.wieght' selects nothing; nearest: layers.0.weight"),
+        ({"parameters": ["layers.0.wieght"]}, "'layers.0.wieght' matches nothing. Did you mean 'layers.0.weight'"),
         ({"mode": "seeds", "parameters": ["classifier", "layers.1.*"]}, "mode seeds generates all parameters"),
         ({"mode": "seeds", "start": "pretrained"}, "start is for mode trajectory"),
         ({"mode": "seeds", "checkpoints": 17, "save_every": 1}, "of 16 steps in all: too many"),
@@ -277,10 +277,13 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, options, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task.class_path=ClasificationTask"], "no Task 'ClasificationTask'; nearest: ClassificationTask"),
-        (["--task=ClasificationTask"], "nearest: ClassificationTask"),
+        (
+            ["--task.class_path=ClasificationTask"],
+            "unknown Task 'ClasificationTask'. Did you mean 'ClassificationTask'",
+        ),
+        (["--task=ClasificationTask"], "Did you mean 'ClassificationTask'"),
         (["--task.class_path=ClassificationTask", "--task.init_args.dataset=digit"], "digits"),
-        (["--task.class_path=ClassificationTask", "--task.init_args.network=mpl"], "nearest: mlp"),
+        (["--task.class_path=ClassificationTask", "--task.init_args.network=mpl"], "Did you mean 'mlp'"),
         (["--task.class_path=ClassificationTask", "--save_every=many"], "save_every"),
         (["--config=digits_mlp_trajectry"], "digits_mlp_trajectory"),
     ],

@@ -178,10 +178,10 @@ def test_reweighted_batches_show_every_class_equally_often():
     ("settings", "message"),
     [
         ({"steps": 0}, "steps is 0"),
-        ({"start": "converged", "start_task": "010"}, "no seen task '010'.*pooled"),
+        ({"start": "converged", "start_task": "010"}, "unknown seen task '010'.*pooled"),
         ({"gauge": "svd"}, "gauge 'svd' is of adapters"),
         ({"condition": CodeCondition(dim=9)}, "10 numbers, expected 9"),
-        ({"parameters": ["layer.*"]}, "selects nothing"),
+        ({"parameters": ["layer.*"]}, "matches nothing"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_trained_long(settings, message, tmp_path):

@@ -109,13 +109,13 @@ def test_embeddings_from_files_go_by_name_or_by_order(tmp_path):
 @pytest.mark.parametrize(
     ("task", "kind", "arguments", "said"),
     [
-        (describe(), "cod", {}, "no condition kind 'cod'; nearest: code"),
-        (describe(), "code", {"dims": 3}, "takes no 'dims'"),
+        (describe(), "cod", {}, "Unknown condition kind 'cod'. Did you mean 'code'"),
+        (describe(), "code", {"dims": 3}, "has no argument 'dims'"),
         (describe(), "code", {"dim": 4}, "has 3 numbers, expected 4"),
         (describe(code=None), "code", {"dim": 3}, "'task0' has no code"),
         (describe(background=False), "image", TOWER, "'task0' has no background"),
         (describe(images=0), "statistics", {}, "0 unlabelled image"),
-        (describe(), "image", {"name": "vit_base_clip"}, "timm has no network 'vit_base_clip'"),
+        (describe(), "image", {"name": "vit_base_clip"}, "Unknown timm network 'vit_base_clip'"),
         (
             describe(),
             "image",

@@ -100,12 +100,12 @@ def spoil(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--zoo", "nowhere"], "no zoo 'nowhere'"),
+        (["--zoo", "nowhere"], "Unknown zoo 'nowhere'"),
         (["--samples", "absent"], "no folder of samples 'absent'"),
         (["--n", "0"], "n is 0, expected 1 or more"),
         (["--n", "many"], "n"),
         (["--device", "gpu"], "device 'gpu' cannot be used"),
-        (["--baselines", "gausian"], "no baseline 'gausian'; nearest: gaussian"),
+        (["--baselines", "gausian"], "Unknown baseline 'gausian'. Did you mean 'gaussian'"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(change, message, zoo, samples, tmp_path, capsys):

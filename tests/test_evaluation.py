@@ -300,7 +300,8 @@ def test_networks_without_batch_norm_have_no_recalibrated_figure(results):
 
 
 @pytest.mark.parametrize(
-    ("n", "baselines", "message"), [(0, [], "n is 0"), (3, ["gausian"], "no baseline 'gausian'; nearest: gaussian")]
+    ("n", "baselines", "message"),
+    [(0, [], "n is 0"), (3, ["gausian"], "Unknown baseline 'gausian'. Did you mean 'gaussian'")],
 )
 def test_wrong_wishes_are_refused(n, baselines, message, zoo):
     with pytest.raises(ParamgenError, match=message):

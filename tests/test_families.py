@@ -192,13 +192,13 @@ def test_a_family_of_one_task_is_that_task():
 
 def test_unknown_tasks_splits_and_levels_are_named():
     family = rotations()
-    with pytest.raises(ParamgenError, match=r"rotation\+091.*nearest: rotation\+090"):
+    with pytest.raises(ParamgenError, match=r"rotation\+091.*Did you mean 'rotation\+090'"):
         family.task("rotation+091")
     with pytest.raises(ParamgenError, match="train, val, test"):
         family.data(family.seen[:1], "dev")
     with pytest.raises(ParamgenError, match="each once"):
         RotatedFamily(seen=[0.0, 10.0], unseen=[10.0])
-    with pytest.raises(ParamgenError, match="no task family 'RotateFamily'; nearest: RotatedFamily"):
+    with pytest.raises(ParamgenError, match=r"Unknown task family 'RotateFamily'. Did you mean 'RotatedFamily'"):
         load_family({"class_path": "RotateFamily"})
 
 
@@ -219,7 +219,7 @@ def test_one_domain_is_left_out_and_its_images_are_its_own(domains):
 
 
 def test_domains_that_do_not_fit_are_refused(domains, tmp_path):
-    with pytest.raises(ParamgenError, match=r"no domain 'skech'.*nearest: sketch"):
+    with pytest.raises(ParamgenError, match=r"Unknown domain 'skech'.*Did you mean 'sketch'"):
         DomainFamily(unseen=["skech"], root=str(domains))
     with pytest.raises(ParamgenError, match="0 domain folders"):
         DomainFamily(unseen=[], root=str(tmp_path / "nothing"))

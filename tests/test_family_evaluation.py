@@ -173,11 +173,11 @@ def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
         (["--samples", str(untold)], "do not say what task"),
         (["--samples", str(few)], "no network for the unseen task"),
         (["--aligned", "true"], "is of many tasks"),
-        (["--baselines", "soup-4"], "no baseline 'soup-4'"),
+        (["--baselines", "soup-4"], "Unknown baseline 'soup-4'"),
     ):
         assert main(["evaluate", "--zoo", str(zoo.path), "--out", str(tmp_path / "out"), *arguments]) == 2
         assert said in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(ParamgenError, match="no task '2'"):
+    with pytest.raises(ParamgenError, match="Unknown task '2'"):
         evaluate_family(zoo, [read_samples(write_samples(tmp_path / "odd", states, SampleInfo(), task=["2"]), zoo)])
 
 

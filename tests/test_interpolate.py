@@ -115,7 +115,7 @@ def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
     first, second = load_family(zoo.task_config).seen[:2]
     unconditional = checkpoint(zoo, tmp_path / "none.ckpt", cond_dim=0)
     for tasks, more, said in (
-        ([first, "01x"], [], "no task '01x'"),
+        ([first, "01x"], [], "Unknown task '01x'"),
         ([first, first], [], "twice"),
         ([first], [], "tasks are 1, expected two"),
         ([first, second], ["--points", "4"], "points is 4"),

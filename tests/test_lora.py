@@ -177,7 +177,7 @@ def test_transformers_models_are_adapted_by_target_modules():
 
 
 def test_mistakes_are_named(tmp_path):
-    with pytest.raises(ParamgenError, match="'haed' chooses no layer; nearest: head"):
+    with pytest.raises(ParamgenError, match=r"'haed' matches no layer. Did you mean 'head'"):
         inject(plain(), LoraSettings(["haed"]))
     with pytest.raises(ParamgenError, match=r"lora\.r is 0"):
         LoraSettings(["head"], r=0)

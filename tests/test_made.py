@@ -166,7 +166,7 @@ def test_a_baseline_is_a_generator_without_a_fit(begun):
     assert not (folder / "fits" / "soup").exists()
     for row in drawn:  # a soup of all three is their mean
         assert (row - mean).abs().max() < 1e-5
-    with pytest.raises(ParamgenError, match="no baseline 'soop-3'; nearest: soup"):
+    with pytest.raises(ParamgenError, match=r"Unknown baseline 'soop-3'. Did you mean 'soup-M'"):
         compare({"z": ZooSource(path=str(zoo.path))}, {"x": GeneratorSource(baseline="soop-3")})
 
 

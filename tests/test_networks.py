@@ -53,9 +53,9 @@ def test_imported_class_gets_only_the_arguments_it_has():
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("mpl", {}, "no network 'mpl'; nearest: mlp"),
-        ("timm:resnet_18", {}, "timm has no network 'resnet_18'; nearest: resnet18"),
-        ("torchvision:resnet_18", {}, "torchvision has no network 'resnet_18'; nearest: resnet18"),
+        ("mpl", {}, "Unknown network 'mpl'. Did you mean 'mlp'"),
+        ("timm:resnet_18", {}, "Unknown timm network 'resnet_18'. Did you mean 'resnet18'"),
+        ("torchvision:resnet_18", {}, "Unknown torchvision network 'resnet_18'. Did you mean 'resnet18'"),
         ("torch.nn.Linaer", {}, "cannot import network 'torch.nn.Linaer'"),
         ("collections.OrderedDict", {}, "expected a subclass of Module"),
         ("mlp", {"widths": [3]}, "widths"),

@@ -257,7 +257,7 @@ def test_the_first_phase_takes_as_many_networks_a_step_as_asked(zoo, monkeypatch
         ({"autoencoder.batch_size": 0}, "autoencoder.batch_size is 0, expected 1 or more"),
         ({"optimizer.lr": -1.0}, "optimizer.lr is -1.0, expected more than 0"),
         ({"diffusion.num_inference_steps": 1001}, "num_inference_steps is 1001, expected 1 to"),
-        ({"diffusion.scheduler": "DDIMM"}, "nearest: DDIM"),
+        ({"diffusion.scheduler": "DDIMM"}, "Did you mean 'DDIM'"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_fit(zoo, wrong, message):

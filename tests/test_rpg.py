@@ -253,7 +253,7 @@ def test_state_asked_of_a_generator_without_states_is_refused(zoo):
         ({"head.kind": "conv", "head.kernel_size": -1}, "kernel_size -1: expected an odd one"),
         ({"optimizer.lr": -1.0}, r"lr is -1\.0, expected more than 0"),
         ({"diffusion.num_inference_steps": 0}, "num_inference_steps is 0, expected 1 to num_train_timesteps = 1000"),
-        ({"diffusion.scheduler": "PNDM"}, "no scheduler 'PNDM'"),
+        ({"diffusion.scheduler": "PNDM"}, "Unknown scheduler 'PNDM'"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(zoo, arguments, message):

@@ -55,11 +55,11 @@ def test_tied_tensors_are_chosen_under_both_names():
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        (["convs.0.wieght"], "'convs.0.wieght' selects nothing; nearest: convs.0.weight"),
-        (["all", "layer4.*"], r"'layer4.\*' selects nothing"),
-        (["last_two_norm"], "nearest: last_two_norms"),
+        (["convs.0.wieght"], "'convs.0.wieght' matches nothing. Did you mean 'convs.0.weight'"),
+        (["all", "layer4.*"], r"'layer4.\*' matches nothing"),
+        (["last_two_norm"], "Did you mean 'last_two_norms'"),
         (["re:("], "no regular expression"),
-        (["norms.0.num_batches_tracked"], "selects nothing"),
+        (["norms.0.num_batches_tracked"], "matches nothing"),
         ([], "no parameters chosen"),
     ],
 )
@@ -69,5 +69,5 @@ def test_pattern_that_selects_nothing_is_one_line_with_near_names(cnn, patterns,
 
 
 def test_network_without_norms_has_no_last_two():
-    with pytest.raises(ParamgenError, match="'last_two_norms' selects nothing"):
+    with pytest.raises(ParamgenError, match="'last_two_norms' matches nothing"):
         select_tensors(nn.Linear(2, 2, dtype=torch.float32), ["last_two_norms"])

@@ -275,7 +275,7 @@ def test_torchvision_spelling_is_understood(spelling):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dataset": "cifra10"}, "no dataset 'cifra10'; nearest: cifar10"),
+        ({"dataset": "cifra10"}, "Unknown dataset 'cifra10'. Did you mean 'cifar10'"),
         ({"val_fraction": 1.0}, "val_fraction is 1.0, expected a number between 0 and 1"),
         ({"image_size": 0}, "image_size is 0"),
     ],
@@ -286,7 +286,7 @@ def test_wrong_arguments_are_one_line(arguments, message):
 
 
 def test_unknown_split_is_refused():
-    with pytest.raises(ParamgenError, match="no split 'heldout'; there are: train, val, test"):
+    with pytest.raises(ParamgenError, match=r"Unknown split 'heldout'. Available: train, val, test"):
         ClassificationTask().data("heldout")
 
 
@@ -302,10 +302,10 @@ def test_recorded_task_builds_the_same_network_and_splits():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"class_path": "ClassificatonTask"}, "no task 'ClassificatonTask'; nearest: ClassificationTask"),
+        ({"class_path": "ClassificatonTask"}, "Unknown task 'ClassificatonTask'. Did you mean 'ClassificationTask'"),
         ({"class_path": "torch.nn.Linear"}, "names the class torch.nn.Linear, which is not part of paramgen"),
         ({"class_path": "ClassificationTask", "init_args": {"datset": "digits"}}, "datset"),
-        ({}, "no task ''"),
+        ({}, "Unknown task ''"),
     ],
 )
 def test_unknown_task_is_one_line_with_what_exists(config, message):

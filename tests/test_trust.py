@@ -203,7 +203,7 @@ def test_what_the_task_sets_is_not_taken_from_network_args(name):
         ({"dataset": 3}, "dataset is 3, expected str"),
         ({"network_args": [1]}, "network_args is [1], expected dict[str, Any] | None"),
         ({"image_size": {"class_path": "os.system"}}, "image_size is"),
-        ({"datset": "digits"}, "takes no 'datset'"),
+        ({"datset": "digits"}, "has no argument 'datset'"),
     ],
 )
 def test_arguments_of_a_file_are_of_the_type_that_the_class_takes(arguments, message):

@@ -50,7 +50,7 @@ def test_interrupted_zoo_goes_on(tmp_path):
     first.add(vary(TinyNet(), 0), run=0, step=1, seed=0)
     with (tmp_path / "z" / "zoo.partial.jsonl").open("a") as journal:
         journal.write('{"file": "run0000_st')  # killed in the middle of a line
-    with pytest.raises(ParamgenError, match="no zoo"):
+    with pytest.raises(ParamgenError, match="Unknown zoo"):
         Zoo(tmp_path / "z")
     second = writer_at(tmp_path / "z", lr=1.0)
     assert second.done == {(0, 1)}
@@ -139,7 +139,7 @@ def test_zoo_is_found_by_name(tmp_path, monkeypatch):
     write_zoo(tmp_path / "zoos" / "digits")
     monkeypatch.setenv("PARAMGEN_ZOO", str(tmp_path / "zoos"))
     assert find_zoo("digits") == tmp_path / "zoos" / "digits"
-    with pytest.raises(ParamgenError, match="nearest: digits"):
+    with pytest.raises(ParamgenError, match="Did you mean 'digits'"):
         find_zoo("digit")
 
 

@@ -18,7 +18,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from paramgen.errors import ParamgenError, near, not_negative, positive
+from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
@@ -100,13 +100,13 @@ class Diffusion:
     _abar: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        positive(num_train_timesteps=self.num_train_timesteps)
+        require_positive(num_train_timesteps=self.num_train_timesteps)
         for name, value, known in (
             ("beta_schedule", self.beta_schedule, BetaSchedule.__args__),  # type: ignore[attr-defined]
             ("prediction_type", self.prediction_type, PredictionType.__args__),  # type: ignore[attr-defined]
         ):
             if value not in known:
-                raise ParamgenError(f"no diffusion.{name} {value!r}; {near(value, known)}")
+                raise ParamgenError(f"Unknown diffusion.{name} {value!r}. {did_you_mean(value, known)}")
 
     def alphas_cumprod(self, device: torch.device | str = "cpu") -> Tensor:
         """The cumulative product abar (T,), float32 on `device`."""
@@ -246,12 +246,14 @@ class Diffusion:
         """
         name = scheduler.removesuffix("Scheduler")
         if name not in SCHEDULERS:
-            raise ParamgenError(f"no scheduler {scheduler!r}; {near(name, SCHEDULERS, most=len(SCHEDULERS))}")
+            raise ParamgenError(
+                f"Unknown scheduler {scheduler!r}. {did_you_mean(name, SCHEDULERS, limit=len(SCHEDULERS))}"
+            )
         if not 1 <= steps <= self.num_train_timesteps:
             raise ParamgenError(
                 f"num_inference_steps is {steps}, expected 1 to num_train_timesteps = {self.num_train_timesteps}"
             )
-        not_negative(temperature=temperature)
+        require_non_negative(temperature=temperature)
         if temperature != 1 and name in _OWN_NOISE:
             able = ", ".join(s for s in SCHEDULERS if s not in _OWN_NOISE)
             raise ParamgenError(f"{name} draws noise that temperature cannot scale; those it can: {able}")

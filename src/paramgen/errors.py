@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend, said in one line."""
+"""User errors, reported as one line."""
 
 import difflib
 import errno
@@ -9,19 +9,19 @@ from typing import Any
 
 
 class ParamgenError(Exception):
-    """A mistake of input: what was given, what was expected, what exists. The command line prints it and exits with `exit_code`."""
+    """A user error: what was given, what was expected, what is available. The command line prints it and exits with `exit_code`."""
 
     exit_code = 2
 
 
 class DivergedError(ParamgenError):
-    """A fit diverged: its loss or its weights are NaN, infinite or far from where they began."""
+    """A fit diverged: its loss or weights are NaN or infinite, or the loss rose far above its first values."""
 
     exit_code = 3
 
 
 def find_mistake(error: BaseException) -> ParamgenError | None:
-    """The user's mistake in a chain of exceptions, or None: libraries wrap what a class of ours raises when they build it."""
+    """The user error in a chain of exceptions, or None. Libraries wrap the errors of the classes that they construct."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ParamgenError):
         cause = cause.__cause__ or cause.__context__
@@ -29,11 +29,11 @@ def find_mistake(error: BaseException) -> ParamgenError | None:
 
 
 def cannot_write(path: str | Path, error: OSError) -> ParamgenError:
-    """What to raise where a file or folder could not be written: a full disk, a read-only folder.
+    """The error to raise when a file or folder cannot be written, for example on a full disk.
 
     Args:
-        path: What was to be written.
-        error: What the system said.
+        path: The file or folder.
+        error: The operating system's error.
     """
     full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
     what = "the disk is full" if full else error.strerror or str(error)
@@ -41,10 +41,10 @@ def cannot_write(path: str | Path, error: OSError) -> ParamgenError:
 
 
 def refused_by_system(error: BaseException) -> ParamgenError | None:
-    """What to say of a file or folder that the system refused: a full disk, a read-only folder, a file where a folder is meant.
+    """The error to report for a file or folder that the operating system refused, for example in a read-only folder.
 
     Args:
-        error: Any exception; None for all others than these.
+        error: Any exception. Returns None unless it is such a refusal.
     """
     if not isinstance(error, OSError) or error.errno not in _REFUSALS:
         return None
@@ -71,12 +71,12 @@ _REFUSALS = {
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: on one line, and not all of what is long."""
+    """A value for a message: on one line, shortened if long."""
     return " ".join(_SHORT.repr(value).split())
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception of a library says, on one line of at most 200 characters; its kind where it says nothing."""
+    """An exception's message on one line of at most 200 characters, or its type if it has no message."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -84,15 +84,15 @@ _SHORT = Repr()
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxother = 2, 3, 3, 3, 60
 
 
-def positive(of: str = "", **numbers: float | None) -> None:
-    """Refuse counts below 1 and rates that are not above 0; None is left to whoever takes it.
+def require_positive(of: str = "", **numbers: float | None) -> None:
+    """Raise unless every integer is at least 1 and every float is above 0. None is accepted.
 
     Args:
-        of: What the names belong to, for example ``model.``.
-        **numbers: By name; ints are counts.
+        of: Prefix of the names in messages, for example ``model.``.
+        **numbers: Values by name.
 
     Raises:
-        ParamgenError: One of them is not positive.
+        ParamgenError: A number is not positive.
     """
     for name, number in numbers.items():
         if number is not None and not number > 0:
@@ -100,33 +100,33 @@ def positive(of: str = "", **numbers: float | None) -> None:
             raise ParamgenError(f"{of}{name} is {number}, expected {expected}")
 
 
-def not_negative(**numbers: float | None) -> None:
-    """Refuse numbers below 0; None is left to whoever takes it.
+def require_non_negative(**numbers: float | None) -> None:
+    """Raise unless every number is 0 or more. None is accepted.
 
     Args:
-        **numbers: By name.
+        **numbers: Values by name.
 
     Raises:
-        ParamgenError: One of them is below 0.
+        ParamgenError: A number is below 0.
     """
     for name, number in numbers.items():
         if number is not None and number < 0:
             raise ParamgenError(f"{name} is {number}, expected 0 or more")
 
 
-def near(name: str, known: Iterable[str], most: int = 12) -> str:
-    """What exists, nearest names first: ``"there are: a, b"``.
+def did_you_mean(name: str, available: Iterable[str], limit: int = 12) -> str:
+    """The end of a message about an unknown name: ``"Did you mean 'a'? Available: a, b, c."``.
 
     Args:
-        name: What was asked for.
-        known: The names that exist.
-        most: How many names to list at most.
+        name: The unknown name.
+        available: The valid names. Close matches are listed first.
+        limit: Maximum number of names to list.
     """
-    names = sorted(set(known))
+    names = sorted(set(available))
     if not names:
-        return "there are none"
+        return "None available."
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     listed = close + [n for n in names if n not in close]
-    more = f", and {len(listed) - most} more" if len(listed) > most else ""
-    nearest = f"nearest: {', '.join(close)}; " if close else ""
-    return f"{nearest}there are: {', '.join(listed[:most])}{more}"
+    suggestion = f"Did you mean {close[0]!r}? " if close else ""
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return f"{suggestion}Available: {', '.join(listed[:limit])}{more}."

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from paramgen.diffusion import Denoiser, Trajectory
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.data import NetworkTokens, ParamBatch
 from paramgen.generators.optim import adamw, adamw8bit, decay_groups, fused_kernel, lr_factor, scheduled
@@ -95,7 +95,7 @@ class RPG(ParameterGenerator):
         self.save_hyperparameters()
         if sampling not in ("sequential", "partial", "full"):
             raise ParamgenError(f"sampling {sampling!r}: expected sequential, partial or full")
-        positive(
+        require_positive(
             tokens_per_step=tokens_per_step,
             states_per_step=states_per_step,
             draws_per_token=draws_per_token,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from paramgen import __version__
 from paramgen.core.locks import locked
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, did_you_mean
 
 LIGHTNING = {
     "fit": "train a generator on a zoo",
@@ -98,7 +98,7 @@ def run(args: list[str]) -> None:
     elif command in ("-h", "--help", "--version"):
         print(__version__ if command == "--version" else usage())
     else:
-        raise ParamgenError(f"no command {command!r}; {near(command, {**LIGHTNING, **FUNCTIONS})}")
+        raise ParamgenError(f"Unknown command {command!r}. {did_you_mean(command, {**LIGHTNING, **FUNCTIONS})}")
 
 
 def _run_function(command: str, args: list[str]) -> None:
@@ -112,7 +112,7 @@ def _run_function(command: str, args: list[str]) -> None:
             print("\n".join([f"usage: paramgen {command} <verb> [options]", "", *rows]))
             return
         if args[0] not in verbs:
-            raise ParamgenError(f"no command '{command} {args[0]}'; {near(args[0], verbs)}")
+            raise ParamgenError(f"Unknown command '{command} {args[0]}'. {did_you_mean(args[0], verbs)}")
         function, prog, args = verbs[args[0]], f"paramgen {command} {args[0]}", args[1:]
     else:
         function, prog = functions.main, f"paramgen {command}"

@@ -11,7 +11,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 
 from paramgen.core.paths import find_config
 from paramgen.core.trust import search_working_folder
-from paramgen.errors import ParamgenError, find_mistake, near
+from paramgen.errors import ParamgenError, did_you_mean, find_mistake
 
 
 class ConfigFile(ActionConfigFile):
@@ -64,7 +64,9 @@ def _tidy(message: str, bases: Mapping[str, type]) -> str:
         cls = bases.get(key[1]) or (getattr(import_module(module), name) if module else None)
         kinds = _concrete(cls) if cls else []
         if kinds and unknown[1].rpartition(".")[2] not in kinds:
-            return f"{key[1]}: no {cls.__name__ if cls else name} {unknown[1]!r}; {near(unknown[1], kinds)}"
+            return (
+                f"{key[1]}: unknown {cls.__name__ if cls else name} {unknown[1]!r}. {did_you_mean(unknown[1], kinds)}"
+            )
     flat = re.sub(r'Parser key "([^"]+)":', r"\1:", flat)
     tries = re.search(r"Errors: - (.*?) Given value type: .*?Given value: (.*)$", flat)
     if not key or not tries:

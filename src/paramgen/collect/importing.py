@@ -15,7 +15,7 @@ from paramgen.core.progress import Progress, announce_scoring
 from paramgen.core.subsets import select_tensors
 from paramgen.core.weight_files import is_marked, list_checkpoints, read_state_dict, steps_from_names
 from paramgen.core.zoo import Scores, Split, ZooWriter, refuse_other
-from paramgen.errors import ParamgenError, not_negative
+from paramgen.errors import ParamgenError, require_non_negative
 from paramgen.tasks import SplitData, Task
 from paramgen.tasks.score import plain_scores
 from paramgen.tasks.scoring import run_many, score_networks
@@ -57,7 +57,7 @@ def import_(
         ParamgenError: No files, a pickle with code in it, tensors that do not fit the architecture or are neither generated nor equal
             in all files, NaN or infinite values.
     """
-    not_negative(val_networks=val_networks, heldout_networks=heldout_networks)
+    require_non_negative(val_networks=val_networks, heldout_networks=heldout_networks)
     if one_run and (val_networks or heldout_networks):
         raise ParamgenError("val_networks and heldout_networks need one_run=false: splits are by run")
     network = task.build()

@@ -19,7 +19,7 @@ from paramgen.core.progress import Progress, announce_scoring
 from paramgen.core.seeds import mix
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo import START, Entry, Zoo, ZooWriter
-from paramgen.errors import ParamgenError, near, positive
+from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.tasks import SplitData, TaskFamily, score_family
 from paramgen.tasks.conditions import ConditionEncoder
 from paramgen.tasks.family import SideBySide
@@ -89,7 +89,7 @@ def main(
     Raises:
         ParamgenError: Numbers below 1, an unknown task to start from, a family that cannot be read.
     """
-    positive(steps=steps, networks=networks, save_every=save_every)
+    require_positive(steps=steps, networks=networks, save_every=save_every)
     recipe = {
         "start": start,
         "start_task": start_task,
@@ -207,7 +207,9 @@ class _Collector:
         if start == "converged":
             source = task or self.family.seen[0]
             if source not in (POOLED, *self.family.seen):
-                raise ParamgenError(f"start_task: no seen task {source!r}; {near(source, [POOLED, *self.family.seen])}")
+                raise ParamgenError(
+                    f"start_task: unknown seen task {source!r}. {did_you_mean(source, [POOLED, *self.family.seen])}"
+                )
             names = self.family.seen if source == POOLED else [source]
             data = self.family.data(names, "train")
             (first,) = [states for _, states in self._run("start", data, first, steps, [mix(self.seed, 2)], {steps})]

@@ -21,7 +21,7 @@ from paramgen.core.progress import Progress, announce_scoring
 from paramgen.core.seeds import mix
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo import REST_FILE, Split, Zoo, ZooWriter, refuse_other
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.tasks import Task
 from paramgen.tasks.score import plain_scores
 from paramgen.tasks.scoring import score_networks
@@ -56,7 +56,7 @@ class Recipe:
     score_images: int = 10_000
 
     def __post_init__(self) -> None:
-        positive(
+        require_positive(
             runs=self.runs, checkpoints=self.checkpoints, save_every=self.save_every, score_images=self.score_images
         )
         for name in ("epochs", "seed", "heldout_runs", "val_runs"):

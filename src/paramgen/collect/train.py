@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from paramgen.core.params import StateDict, can_be_generated, state_tensors, tied_names
 from paramgen.core.seeds import generator, mix
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.forward import call, loadable
 from paramgen.tasks.score import cross_entropy
@@ -48,7 +48,7 @@ class OptimSettings:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        positive(lr=self.lr, batch_size=self.batch_size)
+        require_positive(lr=self.lr, batch_size=self.batch_size)
 
     def factor(self, step: int, steps: int) -> float:
         """What the learning rate is multiplied by at a step of `steps`."""

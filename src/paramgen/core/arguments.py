@@ -6,7 +6,7 @@ from inspect import Parameter, isclass, signature
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from paramgen.errors import ParamgenError, near, shown
+from paramgen.errors import ParamgenError, did_you_mean, shown
 
 
 def check_arguments(make: Callable[..., Any], arguments: Mapping[str, Any], what: str) -> None:
@@ -22,7 +22,7 @@ def check_arguments(make: Callable[..., Any], arguments: Mapping[str, Any], what
     """
     takes = {n: p for n, p in signature(make).parameters.items() if p.kind is not Parameter.VAR_KEYWORD}
     if unknown := [name for name in arguments if name not in takes]:
-        raise ParamgenError(f"{what} takes no {unknown[0]!r}; {near(str(unknown[0]), takes)}")
+        raise ParamgenError(f"{what} has no argument {unknown[0]!r}. {did_you_mean(str(unknown[0]), takes)}")
     if lacking := [name for name, p in takes.items() if p.default is p.empty and name not in arguments]:
         raise ParamgenError(f"{what} needs {lacking[0]!r}")
     try:

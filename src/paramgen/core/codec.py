@@ -19,7 +19,7 @@ from torch import Tensor
 from paramgen.core.arguments import check_arguments
 from paramgen.core.params import ParamSpec, StateDict, TensorSpec
 from paramgen.core.trust import find_class
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 
 Normalisation = Literal["layer", "weight", "centre"]
 _LOG_EPS = 1e-5
@@ -298,7 +298,7 @@ class TokenCodec(ParamCodec):
         normalisation: Normalisation = "layer",
     ) -> None:
         super().__init__(normalisation)
-        positive(token_dim=token_dim)
+        require_positive(token_dim=token_dim)
         if strategy not in ("layer", "channel", "flatten"):
             raise ParamgenError(f"strategy is {strategy!r}, expected layer, channel or flatten")
         self.token_dim, self.strategy = token_dim, strategy

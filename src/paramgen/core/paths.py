@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, did_you_mean
 
 CONFIG_KINDS = {"": "fit", "zoo": "collect", "compare": "compare"}
 """The command that reads the configs of a folder under ``configs/``."""
@@ -47,8 +47,8 @@ def find_config(name: str, folder: str = "") -> str:
         return str(known[short])
     for kind, command in CONFIG_KINDS.items():
         if short in list_configs(kind):
-            raise ParamgenError(f"config {name!r} is for `paramgen {command}`; here {near(short, known)}")
-    raise ParamgenError(f"no config {name!r}, neither a file nor a shipped name; {near(short, known)}")
+            raise ParamgenError(f"Config {name!r} is for `paramgen {command}`. {did_you_mean(short, known)}")
+    raise ParamgenError(f"Unknown config {name!r}: neither a file nor a shipped name. {did_you_mean(short, known)}")
 
 
 def zoo_dirs() -> list[Path]:
@@ -69,4 +69,6 @@ def find_zoo(name: str | Path) -> Path:
     if str(name) in known:
         return known[str(name)]
     dirs = ", ".join(map(str, zoo_dirs()))
-    raise ParamgenError(f"no zoo {str(name)!r}: no zoo.json there, nor in {dirs}; {near(str(name), known)}")
+    raise ParamgenError(
+        f"Unknown zoo {str(name)!r}: no zoo.json at this path or in {dirs}. {did_you_mean(str(name), known)}"
+    )

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from paramgen.errors import ParamgenError, near, shown
+from paramgen.errors import ParamgenError, did_you_mean, shown
 
 MAX_DEPTH = 64  # of nested lists and objects; the deepest file of ours has 8
 MAX_INTEGER = 2**63  # what a tensor of integers can hold
@@ -151,7 +151,7 @@ def _additional(value: Any, rule: Any, schema: Mapping[str, Any], root: Any) -> 
     for key in value if isinstance(value, dict) else ():
         if key not in known:
             if rule is False:
-                return Mismatch("", f"has an unknown field {key!r:.60}; {near(str(key), known)}")
+                return Mismatch("", f"has an unknown field {key!r:.60}. {did_you_mean(str(key), known)}")
             if isinstance(rule, dict) and (found := _mismatch(value[key], rule, root)):
                 return found.under(key)
     return None

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from paramgen.core.params import can_be_generated, state_tensors
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, did_you_mean
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -30,7 +30,9 @@ def select_tensors(network: nn.Module, patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         matched = SUBSETS[pattern](network, names) if pattern in SUBSETS else _match(pattern, names)
         if not matched:
-            raise ParamgenError(f"parameter pattern {pattern!r} selects nothing; {near(pattern, [*names, *SUBSETS])}")
+            raise ParamgenError(
+                f"Parameter pattern {pattern!r} matches nothing. {did_you_mean(pattern, [*names, *SUBSETS])}"
+            )
         chosen.update(matched)
     return [name for name in names if name in chosen]
 

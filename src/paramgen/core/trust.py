@@ -17,7 +17,7 @@ from inspect import isabstract
 from pathlib import Path
 from typing import Any, TypeVar
 
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, did_you_mean
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def find_class(path: str, base: type[T], what: str, trust: bool = False, where: 
         return known[path]
     top, dot, name = path.partition(".")[0], *path.rpartition(".")[1:]
     if not dot or top == "paramgen":
-        raise ParamgenError(f"no {what} {path!r}; {near(name, {cls.__name__ for cls in known.values()})}")
+        raise ParamgenError(f"Unknown {what} {path!r}. {did_you_mean(name, {cls.__name__ for cls in known.values()})}")
     if not trust:
         raise refusal(path, where)
     return import_class(path, base, what)

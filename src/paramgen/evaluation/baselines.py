@@ -19,7 +19,7 @@ from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer
 from paramgen.core.params import ParamSpec, state_tensors
 from paramgen.core.seeds import mix
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.tasks import Task
 
 PCA_COMPONENTS = 64  # at most; the latent of the p-diff prototype
@@ -135,7 +135,7 @@ def find_baseline(name: str) -> Baseline:
         return Baseline(partial(soup, m=int(number)), raw=True)
     if kind == "noise" and number.replace(".", "", 1).isdecimal():
         return Baseline(partial(noise, sigma=float(number)))
-    raise ParamgenError(f"no baseline {name!r}; {near(name, BASELINES)}, soup-M, noise-SIGMA")
+    raise ParamgenError(f"Unknown baseline {name!r}. {did_you_mean(name, [*BASELINES, 'soup-M', 'noise-SIGMA'])}")
 
 
 def generate(name: str, pool: Pool, spec: ParamSpec, n: int, seed: int) -> Tensor:

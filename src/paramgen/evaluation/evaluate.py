@@ -22,7 +22,7 @@ from paramgen.core import distances
 from paramgen.core.params import StateDict
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, near, positive
+from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.evaluation import metrics
 from paramgen.evaluation.baselines import BASELINES, TASK_BASELINES, Pool, generate, principal_components
 from paramgen.evaluation.intervals import Bootstrap, Resampled, against
@@ -74,9 +74,9 @@ def evaluate(
     Raises:
         ParamgenError: n below 1, an unknown baseline, a zoo with fewer than two training networks, or a device that cannot be used.
     """
-    positive(n=n, train_images=train_images)
+    require_positive(n=n, train_images=train_images)
     if unknown := [name for name in baselines if name not in ALL_BASELINES]:
-        raise ParamgenError(f"no baseline {unknown[0]!r}; {near(unknown[0], ALL_BASELINES)}")
+        raise ParamgenError(f"Unknown baseline {unknown[0]!r}. {did_you_mean(unknown[0], ALL_BASELINES)}")
     start = time.perf_counter()
     try:
         where = torch.empty(0, device=device).device

@@ -20,7 +20,7 @@ from paramgen.core.io import read_tensors
 from paramgen.core.params import state_tensors
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import START, Zoo
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.evaluation import metrics
 from paramgen.evaluation.baselines import principal_components
 from paramgen.evaluation.intervals import Against, paired_interval
@@ -71,7 +71,9 @@ def evaluate_family(
             unseen one, or none that the family has.
     """
     if unknown := [name for name in baselines if name not in FAMILY_BASELINES]:
-        raise ParamgenError(f"no baseline {unknown[0]!r} for a family of tasks; {near(unknown[0], FAMILY_BASELINES)}")
+        raise ParamgenError(
+            f"Unknown baseline {unknown[0]!r} for a family of tasks. {did_you_mean(unknown[0], FAMILY_BASELINES)}"
+        )
     start = time.perf_counter()
     bench = _Bench(zoo, split, device)
     if finetune:

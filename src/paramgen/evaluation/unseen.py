@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, not_negative
+from paramgen.errors import ParamgenError, require_non_negative
 from paramgen.tasks import Task, TaskFamily, family_of, task_of
 from paramgen.tasks.family import score_family
 from paramgen.tasks.scoring import score_networks
@@ -166,7 +166,7 @@ def tasks_to_draw(zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:
     Raises:
         ParamgenError: seen_tasks below 0, or as :func:`unseen_family` and :func:`conditions_of`.
     """
-    not_negative(seen_tasks=seen_tasks)
+    require_non_negative(seen_tasks=seen_tasks)
     family = unseen_family(zoo)
     names = [name for name in [*family.unseen, *family.seen[:seen_tasks]] for _ in range(per_task)]
     return TaskConditions(names, conditions_of(zoo, names))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from paramgen.core.params import StateDict, state_tensors
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.data import ParamBatch, data_of
 from paramgen.nn.statistics import with_statistics_gradients
@@ -46,7 +46,7 @@ class BehaviouralLoss(Callback):
         signal_weighting: bool = True,
         from_noise: bool = False,
     ) -> None:
-        positive(
+        require_positive(
             "behavioural loss: ", weight=weight, images_per_step=images_per_step, networks_per_step=networks_per_step
         )
         if from_noise and signal_weighting:

@@ -18,7 +18,7 @@ from paramgen.core.codec import FlatCodec, ParamCodec
 from paramgen.core.io import map_tensors
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Split, Zoo
-from paramgen.errors import ParamgenError, not_negative, positive
+from paramgen.errors import ParamgenError, require_non_negative, require_positive
 
 Residency = Literal["auto", "device", "ram", "disk"]
 DECODED_AT_ONCE = 32  # training networks
@@ -207,8 +207,10 @@ class ParameterDataModule(LightningDataModule):
         trust: bool = False,
     ) -> None:
         super().__init__()
-        positive("data.", batch_size=batch_size, steps_per_epoch=steps_per_epoch, tokens_per_step=tokens_per_step)
-        not_negative(**{"data.seed": seed})
+        require_positive(
+            "data.", batch_size=batch_size, steps_per_epoch=steps_per_epoch, tokens_per_step=tokens_per_step
+        )
+        require_non_negative(**{"data.seed": seed})
         self.zoo = Zoo(zoo, trust)
         self.codec = codec or FlatCodec()
         self.codec.lay_out(self.zoo.spec)

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from paramgen.errors import DivergedError, not_negative, positive
+from paramgen.errors import DivergedError, require_non_negative, require_positive
 
 EVERY = 10  # steps between two looks at the loss, which make a GPU wait; each of the first ten is looked at
 RECENT = 5  # looks whose median is compared with the start: one spike is no divergence
@@ -28,8 +28,8 @@ class Divergence(Callback):
     """
 
     def __init__(self, factor: float = 10.0, patience: int = 100) -> None:
-        not_negative(factor=factor)
-        positive("divergence.", patience=patience)
+        require_non_negative(factor=factor)
+        require_positive("divergence.", patience=patience)
         self.factor, self.patience = factor, patience
         self.above = False  # whether the loss was far above its start when it was last looked at
         self._start: float | None = None

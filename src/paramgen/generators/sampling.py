@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from paramgen.errors import not_negative, positive
+from paramgen.errors import require_non_negative, require_positive
 
 State = int | Sequence[int] | Tensor | Literal["random", "mixture"]
 
@@ -46,8 +46,8 @@ class SampleRequest:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        positive(n=self.n, num_inference_steps=self.num_inference_steps)
-        not_negative(temperature=self.temperature)
+        require_positive(n=self.n, num_inference_steps=self.num_inference_steps)
+        require_non_negative(temperature=self.temperature)
 
 
 class Drawn(NamedTuple):

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from paramgen.diffusion import BetaSchedule, Diffusion, PredictionType
-from paramgen.errors import ParamgenError, near, not_negative, positive
+from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
 from paramgen.generators.optim import Schedule
 
 T = TypeVar("T")
@@ -81,8 +81,8 @@ class OptimizerSettings:
     name: Literal["adamw", "adamw8bit"] = "adamw"
 
     def __post_init__(self) -> None:
-        positive("optimizer.", lr=self.lr)
-        not_negative(**{f"optimizer.{n}": getattr(self, n) for n in ("warmup_steps", "weight_decay")})
+        require_positive("optimizer.", lr=self.lr)
+        require_non_negative(**{f"optimizer.{n}": getattr(self, n) for n in ("warmup_steps", "weight_decay")})
 
 
 def settings(default: T, given: T | Mapping[str, Any], name: str) -> T:
@@ -100,7 +100,7 @@ def settings(default: T, given: T | Mapping[str, Any], name: str) -> T:
         return given
     known = [field.name for field in fields(default)]  # type: ignore[arg-type]  # T is a dataclass
     if unknown := [key for key in given if key not in known]:
-        raise ParamgenError(f"model.{name} has no setting {unknown[0]!r}; {near(unknown[0], known)}")
+        raise ParamgenError(f"Unknown setting {unknown[0]!r} of model.{name}. {did_you_mean(unknown[0], known)}")
     return replace(default, **given)  # type: ignore[type-var]
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import nn
 
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.nn.autoencoder import Activation, Norm
 from paramgen.nn.condition import ConditionedDenoiser, Entry
 from paramgen.nn.unet1d import ConvChain, MLPDenoiser, TimeEntry, UNet1d
@@ -46,7 +46,7 @@ class DenoiserSettings:
     condition: Entry = "film"
 
     def __post_init__(self) -> None:
-        positive("denoiser.", width=self.width, depth=self.depth)
+        require_positive("denoiser.", width=self.width, depth=self.depth)
 
     def make(self, latent_shape: tuple[int, int], cond_dim: int = 0, cond_dropout: float = 0.0) -> nn.Module | None:
         """The denoiser of latents (C, l), conditioned where there are conditions; None for kind ``none``.

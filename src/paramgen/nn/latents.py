@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.nn.autoencoder import Activation, ConvAutoencoder, LinearAutoencoder, Norm
 from paramgen.nn.pca import PCA
 
@@ -57,7 +57,7 @@ class AutoencoderSettings:
     standardise: Standardise = "each"
 
     def __post_init__(self) -> None:
-        positive("autoencoder.", lr=self.lr, batch_size=self.batch_size, latent_dim=self.latent_dim)
+        require_positive("autoencoder.", lr=self.lr, batch_size=self.batch_size, latent_dim=self.latent_dim)
 
     @property
     def trained(self) -> bool:

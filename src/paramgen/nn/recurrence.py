@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.nn.mamba import Mamba1, Mamba2
 from paramgen.nn.scan import Kernel
 
@@ -205,7 +205,7 @@ class RecurrenceSettings:
             ParamgenError: An unknown kind, a size below 1, or widths that the kind cannot have.
         """
         if self.kind in ("mamba", "mamba1"):
-            positive("recurrence.", d_state=self.d_state, d_conv=self.d_conv, expand=self.expand)
+            require_positive("recurrence.", d_state=self.d_state, d_conv=self.d_conv, expand=self.expand)
             version: Literal[1, 2] = 2 if self.kind == "mamba" else 1
             return MambaStack(self.widths, version, self.d_state, self.d_conv, self.expand, chunk_size, self.kernel)
         if self.kind not in ("lstm", "transformer", "none"):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError, not_negative
+from paramgen.errors import ParamgenError, require_non_negative
 
 States = Literal["checkpoint", "run", "none"]
 StateEmbedding = Literal["one_hot", "normal", "trained"]
@@ -64,7 +64,7 @@ class StateEmbeddings(nn.Module):
             raise ParamgenError(
                 f"{count} one-hot states do not fit d_model {width}; use state.embedding: normal or trained, or a larger recurrence.d_model"
             )
-        not_negative(states=count)
+        require_non_negative(states=count)
         self.kind, self.count, self.width = kind, count, width
         if kind == "one_hot" or count == 0:
             self.table = None

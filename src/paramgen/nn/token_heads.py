@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.nn.embeddings import time_features
 from paramgen.nn.rows import conv_row
 
@@ -104,7 +104,7 @@ class MLPHead(nn.Module):
 
     def __init__(self, token_dim: int, d_model: int, hidden: int = 128, blocks: int = 2) -> None:
         super().__init__()
-        positive(hidden=hidden, blocks=blocks)
+        require_positive(hidden=hidden, blocks=blocks)
         self.hidden, self.blocks = hidden, blocks
         modulation = hidden * (1 + 2 * blocks)
         self.time = nn.Sequential(nn.Linear(256, hidden), nn.SiLU(), nn.Linear(hidden, modulation))

@@ -16,7 +16,7 @@ from paramgen.core.command_line import command_line
 from paramgen.core.io import write_json
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.evaluation.unseen import nearest, ridge, seen_tasks
 from paramgen.generators.base import load_conditional
 from paramgen.tasks import RelabelFamily, family_of, load_family
@@ -73,7 +73,7 @@ def main(
         ParamgenError: Numbers below 1, a zoo of other tasks than relabelings, a generator without conditions or of another zoo.
     """
     command = command_line("paramgen flips", main, locals())
-    positive(codes=codes, per_code=per_code)
+    require_positive(codes=codes, per_code=per_code)
     found = Zoo(zoo, trust)
     family = family_of(found)
     if not isinstance(family, RelabelFamily):

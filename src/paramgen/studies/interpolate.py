@@ -17,7 +17,7 @@ from paramgen.core.command_line import command_line
 from paramgen.core.io import inside, read_json, read_tensors, write_json
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import START, Zoo
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.evaluation.unseen import conditions_of
 from paramgen.generators.base import ParameterGenerator, load_conditional
 from paramgen.report.plots import save_mixtures
@@ -89,7 +89,7 @@ def main(
         raise ParamgenError(f"tasks are {tasks[0]!r} twice, expected two different ones")
     if points < 3 or points % 2 == 0:
         raise ParamgenError(f"points is {points}, expected an odd number of 3 or more: the middle is one of them")
-    positive(per_point=per_point)
+    require_positive(per_point=per_point)
     if (zoo is None) == (comparison is None) or (comparison and ckpt_path):
         raise ParamgenError("expected a zoo with its ckpt_path, or a comparison in place of both")
     solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}

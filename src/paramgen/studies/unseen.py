@@ -12,7 +12,7 @@ from rich.table import Table
 from paramgen.core.io import write_json
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
-from paramgen.errors import positive
+from paramgen.errors import require_positive
 from paramgen.evaluation.families import evaluate_family
 from paramgen.evaluation.results import Results, Row
 from paramgen.evaluation.unseen import tasks_to_draw, unseen_family
@@ -50,7 +50,7 @@ def main(
     Raises:
         ParamgenError: A zoo without tasks or without unseen ones, per_task below 1, a checkpoint of another zoo.
     """
-    positive(per_task=per_task)
+    require_positive(per_task=per_task)
     found = Zoo(zoo, trust)
     solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
     drawn = dict[str, Samples]()

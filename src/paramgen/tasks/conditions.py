@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from paramgen.core.arguments import check_arguments
 from paramgen.core.io import read_tensors
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.tasks.family import Description
 
 CLIP = "vit_base_patch32_clip_224"
@@ -245,7 +245,7 @@ class FileCondition(ConditionEncoder):
         if isinstance(self._table, dict):
             if task.name not in self._table:
                 raise ParamgenError(
-                    f"{self.path} holds no embedding of task {task.name!r}; {near(task.name, self._table)}"
+                    f"{self.path} has no embedding of task {task.name!r}. {did_you_mean(task.name, self._table)}"
                 )
             return _checked(self._table[task.name], self.dim, task)
         if task.index >= len(self._table):
@@ -275,7 +275,7 @@ def load_encoder(config: Mapping[str, Any], trust: bool = False, where: str = SO
     arguments = dict(config)
     kind = arguments.pop("kind", None)
     if kind not in KINDS:
-        raise ParamgenError(f"no condition kind {kind!r}; {near(str(kind), KINDS)}")
+        raise ParamgenError(f"Unknown condition kind {kind!r}. {did_you_mean(str(kind), KINDS)}")
     if "dim" not in signature(KINDS[kind]).parameters:
         arguments.pop("dim", None)
     check_arguments(KINDS[kind], arguments, f"condition {kind!r}")
@@ -312,7 +312,7 @@ def load_tower(name: str, pretrained: bool = True, weights: str | None = None, s
     import timm  # 3 s
 
     if not timm.is_model(name):
-        raise ParamgenError(f"timm has no network {name!r}; {near(name, timm.list_models())}")
+        raise ParamgenError(f"Unknown timm network {name!r}. {did_you_mean(name, timm.list_models())}")
     if weights is not None and not Path(weights).is_file():
         raise ParamgenError(f"no weights file {weights!r} for {name}; {_where_from(name)}")
     overlay = None if weights is None else {"file": weights}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from paramgen.core.params import StateDict
 from paramgen.core.trust import SOMEWHERE
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.factory import construct
 from paramgen.tasks.lora import LoraSettings, inject
@@ -98,11 +98,11 @@ class TaskFamily(Classifies, ABC):
     def check(self, names: Sequence[str], split: str = "train") -> None:
         """Raise ParamgenError for a task or split that is not there."""
         if split not in ("train", "val", "test"):
-            raise ParamgenError(f"no split {split!r}; there are: train, val, test")
+            raise ParamgenError(f"Unknown split {split!r}. Available: train, val, test.")
         known = set(self.names)
         for name in names:
             if name not in known:
-                raise ParamgenError(f"no task {name!r} in this family; {near(name, known)}")
+                raise ParamgenError(f"Unknown task {name!r} of this family. {did_you_mean(name, known)}")
 
     def config(self) -> dict[str, Any]:
         """``{"class_path", "init_args"}`` with plain values, for :func:`load_family`."""

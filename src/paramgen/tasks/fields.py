@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paramgen.core.score import ScoreSpec
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.score import Measured, at_least_float32
@@ -59,7 +59,7 @@ class FieldTask(Task):
     score = ScoreSpec("PSNR", unit="dB", margin=1.0, axis="linear")
 
     def __init__(self, picture: int = 0, hidden: int = 32, octaves: int = 3, resolution: int = 16) -> None:
-        positive(hidden=hidden, octaves=octaves, resolution=resolution)
+        require_positive(hidden=hidden, octaves=octaves, resolution=resolution)
         if not 0 <= picture < 1797:
             raise ParamgenError(f"picture is {picture}, expected 0 to 1796")
         self.picture, self.hidden, self.octaves, self.resolution = picture, hidden, octaves, resolution

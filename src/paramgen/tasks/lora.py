@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from paramgen.core.io import read_json, read_tensors, write_json, write_tensors
 from paramgen.core.params import ParamSpec, StateDict
-from paramgen.errors import ParamgenError, near, positive
+from paramgen.errors import ParamgenError, did_you_mean, require_positive
 
 ADAPTER = "default"  # peft's name of an only adapter
 PREFIX = "base_model.model."  # what peft puts before every name in its files
@@ -50,7 +50,7 @@ class LoraSettings:
     def __post_init__(self) -> None:
         if not self.target_modules:
             raise ParamgenError("lora.target_modules is empty; give names of layers or globs")
-        positive("lora.", r=self.r)
+        require_positive("lora.", r=self.r)
 
 
 class Pair(NamedTuple):
@@ -80,7 +80,7 @@ def target_layers(network: nn.Module, settings: LoraSettings) -> list[str]:
     names = adaptable(network)
     for pattern in settings.target_modules:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise ParamgenError(f"lora.target_modules: {pattern!r} chooses no layer; {near(pattern, names)}")
+            raise ParamgenError(f"lora.target_modules: {pattern!r} matches no layer. {did_you_mean(pattern, names)}")
     return [name for name in names if any(fnmatchcase(name, p) for p in settings.target_modules)]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paramgen.core.score import ScoreSpec
-from paramgen.errors import ParamgenError, positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.score import Measured, cross_entropy
@@ -62,7 +62,7 @@ class TextTask(Task):
     def __init__(
         self, context: int = 6, embedding: int = 8, hidden: int = 64, train: int = 50_000, held: int = 5_000
     ) -> None:
-        positive(context=context, embedding=embedding, hidden=hidden, train=train, held=held)
+        require_positive(context=context, embedding=embedding, hidden=hidden, train=train, held=held)
         self.context, self.embedding, self.hidden, self.train, self.held = context, embedding, hidden, train, held
 
     def build(self) -> nn.Module:

@@ -10,7 +10,7 @@ from paramgen.cli.commands.compare_steps import GeneratorSource, ZooSource, draw
 from paramgen.core.command_line import command_line
 from paramgen.core.io import write_atomic, write_json
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.evaluation.baselines import find_baseline
 from paramgen.evaluation.compare import Report, differences, machine, summarise, summary_table
 from paramgen.evaluation.unseen import many_tasks, tasks_of
@@ -112,13 +112,13 @@ def _check(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSource], s
                 raise ParamgenError(f"{kind} {name!r} needs exactly one of {', '.join(origins)}")
     asked = [z for g in generators.values() for z in g.zoos] + [z.align for z in zoos.values() if z.align]
     if unknown := [zoo for zoo in asked if zoo not in zoos]:
-        raise ParamgenError(f"no zoo {unknown[0]!r} in this comparison; {near(unknown[0], zoos)}")
+        raise ParamgenError(f"Unknown zoo {unknown[0]!r} in this comparison. {did_you_mean(unknown[0], zoos)}")
     for source in generators.values():
         if source.baseline:
             find_baseline(source.baseline)
     fitted = [name for name, source in generators.items() if source.fit]
     if unknown := [g.fit_of for g in generators.values() if g.fit_of and g.fit_of not in fitted]:
-        raise ParamgenError(f"no generator {unknown[0]!r} is fitted in this comparison; {near(unknown[0], fitted)}")
+        raise ParamgenError(f"Unknown generator {unknown[0]!r} in this comparison. {did_you_mean(unknown[0], fitted)}")
 
 
 LOG_WIDTH = 160  # of a table that goes to a file

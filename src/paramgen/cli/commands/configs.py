@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from paramgen.core.paths import CONFIG_KINDS, list_configs
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, did_you_mean
 
 
 def main(show: str | None = None, folder: str | None = None) -> None:
@@ -17,13 +17,13 @@ def main(show: str | None = None, folder: str | None = None) -> None:
         ParamgenError: No such folder or config; near names are listed.
     """
     if folder is not None and folder not in CONFIG_KINDS:
-        raise ParamgenError(f"no folder of configs {folder!r}; {near(folder, filter(None, CONFIG_KINDS))}")
+        raise ParamgenError(f"Unknown config folder {folder!r}. {did_you_mean(folder, filter(None, CONFIG_KINDS))}")
     folders = [f for f in CONFIG_KINDS if folder in (None, f)]
     if show is not None:
         known = {name: path for f in reversed(folders) for name, path in list_configs(f).items()}
         short = Path(show).name.removesuffix(".yaml")
         if short not in known:
-            raise ParamgenError(f"no shipped config {show!r}; {near(short, known)}")
+            raise ParamgenError(f"Unknown config {show!r}. {did_you_mean(short, known)}")
         print(known[short].read_text(), end="")
         return
     for kind in folders:

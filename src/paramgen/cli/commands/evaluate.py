@@ -12,7 +12,7 @@ from paramgen.core.command_line import command_line
 from paramgen.core.io import write_atomic, write_json
 from paramgen.core.samples import distinct, read_samples
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, near, positive
+from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.evaluation.evaluate import ALL_BASELINES, evaluate
 from paramgen.evaluation.families import evaluate_family
 from paramgen.evaluation.flags import parse, say
@@ -83,7 +83,7 @@ def main(
         ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
     """
     command = command_line("paramgen evaluate", main, locals())
-    positive(n=n, train_images=train_images)
+    require_positive(n=n, train_images=train_images)
     opened = Zoo(zoo, trust)
     many = many_tasks(opened)
     names = _baselines(baselines, FAMILY_BASELINES if many else ALL_BASELINES)
@@ -152,5 +152,5 @@ def _baselines(asked: str | list[str], known: Sequence[str]) -> list[str]:
         return list(known) if asked == "all" else []
     names = [asked] if isinstance(asked, str) else asked
     if unknown := [name for name in names if name not in known]:
-        raise ParamgenError(f"no baseline {unknown[0]!r}; {near(unknown[0], known)}")
+        raise ParamgenError(f"Unknown baseline {unknown[0]!r}. {did_you_mean(unknown[0], known)}")
     return names

@@ -10,7 +10,7 @@ from paramgen.core.command_line import command_line
 from paramgen.core.io import sha256
 from paramgen.core.samples import SampleInfo, refuse_samples, write_samples
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, not_negative, positive
+from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.evaluation.unseen import TaskConditions, tasks_to_draw
 from paramgen.generators.base import ParameterGenerator, check_conditional, load_generator
 from paramgen.generators.sampling import SampleRequest
@@ -63,8 +63,8 @@ def main(
     command = command_line("paramgen sample", main, locals())
     if zoo is not None and condition is not None:
         raise ParamgenError("both zoo and condition were given; the zoo's tasks have their own conditions")
-    positive(n=n, num_inference_steps=num_inference_steps, per_task=per_task)
-    not_negative(temperature=temperature)
+    require_positive(n=n, num_inference_steps=num_inference_steps, per_task=per_task)
+    require_non_negative(temperature=temperature)
     torch.set_flush_denormal(True)
     try:
         model = load_generator(ckpt_path, device, trust)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from paramgen.core.io import inside, read_json
-from paramgen.errors import ParamgenError, near, not_negative, positive
+from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.family import Description, TaskFamily, lora_settings
 from paramgen.tasks.lora import LoraSettings
@@ -111,8 +111,8 @@ class CameraTrapFamily(TaskFamily):
         split_seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        positive(image_size=image_size)
-        not_negative(split_seed=split_seed, num_workers=num_workers)
+        require_positive(image_size=image_size)
+        require_non_negative(split_seed=split_seed, num_workers=num_workers)
         self.annotations, self.root, self._root = annotations, root, data_root(root)
         self.classes, self.exclude = classes, list(exclude or [])
         pictures = read_camera_traps(self._root / annotations)
@@ -172,7 +172,7 @@ class CameraTrapFamily(TaskFamily):
         named = [name for names in wanted if not isinstance(names, int) for name in names]
         for name in named:
             if name not in self._at:
-                raise ParamgenError(f"no location {name!r} in {self.annotations}; {near(name, known)}")
+                raise ParamgenError(f"Unknown location {name!r} in {self.annotations}. {did_you_mean(name, known)}")
             if name not in known:
                 raise ParamgenError(f"location {name!r} has no images of the {self.classes} chosen classes")
         if len(set(named)) < len(named):

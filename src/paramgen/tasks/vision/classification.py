@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from paramgen.errors import ParamgenError, not_negative, positive
+from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.score import Classifies
 from paramgen.tasks.vision.datasets import SOURCES, Pool, Source, data_root, find_source, load_pool, stratified
@@ -55,8 +55,8 @@ class ClassificationTask(Classifies, Task):
     ) -> None:
         if not 0 < val_fraction < 1:
             raise ParamgenError(f"val_fraction is {val_fraction}, expected a number between 0 and 1")
-        positive(image_size=image_size)
-        not_negative(split_seed=split_seed, num_workers=num_workers)
+        require_positive(image_size=image_size)
+        require_non_negative(split_seed=split_seed, num_workers=num_workers)
         if images not in ("auto", "streamed"):
             raise ParamgenError(f"images is {images!r}, expected auto or streamed")
         self._named, self.images = find_source(dataset), images
@@ -104,7 +104,7 @@ class ClassificationTask(Classifies, Task):
             pool = self._pool(train=False)
             return self._split(pool, torch.arange(len(pool.labels)))
         if split not in ("train", "val"):
-            raise ParamgenError(f"no split {split!r}; there are: train, val, test")
+            raise ParamgenError(f"Unknown split {split!r}. Available: train, val, test.")
         pool = self._training_pool
         count = max(1, round(self.val_fraction * len(pool.labels)))
         val, train = stratified(pool.labels, count, self.split_seed)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import ConcatDataset, Dataset
 
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, did_you_mean
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SMALL = 96  # pixels a side of images that are kept in memory, at most
@@ -164,7 +164,7 @@ def find_source(name: str) -> Source:
     plain = {key.replace("_", ""): source for key, source in SOURCES.items()}
     found = plain.get(name.lower().replace("_", "").replace("-", ""))
     if found is None:
-        raise ParamgenError(f"no dataset {name!r}; {near(name, SOURCES)}")
+        raise ParamgenError(f"Unknown dataset {name!r}. {did_you_mean(name, SOURCES)}")
     return found
 
 

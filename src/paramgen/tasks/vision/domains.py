@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError, near, not_negative, positive
+from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.family import Description, InMemory, TaskFamily, lora_settings
 from paramgen.tasks.lora import LoraSettings
@@ -48,8 +48,8 @@ class DomainFamily(TaskFamily):
         split_seed: int = 0,
         pretrained: bool = False,
     ) -> None:
-        positive(image_size=image_size)
-        not_negative(split_seed=split_seed)
+        require_positive(image_size=image_size)
+        require_non_negative(split_seed=split_seed)
         self._root = data_root(root)
         domains = sorted(p.name for p in self._root.iterdir() if p.is_dir()) if self._root.is_dir() else []
         if len(domains) < 2:
@@ -59,7 +59,9 @@ class DomainFamily(TaskFamily):
             )
         for name in unseen:
             if name not in domains:
-                raise ParamgenError(f"no domain {name!r} in {self._root.absolute()}; {near(name, domains)}")
+                raise ParamgenError(
+                    f"Unknown domain {name!r} in {self._root.absolute()}. {did_you_mean(name, domains)}"
+                )
         self.unseen, self.seen = list(unseen), [d for d in domains if d not in unseen]
         if not self.seen:
             raise ParamgenError("every domain is unseen; leave one at least to learn from")

@@ -21,7 +21,7 @@ from paramgen.core.intake import Architecture
 from paramgen.core.params import StateDict
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError, import_class, refusal
 from paramgen.core.weight_files import read_state_dict
-from paramgen.errors import ParamgenError, near
+from paramgen.errors import ParamgenError, did_you_mean
 
 Shape = tuple[int, int, int]
 
@@ -260,7 +260,7 @@ def _timm(model: str, num_classes: int, in_shape: Shape, pretrained: bool, args:
     import timm  # 3 s
 
     if not timm.is_model(model):
-        raise ParamgenError(f"timm has no network {model!r}; {near(model, timm.list_models())}")
+        raise ParamgenError(f"Unknown timm network {model!r}. {did_you_mean(model, timm.list_models())}")
     return _call(
         timm.create_model,
         f"timm:{model}",
@@ -274,7 +274,7 @@ def _torchvision(model: str, num_classes: int, pretrained: bool, args: dict[str,
 
     known = models.list_models()
     if model not in known:
-        raise ParamgenError(f"torchvision has no network {model!r}; {near(model, known)}")
+        raise ParamgenError(f"Unknown torchvision network {model!r}. {did_you_mean(model, known)}")
     if "weights_backbone" in signature(models.get_model_builder(model)).parameters:
         args = {"weights_backbone": None, **args}  # torchvision fetches them by default
     network = _call(models.get_model, f"torchvision:{model}", {"name": model, "num_classes": num_classes}, args)
@@ -289,7 +289,7 @@ def _imported(name: str, num_classes: int, in_shape: Shape, args: dict[str, Any]
     """An instance of ``package.module.Class``; `num_classes` and `in_shape` are passed where its signature has them."""
     if "." not in name:
         raise ParamgenError(
-            f"no network {name!r}; {near(name, NETWORKS)}, or timm:NAME, torchvision:NAME, package.module.Class"
+            f"Unknown network {name!r}. {did_you_mean(name, NETWORKS)} timm:NAME, torchvision:NAME and package.module.Class work too."
         )
     make = import_class(name, nn.Module, "network")
     offered = {"num_classes": num_classes, "in_shape": in_shape}

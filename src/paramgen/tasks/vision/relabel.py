@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError, not_negative
+from paramgen.errors import ParamgenError, require_non_negative
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.family import UNLABELLED, Description, TaskFamily, lora_settings, relabelled
 from paramgen.tasks.lora import LoraSettings
@@ -61,7 +61,7 @@ class RelabelFamily(TaskFamily):
         val_fraction: float = 0.1,
         image_size: int | None = None,
     ) -> None:
-        not_negative(seed=seed)
+        require_non_negative(seed=seed)
         self.base = ClassificationTask(
             dataset, root=root, val_fraction=val_fraction, image_size=image_size, augment=False
         )

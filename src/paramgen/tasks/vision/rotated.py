@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.family import Description, InMemory, TaskFamily, lora_settings
 from paramgen.tasks.lora import LoraSettings
@@ -94,7 +94,7 @@ class RotatedFamily(TaskFamily):
             dataset, root=root, val_fraction=val_fraction, image_size=image_size, augment=False
         )
         if corruption not in CORRUPTIONS:
-            raise ParamgenError(f"no corruption {corruption!r}; there are: {', '.join(CORRUPTIONS)}")
+            raise ParamgenError(f"Unknown corruption {corruption!r}. {did_you_mean(corruption, CORRUPTIONS)}")
         levels = [*seen, *unseen]
         if len(set(levels)) < len(levels) or not seen:
             raise ParamgenError(f"levels are seen {seen} and unseen {unseen}, expected each once and one seen at least")
