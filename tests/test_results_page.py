@@ -1,10 +1,8 @@
-"""docs/results.md holds what the kept comparisons hold, and nothing else."""
+"""The results pages show exactly what the kept comparisons hold."""
 
 import json
 import sys
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -38,13 +36,24 @@ COMPARISON = {
 }
 
 
-def test_a_section_has_command_machine_and_a_paper_s_figures_beside_ours():
-    text = results_page.section("two", COMPARISON)
-    assert "paramgen compare --config two" in text
-    assert "2 seeds; 2 cores" in text
+def test_a_study_has_its_verdict_before_its_command_and_folds_its_table():
+    text = results_page.study("two", COMPARISON)
+    order = ["**mlp**: mine 88.0 ± 2.0 %, reference: zoo 90.0 ± 1.0 %.", "paramgen compare --config two", "<details>"]
+    assert sorted(order, key=text.index) == order
+    assert "2 seeds; 2 cores. Data: [two.json](two.json)." in text
+
+
+def test_a_study_has_a_paper_s_figures_in_its_table():
+    text = results_page.study("two", COMPARISON)
     assert "| mlp | Mean | vs zoo | paper: best |" in text
     assert "| mine | 88.0 ± 2.0 | -2.0 | 91.2 |" in text
     assert "median" not in text
+
+
+def test_the_index_links_each_study_with_its_verdict():
+    text = results_page.pages({"two": COMPARISON})[Path("results.md")]
+    assert "## [Two rows](results/two.md)" in text
+    assert "- **mlp**: mine 88.0 ± 2.0 %" in text
 
 
 def test_files_that_are_no_comparisons_are_left_alone(tmp_path):
@@ -53,6 +62,7 @@ def test_files_that_are_no_comparisons_are_left_alone(tmp_path):
     assert list(results_page.read(tmp_path)) == ["two"]
 
 
-@pytest.mark.skipif(not results_page.PAGE.exists(), reason="no results are kept")
-def test_the_page_is_what_the_kept_files_give():
-    assert results_page.PAGE.read_text() == results_page.page(results_page.read(results_page.KEPT))
+def test_the_pages_are_current():
+    pages = results_page.pages(results_page.read(results_page.KEPT))
+    assert {path: (results_page.DOCS / path).read_text() for path in pages} == pages
+    assert {path.name for path in results_page.KEPT.glob("*.md")} == {path.name for path in pages} - {"results.md"}
