@@ -1,13 +1,17 @@
 """What the commands do, from Python."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from paramgen.api import ClassificationTask, Zoo, collect, evaluate, fit, load_generator, read_samples, sample
 from paramgen.collect.train import OptimSettings
 from paramgen.errors import ParamgenError
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 def test_a_zoo_is_collected_learnt_and_its_generator_sampled_and_evaluated(tmp_path, monkeypatch):
@@ -31,8 +35,31 @@ def test_a_zoo_is_collected_learnt_and_its_generator_sampled_and_evaluated(tmp_p
     assert len(read_samples(folder, zoo).weights) == 5
     results = evaluate("zoo", str(folder), out="report", baselines="soup-2", n=5)
     assert [row.name for row in results.rows] == ["zoo", "held-out runs", "samples", "soup-2"]
+    run_readme({"ClassificationTask()": "task", "n=100": "n=3", "digits_mlp_trajectory": "zoo"}, {"task": task})
     with pytest.raises(ParamgenError, match="trainer"):
         fit("pdiff_digits_mlp", {**settings, "trainer.max_stepss": 3})
+
+
+def run_readme(replacements, names):
+    """The Python of the README, on a smaller zoo and network."""
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    for old, new in {"runs/lightning_logs/version_0/checkpoints/last.ckpt": "fit/last.ckpt", **replacements}.items():
+        assert old in code
+        code = code.replace(old, new)
+    exec(code, names)
+    assert Path("python/report/results.json").exists()
+
+
+def test_the_readme_starts_with_the_demo_and_has_one_picture_and_one_table_of_four_rows():
+    text = README.read_text()
+    assert text.index("make demo ") < text.index("make test ") < text.index("![") < text.index("paramgen fit")
+    assert text.count("![") == 1
+    assert len(re.findall(r"^\| (?!---|trained)", text, re.MULTILINE)) == 4
+
+
+def test_readme_links_lead_to_files():
+    links = re.findall(r"\]\((docs/[^)#]+)", README.read_text())
+    assert [link for link in links if not (README.parent / link).exists()] == []
 
 
 def test_the_package_runs_as_a_module():
