@@ -148,7 +148,8 @@ class RPG(ParameterGenerator):
         c = self.head.project(self.prototypes(keys))[which].flatten(0, 1)  # (B L, ...)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.head(x_t.flatten(0, 1), t.repeat_interleave(x_t.shape[1]), c).view_as(x_t)
+            predicted: Tensor = self.head(x_t.flatten(0, 1), t.repeat_interleave(x_t.shape[1]), c).view_as(x_t)
+            return predicted
 
         return Denoised(*self.diffusion.predict(denoise, batch.x, from_noise=from_noise))
 
@@ -171,7 +172,8 @@ class RPG(ParameterGenerator):
         return self.head.project(z)[which, place]
 
     def _denoise(self, c: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        return self.head(x_t.flatten(0, -2), t, c).view_as(x_t)
+        predicted: Tensor = self.head(x_t.flatten(0, -2), t, c).view_as(x_t)
+        return predicted
 
     def sample_tokens(self, request: SampleRequest) -> Drawn:
         """New networks, all together.

@@ -132,7 +132,8 @@ def arguments_of(function: Any, prog: str, folder: str, args: list[str]) -> dict
         args: The words after the command.
     """
     parser = parser_of(function, prog, folder)
-    return vars(parser.instantiate(parser.parse_args(args)))
+    values: dict[str, Any] = vars(parser.instantiate(parser.parse_args(args)))
+    return values
 
 
 def parser_of(function: Any, prog: str, folder: str) -> Any:

@@ -7,7 +7,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]  # its __all__ is made as it runs
 
 from paramgen.core.paths import find_config
 from paramgen.core.trust import search_working_folder
@@ -19,12 +19,12 @@ class ConfigFile(ActionConfigFile):
 
     def __init__(self, folder: str = "", **kwargs: Any) -> None:
         self.folder = folder
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]  # jsonargparse's has no types
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Find the file, then read it."""
         try:
-            super().__call__(parser, cfg, find_config(values, self.folder), option_string)
+            super().__call__(parser, cfg, find_config(values, self.folder), option_string)  # type: ignore[no-untyped-call]
         except UnicodeDecodeError as error:
             raise ParamgenError(f"config {values!r} is no YAML: {error}") from error
 

@@ -241,7 +241,8 @@ class Trainer:
         """One epoch's batches: (steps, R, B) indices."""
         used = self.steps_per_epoch * self.batch_size
         orders = [torch.randperm(len(self.data), generator=g)[:used] for g in generators]
-        return torch.stack(orders).unflatten(1, (self.steps_per_epoch, self.batch_size)).transpose(0, 1)
+        batches: Tensor = torch.stack(orders).unflatten(1, (self.steps_per_epoch, self.batch_size)).transpose(0, 1)
+        return batches
 
 
 def fresh_states(build: Callable[[], nn.Module], seeds: Sequence[int]) -> list[StateDict]:
@@ -282,4 +283,5 @@ def _freeze_statistics(network: nn.Module, chosen: set[str]) -> None:
 
 def _get(network: nn.Module, name: str) -> Tensor:
     module, _, attribute = name.rpartition(".")
-    return getattr(network.get_submodule(module), attribute)
+    tensor: Tensor = getattr(network.get_submodule(module), attribute)
+    return tensor

@@ -40,7 +40,8 @@ class Block:
     def view(self, flat: Tensor) -> Tensor:
         """The tensor's own numbers in `flat` (..., L * D): (..., rows, width), without padding."""
         piece = flat[..., self.offset : self.offset + self.rows * self.stride]
-        return piece.unflatten(-1, (self.rows, self.stride))[..., : self.width]
+        numbers: Tensor = piece.unflatten(-1, (self.rows, self.stride))[..., : self.width]
+        return numbers
 
 
 class ParamCodec(ABC):
@@ -139,7 +140,8 @@ class ParamCodec(ABC):
             raw = torch.stack([block.spec.reals(state[block.spec.name].detach().cpu()) for state in networks])
             values = self._standardise(i, _forward(block.spec, raw))
             block.view(flat).copy_(values.unflatten(-1, (block.rows, block.width)))
-        return flat.unflatten(-1, self.shape)  # (n, L, D)
+        tokens: Tensor = flat.unflatten(-1, self.shape)  # (n, L, D)
+        return tokens
 
     def encode(self, network: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
         """Standardised tokens of one network: (L, D)."""
@@ -251,7 +253,10 @@ class ParamCodec(ABC):
         """What to subtract from tensor i, or from its numbers `source`, and what to divide by: scalars or one a weight."""
         block = self.blocks[i]
         mine = slice(block.source, block.source + block.spec.numel)
-        pick = (lambda stat: stat[mine]) if source is None else (lambda stat: stat[mine][source])
+
+        def pick(stat: Tensor) -> Tensor:
+            return stat[mine] if source is None else stat[mine][source]
+
         shift = self.shift[i] if self.normalisation == "layer" else pick(self.shift)
         scale = pick(self.scale) if self.normalisation == "weight" else self.scale[i]
         return shift, scale

@@ -49,7 +49,8 @@ class Made:
     @cached_property
     def flat(self) -> dict[str, Any]:
         """The settings by dotted name, as JSON gives them back."""
-        return json.loads(json.dumps(dict(sorted(_flat(self.settings).items()))))
+        settings: dict[str, Any] = json.loads(json.dumps(dict(sorted(_flat(self.settings).items()))))
+        return settings
 
     @property
     def fingerprint(self) -> str:

@@ -48,7 +48,8 @@ class TensorSpec:
     @property
     def torch_dtype(self) -> torch.dtype:
         """Its dtype as torch has it."""
-        return getattr(torch, self.dtype)
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
 
     def reals(self, tensor: Tensor) -> Tensor:
         """Its values as a row (numel,) of real numbers, real and imaginary parts in turn."""

@@ -115,7 +115,8 @@ class _NumpyType:
 def _numpy_scalar(kind: _NumpyType, data: bytes | str) -> float:
     """The value of a numpy scalar as Python has it."""
     raw = data.encode("latin1") if isinstance(data, str) else data
-    return np.frombuffer(raw, dtype=kind.dtype, count=1)[0].item()
+    value: float = np.frombuffer(raw, dtype=kind.dtype, count=1)[0].item()
+    return value
 
 
 _INERT: list[Any] = [  # under the names that files give them; nothing here reaches the disk or the network

@@ -76,7 +76,8 @@ def check(value: Any, schema: str, where: str) -> None:
 @cache
 def load_schema(name: str) -> dict[str, Any]:
     """A schema file of the package, by its name without ``.schema.json``."""
-    return json.loads(files("paramgen.core").joinpath("schemas", f"{name}.schema.json").read_text())
+    schema: dict[str, Any] = json.loads(files("paramgen.core").joinpath("schemas", f"{name}.schema.json").read_text())
+    return schema
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

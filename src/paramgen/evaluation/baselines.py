@@ -104,7 +104,7 @@ def kde(pool: Pool, n: int, generator: Generator, share: float = TOP_SHARE) -> T
     kept = z[pool.goodness.argsort(descending=True, stable=True)[: max(2, round(share * len(z)))]]  # (k, d)
     k, d = kept.shape
     centres = kept.gather(0, torch.randint(k, (n, d), generator=generator))  # (n, d)
-    bandwidth = _std(kept).to(kept.dtype) * k**-0.2
+    bandwidth: Tensor = _std(kept).to(kept.dtype) * k**-0.2
     return mean + (centres + bandwidth * _normal(n, d, generator)) @ basis
 
 

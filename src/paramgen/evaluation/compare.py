@@ -77,7 +77,8 @@ class Report:
         Raises:
             ParamgenError: It cannot be read, or does not fit ``results.schema.json``; file and field are named.
         """
-        return read_json(self.path, "results")
+        results: dict[str, Any] = read_json(self.path, "results")
+        return results
 
 
 def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
@@ -213,7 +214,8 @@ def starred(row: dict[str, Any]) -> str:
     Args:
         row: As :func:`summarise` makes it.
     """
-    return row["name"] + "*" * any(flag["kind"] == "seen_data" for flag in row["flags"])
+    name: str = row["name"]
+    return name + "*" * any(flag["kind"] == "seen_data" for flag in row["flags"])
 
 
 def _mark(name: str, rows: Sequence[dict[str, Any]]) -> str:

@@ -342,7 +342,9 @@ class _Bench:
     def _finetune_steps(self, weights: Tensor) -> float | None:
         if self.aim_at is None:
             return None
-        return median(steps_to_reach(self.task, self.zoo, weights[:STARTS], self.aim_at, device=self.device).tolist())
+        steps = steps_to_reach(self.task, self.zoo, weights[:STARTS], self.aim_at, device=self.device)
+        middle: float = median(steps.tolist())
+        return middle
 
     def _points(self, accuracy: Tensor, distance: Tensor, weights: Tensor) -> Points:
         """What the pictures need."""

@@ -259,7 +259,9 @@ class _Bench:
         """Median steps until the networks are as good as direct training; inf where half do not get there, None where none is counted."""
         if self.aims is None or not weights.isfinite().all():
             return None
-        return median(steps_on_tasks(self.family, self.zoo, weights, tasks, self.aims, device=self.device).tolist())
+        steps = steps_on_tasks(self.family, self.zoo, weights, tasks, self.aims, device=self.device)
+        middle: float = median(steps.tolist())
+        return middle
 
 
 def _against(row: Row, rows: Sequence[Row]) -> list[Against]:

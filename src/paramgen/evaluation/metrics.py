@@ -104,7 +104,8 @@ def zu(generated: Tensor, heldout: Tensor) -> float:
         return float("nan")
     gap = generated.double().cpu()[:, None] - heldout.double().cpu()  # (n, m)
     U = float((gap > 0).sum()) + 0.5 * float((gap == 0).sum())  # a tie counts half
-    return (U - m * n / 2) / (m * n * (m + n + 1) / 12) ** 0.5
+    z: float = (U - m * n / 2) / (m * n * (m + n + 1) / 12) ** 0.5
+    return z
 
 
 def zu_limit(n: int, m: int) -> float:
@@ -253,11 +254,13 @@ def same_predictions(classes: Tensor, zoo: Tensor | None = None) -> float:
 
 
 def _norms(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)  # (N,)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)  # (N,)
+    return norms
 
 
 def _total_spread(x: Tensor) -> float:
-    return sum(x[:, c].double().var(0).sum().item() for c in column_slices(x.shape[1])) ** 0.5
+    spread: float = sum(x[:, c].double().var(0).sum().item() for c in column_slices(x.shape[1])) ** 0.5
+    return spread
 
 
 def _mean_off_diagonal(matrix: Tensor) -> float:

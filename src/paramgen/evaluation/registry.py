@@ -89,7 +89,8 @@ def _of(*path: str) -> Callable[[RowDict], float | None]:
         found: Any = row
         for key in path:
             found = None if found is None else found.get(key)
-        return found
+        number: float | None = found
+        return number
 
     return value
 

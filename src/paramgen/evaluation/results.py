@@ -201,7 +201,8 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: names for fields, None for nan and inf, floats to 7 significant digits."""
-        return _plain(self)
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
 
 def row_or_reason(name: str, measure: Callable[[], Row]) -> Row:

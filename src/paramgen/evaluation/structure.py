@@ -73,7 +73,8 @@ class Subspace:
     @property
     def dimensions(self) -> int:
         """K."""
-        return self.axes.shape[1]
+        K: int = self.axes.shape[1]
+        return K
 
     def variance(self, networks: Tensor, about: Tensor | None = None) -> Variance:
         """Of networks (N, P) about a mean (P,), their own by default."""

@@ -80,7 +80,7 @@ def ridge(seen: SeenTasks, condition: Tensor) -> Tensor:
         residual = (Y - U @ (shrink[:, None] * projected)) / (1 - leverage).clamp_min(1e-9)[:, None]
         if float(residual.square().mean()) < least:
             best, least = penalty, float(residual.square().mean())
-    B = Vh.T @ ((S / (S**2 + best))[:, None] * projected)  # (C, P)
+    B: Tensor = Vh.T @ ((S / (S**2 + best))[:, None] * projected)  # (C, P)
     return ((condition - mean).double() @ B).float() + target
 
 

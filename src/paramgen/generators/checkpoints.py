@@ -106,7 +106,8 @@ class Checkpoints(ModelCheckpoint):
         if far_above(trainer):
             _log.info("step %d is not saved: the loss is far above its start; %s", trainer.global_step, kept(trainer))
             return
-        if trainer.global_step > 0 and not (trainer.sanity_checking or trainer.fast_dev_run):
+        trial: bool = trainer.fast_dev_run  # type: ignore[attr-defined]  # set as it runs
+        if trainer.global_step > 0 and not (trainer.sanity_checking or trial):
             self.last_model_path = str(path)
             trainer.save_checkpoint(path, self.save_weights_only)
         if path.exists():

@@ -103,7 +103,8 @@ class Divergence(Callback):
 
 def far_above(trainer: Trainer) -> bool:
     """Whether a :class:`Divergence` of this trainer found the loss far above its start: not a state to save."""
-    return any(callback.above for callback in trainer.callbacks if isinstance(callback, Divergence))
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set as it runs
+    return any(callback.above for callback in callbacks if isinstance(callback, Divergence))
 
 
 def kept(trainer: Trainer) -> str:

@@ -111,7 +111,8 @@ class ConvAutoencoder(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Networks (B, P) from latents z (B, C, L)."""
-        return self.decoder(z)[:, 0, : self.length]
+        networks: Tensor = self.decoder(z)[:, 0, : self.length]
+        return networks
 
 
 class LinearAutoencoder(nn.Module):
@@ -147,7 +148,8 @@ class LinearAutoencoder(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Networks (B, P) from latents z (B, 1, L)."""
-        return self.decoder(z.flatten(1))
+        networks: Tensor = self.decoder(z.flatten(1))
+        return networks
 
 
 def _up(channels_in: int, channels_out: int, kernel_size: int, stride: int) -> nn.ConvTranspose1d:

@@ -72,7 +72,8 @@ class ConditionInput(nn.Module):
     def forward(self, marked: Tensor) -> Tensor:
         """Features (B, width) of marked conditions (B, C + 1)."""
         condition, present = marked[:, :-1], marked[:, -1:]
-        return self.layers(torch.cat([(condition - self.mean) * self.scale * present, 1 - present], 1))
+        embedded: Tensor = self.layers(torch.cat([(condition - self.mean) * self.scale * present, 1 - present], 1))
+        return embedded
 
 
 class FiLM(nn.Module):
@@ -92,7 +93,8 @@ class FiLM(nn.Module):
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
         """Features h (B, channels, ...) modulated by c (B, width)."""
         scale, shift = self.layer(c).view(len(c), 2, -1, *[1] * (h.dim() - 2)).unbind(1)
-        return h * (1 + scale) + shift
+        modulated: Tensor = h * (1 + scale) + shift
+        return modulated
 
 
 class ConditionedDenoiser(nn.Module):
@@ -130,11 +132,14 @@ class ConditionedDenoiser(nn.Module):
     def forward(self, z: Tensor, t: Tensor, marked: Tensor) -> Tensor:
         """The prediction (B, C', l) for z_t at steps t, under marked conditions (B, C + 1)."""
         c = self.condition(marked)  # (B, width)
+        predicted: Tensor
         if self.entry == "film":
-            return self.denoiser(z, t, c)
-        if self.entry == "latent":
-            return self.denoiser(z + c.view_as(z), t)
-        return self.denoiser(torch.cat([z, c[:, None].to(z.dtype)], 1), t)[:, : self.channels]
+            predicted = self.denoiser(z, t, c)
+        elif self.entry == "latent":
+            predicted = self.denoiser(z + c.view_as(z), t)
+        else:
+            predicted = self.denoiser(torch.cat([z, c[:, None].to(z.dtype)], 1), t)[:, : self.channels]
+        return predicted
 
 
 def guided(

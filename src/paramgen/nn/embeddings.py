@@ -33,4 +33,5 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Features (B, width) of steps (B,)."""
-        return self.layers(time_features(t, self.frequencies))
+        features: Tensor = self.layers(time_features(t, self.frequencies))
+        return features

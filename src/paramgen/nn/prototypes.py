@@ -48,7 +48,8 @@ class Prototypes(nn.Module):
 
     def forward(self, keys: Tensor) -> Tensor:
         """(S, K + C + 1) -> (S, L, d_model)."""
-        return self.recurrence(self._inputs(keys, slice(None)))
+        z: Tensor = self.recurrence(self._inputs(keys, slice(None)))
+        return z
 
     def pieces(self, keys: Tensor, length: int, part: int) -> Iterator[tuple[int, Tensor]]:
         """Prototypes (S, l, d_model) of at most `part` tokens after the other, and the place of the first of them.
@@ -71,7 +72,7 @@ class Prototypes(nn.Module):
     def _inputs(self, keys: Tensor, piece: slice) -> Tensor:
         """What the recurrence reads at some places: (S, L', d_in)."""
         weights, condition = keys.split([self.states.count, keys.shape[1] - self.states.count], 1)
-        u = self.positions(piece) + self.states(weights)[:, None]  # (S, L', d_in)
+        u: Tensor = self.positions(piece) + self.states(weights)[:, None]  # (S, L', d_in)
         if self.condition is None:
             return u
         added = self.condition(condition)[:, None]  # (S, 1, d_in)
@@ -79,7 +80,8 @@ class Prototypes(nn.Module):
             L = len(self.positions.places)
             place = torch.arange(L, device=u.device)[piece]
             added = added * (place >= L - self.condition_tokens)[:, None]
-        return u + added
+        read: Tensor = u + added
+        return read
 
 
 def distinct(keys: Tensor) -> tuple[Tensor, Tensor]:

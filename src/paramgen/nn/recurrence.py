@@ -81,11 +81,13 @@ class LSTM(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """(B, L, width) -> (B, L, width)."""
-        return self.lstm(u)[0]
+        out: Tensor = self.lstm(u)[0]
+        return out
 
     def resume(self, u: Tensor, state: Any) -> tuple[Tensor, Any]:
         """The next piece (B, L', width) and the state after it."""
-        return self.lstm(u, state)
+        out: tuple[Tensor, Any] = self.lstm(u, state)
+        return out
 
 
 class CausalTransformer(nn.Module):
@@ -151,7 +153,8 @@ class Tokenwise(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """(B, L, width) -> (B, L, width)."""
-        return self.layers(u)
+        out: Tensor = self.layers(u)
+        return out
 
     def resume(self, u: Tensor, state: None) -> tuple[Tensor, None]:
         """The next piece; there is no state."""
@@ -214,5 +217,9 @@ class RecurrenceSettings:
             raise ParamgenError(
                 f"recurrence.d_model is {self.widths}: the layers of {self.kind!r} must have one width; only mamba's may differ"
             )
-        make = {"lstm": LSTM, "transformer": CausalTransformer, "none": Tokenwise}[self.kind]
-        return make(self.widths[0], len(self.widths))
+        kinds: dict[str, type[LSTM | CausalTransformer | Tokenwise]] = {
+            "lstm": LSTM,
+            "transformer": CausalTransformer,
+            "none": Tokenwise,
+        }
+        return kinds[self.kind](self.widths[0], len(self.widths))

@@ -161,11 +161,13 @@ def check_kernel(kernel: str) -> None:
 
 def fused_ssd(x: Tensor, dt: Tensor, A: Tensor, Bm: Tensor, Cm: Tensor, chunk: int) -> Tensor:
     """:func:`ssd` without an initial state in ``mamba_ssm``'s Triton kernel; x, Bm and Cm keep their dtype."""
-    return kernels()["ssd"](x.contiguous(), dt, A, Bm.contiguous(), Cm.contiguous(), chunk)
+    y: Tensor = kernels()["ssd"](x.contiguous(), dt, A, Bm.contiguous(), Cm.contiguous(), chunk)
+    return y
 
 
 def fused_selective_scan(x: Tensor, dt: Tensor, A: Tensor, Bm: Tensor, Cm: Tensor) -> Tensor:
     """:func:`selective_scan` without an initial state in ``mamba_ssm``'s CUDA kernel."""
-    return kernels()["selective_scan"](
+    y: Tensor = kernels()["selective_scan"](
         *(v.mT.contiguous() for v in (x, dt)), A, *(v.mT.contiguous() for v in (Bm, Cm))
-    ).mT
+    )
+    return y.mT

@@ -57,7 +57,8 @@ class ConvHead(nn.Module):
 
     def project(self, z: Tensor) -> Tensor:
         """Prototypes (n, d_model) as what is added to the token: (n, D)."""
-        return self.condition(z)
+        added: Tensor = self.condition(z)
+        return added
 
     def forward(self, x_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
         """Noised tokens (n, D), their steps (n,) or one for all (1,), their projected prototypes (n, D) -> (n, D)."""
@@ -118,7 +119,8 @@ class MLPHead(nn.Module):
 
     def project(self, z: Tensor) -> Tensor:
         """Prototypes (n, d_model) as shifts and scales (n, hidden * (1 + 2 * blocks))."""
-        return self.condition(z)
+        added: Tensor = self.condition(z)
+        return added
 
     def forward(self, x_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
         """Noised tokens (n, D), steps (n,) or one for all (1,), projected prototypes (n, hidden * (1 + 2 blocks)) -> (n, D)."""
@@ -128,7 +130,8 @@ class MLPHead(nn.Module):
         for mix, shift, scale in zip(self.mix, rest[::2], rest[1::2], strict=True):
             normed = nn.functional.layer_norm(h, h.shape[-1:])
             h = h + mix(torch.addcmul(normed + shift, normed, scale))
-        return self.leave(h)
+        tokens: Tensor = self.leave(h)
+        return tokens
 
 
 @dataclass(frozen=True)

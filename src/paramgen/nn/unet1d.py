@@ -84,7 +84,8 @@ class UNet1d(nn.Module):
             h = layer[-1](h if c is None else self.film[i](h, c))
         for layer, skip in zip(reversed(self.up), reversed(skips), strict=True):
             h = layer(torch.cat([F.interpolate(h, scale_factor=2.0), skip], 1))
-        return self.last(torch.cat([h, skips[0]], 1))[..., :length]
+        networks: Tensor = self.last(torch.cat([h, skips[0]], 1))[..., :length]
+        return networks
 
 
 class ConvChain(nn.Module):
@@ -170,4 +171,5 @@ class MLPDenoiser(nn.Module):
         for i, block in enumerate(self.blocks):
             u = h + time
             h = h + block(u if c is None else self.film[i](u, c))
-        return self.last(h).view_as(z)
+        out: Tensor = self.last(h).view_as(z)
+        return out

@@ -203,7 +203,8 @@ def _colour(results: Results, row: RowDict) -> str:
 
 def _error(accuracy: float, results: Results) -> float:
     """The error that is drawn: at least half an image, because the axis is logarithmic."""
-    return max(1 - accuracy, 0.5 / results["test_images"])
+    error: float = max(1 - accuracy, 0.5 / results["test_images"])
+    return error
 
 
 def _accuracy_axis(axes: Axes, which: str, errors: list[float], split: str = "test") -> None:

@@ -250,7 +250,8 @@ def accuracy_of_noise(ratio: float, rows: list[RowDict]) -> float | None:
     for (near, there), (far, beyond) in pairwise(sweep):
         if near <= ratio <= far:
             share = log(ratio / near) / log(far / near) if far > near else 0.0
-            return there + share * (beyond - there)
+            accuracy: float = there + share * (beyond - there)
+            return accuracy
     return None
 
 

@@ -81,4 +81,5 @@ def align_state_dicts(
 
 
 def _spread(W: Tensor) -> float:
-    return (W - W.mean(0)).norm(dim=1).mean().item()
+    spread: float = (W - W.mean(0)).norm(dim=1).mean().item()
+    return spread

@@ -75,7 +75,8 @@ class Call:
     @property
     def input(self) -> Node:
         """The first operand."""
-        return self.args["input"] if "input" in self.args else self.args["self"]
+        node: Node = self.args["input"] if "input" in self.args else self.args["self"]
+        return node
 
 
 def shapes_of(node: Node) -> list[tuple[int, ...]]:

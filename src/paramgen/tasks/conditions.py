@@ -131,7 +131,8 @@ class _Tower(ConditionEncoder):
         mean, std = (torch.tensor(seen[key])[:, None, None] for key in ("mean", "std"))
         with torch.no_grad():
             found = self._network((x - mean) / std)  # (m, F)
-        return F.normalize(found, dim=1) * found.shape[1] ** 0.5
+        features: Tensor = F.normalize(found, dim=1) * found.shape[1] ** 0.5
+        return features
 
     def num_features(self) -> int:
         """F."""
@@ -328,7 +329,8 @@ def load_tower(name: str, pretrained: bool = True, weights: str | None = None, s
             raise ParamgenError(
                 f"the weights of {name} are not here and cannot be downloaded; {_where_from(name)}"
             ) from error
-    return network.eval().requires_grad_(False)
+    frozen: nn.Module = network.eval().requires_grad_(False)
+    return frozen
 
 
 def _where_from(name: str) -> str:

@@ -40,7 +40,8 @@ class Field(nn.Module):
         """Points (B, 2) in [0, 1] to grey values (B, 1)."""
         angles = torch.cat([2**k * pi * points for k in range(self.octaves)], -1)  # (B, 2 octaves)
         x = torch.cat([points, angles.sin(), angles.cos()], -1)
-        return self.last(F.relu(self.second(F.relu(self.first(x)))))
+        values: Tensor = self.last(F.relu(self.second(F.relu(self.first(x)))))
+        return values
 
 
 class FieldTask(Task):

@@ -51,7 +51,8 @@ def call(network: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
     places = [name for name in firsts if name.rpartition(".")[0] in modules]
     tensors = {name: state[firsts[name]] for name in places if firsts[name] in state}
     with _attention_by_definition():
-        return functional_call(network, tensors, (_in_dtype_of(network, x),), tie_weights=False)
+        outputs: Tensor = functional_call(network, tensors, (_in_dtype_of(network, x),), tie_weights=False)
+        return outputs
 
 
 def _in_dtype_of(network: nn.Module, x: Tensor) -> Tensor:

@@ -95,7 +95,10 @@ def inject(network: nn.Module, settings: LoraSettings) -> nn.Module:
     peft = _peft()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return peft.inject_adapter_in_model(_config(settings, target_layers(network, settings)), network, ADAPTER)
+        adapted: nn.Module = peft.inject_adapter_in_model(
+            _config(settings, target_layers(network, settings)), network, ADAPTER
+        )
+        return adapted
 
 
 def adapter_names(state: Mapping[str, Tensor]) -> list[str]:

@@ -70,6 +70,7 @@ def stacked_forward(
         dims = {name: None if name in shared else 0 for name in state}
         # vmap runs the fused attention of a CPU network by network, and warns of it
         with sdpa_kernel(SDPBackend.MATH) if x.device.type == "cpu" else nullcontext():
-            return vmap(forward, in_dims=(dims, None if shared_inputs else 0))(state, x)
+            outputs: Tensor = vmap(forward, in_dims=(dims, None if shared_inputs else 0))(state, x)
+            return outputs
 
     return together

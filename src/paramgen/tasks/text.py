@@ -40,7 +40,8 @@ class CharMLP(nn.Module):
 
     def forward(self, characters: Tensor) -> Tensor:
         """Characters (B, C) as places in the vocabulary to logits (B, V)."""
-        return self.last(F.relu(self.hidden(self.embedding(characters).flatten(1))))
+        logits: Tensor = self.last(F.relu(self.hidden(self.embedding(characters).flatten(1))))
+        return logits
 
 
 class TextTask(Task):

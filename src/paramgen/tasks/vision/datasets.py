@@ -271,13 +271,14 @@ def _torchvision(name: str, source: Source, root: Path, download: bool, how: dic
 
     options = {"download": download} if source.downloads else {}
     try:
-        return getattr(datasets, source.torchvision)(str(root), **how, **options)
+        found: Dataset[Any] = getattr(datasets, source.torchvision)(str(root), **how, **options)
     except (RuntimeError, OSError, ValueError) as error:  # missing, damaged, unreachable: torchvision has no one class
         mend = "download=true (in a zoo only with --trust true) fetches it, or " if source.downloads else ""
         raise ParamgenError(
             f"dataset {name!r} is not in {root.absolute()} (expected there: {source.files}); {mend}set root or PARAMGEN_DATA "
             f"({str(error).strip().splitlines()[0]})"
         ) from error
+    return found
 
 
 def _labels(dataset: Any) -> Tensor:

@@ -50,7 +50,8 @@ class MLP(nn.Module):
         x = x.flatten(1)  # (B, C*H*W)
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
-        return self.layers[-1](x)
+        logits: Tensor = self.layers[-1](x)
+        return logits
 
 
 class ConvNet3(nn.Module):
@@ -72,7 +73,8 @@ class ConvNet3(nn.Module):
         """Images (B, C, H, W) to logits (B, num_classes)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.relu(F.max_pool2d(norm(conv(x)), 2))
-        return self.classifier(x.flatten(1))
+        logits: Tensor = self.classifier(x.flatten(1))
+        return logits
 
 
 class DigitsCNN(nn.Module):
@@ -97,7 +99,8 @@ class DigitsCNN(nn.Module):
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = norm(conv(x))
             x = F.relu(F.max_pool2d(x, 2) if i < 2 else x)
-        return self.classifier(x.flatten(1))
+        logits: Tensor = self.classifier(x.flatten(1))
+        return logits
 
 
 class ZooCNN(nn.Module):
@@ -138,7 +141,8 @@ class ZooCNN(nn.Module):
         for conv, pool in zip(self.convs, self.pools, strict=True):
             x = conv(x)
             x = F.relu(F.max_pool2d(x, 2) if pool else x)
-        return self.classifier(F.relu(self.hidden(x.flatten(1))))
+        logits: Tensor = self.classifier(F.relu(self.hidden(x.flatten(1))))
+        return logits
 
 
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {

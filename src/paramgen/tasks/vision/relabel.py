@@ -112,8 +112,9 @@ class RelabelFamily(TaskFamily):
     def _images(self) -> Tensor:
         """(m, channels, H, W) in [0, 1]: normalised train images taken back."""
         x, _ = next(self._splits("train").batches(UNLABELLED))
-        shape = (-1, 1, 1)
-        return x * torch.tensor(self.base.source.std).view(shape) + torch.tensor(self.base.source.mean).view(shape)
+        mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (self.base.source.mean, self.base.source.std))
+        images: Tensor = x * std + mean
+        return images
 
 
 def _divide(classes: int, seen: int | list[str], unseen: int | list[str], seed: int) -> tuple[list[str], list[str]]:
