@@ -23,7 +23,8 @@ from torch import Tensor
 
 from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer, fresh_states
 from paramgen.core.params import ParamSpec, StateDict
-from paramgen.core.zoo import Zoo, ZooWriter
+from paramgen.core.zoo import Zoo
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.evaluation.compare import machine
 from paramgen.evaluation.evaluate import ALL_BASELINES, evaluate
 from paramgen.tasks import ClassificationTask

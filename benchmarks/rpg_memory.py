@@ -23,7 +23,8 @@ from lightning.pytorch import Trainer, seed_everything
 from paramgen.backends.rpg import RPG
 from paramgen.core.codec import TokenCodec
 from paramgen.core.params import ParamSpec
-from paramgen.core.zoo import Zoo, ZooWriter
+from paramgen.core.zoo import Zoo
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.generators.data import ParameterDataModule
 from paramgen.generators.sampling import SampleRequest
 from paramgen.tasks import ClassificationTask

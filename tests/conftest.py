@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from paramgen.core.params import ParamSpec
-from paramgen.core.zoo import Zoo, ZooWriter
+from paramgen.core.zoo import Zoo
+from paramgen.core.zoo_writer import ZooWriter
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)

@@ -44,7 +44,8 @@ from paramgen.core.codec import FlatCodec, ParamCodec
 from paramgen.core.io import inside, map_tensors, read_json, read_tensors, write_tensors
 from paramgen.core.params import ParamSpec
 from paramgen.core.samples import SampleInfo, read_samples, write_samples
-from paramgen.core.zoo import Zoo, ZooWriter
+from paramgen.core.zoo import Zoo
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.compare import Report, differences, summarise
 from paramgen.generators.base import ParameterGenerator, load_generator

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from paramgen.core.params import ParamSpec
 from paramgen.core.samples import SampleInfo, read_samples, write_samples
-from paramgen.core.zoo import Zoo, ZooWriter
+from paramgen.core.zoo import Zoo
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.evaluation.evaluate import evaluate
 from paramgen.report.pictures import weight_pictures
 from paramgen.tasks import ClassificationTask, load_task

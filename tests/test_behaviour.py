@@ -14,7 +14,7 @@ from paramgen.backends.rpg import RPG
 from paramgen.cli.commands.sample import main as sample
 from paramgen.core.codec import FlatCodec, TokenCodec
 from paramgen.core.params import ParamSpec
-from paramgen.core.zoo import ZooWriter
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import load_generator
 from paramgen.generators.behaviour import BehaviouralLoss

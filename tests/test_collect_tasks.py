@@ -12,7 +12,8 @@ from paramgen.collect.multi import Pretraining, Reweighted, main
 from paramgen.collect.train import generator
 from paramgen.core.io import read_json, read_tensors, write_tensors
 from paramgen.core.paths import list_configs
-from paramgen.core.zoo import Zoo, ZooWriter
+from paramgen.core.zoo import Zoo
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 from paramgen.generators.data import ParameterDataModule
 from paramgen.tasks import RelabelFamily, RotatedFamily, load_family, score_family

@@ -7,7 +7,7 @@ import torch
 
 from paramgen.cli.main import main
 from paramgen.core.params import ParamSpec
-from paramgen.core.zoo import ZooWriter
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.evaluation.baselines import BASELINES, Pool
 from paramgen.evaluation.evaluate import ALL_BASELINES
 from paramgen.tasks import ClassificationTask

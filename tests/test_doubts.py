@@ -7,13 +7,13 @@ import torch
 from paramgen.cli.main import main
 from paramgen.collect.doubts import doubts, guessing
 from paramgen.core.score import ACCURACY
-from paramgen.core.zoo import Entry, Zoo
+from paramgen.core.zoo import Zoo, ZooEntry
 from paramgen.tasks.score import CLASSIFIES
 
 
 def entries(accuracy, loss=0.5, task=None):
     return [
-        Entry(f"{i}", i, 0, 0, scores={"val": {"score": a, "loss": loss}}, task=task) for i, a in enumerate(accuracy)
+        ZooEntry(f"{i}", i, 0, 0, scores={"val": {"score": a, "loss": loss}}, task=task) for i, a in enumerate(accuracy)
     ]
 
 
@@ -49,7 +49,7 @@ def test_networks_worse_than_their_start_are_noticed():
 
 
 def test_a_zoo_without_scores_has_no_doubts():
-    assert not doubts([Entry("0", 0, 0, 0)], ACCURACY, {None: 0.1}, 300)
+    assert not doubts([ZooEntry("0", 0, 0, 0)], ACCURACY, {None: 0.1}, 300)
 
 
 def test_a_fine_tuning_that_diverges_is_said_everywhere(tmp_path, capsys):

@@ -11,7 +11,8 @@ from paramgen.core.intake import Architecture, same_values
 from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec, state_tensors
 from paramgen.core.samples import read_samples
-from paramgen.core.zoo import Zoo, ZooWriter
+from paramgen.core.zoo import Zoo
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 from paramgen.tasks import ClassificationTask
 from paramgen.tasks.vision.networks import build_network, load_weights

@@ -9,7 +9,7 @@ import torch
 
 from conftest import TinyNet, vary, write_zoo
 from paramgen.core.params import ParamSpec
-from paramgen.core.zoo import JOURNAL, ZooWriter
+from paramgen.core.zoo_writer import JOURNAL, ZooWriter
 from paramgen.errors import ParamgenError
 
 GARBAGE = {

@@ -10,7 +10,7 @@ from paramgen.core.codec import FlatCodec, TokenCodec
 from paramgen.core.io import map_tensors, write_tensors
 from paramgen.core.params import ParamSpec, state_tensors
 from paramgen.core.subsets import select_tensors
-from paramgen.core.zoo import ZooWriter
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.evaluation.baselines import finetuned_copy
 from paramgen.generators.behaviour import BehaviouralLoss
 from paramgen.nn.statistics import with_statistics_gradients

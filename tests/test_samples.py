@@ -13,7 +13,8 @@ from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec
 from paramgen.core.samples import INDEX, PARTIAL, SampleInfo, distinct, read_samples, write_samples
 from paramgen.core.schema import load_schema
-from paramgen.core.zoo import Zoo, ZooWriter
+from paramgen.core.zoo import Zoo
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 
 

@@ -15,7 +15,7 @@ from paramgen.cli.commands.sample import main as sample
 from paramgen.core.codec import TokenCodec
 from paramgen.core.params import ParamSpec
 from paramgen.core.samples import read_samples
-from paramgen.core.zoo import ZooWriter
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import load_generator
 from paramgen.generators.data import ParameterDataModule

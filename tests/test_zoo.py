@@ -10,7 +10,8 @@ from conftest import TinyNet, vary, write_zoo
 from paramgen.core.io import map_tensors, read_tensors, write_atomic, write_tensors
 from paramgen.core.params import ParamSpec
 from paramgen.core.paths import find_zoo
-from paramgen.core.zoo import Zoo, ZooWriter
+from paramgen.core.zoo import Zoo
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 
 

@@ -6,7 +6,7 @@ from math import isfinite, sqrt
 from torch import Tensor
 
 from paramgen.core.score import ScoreSpec
-from paramgen.core.zoo import Entry, Scores
+from paramgen.core.zoo import SplitScores, ZooEntry
 from paramgen.tasks.score import Scored
 
 SPREAD = 2.0  # standard deviations of a share that is measured on so many items
@@ -20,7 +20,7 @@ def guessing(task: Scored, targets: Tensor) -> float | None:
 
 
 def doubts(
-    entries: Sequence[Entry],
+    entries: Sequence[ZooEntry],
     score: ScoreSpec,
     guess: Mapping[str | None, float | None],
     items: int,
@@ -61,7 +61,7 @@ def _text(score: ScoreSpec, value: float) -> str:
     return f"{score.text(value)}{score.symbol}"
 
 
-def _is_lost(scores: Scores) -> bool:
+def _is_lost(scores: SplitScores) -> bool:
     losses = [part["loss"] for part in scores.values() if "loss" in part]
     return any(loss is None or not isfinite(loss) for loss in losses)
 

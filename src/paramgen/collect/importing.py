@@ -14,7 +14,8 @@ from paramgen.core.params import ParamSpec, StateDict
 from paramgen.core.progress import Progress, announce_scoring
 from paramgen.core.subsets import select_tensors
 from paramgen.core.weight_files import is_marked, list_checkpoints, read_state_dict, steps_from_names
-from paramgen.core.zoo import Scores, Split, ZooWriter, refuse_other
+from paramgen.core.zoo import Split, SplitScores
+from paramgen.core.zoo_writer import ZooWriter, check_resumable
 from paramgen.errors import ParamgenError, require_non_negative
 from paramgen.tasks import SplitData, Task
 from paramgen.tasks.score import plain_scores
@@ -68,7 +69,7 @@ def import_(
         given = f"val_networks {val_networks} and heldout_networks {heldout_networks}"
         raise ParamgenError(f"{given} leave no network to learn from, of {len(files)}")
     recipe = {"imported_from": source, "files": [p.name for p in files], "prefix": prefix, "base": base}
-    refuse_other(out, task.config(), recipe)
+    check_resumable(out, task.config(), recipe)
     splits = {part: task.data(part) for part in ("train", "val")} if score else {}
     for data in splits.values():
         _check_runs(network, reader.first, data)
@@ -180,7 +181,7 @@ def _check_runs(network: nn.Module, state: StateDict, data: SplitData) -> None:
         raise ParamgenError(f"the network cannot be run on the task's images: {reason}") from error
 
 
-def _scores(task: Task, network: nn.Module, state: StateDict, splits: Mapping[str, SplitData]) -> Scores:
+def _scores(task: Task, network: nn.Module, state: StateDict, splits: Mapping[str, SplitData]) -> SplitScores:
     found = {part: score_networks(task, network, [state], data) for part, data in splits.items()}
     return {part: plain_scores(scores, 0) for part, scores in found.items()}
 

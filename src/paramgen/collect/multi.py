@@ -18,7 +18,8 @@ from paramgen.core.params import ParamSpec, StateDict, can_be_generated, state_t
 from paramgen.core.progress import Progress, announce_scoring
 from paramgen.core.seeds import mix
 from paramgen.core.subsets import select_tensors
-from paramgen.core.zoo import START, Entry, Zoo, ZooWriter
+from paramgen.core.zoo import START, Zoo, ZooEntry
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.tasks import SplitData, TaskFamily, score_family
 from paramgen.tasks.conditions import ConditionEncoder
@@ -274,7 +275,7 @@ def _scores(
     return [{s: {"score": float(value[i])} for s, value in parts.items()} for i in range(len(states))]
 
 
-def _doubts(entries: Sequence[Entry], family: TaskFamily) -> list[str]:
+def _doubts(entries: Sequence[ZooEntry], family: TaskFamily) -> list[str]:
     """What makes a zoo of tasks useless to learn from."""
     targets = {entry.task: family.data([entry.task or ""], "val").targets for entry in entries}
     guess: dict[str | None, float | None] = {task: guessing(family, of) for task, of in targets.items()}

@@ -20,7 +20,8 @@ from paramgen.core.params import REAL, ParamSpec, StateDict, can_be_generated, s
 from paramgen.core.progress import Progress, announce_scoring
 from paramgen.core.seeds import mix
 from paramgen.core.subsets import select_tensors
-from paramgen.core.zoo import REST_FILE, Split, Zoo, ZooWriter, refuse_other
+from paramgen.core.zoo import Split, Zoo
+from paramgen.core.zoo_writer import REST_FILE, ZooWriter, check_resumable
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.tasks import Task
 from paramgen.tasks.score import plain_scores
@@ -167,7 +168,7 @@ class _Collector:
         floating = [name for name, t in state_tensors(self.network).items() if can_be_generated(t)]
         if recipe.mode == "seeds" and len(self.names) < len(floating):
             raise ParamgenError("mode seeds generates all parameters: independent runs have nothing else in common")
-        refuse_other(out, task.config(), asdict(recipe))
+        check_resumable(out, task.config(), asdict(recipe))
         made_by = json.dumps([task.config(), asdict(recipe)], sort_keys=True)
         self.digest = sha256(made_by.encode()).hexdigest()[:12]  # another recipe's rest is never gone on from
         self.train, self.val = task.data("train"), task.data("val")

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from paramgen.collect.importing import import_
-from paramgen.core.zoo import Zoo, ZooWriter, refuse_other
+from paramgen.core.zoo import Zoo
+from paramgen.core.zoo_writer import ZooWriter, check_resumable
 from paramgen.errors import ParamgenError
 from paramgen.symmetry import align_state_dicts
 from paramgen.tasks import task_of
@@ -82,7 +83,7 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
         "seed": seed,
         "recipe": found.meta["recipe"],
     }
-    refuse_other(out, found.task_config, recipe)
+    check_resumable(out, found.task_config, recipe)
     task = task_of(found)
     images, _ = next(iter(task.data("train").batches(2)))
     result = align_state_dicts(task.build().eval(), images, list(found), rounds, seed, scale, found.indices("train"))

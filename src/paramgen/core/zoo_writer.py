@@ -1,0 +1,239 @@
+"""Writing a zoo network by network, so that a command that was stopped can go on.
+
+While a zoo is being collected its entries are in ``zoo.partial.jsonl``, one line a network. ``zoo.json`` is written last.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paramgen.core.intake import check_network, same_values
+from paramgen.core.io import read_tensors, sha256, sync_folder, write_json, write_tensors
+from paramgen.core.journal import Journal
+from paramgen.core.params import COUNTER, ParamSpec, last_part
+from paramgen.core.remembered import remember
+from paramgen.core.schema import check
+from paramgen.core.trust import foreign_classes
+from paramgen.core.zoo import BASE, FORMAT, SplitScores, Zoo, ZooEntry
+from paramgen.errors import ParamgenError
+
+JOURNAL = "zoo.partial.jsonl"
+REST_FILE = "rest-"  # the start of the name of a file with a training's state, to go on from
+
+_log = logging.getLogger(__name__)
+
+
+class ZooWriter:
+    """Writes a zoo network by network; an interrupted one goes on where it stopped.
+
+    Args:
+        path: Folder to write.
+        spec: Which tensors are generated.
+        base: The rest of the state dict.
+        task_config: How to build the task, ``{"class_path", "init_args"}``.
+        recipe: Everything that made the networks, plain values. A half-written zoo goes on only under the same recipe.
+
+    Raises:
+        ParamgenError: The folder holds a finished zoo, or a half-written one of another recipe (the first differing key is named).
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        spec: ParamSpec,
+        base: Mapping[str, Tensor],
+        task_config: dict[str, Any],
+        recipe: dict[str, Any],
+    ) -> None:
+        self.path, self.spec = Path(path), spec
+        self._journal = Journal(self.path / JOURNAL)
+        self._header = {"format": FORMAT, "task": task_config, "recipe": recipe, "spec": spec.to_dict()}
+        self.entries: list[ZooEntry] = []
+        check_resumable(path, task_config, recipe)
+        self._base = dict(base)
+        if (self.path / BASE).exists():
+            self._check_base(read_tensors(self.path / BASE))
+        elif base:
+            write_tensors(self.path / BASE, base)
+        self._resume()
+
+    @property
+    def done(self) -> set[tuple[int, int]]:
+        """(run, step) of every network that is already there."""
+        return {(entry.run, entry.step) for entry in self.entries}
+
+    def add(
+        self,
+        state: Mapping[str, Tensor],
+        *,
+        run: int,
+        step: int,
+        seed: int,
+        sync: bool = True,
+        scores: SplitScores | None = None,
+        **more: Any,
+    ) -> ZooEntry:
+        """Write one network and record it.
+
+        Args:
+            state: Its state dict; only the generated tensors are stored, and any others must be those of the base.
+            run: Training run.
+            step: Optimizer step.
+            seed: The run's seed.
+            sync: Put its entry on the disk at once; otherwise :meth:`sync` does so for several.
+            scores: As in :class:`ZooEntry`; a loss that is NaN or infinite is recorded as None, which JSON can hold.
+            **more: Other fields of :class:`ZooEntry`.
+
+        Raises:
+            ParamgenError: Missing tensor, other shape, NaN or infinite values, a tensor that is neither generated nor equal in all
+                networks, a full disk.
+        """
+        file = _file_name(run, step)
+        self.check(state, run, step)
+        digest = write_tensors(self.path / file, {name: state[name] for name in self.spec.names}, sync=False)
+        entry = ZooEntry(file=file, run=run, step=step, seed=seed, sha256=digest, scores=_plain(scores or {}), **more)
+        self._journal.append(asdict(entry))
+        self.entries.append(entry)
+        if sync:
+            self.sync()
+        return entry
+
+    def check(self, state: Mapping[str, Tensor], run: int, step: int) -> None:
+        """Raise ParamgenError, as :meth:`add` does, for a network that is not one of this zoo."""
+        where = f"run {run}, step {step}"
+        self.spec.check(state, where)
+        check_network(state, self.spec, self._base, where)
+
+    def sync(self) -> None:
+        """Make all that was added survive a loss of power too: a killed process never loses it.
+
+        Networks are checked against their entries when a zoo goes on, so that the order in which they reach the disk is of no matter.
+        """
+        self._journal.sync()
+
+    def close(self, **meta: Any) -> Zoo:
+        """Write ``zoo.json`` and hand back the finished zoo.
+
+        Args:
+            **meta: More plain values for ``zoo.json``, for example ``seconds``.
+
+        Raises:
+            ParamgenError: No network was written.
+        """
+        if not self.entries:
+            raise ParamgenError(f"{self.path}: no network was written, so there is no zoo")
+        entries = [asdict(e) for e in sorted(self.entries, key=lambda e: (e.run, e.step))]
+        statistics = self._statistics(entries)
+        sync_folder(self.path)  # zoo.json is the last to appear
+        value = {**self._header, **meta, "statistics": statistics, "entries": entries}
+        digest = write_json(self.path / "zoo.json", value)
+        tidy(self.path)
+        remember(self.path, digest, foreign_classes(self._header["task"]))
+        return Zoo(self.path)
+
+    def _check_base(self, stored: Mapping[str, Tensor]) -> None:
+        """Refuse to go on with networks that share other tensors than those that are there already."""
+        for name in sorted({*self._base, *stored}):
+            same = name in self._base and name in stored and same_values(self._base[name], stored[name])
+            if not same and last_part(name) != COUNTER:
+                raise ParamgenError(
+                    f"{self.path} holds a half-written zoo with another {name!r}, which its networks share; "
+                    "choose another folder or delete it"
+                )
+
+    def _statistics(self, entries: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+        """Mean and standard deviation of every tensor over the train split, for people to read."""
+        sums, files = torch.zeros(2, len(self.spec.tensors), dtype=torch.float64), 0
+        for entry in entries:
+            if entry["split"] == "train":
+                state = read_tensors(self.path / entry["file"])
+                values = [t.reals(state[t.name]).double() for t in self.spec.tensors]
+                sums += torch.stack([torch.stack([v.mean(), v.square().mean()]) for v in values], 1)
+                files += 1
+        mean, square = sums / max(files, 1)
+        std = (square - mean.square()).clamp_min(0).sqrt()
+        return {
+            t.name: {"mean": m, "std": s}
+            for t, m, s in zip(self.spec.tensors, mean.tolist(), std.tolist(), strict=True)
+        }
+
+    def _resume(self) -> None:
+        """Take over what an interrupted command recorded; what is damaged is forgotten, so that it is made again."""
+        found = self._journal.read(_parse_entry)
+        if found is None:
+            self._journal.rewrite([self._header])
+            return
+        if found.header["spec"] != self._header["spec"]:
+            raise ParamgenError(
+                f"{self.path} holds a half-written zoo of other tensors; choose another folder or delete it"
+            )
+        recorded = {(entry.run, entry.step): entry for entry in found.records}
+        self.entries = [entry for entry in recorded.values() if _is_whole(self.path / entry.file, entry)]
+        lost = len(found.damaged) + len(recorded) - len(self.entries)
+        if lost:
+            _log.warning("%s: %d damaged or missing, made again; %d complete", self.path, lost, len(self.entries))
+            self._journal.rewrite([found.header, *map(asdict, self.entries)])
+
+
+def tidy(path: Path) -> None:
+    """Delete from a finished zoo what was needed to go on while it was unfinished."""
+    for file in [path / JOURNAL, *path.glob(f"{REST_FILE}*.safetensors")]:
+        file.unlink(missing_ok=True)
+
+
+def check_resumable(path: str | Path, task_config: dict[str, Any], recipe: dict[str, Any]) -> None:
+    """Refuse a folder that a zoo of this recipe cannot be written to, before anything is trained for it.
+
+    Raises:
+        ParamgenError: It holds a finished zoo, or a half-written one of another task or recipe (the first differing key is named),
+            or is a file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ParamgenError(f"{path} is a file; choose a folder for the zoo")
+    if (path / "zoo.json").exists():
+        tidy(path)  # its command may have been killed between its last two files
+        raise ParamgenError(f"{path} already holds a zoo; choose another folder or delete it")
+    journal = Journal(path / JOURNAL)
+    if (found := journal.read(_parse_entry)) is None:
+        return
+    check(found.header, "zoo#header", f"{journal.path}, line 1")
+    old = {"task": found.header["task"], **found.header["recipe"]}
+    new = json.loads(json.dumps({"task": task_config, **recipe}))
+    if differing := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
+        key = differing[0]
+        raise ParamgenError(
+            f"{path} holds a half-written zoo made with {key}={old.get(key)!r}, now {key}={new.get(key)!r}; "
+            "choose another folder or delete it"
+        )
+
+
+def _plain(scores: SplitScores) -> SplitScores:
+    return {
+        part: {name: value if value is not None and isfinite(value) else None for name, value in found.items()}
+        for part, found in scores.items()
+    }
+
+
+def _is_whole(path: Path, entry: ZooEntry) -> bool:
+    return path.is_file() and sha256(path) == entry.sha256
+
+
+def _file_name(run: int, step: int) -> str:
+    return f"run{run:04d}_step{step:07d}.safetensors"
+
+
+def _parse_entry(value: dict[str, Any]) -> ZooEntry:
+    """An entry of a journal, whose file has the name that :class:`ZooWriter` gives it."""
+    check(value, "zoo#entry", "entry")
+    entry = ZooEntry(**value)
+    if entry.file != _file_name(entry.run, entry.step):
+        raise ValueError(f"file is {entry.file!r}, expected {_file_name(entry.run, entry.step)!r}")
+    return entry
