@@ -15,7 +15,7 @@ from paramgen.tasks import ClassificationTask, load_task
 
 SEEN = {  # as a fit remembers it
     "train/loss": [[1, 1.0], [50, 0.3], [100, 0.01]],
-    "sample/accuracy_mean": [[50, 0.5], [100, 0.9]],
+    "sample/score_mean": [[50, 0.5], [100, 0.9]],
     "sample/dispersion": [[50, 0.2], [100, 1.1]],
 }
 

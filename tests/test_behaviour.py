@@ -257,7 +257,7 @@ def test_quality_is_seen_on_the_task_of_each_sample(family_zoo):
         score_networks(CLASSIFIES, family.build(), [family_zoo.full(i)], family.data([name], "val")).value.item()
         for i, name in zip((0, 2, 5, 7), names, strict=True)
     ]
-    assert found["sample/accuracy_mean"] == pytest.approx(sum(expected) / 4)
+    assert found["sample/score_mean"] == pytest.approx(sum(expected) / 4)
 
 
 @pytest.mark.parametrize("backend", ["p-diff", "rpg"])

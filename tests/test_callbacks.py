@@ -71,7 +71,7 @@ def test_the_checkpoint_remembers_the_course_of_the_fit(watched):
     assert history == quality.history
     assert [step for step, _ in history["sample/dispersion"]] == [10, 20, 30, 40]
     assert all(ratio > 0 for key in ("sample/run_ratio", "sample/nn_ratio") for _, ratio in history[key])
-    assert all(0 <= accuracy <= 1 for _, accuracy in history["sample/accuracy_mean"])
+    assert all(0 <= accuracy <= 1 for _, accuracy in history["sample/score_mean"])
     losses = history["train/loss"]
     assert [step for step, _ in losses] == sorted({step for step, _ in losses})
     assert losses[-1][1] < losses[0][1]

@@ -113,7 +113,7 @@ def refused_after_repair(tmp_path, capsys):
 def test_a_network_that_cannot_run_on_the_images_is_refused_in_a_line(tmp_path, capsys):
     write(tmp_path / "theirs", [state_of("Plain", s) for s in range(2)])
     line = refused(tmp_path, capsys, "Plain", "--score", "true", "--task.image_size", "16")
-    assert "cannot be run on the task's images" in line
+    assert "cannot be run on the task's data" in line
 
 
 def test_files_of_the_generated_layers_alone_take_the_rest_from_the_base_file(tmp_path, capsys):

@@ -121,7 +121,7 @@ def test_a_zoo_collected_with_a_typed_class_is_watched_in_a_fit_and_evaluated_an
     fit = ["fit", "--model", GaussianBackend.__name__, "--data.zoo", "zoo", "--trainer.max_steps", "3", *quiet]
     capsys.readouterr()
     assert main(fit) == 0
-    assert "not watched" not in capsys.readouterr().err
+    assert "samples are not scored" not in capsys.readouterr().err
     forget_module(own)
     assert main(["zoo", "align", "--zoo", "zoo", "--out", "aligned"]) == 0
     forget_module(own)

@@ -14,8 +14,9 @@ from sklearn.datasets import load_digits
 
 from paramgen.errors import ParamgenError
 from paramgen.tasks import ClassificationTask, Task, load_task
+from paramgen.tasks.items import spread
 from paramgen.tasks.vision.datasets import SOURCES, find_source, stratified
-from paramgen.tasks.vision.splits import TensorSplit, crop, spread
+from paramgen.tasks.vision.splits import TensorSplit, crop
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(40) % 10

@@ -6,7 +6,8 @@ import sys
 from contextlib import nullcontext
 from importlib import import_module
 from inspect import isclass, signature
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, get_args
 
 from paramgen import __version__
 from paramgen.core.locks import locked
@@ -144,6 +145,8 @@ def parser_of(function: Any, prog: str, folder: str) -> Any:
     parser.add_argument(
         "-c", "--config", action=ConfigFile, folder=folder, help="YAML file, or the name of a shipped config."
     )
-    parser.bases = {n: p.annotation for n, p in signature(function).parameters.items() if isclass(p.annotation)}
+    given = {n: p.annotation for n, p in signature(function).parameters.items()}
+    kinds = {n: get_args(kind)[0] if isinstance(kind, UnionType) else kind for n, kind in given.items()}  # Task | None
+    parser.bases = {n: kind for n, kind in kinds.items() if isclass(kind)}
     parser.add_function_arguments(function, sub_configs=True)
     return parser

@@ -57,6 +57,13 @@ def doubts(
     return found
 
 
+def unscored(entries: Sequence[ZooEntry]) -> list[str]:
+    """A sentence about networks that were scored and have no score on val; empty where there are none."""
+    scored = [e.scores["val"] for e in entries if "score" in e.scores.get("val", {})]
+    missing = sum(scores["score"] is None for scores in scored)
+    return [f"{missing} of {len(scored)} networks could not be scored."] if missing else []
+
+
 def _text(score: ScoreSpec, value: float) -> str:
     return f"{score.text(value)}{score.symbol}"
 

@@ -13,7 +13,6 @@ from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.tasks import Task, TaskFamily
-from paramgen.tasks.scoring import score_networks
 
 MOST = 500  # steps after which a start has not made it
 EVERY = 5  # steps between two looks at the val split
@@ -30,7 +29,7 @@ def validation_scores(
         states: R complete state dicts.
         device: Where they run.
     """
-    return score_networks(task, task.build().to(device), list(states), task.data("val"), device=device).value
+    return task.evaluate(states, "val", device=device).value
 
 
 def steps_to_reach(

@@ -1,35 +1,31 @@
 """``paramgen zoo import``: a zoo of checkpoints from elsewhere."""
 
-import hashlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from paramgen.collect.announce import PARTS, announce
+from paramgen.collect.doubts import unscored
 from paramgen.core.intake import Architecture, check_network, same_values
-from paramgen.core.params import ParamSpec, StateDict
-from paramgen.core.progress import Progress, announce_scoring
+from paramgen.core.params import ParamSpec, StateDict, state_digest
+from paramgen.core.progress import Progress
 from paramgen.core.subsets import select_tensors
-from paramgen.core.weight_files import is_marked, list_checkpoints, read_state_dict, steps_from_names
+from paramgen.core.weight_files import Listing, is_marked, list_checkpoints, read_state_dict, steps_from_names
 from paramgen.core.zoo import Split, SplitScores
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
-from paramgen.errors import ParamgenError, require_non_negative
-from paramgen.tasks import SplitData, Task
+from paramgen.errors import ParamgenError, one_line, require_non_negative
+from paramgen.tasks import Task
 from paramgen.tasks.score import plain_scores
-from paramgen.tasks.scoring import run_many, score_networks
-from paramgen.tasks.vision.splits import spread
 
-FEW = 256  # images that the time of scoring is measured on
 _log = logging.getLogger(__name__)
 
 
 def import_(
     source: str,
     out: str,
-    task: Task,
+    task: Task | None = None,
     prefix: str = "",
     base: str | None = None,
     parameters: list[str] | None = None,
@@ -40,19 +36,20 @@ def import_(
 ) -> None:
     """Make a zoo of checkpoints from elsewhere: a folder of .safetensors, .pt, .pth, .ckpt or .bin files.
 
-    Every file is read and checked before anything is written, so that a refused import leaves nothing behind.
+    Every file is read and checked before anything is written, so that a refused import leaves nothing behind. Without a task the first
+    file says which tensors there are; nothing is built, run or scored.
 
     Args:
         source: Folder with one file a network, taken in the natural order of their names (8, 9, 10).
         out: Folder of the new zoo.
-        task: What the networks do: their architecture and data.
+        task: What the networks do: their architecture and their score. Without it the weights alone are known.
         prefix: Cut from the front of every key, for example ``model.``; keys without it are left out.
         base: File with the tensors that are not generated, where the others hold the generated ones alone.
         parameters: Names, globs, ``re:`` patterns or named subsets to generate; all when left out.
         one_run: The files are steps of one run (all training data); otherwise each is a run of its own.
         val_networks: With separate runs, so many last ones but the held-out are for validation.
         heldout_networks: With separate runs, so many last ones are the evaluator's.
-        score: Record accuracies on the task's train and val images.
+        score: Record the task's scores on train and val.
 
     Raises:
         ParamgenError: No files, a pickle with code in it, tensors that do not fit the architecture or are neither generated nor equal
@@ -61,24 +58,21 @@ def import_(
     require_non_negative(val_networks=val_networks, heldout_networks=heldout_networks)
     if one_run and (val_networks or heldout_networks):
         raise ParamgenError("val_networks and heldout_networks need one_run=false: splits are by run")
-    network = task.build()
-    reader = _Reader(network, parameters or ["all"], prefix, base)
-    files = reader.check(source)
+    listing = list_checkpoints(source)
+    reader = _Reader(None if task is None else task.build(), listing.files[0], parameters or ["all"], prefix, base)
+    files = reader.check(listing)
     train_networks = len(files) - val_networks - heldout_networks
     if train_networks < 1:
         given = f"val_networks {val_networks} and heldout_networks {heldout_networks}"
         raise ParamgenError(f"{given} leave no network to learn from, of {len(files)}")
     recipe = {"imported_from": source, "files": [p.name for p in files], "prefix": prefix, "base": base}
-    check_resumable(out, task.config(), recipe)
-    splits = {part: task.data(part) for part in ("train", "val")} if score else {}
-    for data in splits.values():
-        _check_runs(network, reader.first, data)
-    writer = ZooWriter(out, reader.spec, reader.base, task.config(), recipe)
-    left = len(files) - len(writer.done)
-    if splits:
-        few = spread(splits["train"], FEW)
-        times = left * sum(map(len, splits.values())) / len(few)
-        announce_scoring(lambda: score_networks(task, network, [reader.first], few), times, left)
+    config, scorer = None if task is None else task.config(), task if score else None
+    check_resumable(out, config, recipe)
+    if scorer is not None:
+        _check_runs(scorer, reader.first)
+    writer = ZooWriter(out, reader.spec, reader.base, config, recipe)
+    if scorer is not None:
+        announce(scorer, reader.first, len(files) - len(writer.done))
     with Progress() as progress:
         progress.begin("import", len(files))
         for i, (path, step) in enumerate(zip(files, steps_from_names(files), strict=True)):
@@ -88,39 +82,55 @@ def import_(
                 continue
             state = reader.read(path)
             split: Split = "train" if i < train_networks else "val" if i < len(files) - heldout_networks else "heldout"
-            writer.add(state, run=run, step=step, seed=0, split=split, scores=_scores(task, network, state, splits))
+            scores = {} if scorer is None else _scores(scorer, state, path.name)
+            writer.add(state, run=run, step=step, seed=0, split=split, scores=scores)
             progress.written += 1
         progress.update(len(files))
-    zoo = writer.close(score=task.score.to_dict())
-    print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, in {zoo.path}")
+    warnings = unscored(writer.entries)
+    for warning in warnings:
+        _log.warning("warning: %s", warning)
+    made = {} if task is None else {"score": task.score.to_dict()}
+    zoo = writer.close(**made, **({"warnings": warnings} if warnings else {}))
+    without = ", without a task" if task is None else ""
+    print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters{without}, in {zoo.path}")
 
 
 class _Reader:
     """Reads files as complete state dicts of one architecture.
 
     Args:
-        network: The architecture.
+        network: The architecture; where it is not known, it is what the first file and the base file hold.
+        first: The first file.
         parameters: Patterns of what is generated.
         prefix: Cut from the front of every key.
         base: File with what is not generated.
     """
 
-    def __init__(self, network: nn.Module, parameters: list[str], prefix: str, base: str | None) -> None:
-        self.architecture, self.prefix = Architecture(network), prefix
-        self.spec = ParamSpec.of(network, select_tensors(network, parameters))
+    def __init__(
+        self, network: nn.Module | None, first: Path, parameters: list[str], prefix: str, base: str | None
+    ) -> None:
+        self.prefix = prefix
+        if network is None:
+            shared = {} if base is None else self._tensors(base)
+            self.architecture = Architecture({**shared, **self._tensors(first)}, first.name)
+            if not self.architecture.tensors:
+                raise ParamgenError(f"{first} holds no tensors{f' under the prefix {prefix!r}' if prefix else ''}")
+        else:
+            self.architecture = Architecture(network)
+        structure = network or self.architecture.tensors
+        self.spec = ParamSpec.of(structure, select_tensors(structure, parameters))
         self.generated = {*self.spec.names, *self.spec.aliases}
         self.rest: dict[str, Any] = {}
         if base is not None:
             known = self.architecture.tensors.keys() - self.generated
             self.rest = {name: value for name, value in self._tensors(base).items() if name in known}
 
-    def check(self, source: str) -> list[Path]:
+    def check(self, listing: Listing) -> list[Path]:
         """Read every checkpoint of a folder; what is left out and what is converted is logged.
 
         Returns:
             The files that make the zoo, in order.
         """
-        listing = list_checkpoints(source)
         if listing.hidden:
             _log.info("left out hidden files: %s", ", ".join(p.name for p in listing.hidden))
         if self.architecture.extra:
@@ -137,7 +147,7 @@ class _Reader:
                 self._say_dtypes(path)
             self.spec.check(state, str(path))
             check_network(state, self.spec, self.base, str(path))
-            digest = _digest(state)
+            digest = state_digest(state)
             if is_marked(path) and digest in seen:
                 _log.info("left out %s: the same network as %s", path.name, seen[digest])
                 continue
@@ -171,24 +181,19 @@ class _Reader:
                 _log.info("%s weights of the files are stored as %s, the network's own", given, kept)
 
 
-def _check_runs(network: nn.Module, state: StateDict, data: SplitData) -> None:
-    """Refuse a network that cannot be run on the task's images, before anything is written."""
+def _check_runs(task: Task, state: StateDict) -> None:
+    """Refuse a network that cannot be run on the task's data, before anything is written."""
     try:
-        for _ in run_many(network, [state], spread(data, 2)):
-            pass
+        task.evaluate([state], "train", most=2)
+    except ParamgenError:
+        raise
     except Exception as error:  # whatever the network's own code raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ParamgenError(f"the network cannot be run on the task's images: {reason}") from error
+        raise ParamgenError(f"the network cannot be run on the task's data: {one_line(error)}") from error
 
 
-def _scores(task: Task, network: nn.Module, state: StateDict, splits: Mapping[str, SplitData]) -> SplitScores:
-    found = {part: score_networks(task, network, [state], data) for part, data in splits.items()}
+def _scores(task: Task, state: StateDict, name: str) -> SplitScores:
+    """One network's scores by split; why it has none is logged under its name."""
+    found = {part: task.evaluate([state], part) for part in PARTS}
+    for reason in dict.fromkeys(scores.failed[0] for scores in found.values() if 0 in scores.failed):
+        _log.warning("%s has no score: %s", name, reason)
     return {part: plain_scores(scores, 0) for part, scores in found.items()}
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    """The same for the same values."""
-    digest = hashlib.sha256()
-    for tensor in state.values():
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -12,21 +12,21 @@ from typing import Any, Literal
 
 import torch
 
+from paramgen.collect.announce import PARTS, announce
 from paramgen.collect.doubts import doubts, guessing
 from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer, fresh_states
 from paramgen.core.intake import Architecture, check_network
 from paramgen.core.io import read_tensors, write_tensors
 from paramgen.core.params import REAL, ParamSpec, StateDict, can_be_generated, state_tensors
-from paramgen.core.progress import Progress, announce_scoring
+from paramgen.core.progress import Progress
 from paramgen.core.seeds import mix
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo import Split, Zoo
 from paramgen.core.zoo_writer import REST_FILE, ZooWriter, check_resumable
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.tasks import Task
-from paramgen.tasks.score import plain_scores
-from paramgen.tasks.scoring import score_networks
-from paramgen.tasks.vision.splits import spread
+from paramgen.tasks.items import spread
+from paramgen.tasks.score import Scores, plain_scores
 
 _log = logging.getLogger(__name__)
 Mode = Literal["trajectory", "seeds"]
@@ -34,7 +34,6 @@ REST = 20.0  # seconds between two stores of a training's whole state
 TOGETHER = 1 << 19  # numbers in the networks trained at once: fewer cost overhead, more fall out of the caches
 PENDING = 1 << 22  # numbers in the networks that wait to be scored together
 WAIT = 5.0  # seconds that they wait at most
-MEASURED = 256  # images that the time of scoring is measured on
 
 
 @dataclass(frozen=True)
@@ -195,14 +194,8 @@ class _Collector:
 
     def _announce(self) -> None:
         """Say how long scoring will take: a few images of one network are measured."""
-        parts = [spread(data, self.recipe.score_images) for data in (self.train, self.val)]
-        few, state = spread(self.train, MEASURED), state_tensors(self.network)
         networks = self.recipe.runs * self.recipe.checkpoints
-        announce_scoring(
-            lambda: score_networks(self.task, self.network, [state], few, device=self.device),
-            networks * sum(map(len, parts)) / len(few),
-            networks,
-        )
+        announce(self.task, state_tensors(self.network), networks, self.recipe.score_images, self.device)
 
     def _trajectory(self) -> ZooWriter:
         recipe, seed = self.recipe, self.recipe.seed
@@ -212,8 +205,7 @@ class _Collector:
             everything = [name for name, t in start.items() if can_be_generated(t)]
             ((_, (start,)),) = self._run("converge", [start], everything, recipe.optim, [mix(seed, 1)], steps, {steps})
         writer = self.writer = self._writer(start)
-        val = spread(self.val, recipe.score_images)
-        self.start = score_networks(self.task, self.network, [start], val, device=self.device).value.item()
+        self.start = self._scores([start], "val").value.item()
         kept = {k * recipe.save_every for k in range(1, recipe.checkpoints + 1)}
         runs = [*range(recipe.runs)]
         seeds = [mix(seed, 2, run) for run in runs]
@@ -311,11 +303,7 @@ class _Collector:
     def _flush(self) -> None:
         """Score the waiting networks and write them."""
         if self.pending and self.writer is not None:
-            states, most = [state for state, _ in self.pending], self.recipe.score_images
-            parts = {"train": spread(self.train, most), "val": spread(self.val, most)}
-            scores = {
-                p: score_networks(self.task, self.network, states, d, device=self.device) for p, d in parts.items()
-            }
+            scores = {part: self._scores([state for state, _ in self.pending], part) for part in PARTS}
             for k, (state, place) in enumerate(self.pending):
                 mine = {part: plain_scores(found, k) for part, found in scores.items()}
                 self.writer.add(state, scores=mine, sync=False, **place)
@@ -323,6 +311,9 @@ class _Collector:
             self.progress.written += len(self.pending)
             self.pending = []
         self.flushed = time.perf_counter()
+
+    def _scores(self, states: list[StateDict], split: str) -> Scores:
+        return self.task.evaluate(states, split, self.recipe.score_images, self.device)
 
     def _rest(self, state: StateDict) -> StateDict:
         """What is not generated."""

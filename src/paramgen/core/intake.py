@@ -18,9 +18,9 @@ from paramgen.core.params import (
     ParamSpec,
     StateDict,
     can_be_generated,
+    first_names,
     is_extra_state,
     last_part,
-    state_tensors,
     tied_names,
 )
 from paramgen.errors import ParamgenError
@@ -30,22 +30,29 @@ class Architecture:
     """What the state dicts of a network look like.
 
     Args:
-        network: Built; its values do not matter, save for its counters and its extra state.
+        network: Built, or the state dict of one network whose class is not known; values do not matter, save for counters and extra state.
+        name: What to call it in messages: a file for a state dict.
 
     Raises:
         ParamgenError: It has a tensor that a zoo cannot hold: lazily shaped, sparse, nested, quantized or complex128.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self.tensors = state_tensors(network)
-        self.extra = {name: value for name, value in network.state_dict().items() if is_extra_state(name)}
-        self.firsts = tied_names(network)
-        for name, tensor in self.tensors.items():
+    def __init__(self, network: nn.Module | Mapping[str, Any], name: str = "the network") -> None:
+        built = isinstance(network, nn.Module)
+        state = network.state_dict() if isinstance(network, nn.Module) else network
+        self.name = name
+        self._of, self._as_in = ("", "") if built else (f" of {name}", f", as in {name}")
+        self.tensors: StateDict = {
+            key: value for key, value in state.items() if isinstance(value, Tensor) and not is_extra_state(key)
+        }
+        self.extra = {key: value for key, value in state.items() if is_extra_state(key)}
+        self.firsts = tied_names(network) if isinstance(network, nn.Module) else first_names(self.tensors)
+        for key, tensor in self.tensors.items():
             if problem := _problem(tensor):
-                raise ParamgenError(f"tensor {name!r} of the network {problem}")
-            if name not in self.firsts:
+                raise ParamgenError(f"tensor {key!r} of {name} {problem}")
+            if key not in self.firsts:
                 raise ParamgenError(
-                    f"{name!r} is in the network's state dict, but is neither a parameter nor a buffer; register it as one"
+                    f"{key!r} is in the network's state dict, but is neither a parameter nor a buffer; register it as one"
                 )
 
     def fit(self, state: Mapping[str, Any], where: str) -> StateDict:
@@ -65,7 +72,7 @@ class Architecture:
         for name, own in self.tensors.items():
             if name not in state:
                 continue
-            value = _fitted(state[name], own, f"{where}: {name!r}")
+            value = _fitted(state[name], own, f"{where}: {name!r}", self._as_in)
             first = self.firsts[name]
             if first in values and not same_values(value, values[first]):
                 raise ParamgenError(
@@ -86,12 +93,12 @@ class Architecture:
             prefixed = next((name for name in tensors if name.endswith(f".{missing[0]}")), None)
             hint = "" if prefixed is None else f"; cut off the prefix {prefixed.removesuffix(missing[0])!r}"
             raise ParamgenError(
-                f"{where}: no tensor {missing[0]!r} ({len(missing)} missing); it has {_some(tensors)}{hint}"
+                f"{where}: no tensor {missing[0]!r}{self._of} ({len(missing)} missing); it has {_some(tensors)}{hint}"
             )
         unknown = [name for name in state if name not in self.tensors and name not in self.extra]
         refused = [name for name in unknown if name in tensors or is_extra_state(name)]
         if refused:
-            raise ParamgenError(f"{where}: {refused[0]!r} is not in the network ({len(refused)} unknown)")
+            raise ParamgenError(f"{where}: {refused[0]!r} is not in {self.name} ({len(refused)} unknown)")
 
     def _check_extra(self, state: Mapping[str, Any], where: str) -> None:
         for name, own in self.extra.items():
@@ -142,26 +149,26 @@ def same_values(a: Tensor, b: Tensor, rtol: float = 0.0) -> bool:
     return torch.allclose(a.to(dtype), b.to(dtype), rtol=rtol, atol=1e-8 if rtol else 0.0, equal_nan=True)
 
 
-def _fitted(value: Any, own: Tensor, what: str) -> Tensor:
-    """A tensor in the dtype of the network's own; refused where that is not the same tensor."""
+def _fitted(value: Any, own: Tensor, what: str, as_in: str = "") -> Tensor:
+    """A tensor in the dtype of the network's own; refused where that is not the same tensor. `as_in` says where the latter comes from."""
     if not isinstance(value, Tensor):
         raise ParamgenError(f"{what} is a {type(value).__name__}, expected a tensor")
     if problem := _problem(value):
         raise ParamgenError(f"{what} {problem}")
     if value.shape != own.shape:
-        raise ParamgenError(f"{what} has shape {tuple(value.shape)}, expected {tuple(own.shape)}")
+        raise ParamgenError(f"{what} has shape {tuple(value.shape)}, expected {tuple(own.shape)}{as_in}")
     if value.dtype == own.dtype:
         return value.detach()
     given, expected = _dtype_name(value.dtype), _dtype_name(own.dtype)
     if _kind(value.dtype) != _kind(own.dtype):
         quantized = _kind(own.dtype) == "real" and _kind(value.dtype) != "complex"
         advice = "; convert quantized weights back first" if quantized else ""
-        raise ParamgenError(f"{what} is {given}, expected {expected}{advice}")
+        raise ParamgenError(f"{what} is {given}, expected {expected}{as_in}{advice}")
     fitted = value.detach().to(own.dtype)
     if not same_values(fitted.to(value.dtype), value):
         raise ParamgenError(
             f"{what} is {given} and has digits that the network's {expected} cannot hold; "
-            f"build the network in {given}, or convert the file to {expected}"
+            f"build the network in {given}, or convert the file to {expected}{as_in}"
         )
     return fitted
 

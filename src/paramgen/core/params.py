@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from hashlib import sha256
 from math import prod
 from typing import Any, Literal, Self
 
@@ -89,7 +90,7 @@ class ParamSpec:
         state = state_tensors(network) if isinstance(network, nn.Module) else network
         if unknown := [name for name in names or () if name not in state]:
             raise ParamgenError(f"no tensor {unknown[0]!r} in the network; it has: {', '.join(state)}")
-        firsts = _first_names(state)
+        firsts = first_names(state)
         wanted = {firsts[name] for name in (state if names is None else names)}
         chosen = {name: tensor for name, tensor in state.items() if firsts[name] in wanted and can_be_generated(tensor)}
         if not chosen:
@@ -188,6 +189,15 @@ def state_tensors(network: nn.Module) -> StateDict:
     return {name: value for name, value in network.state_dict().items() if not is_extra_state(name)}
 
 
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """A sha256 that is the same for the same values under the same names."""
+    digest = sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def is_extra_state(name: str) -> bool:
     """Whether a key of a state dict stands for what ``get_extra_state`` returned."""
     return last_part(name) == _EXTRA
@@ -204,10 +214,10 @@ def tied_names(network: nn.Module) -> dict[str, str]:
         *network.named_parameters(remove_duplicate=False),
         *network.named_buffers(remove_duplicate=False),
     ]
-    return _first_names(dict(tensors))
+    return first_names(dict(tensors))
 
 
-def _first_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def first_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Every name and the first name of a tensor that is the same, or has the same place in memory."""
     first: dict[object, str] = {}
     return {name: first.setdefault(_place(tensor), name) for name, tensor in tensors.items()}

@@ -1,10 +1,10 @@
 """Choosing which tensors of a network are generated: by glob, by regular expression, or by the papers' subsets."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from torch import nn
+from torch import Tensor, nn
 
 from paramgen.core.params import can_be_generated, state_tensors
 from paramgen.errors import ParamgenError, did_you_mean
@@ -12,29 +12,40 @@ from paramgen.errors import ParamgenError, did_you_mean
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def select_tensors(network: nn.Module, patterns: Sequence[str]) -> list[str]:
+def select_tensors(network: nn.Module | Mapping[str, Tensor], patterns: Sequence[str]) -> list[str]:
     """Names of the chosen tensors, floating or complex, in the order of the state dict.
 
     Args:
-        network: The network.
+        network: The network, or its state dict where its class is not known; subsets but ``all`` need the network.
         patterns: Each a glob on the names of the state dict (``layer4.*``), ``re:`` with a regular expression that the whole name
             matches, or a subset: one of :data:`SUBSETS`.
 
     Raises:
         ParamgenError: No patterns, one that selects nothing (near names are listed), or a regular expression that is none.
     """
-    names = [name for name, tensor in state_tensors(network).items() if can_be_generated(tensor)]
+    state = state_tensors(network) if isinstance(network, nn.Module) else network
+    names = [name for name, tensor in state.items() if can_be_generated(tensor)]
     if not patterns:
         raise ParamgenError(f"no parameters chosen; give globs, re:… or a subset: {', '.join(SUBSETS)}")
     chosen: set[str] = set()
     for pattern in patterns:
-        matched = SUBSETS[pattern](network, names) if pattern in SUBSETS else _match(pattern, names)
+        matched = _subset(pattern, network, names) if pattern in SUBSETS else _match(pattern, names)
         if not matched:
             raise ParamgenError(
                 f"Parameter pattern {pattern!r} matches nothing. {did_you_mean(pattern, [*names, *SUBSETS])}"
             )
         chosen.update(matched)
     return [name for name in names if name in chosen]
+
+
+def _subset(name: str, network: nn.Module | Mapping[str, Tensor], names: list[str]) -> list[str]:
+    if name == "all":
+        return names
+    if not isinstance(network, nn.Module):
+        raise ParamgenError(
+            f"subset {name!r} needs a task, which says which layers there are; give names or globs instead"
+        )
+    return SUBSETS[name](network, names)
 
 
 def _match(pattern: str, names: list[str]) -> list[str]:

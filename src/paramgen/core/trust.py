@@ -9,7 +9,7 @@ imported; what Python does not find is looked for in the working folder too.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module, invalidate_caches
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -17,12 +17,13 @@ from inspect import isabstract
 from pathlib import Path
 from typing import Any, TypeVar
 
-from paramgen.errors import ParamgenError, did_you_mean
+from paramgen.errors import ParamgenError, did_you_mean, shown
 
 T = TypeVar("T")
 
 HOW = "--trust true (paramgen fit: --data.trust true; Python: trust=True)"
 SOMEWHERE = "this configuration"
+NAMING = ("class_path", "network", "scorer")  # keys of a configuration that may name code
 
 
 class UntrustedError(ParamgenError):
@@ -54,24 +55,24 @@ def find_class(path: str, base: type[T], what: str, trust: bool = False, where: 
     return import_class(path, base, what)
 
 
-def refusal(path: str, where: str) -> UntrustedError:
-    """The error for a class that would have to be imported."""
+def refusal(path: str, where: str, kind: str = "class") -> UntrustedError:
+    """The error for a class or function that would have to be imported."""
     return UntrustedError(
-        f"{where} names the class {path}, which is not part of paramgen: running its code needs {HOW}"
+        f"{where} names the {kind} {path}, which is not part of paramgen: running its code needs {HOW}"
     )
 
 
 def foreign_classes(config: Any) -> set[str]:
-    """The classes that a recorded configuration names and that are not part of paramgen, also in the configurations within it.
+    """The classes and functions that a recorded configuration names and that are not part of paramgen, also in those within it.
 
     Args:
-        config: ``{"class_path": …, "init_args": {…}}``, where a ``network`` may be a class too.
+        config: ``{"class_path": …, "init_args": {…}}``, where a ``network`` may be a class too, and a ``scorer`` is a function.
     """
     if isinstance(config, list | tuple):
         return set().union(*map(foreign_classes, config))
     if not isinstance(config, Mapping):
         return set()
-    named = {config[key] for key in ("class_path", "network") if isinstance(config.get(key), str)}
+    named = {config[key] for key in NAMING if isinstance(config.get(key), str)}
     return {name for name in named if _is_foreign(name)}.union(*map(foreign_classes, config.values()))
 
 
@@ -108,16 +109,37 @@ def import_class(path: str, base: type[T], what: str) -> type[T]:
     Raises:
         ParamgenError: It cannot be imported, or is not a subclass of `base`.
     """
-    module, _, name = path.rpartition(".")
-    if not all(part.isidentifier() for part in path.split(".")):
-        raise ParamgenError(f"cannot import {what} {path!r}: expected package.module.Class")
-    search_working_folder(path)
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ParamgenError(f"cannot import {what} {path!r}: {error}") from error
+    found = _imported(path, what, "package.module.Class")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ParamgenError(f"{what} {path!r} is {found!r}, expected a subclass of {base.__name__}")
+    return found
+
+
+def import_function(path: str, what: str) -> Callable[..., Any]:
+    """The function of a dotted path that the user typed or trusts; found as :func:`import_class` finds a class.
+
+    Args:
+        path: ``package.module.function``.
+        what: What to call it in messages.
+
+    Raises:
+        ParamgenError: It cannot be imported, or cannot be called.
+    """
+    found = _imported(path, what, "package.module.function")
+    if not callable(found):
+        raise ParamgenError(f"{what} {path!r} is {shown(found)}, expected a function")
+    return found
+
+
+def _imported(path: str, what: str, form: str) -> object:
+    module, _, name = path.rpartition(".")
+    if not module or not all(part.isidentifier() for part in path.split(".")):
+        raise ParamgenError(f"cannot import {what} {path!r}: expected {form}")
+    search_working_folder(path)
+    try:
+        found: object = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ParamgenError(f"cannot import {what} {path!r}: {error}") from error
     return found
 
 

@@ -80,7 +80,7 @@ class Zoo(Sequence[StateDict]):
         self.meta, self._digest = read_signed(self.path / "zoo.json", "zoo")
         self.name: str = self.path.resolve().name
         self.spec = ParamSpec.from_dict(self.meta["spec"], where=f"{self.path}/zoo.json")
-        self.task_config: dict[str, Any] = self.meta["task"]
+        self.task_config: Any = self.meta["task"]  # a dict, or None where the weights alone are known
         self.entries = [ZooEntry(**e) for e in self.meta["entries"]]
         self._check_entries()
         self._read: set[int] = set()  # networks whose file was found whole

@@ -37,7 +37,7 @@ class ZooWriter:
         path: Folder to write.
         spec: Which tensors are generated.
         base: The rest of the state dict.
-        task_config: How to build the task, ``{"class_path", "init_args"}``.
+        task_config: How to build the task, ``{"class_path", "init_args"}``; None for networks of which the weights alone are known.
         recipe: Everything that made the networks, plain values. A half-written zoo goes on only under the same recipe.
 
     Raises:
@@ -49,7 +49,7 @@ class ZooWriter:
         path: str | Path,
         spec: ParamSpec,
         base: Mapping[str, Tensor],
-        task_config: dict[str, Any],
+        task_config: dict[str, Any] | None,
         recipe: dict[str, Any],
     ) -> None:
         self.path, self.spec = Path(path), spec
@@ -188,7 +188,7 @@ def tidy(path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def check_resumable(path: str | Path, task_config: dict[str, Any], recipe: dict[str, Any]) -> None:
+def check_resumable(path: str | Path, task_config: dict[str, Any] | None, recipe: dict[str, Any]) -> None:
     """Refuse a folder that a zoo of this recipe cannot be written to, before anything is trained for it.
 
     Raises:

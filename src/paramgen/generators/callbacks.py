@@ -11,7 +11,9 @@ from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor
 
 from paramgen.core.params import StateDict
+from paramgen.core.score import ScoreSpec
 from paramgen.core.trust import UntrustedError
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.evaluation import metrics
 from paramgen.evaluation.baselines import principal_components
@@ -20,7 +22,6 @@ from paramgen.evaluation.unseen import tasks_of
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.data import ParameterDataModule, data_of
 from paramgen.tasks import Task, TaskFamily, score_family
-from paramgen.tasks.scoring import score_networks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +35,8 @@ MOST_POINTS = 400  # of a loss's history; beyond it every second one goes
 class SampleQuality(Callback):
     """Draws a few networks now and then and logs how good and how varied they are, under ``sample/``.
 
-    Accuracy is on the task's validation images, never on its test split; distances are to the training networks. What was seen, and the
+    Scores are on the task's val split, never on its test split; distances are to the training networks. Where the zoo has no task, or
+    names a class whose code may not run, distances are logged alone. What was seen, and the
     losses, are kept in the checkpoint, for reports; where the logger takes images, the last samples are drawn at the end.
 
     Args:
@@ -48,6 +50,7 @@ class SampleQuality(Callback):
                 f"quality.sample_every is {sample_every} (expected 0 or more), quality.n is {n} (expected 2 or more)"
             )
         self.sample_every, self.n = sample_every, n
+        self._scored = True  # whether the zoo's task can be had
         self._task: Task | TaskFamily | None = None
         self._weights: Tensor | None = None
         self._novelty: Novelty | None = None
@@ -56,13 +59,9 @@ class SampleQuality(Callback):
         self.history: dict[str, list[list[float]]] = {}  # name to [step, value]
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Say so once where nothing can be watched: the zoo names a class whose code may not run."""
+        """Say once where samples cannot be scored: the zoo has no task, or names a class whose code may not run."""
         if self.sample_every:
-            try:
-                self._task = tasks_of(data_of(trainer).zoo)
-            except UntrustedError as error:
-                self.sample_every = 0
-                _LOG.warning("the quality of samples is not watched: %s", error)
+            self._find_task(data_of(trainer).zoo)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         """Look when it is time; the first process alone does."""
@@ -86,9 +85,15 @@ class SampleQuality(Callback):
             self._remember(trainer, "val/loss", trainer.global_step)
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Draw the last samples beside training networks, where the logger takes images; the first process alone does."""
+        """Draw the last samples beside training networks, where they are scored and the logger takes images; in the first process."""
         writer = getattr(trainer.logger, "experiment", None)
-        if self.sample_every and trainer.is_global_zero and writer is not None and hasattr(writer, "add_figure"):
+        if (
+            self.sample_every
+            and self._task is not None
+            and trainer.is_global_zero
+            and writer is not None
+            and hasattr(writer, "add_figure")
+        ):
             assert isinstance(module, ParameterGenerator)
             with torch.random.fork_rng():
                 figures = self.draw(module, data_of(trainer))
@@ -104,16 +109,15 @@ class SampleQuality(Callback):
         self.history, self._stride = state_dict["history"], state_dict["stride"]
 
     def look(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, float]:
-        """Accuracy, distance over both scales and dispersion of `n` new networks."""
+        """Score, distance over both scales and dispersion of `n` new networks."""
         task, weights, novelty = self._measures(data)
         shown = _spread(len(weights), self.n)
         networks = module.sample(self.n, _conditions(module, data, shown))
         samples = data.zoo.spec.flatten_many(networks)  # (n, P)
-        accuracy = _scores(task, data, networks, shown)
+        scores = {} if task is None else _summary(task.score, _scores(task, data, networks, shown))
         ratios = novelty.ratios(novelty.bank.nearest(samples).distance)
         return {
-            "sample/accuracy_mean": float(accuracy.mean()),
-            "sample/accuracy_best": float(accuracy.max()),
+            **scores,
             **({} if ratios.run is None else {"sample/run_ratio": ratios.run}),
             "sample/nn_ratio": ratios.step,
             "sample/dispersion": metrics.dispersion(samples, weights),
@@ -124,6 +128,7 @@ class SampleQuality(Callback):
         from paramgen.report.plots import Group, fit_figures  # matplotlib takes a second, and most fits draw nothing
 
         task, weights, novelty = self._measures(data)
+        assert task is not None  # there are no pictures without scores
         shown = _spread(len(weights), self.n)
         networks, plane = module.sample(self.n, _conditions(module, data, shown)), principal_components(weights, 2)
         length = novelty.length
@@ -139,15 +144,26 @@ class SampleQuality(Callback):
         return fit_figures(
             group([data.zoo.full(data.train_indices[i]) for i in shown.tolist()], weights[shown], novelty.own[shown]),
             group(networks, samples, novelty.bank.nearest(samples).distance),
-            len(task.data("val") if isinstance(task, Task) else task.data(task.seen[:1], "val")),
+            task.count("val") if isinstance(task, Task) else len(task.data(task.seen[:1], "val")),
             novelty.unit,
             int(_runs(data, data.train_indices).unique(return_counts=True)[1].max()),
         )
 
-    def _measures(self, data: ParameterDataModule) -> tuple[Task | TaskFamily, Tensor, Novelty]:
+    def _find_task(self, zoo: Zoo) -> None:
+        try:
+            self._task = None if zoo.task_config is None else tasks_of(zoo)
+            reason = "the zoo has no task"
+        except UntrustedError as error:
+            reason = str(error)
+        self._scored = self._task is not None
+        if not self._scored:
+            _LOG.warning("samples are not scored, only their distances are watched: %s", reason)
+
+    def _measures(self, data: ParameterDataModule) -> tuple[Task | TaskFamily | None, Tensor, Novelty]:
         """The task, the training networks (K, P), and the scales of distances; val runs stand in for held-out ones."""
-        if self._task is None or self._weights is None or self._novelty is None:
-            self._task = self._task or tasks_of(data.zoo)
+        if self._task is None and self._scored:
+            self._find_task(data.zoo)
+        if self._weights is None or self._novelty is None:
             self._weights, val = data.training_weights(), data.zoo.indices("val")
             self._novelty = Novelty(
                 RawBank(self._weights), _runs(data, data.train_indices), data.zoo.matrix(val), _runs(data, val)
@@ -226,9 +242,18 @@ def _conditions(module: ParameterGenerator, data: ParameterDataModule, shown: Te
     return data.conditions[shown].to(module.device) if module.cond_dim else None
 
 
+def _summary(score: ScoreSpec, values: Tensor) -> dict[str, float]:
+    """What is logged of scores (n,): of those that there are."""
+    known = values[values.isfinite()]
+    if not len(known):
+        return {}
+    best = known.max() if score.higher_is_better else known.min()
+    return {"sample/score_mean": float(known.mean()), "sample/score_best": float(best)}
+
+
 def _scores(task: Task | TaskFamily, data: ParameterDataModule, networks: list[StateDict], shown: Tensor) -> Tensor:
     """Scores (n,) on the val split: of the zoo's task, or of the tasks of some training networks where it has many."""
     if isinstance(task, Task):
-        return score_networks(task, task.build(), networks, task.data("val")).value
+        return task.evaluate(networks, "val").value
     names = [data.zoo.entries[data.train_indices[i]].task or "" for i in shown.tolist()]
     return score_family(data.zoo, networks, names, "val", task)

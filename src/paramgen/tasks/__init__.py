@@ -10,6 +10,7 @@ from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.factory import construct, recorded
 from paramgen.tasks.family import Member, TaskFamily, load_family, score_family
 from paramgen.tasks.fields import FieldTask
+from paramgen.tasks.scorer import ScorerTask
 from paramgen.tasks.text import TextTask
 from paramgen.tasks.vision.camera_traps import CameraTrapFamily
 from paramgen.tasks.vision.classification import ClassificationTask
@@ -25,6 +26,7 @@ __all__ = [
     "Member",
     "RelabelFamily",
     "RotatedFamily",
+    "ScorerTask",
     "SplitData",
     "Task",
     "TaskFamily",
@@ -68,9 +70,9 @@ def task_of(zoo: Zoo) -> Task:
 
     Raises:
         UntrustedError: The zoo names a class that is not part of paramgen, and is not trusted.
-        ParamgenError: As :func:`load_task`.
+        ParamgenError: The zoo has no task, or as :func:`load_task`.
     """
-    return load_task(zoo.task_config, zoo.trusted, f"zoo {zoo.name!r}")
+    return load_task(_task_config(zoo), zoo.trusted, f"zoo {zoo.name!r}")
 
 
 def family_of(zoo: Zoo) -> TaskFamily:
@@ -78,6 +80,14 @@ def family_of(zoo: Zoo) -> TaskFamily:
 
     Raises:
         UntrustedError: The zoo names a class that is not part of paramgen, and is not trusted.
-        ParamgenError: As :func:`load_family`.
+        ParamgenError: The zoo has no task, or as :func:`load_family`.
     """
-    return load_family(zoo.task_config, zoo.trusted, f"zoo {zoo.name!r}")
+    return load_family(_task_config(zoo), zoo.trusted, f"zoo {zoo.name!r}")
+
+
+def _task_config(zoo: Zoo) -> dict[str, Any]:
+    if zoo.task_config is None:
+        raise ParamgenError(
+            f"zoo {zoo.name!r} has no task, so its networks cannot be built, run or scored; import them again with --task"
+        )
+    return dict(zoo.task_config)

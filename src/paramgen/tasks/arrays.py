@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from paramgen.tasks.base import SplitData
+from paramgen.tasks.items import SplitData
 
 
 class ArraySplit(SplitData):

@@ -1,72 +1,20 @@
 """What a task is: a network to build, data to train and score it on."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from paramgen.tasks.score import Scored
+from paramgen.tasks.items import FirstImages, SplitData, spread
+from paramgen.tasks.score import Scored, Scores
+from paramgen.tasks.scoring import score_networks
 from paramgen.tasks.vision.networks import load_weights, read_weights
 
-
-class SplitData(ABC):
-    """Items of one split and their targets: images and labels, sequences and what follows, points and values.
-
-    M: items in the split. R: networks trained at once. B: batch.
-
-    Args:
-        targets: (M, ...); labels are (M,) int64.
-    """
-
-    def __init__(self, targets: Tensor) -> None:
-        self.targets = targets
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    @abstractmethod
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every item once, in order, never augmented: inputs (B, ...) and targets (B, ...)."""
-
-    @abstractmethod
-    def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented batches for R networks, each in its own order.
-
-        Args:
-            order: (steps, R, B) indices into the split.
-            generators: One a network; what one network sees never depends on the others.
-
-        Yields:
-            Inputs (R, B, ...) and targets (R, B, ...).
-        """
-
-
-class FirstImages(SplitData):
-    """The first images of a split.
-
-    Args:
-        data: The split.
-        most: How many of its images at most.
-    """
-
-    def __init__(self, data: SplitData, most: int) -> None:
-        super().__init__(data.targets[:most])
-        self.data = data
-
-    def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
-        """As the split's own."""
-        return self.data.training_batches(order, generators)
-
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The split's batches until the first images are through."""
-        left = len(self)
-        for x, y in self.data.batches(batch_size):
-            yield x[:left], y[:left]
-            left -= len(y)
-            if left <= 0:
-                return
+__all__ = ["FirstImages", "SplitData", "Task"]
 
 
 class Task(Scored):
@@ -84,9 +32,36 @@ class Task(Scored):
             ParamgenError: No such split, or the data are not there.
         """
 
-    @abstractmethod
+    def evaluate(
+        self,
+        states: Sequence[Mapping[str, Tensor]],
+        split: str,
+        most: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Scores:
+        """Scores of complete networks on a split.
+
+        A task whose score is not computed from single items, such as mAP or FID, overrides this method and :meth:`count`.
+
+        Args:
+            states: N complete state dicts.
+            split: ``train``, ``val`` or ``test``.
+            most: Score on so many items at most, evenly spaced; on all when not given.
+            device: Where to compute.
+        """
+        return score_networks(self, self._network.to(device), states, self._items(split, most), device=device)
+
+    def count(self, split: str, most: int | None = None) -> int:
+        """How many items :meth:`evaluate` runs each network on; what it costs grows with them."""
+        return len(self._items(split, most))
+
     def config(self) -> dict[str, Any]:
-        """``{"class_path", "init_args"}`` with plain values, for :func:`paramgen.tasks.load_task`."""
+        """``{"class_path", "init_args"}`` with plain values, for :func:`paramgen.tasks.load_task`.
+
+        The arguments of the class are read from attributes of the same names.
+        """
+        arguments = {name: getattr(self, name) for name in signature(type(self)).parameters}
+        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": arguments}
 
     @classmethod
     def upgraded(cls, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -102,3 +77,19 @@ class Task(Scored):
         network = self.build()
         load_weights(network, read_weights(source), where=source)
         return network
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        """The architecture, for running networks; the random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            return self.build()
+
+    def _items(self, split: str, most: int | None) -> SplitData:
+        """Items of a split, made once for each number of them."""
+        if (split, most) not in self._splits:
+            self._splits[split, most] = spread(self.data(split), most)
+        return self._splits[split, most]
+
+    @cached_property
+    def _splits(self) -> dict[tuple[str, int | None], SplitData]:
+        return {}

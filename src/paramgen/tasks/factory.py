@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from paramgen.core.arguments import check_arguments
-from paramgen.core.trust import SOMEWHERE, find_class
+from paramgen.core.trust import SOMEWHERE, find_class, refusal
 from paramgen.errors import ParamgenError
 from paramgen.tasks.base import Task
 from paramgen.tasks.vision.networks import check_named_network
@@ -56,6 +56,8 @@ def construct(config: Mapping[str, Any], base: type[T], what: str, trust: bool =
         check_arguments(cls, arguments, f"{what} {path!r}")
         if "network" in arguments or "network_args" in arguments:
             check_named_network(str(arguments.get("network", "")), arguments.get("network_args") or {}, where)
+        if "scorer" in arguments:
+            raise refusal(str(arguments["scorer"]), where, "function")
         arguments |= {name: False for name in FETCHING if name in arguments}
     if issubclass(cls, Task):
         arguments = cls.upgraded(arguments)

@@ -172,7 +172,7 @@ class FamilyZoo(Protocol):
     """What :func:`score_family` needs of a zoo."""
 
     @property
-    def task_config(self) -> dict[str, Any]:
+    def task_config(self) -> dict[str, Any] | None:
         """The family's configuration."""
 
     def complete(self, generated: Mapping[str, Tensor]) -> StateDict:
@@ -208,7 +208,7 @@ def score_family(
     """
     if len(weights) != len(names):
         raise ValueError(f"expected one name for each of {len(weights)} networks, got {len(names)}")
-    family = family or load_family(zoo.task_config)
+    family = family or load_family(zoo.task_config or {})
     model = family.build()
     splits = {name: family.data([name], split) for name in dict.fromkeys(names)}
     alike: dict[int, list[int]] = defaultdict(list)  # networks whose tasks have the same images

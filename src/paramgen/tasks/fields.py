@@ -4,9 +4,7 @@ M: points of a split. Higher frequencies come from sinusoids of the coordinates 
 """
 
 from functools import cached_property
-from inspect import signature
 from math import pi
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,11 +88,6 @@ class FieldTask(Task):
     def value(self, items: Tensor) -> Tensor:
         """PSNR (N,) in dB, against a range of 1."""
         return -10 * items.double().mean(1).clamp_min(1e-12).log10()
-
-    def config(self) -> dict[str, Any]:
-        """How to make this task again, plain values."""
-        arguments = {name: getattr(self, name) for name in signature(type(self)).parameters}
-        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": arguments}
 
     @cached_property
     def _image(self) -> Tensor:

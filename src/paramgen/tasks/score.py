@@ -4,7 +4,9 @@ N: networks. M: items of a split (images, sequences, points). B: items of a batc
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,18 +34,20 @@ class Scores(NamedTuple):
         loss: (N,) the mean training loss; None where it was not computed.
         items: (N, M) as of :class:`Measured`; None for a score that is no function of single items, such as FID or mAP.
         predictions: (N, M) as of :class:`Measured`, or None.
+        failed: Why networks could not be scored, by their places among the N; their score is NaN.
     """
 
     value: Tensor
     loss: Tensor | None = None
     items: Tensor | None = None
     predictions: Tensor | None = None
+    failed: Mapping[int, str] = MappingProxyType({})
 
 
 class Scored(ABC):
     """What training and scoring need to know of a task besides its network and data."""
 
-    score: ClassVar[ScoreSpec] = ACCURACY
+    score: ScoreSpec = ACCURACY
 
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:

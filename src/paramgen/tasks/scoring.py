@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.params import StateDict
-from paramgen.tasks.base import SplitData
 from paramgen.tasks.forward import call, loadable
+from paramgen.tasks.items import SplitData
 from paramgen.tasks.score import Scored, Scores
 from paramgen.tasks.stacked import can_stack, channels_innermost, stack_states, stacked_forward, worth_stacking
 

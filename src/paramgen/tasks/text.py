@@ -4,8 +4,6 @@ M: positions of a split. C: characters of context. V: characters of the vocabula
 """
 
 from functools import cached_property
-from inspect import signature
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,11 +88,6 @@ class TextTask(Task):
     def value(self, items: Tensor) -> Tensor:
         """Perplexity (N,): the exponential of the mean cross-entropy."""
         return items.double().mean(1).exp()
-
-    def config(self) -> dict[str, Any]:
-        """How to make this task again, plain values."""
-        arguments = {name: getattr(self, name) for name in signature(type(self)).parameters}
-        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": arguments}
 
     @cached_property
     def _text(self) -> Tensor:

@@ -99,7 +99,9 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
     )
 
 
-def _task_line(config: Mapping[str, Any]) -> str:
+def _task_line(config: Mapping[str, Any] | None) -> str:
+    if config is None:
+        return "none: the weights alone are known"
     arguments = ", ".join(f"{k}={v}" for k, v in config["init_args"].items() if v not in (None, {}, []))
     return f"{config['class_path'].rsplit('.', 1)[-1]}({arguments})"
 

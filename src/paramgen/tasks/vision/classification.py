@@ -1,7 +1,6 @@
 """Image classification: any set of :mod:`paramgen.tasks.vision.datasets` with any network of :mod:`paramgen.tasks.vision.networks`."""
 
 from functools import cached_property
-from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -112,10 +111,10 @@ class ClassificationTask(Classifies, Task):
 
     def config(self) -> dict[str, Any]:
         """How to make this task again, plain values."""
-        arguments = {name: getattr(self, name) for name in signature(type(self)).parameters}
+        made = super().config()
         if self._named is not SOURCES["image_folder"]:
-            del arguments["images"]
-        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": arguments}
+            del made["init_args"]["images"]
+        return made
 
     @classmethod
     def upgraded(cls, arguments: dict[str, Any]) -> dict[str, Any]:

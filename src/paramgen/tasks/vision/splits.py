@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from paramgen.tasks.arrays import ArraySplit
-from paramgen.tasks.base import SplitData
+from paramgen.tasks.items import SplitData
 
 
 class TensorSplit(SplitData):
@@ -181,13 +180,6 @@ class StreamedSplit(SplitData):
             _Seeded(Subset(seeded.dataset, index.tolist()), seeded.transform) for seeded in (self._plain, self._varied)
         )
         return part
-
-
-def spread(data: SplitData, most: int) -> SplitData:
-    """At most so many of a split's items, evenly spaced, so that a set sorted by class keeps its shares."""
-    if len(data) <= most or not isinstance(data, TensorSplit | StreamedSplit | ArraySplit):
-        return data
-    return data.take(torch.arange(most) * len(data) // most)
 
 
 def in_channels(image: Any, channels: int) -> Any:

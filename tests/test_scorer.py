@@ -1,0 +1,180 @@
+"""A scorer of the user's own by dotted name: networks of any class, scored one by one by a function."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import own_scorers
+from gaussian_backend import GaussianBackend
+from own_scorers import Net
+from paramgen.cli.main import main
+from paramgen.core.params import state_tensors
+from paramgen.core.trust import UntrustedError, foreign_classes, import_function
+from paramgen.core.zoo import Zoo
+from paramgen.errors import ParamgenError
+from paramgen.tasks import ScorerTask, load_task, task_of
+
+SCORER = ["--task", "ScorerTask", "--task.network", "own_scorers.Net"]
+
+
+@pytest.fixture(autouse=True)
+def _no_calls():
+    own_scorers.CALLS.clear()
+
+
+def networks(biases):
+    """Networks that :func:`own_scorers.bias` gives these scores."""
+    torch.manual_seed(0)
+    made = [Net() for _ in biases]
+    for network, value in zip(made, biases, strict=True):
+        torch.nn.init.constant_(network.out.bias, value)
+    return [state_tensors(network) for network in made]
+
+
+@pytest.fixture
+def theirs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("theirs").mkdir()
+    for i, state in enumerate(networks([0.5, -0.25, 2.0, 1.0])):
+        torch.save(state, f"theirs/n{i}.pt")
+    return ["zoo", "import", "--source", "theirs", "--out", "zoo", *SCORER]
+
+
+def val_scores(zoo):
+    return [entry.scores["val"]["score"] for entry in zoo.entries]
+
+
+def test_an_imported_zoo_holds_what_the_function_returned_once_a_network(theirs, capsys):
+    line = [*theirs, "--task.scorer", "own_scorers.bias", "--task.name", "bias", "--task.higher_is_better", "false"]
+    assert main(line) == 0
+    zoo = Zoo("zoo")
+    assert val_scores(zoo) == [0.5, -0.25, 2.0, 1.0]
+    assert [entry.scores["train"]["score"] for entry in zoo.entries] == val_scores(zoo)
+    assert own_scorers.CALLS == ["bias"] * 4  # one score for both splits, also of the network that is tried first
+    assert (zoo.score.name, zoo.score.higher_is_better) == ("bias", False)
+    assert (zoo[0]["out.bias"] == 0.5).all()  # what the function does to its network is not stored
+    capsys.readouterr()
+    assert main(["zoo", "info", "--zoo", "zoo"]) == 0
+    assert "bias mean 0.81, from −0.25 to 2.00" in capsys.readouterr().out
+
+
+def test_a_function_with_a_second_argument_is_told_the_split(theirs):
+    assert main([*theirs, "--task.scorer", "own_scorers.by_split"]) == 0
+    entry = Zoo("zoo").entries[2]
+    assert {part: entry.scores[part]["score"] for part in ("train", "val")} == {"train": 12.0, "val": 22.0}
+    assert own_scorers.CALLS.count("train") == own_scorers.CALLS.count("val") == 4
+    assert "test" not in own_scorers.CALLS
+
+
+def test_a_network_that_the_function_raises_on_is_named_and_the_others_go_on(theirs, capsys):
+    assert main([*theirs, "--task.scorer", "own_scorers.positive_only"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("n1.pt has no score: own_scorers.positive_only raised ValueError: the bias is negative") == 1
+    assert "warning: 1 of 4 networks could not be scored." in said
+    saved = json.loads(Path("zoo/zoo.json").read_text())
+    assert [entry["scores"]["val"]["score"] for entry in saved["entries"]] == [0.5, None, 2.0, 1.0]
+    assert saved["warnings"] == ["1 of 4 networks could not be scored."]
+
+
+def test_nan_is_no_score():
+    task = ScorerTask("own_scorers.Net", "own_scorers.nothing")
+    found = task.evaluate(networks([1.0, 2.0]), "val")
+    assert found.value.isnan().all()
+    assert found.failed == {0: "own_scorers.nothing returned nan", 1: "own_scorers.nothing returned nan"}
+    assert found.items is None
+    assert found.predictions is None
+
+
+def test_scores_of_several_networks_are_in_their_order():
+    task = ScorerTask("own_scorers.Net", "own_scorers.positive_only", {"width": 3}, margin=0.5)
+    found = task.evaluate(networks([3.0, -1.0, 0.25]), "test")
+    assert found.value[[0, 2]].tolist() == [3.0, 0.25]
+    assert math.isnan(found.value[1])
+    assert list(found.failed) == [1]
+
+
+def test_a_task_is_made_again_from_what_it_records():
+    task = ScorerTask("own_scorers.Net", "own_scorers.bias", {"width": 5}, "loss", "percent", False, 0.2, "log")
+    again = load_task(json.loads(json.dumps(task.config())), trust=True)
+    assert again.config() == task.config()
+    assert again.score == task.score
+    assert again.build().out.out_features == 5
+
+
+def test_named_networks_need_their_shape():
+    with pytest.raises(ParamgenError, match="needs in_shape in network_args"):
+        ScorerTask("mlp", "own_scorers.bias", {"num_classes": 10}).build()
+    sized = {"num_classes": 10, "in_shape": [1, 8, 8]}
+    assert sum(p.numel() for p in ScorerTask("mlp", "own_scorers.bias", sized).build().parameters()) == 5018
+
+
+@pytest.mark.parametrize(
+    ("scorer", "expected"),
+    [
+        ("own_scorers.absent", "cannot import scorer 'own_scorers.absent'"),
+        ("own_scorers.NO_FUNCTION", "scorer 'own_scorers.NO_FUNCTION' is 3, expected a function"),
+        ("bias", "cannot import scorer 'bias': expected package.module.function"),
+    ],
+)
+def test_what_is_no_function_is_refused_in_a_line(scorer, expected, theirs, capsys):
+    assert main([*theirs, "--task.scorer", scorer]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert expected in line
+    assert not Path("zoo").exists()
+
+
+def test_a_scorer_has_no_training_data_and_collect_says_so(theirs, capsys):
+    assert main(["collect", *SCORER, "--task.scorer", "own_scorers.bias", "--out", "collected"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "ScorerTask has no data, so nothing can be trained with it" in line
+    assert not Path("collected/zoo.json").exists()
+
+
+def test_a_fit_on_a_scored_zoo_watches_the_score(theirs, capsys):
+    assert main([*theirs, "--task.scorer", "own_scorers.by_split"]) == 0
+    own_scorers.CALLS.clear()
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--quality.sample_every", "1"]
+    line = ["fit", "--model", GaussianBackend.__name__, "--data.zoo", "zoo", "--trainer.max_steps", "2", *quiet]
+    assert main(line) == 0
+    assert set(own_scorers.CALLS) == {"val"}
+    assert "samples are not scored" not in capsys.readouterr().err
+
+
+def test_a_scorer_that_a_file_names_is_never_imported_without_trust(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("strange_scorers.py").write_text(
+        "from pathlib import Path\nPath('ran').touch()\ndef score(network): return 1.0\n"
+    )
+    for path in ("strange_scorers.score", "paramgen.core.io.sha256", "os.system"):
+        config = {"class_path": "ScorerTask", "init_args": {"network": "mlp", "scorer": path}}
+        with pytest.raises(UntrustedError, match=f"names the function {path}"):
+            load_task(config)
+    assert not Path("ran").exists()
+    assert "strange_scorers" not in sys.modules
+    config["init_args"]["scorer"] = "strange_scorers.score"
+    assert foreign_classes(config) == {"strange_scorers.score"}
+
+
+def test_a_typed_scorer_of_the_working_folder_is_remembered_with_its_zoo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("typed_scorers.py").write_text("def score(network):\n    return network.out.bias.mean()\n")
+    Path("theirs").mkdir()
+    for i, state in enumerate(networks([1.0, 2.0])):
+        torch.save(state, f"theirs/n{i}.pt")
+    line = ["zoo", "import", "--source", "theirs", "--out", "zoo", *SCORER, "--task.scorer", "typed_scorers.score"]
+    assert main(line) == 0
+    assert val_scores(Zoo("zoo")) == [1.0, 2.0]
+    sys.modules.pop("typed_scorers")
+    assert task_of(Zoo("zoo")).evaluate(networks([4.0]), "val").value.tolist() == [4.0]
+    Path("zoo").rename("moved")
+    with pytest.raises(UntrustedError, match="which is not part of paramgen"):
+        task_of(Zoo("moved"))
+
+
+def test_import_function_finds_what_import_class_would():
+    assert import_function("own_scorers.bias", "scorer") is own_scorers.bias
