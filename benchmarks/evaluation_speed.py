@@ -21,7 +21,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer, fresh_states
+from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings, fresh_states
 from paramgen.core.params import ParamSpec, StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
@@ -46,7 +46,7 @@ def trained(task: ClassificationTask, networks: int, steps: int) -> list[StateDi
     """Networks from their own seeds, trained at once."""
     seeds = range(networks)
     group = NetworkGroup(task.build(), fresh_states(task.build, seeds), ParamSpec.of(task.build()).names)
-    for _ in Trainer(group, task.data("train"), OptimSettings(), seeds, steps).run():
+    for _ in GroupTrainer(group, task.data("train"), OptimSettings(), seeds, steps).run():
         pass
     return group.states()
 

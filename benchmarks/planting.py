@@ -11,7 +11,7 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor
 
-from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer, fresh_states
+from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings, fresh_states
 from paramgen.core import distances
 from paramgen.core.params import ParamSpec
 from paramgen.evaluation.baselines import Pool, noise
@@ -98,7 +98,7 @@ def _train(task: ClassificationTask, recipe: Recipe, seeds: list[int], spec: Par
     group = NetworkGroup(task.build(), fresh_states(task.build, seeds), spec.names)
     steps = recipe.epochs * (len(task.data("train")) // recipe.optim.batch_size)
     kept = {steps - recipe.save_every * k for k in range(recipe.checkpoints)}
-    trainer = Trainer(group, task.data("train"), recipe.optim, seeds, steps)
+    trainer = GroupTrainer(group, task.data("train"), recipe.optim, seeds, steps)
     return torch.stack([spec.flatten_many(group.states()) for step in trainer.run() if step in kept], 1)
 
 

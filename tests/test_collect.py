@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from paramgen.cli import dispatch
 from paramgen.cli.main import main as paramgen
 from paramgen.collect import single as collect
-from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer, fresh_states
+from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings, fresh_states
 from paramgen.core import io as files
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo import Zoo
@@ -85,7 +85,7 @@ def test_seeds_are_the_runs_that_training_each_alone_gives(tmp_path):
     assert [(e.run, e.step) for e in zoo.entries] == [(run, step) for run in range(4) for step in (15, 16)]
     entry = zoo.entries[5]
     group = NetworkGroup(digits.build(), fresh_states(digits.build, [entry.seed]), list(digits.build().state_dict()))
-    for _ in Trainer(group, digits.data("train"), FAST["optim"], [entry.seed], 16).run():
+    for _ in GroupTrainer(group, digits.data("train"), FAST["optim"], [entry.seed], 16).run():
         pass
     assert torch.allclose(zoo.spec.flatten(group.states()[0]), zoo.matrix([5])[0], atol=1e-5)
 
@@ -164,8 +164,8 @@ def test_interrupted_anywhere_the_same_command_ends_with_the_same_zoo(tmp_path, 
         make(tmp_path / "stopped")
     monkeypatch.setattr(collect.ZooWriter, "add", write)
     trained = []
-    run = Trainer.run
-    monkeypatch.setattr(Trainer, "run", lambda self: (trained.append(step) or step for step in run(self)))
+    run = GroupTrainer.run
+    monkeypatch.setattr(GroupTrainer, "run", lambda self: (trained.append(step) or step for step in run(self)))
     resumed = make(tmp_path / "stopped")
     assert content(resumed.path) == content(whole.path)
     if make is trajectory:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer, fresh_states, generator
+from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings, fresh_states, generator
 from paramgen.errors import ParamgenError
 from paramgen.tasks import ClassificationTask
 from paramgen.tasks.score import CLASSIFIES
@@ -54,7 +54,7 @@ def chosen(build):
 def trained(kind, data, seeds, steps=25, stacked=None, names=None, **settings):
     build = BUILD[kind]
     group = NetworkGroup(build(), fresh_states(build, seeds), names or chosen(build), stacked=stacked)
-    trainer = Trainer(group, data, OptimSettings(**{"lr": 0.02, **settings}), seeds, steps)
+    trainer = GroupTrainer(group, data, OptimSettings(**{"lr": 0.02, **settings}), seeds, steps)
     assert list(trainer.run()) == list(range(1, steps + 1))
     return group.states()
 
@@ -136,7 +136,7 @@ def test_branches_share_their_frozen_tensors_and_equal_one_branch_alone(data, st
 
     def branch(seeds):
         group = NetworkGroup(BUILD["cnn"](), [start] * len(seeds), names, stacked=stacked)
-        for _ in Trainer(group, data, OptimSettings(lr=0.01), seeds, 5).run():
+        for _ in GroupTrainer(group, data, OptimSettings(lr=0.01), seeds, 5).run():
             pass
         assert "convs.0.weight" in group.fixed
         return group.states()
@@ -155,7 +155,7 @@ def test_tied_tensors_stay_tied(data):
             return self.head(F.relu(self.b(F.relu(self.a(x.flatten(1))))))
 
     group = NetworkGroup(Tied(), fresh_states(Tied, SEEDS), chosen(Tied))
-    for _ in Trainer(group, data, OptimSettings(lr=0.01), SEEDS, 5).run():
+    for _ in GroupTrainer(group, data, OptimSettings(lr=0.01), SEEDS, 5).run():
         pass
     for state in group.states():
         assert torch.equal(state["a.weight"], state["b.weight"])
@@ -167,7 +167,9 @@ def test_stored_training_goes_on_as_if_never_stopped(data):
     settings = OptimSettings(lr=0.01, schedule="one_cycle")
 
     def make():
-        return Trainer(NetworkGroup(build(), fresh_states(build, SEEDS), chosen(build)), data, settings, SEEDS, steps)
+        return GroupTrainer(
+            NetworkGroup(build(), fresh_states(build, SEEDS), chosen(build)), data, settings, SEEDS, steps
+        )
 
     whole, first, second = make(), make(), make()
     list(whole.run())

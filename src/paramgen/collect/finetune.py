@@ -9,7 +9,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer
+from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.tasks import Task, TaskFamily
@@ -67,7 +67,7 @@ def steps_to_reach(
     if needed.isfinite().all():
         return needed
     group = NetworkGroup(task.build(), states, zoo.spec.names, device, loss=task.loss)
-    trainer = Trainer(group, task.data("train"), settings, [seed + r for r in range(len(states))], most)
+    trainer = GroupTrainer(group, task.data("train"), settings, [seed + r for r in range(len(states))], most)
     for step in trainer.run():
         if step % every:
             continue

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.collect.doubts import doubts, guessing
-from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer, fresh_states
+from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings, fresh_states
 from paramgen.core.intake import Architecture
 from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec, StateDict, can_be_generated, state_tensors
@@ -237,7 +237,7 @@ class _Collector:
     ) -> Iterator[tuple[int, list[StateDict]]]:
         group = NetworkGroup(self.network, starts, self.chosen, self.device, loss=self.family.loss)
         self.progress.begin(label, steps)
-        for step in Trainer(group, data, self.optim, seeds, steps).run():
+        for step in GroupTrainer(group, data, self.optim, seeds, steps).run():
             self.progress.update(step)
             if step in kept:
                 yield step, group.states()
@@ -250,7 +250,7 @@ class _Collector:
         group = NetworkGroup(plain, [state], list(state), self.device, loss=self.family.loss)
         split = Reweighted(data) if how.reweight else data
         self.progress.begin("pretraining", how.steps)
-        for step in Trainer(group, split, how.optim, [mix(self.seed, 4)], how.steps).run():
+        for step in GroupTrainer(group, split, how.optim, [mix(self.seed, 4)], how.steps).run():
             self.progress.update(step)
         return group.states()[0]
 

@@ -14,7 +14,7 @@ import torch
 
 from paramgen.collect.announce import PARTS, announce
 from paramgen.collect.doubts import doubts, guessing
-from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer, fresh_states
+from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings, fresh_states
 from paramgen.core.intake import Architecture, check_network
 from paramgen.core.io import read_tensors, write_tensors
 from paramgen.core.params import REAL, ParamSpec, StateDict, can_be_generated, state_tensors
@@ -258,7 +258,7 @@ class _Collector:
     ) -> Iterator[tuple[int, list[StateDict]]]:
         """Train, and hand out the complete state dicts at the steps that are kept; of these runs where they are the zoo's."""
         group = NetworkGroup(self.network, starts, names, self.device, loss=self.task.loss)
-        trainer = Trainer(group, self.train, settings, seeds, steps)
+        trainer = GroupTrainer(group, self.train, settings, seeds, steps)
         rest, stored = self.out / f"{REST_FILE}{self.digest}-{label.replace(' ', '-')}.safetensors", time.perf_counter()
         missing = min((step for step in kept for run in runs if (run, step) not in self.done), default=steps)
         if (state := _stored(rest)) is not None:

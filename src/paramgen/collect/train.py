@@ -173,7 +173,7 @@ class NetworkGroup:
         return losses
 
 
-class Trainer:
+class GroupTrainer:
     """The steps of R networks over their own shuffled epochs.
 
     Args:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer
+from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
 from paramgen.core.params import ParamSpec, state_tensors
 from paramgen.core.seeds import mix
 from paramgen.core.zoo import Zoo
@@ -241,7 +241,7 @@ def finetuned_copy(
         states = [zoo.complete(zoo.spec.unflatten(vector)) for vector in part]
         group = NetworkGroup(task.build(), states, chosen, loss=task.loss)
         seeds = [mix(seed, start + i) for i in range(len(part))]
-        for _ in Trainer(group, task.data("train"), settings, seeds, steps).run():
+        for _ in GroupTrainer(group, task.data("train"), settings, seeds, steps).run():
             pass
         parts.append(zoo.spec.flatten_many(group.states()))
     return torch.cat(parts)  # (n, P)
