@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from paramgen.collect.single import main as collect
-from paramgen.core.progress import Progress, announce_scoring, duration
+from paramgen.core.progress import ProgressDisplay, announce_scoring, duration
 from paramgen.tasks import ClassificationTask
 
 
@@ -21,7 +21,7 @@ class Clock:
 
 def test_off_a_terminal_there_is_a_line_a_minute(capsys):
     clock = Clock()
-    with Progress(Console(file=io.StringIO(), force_terminal=False), clock) as progress:
+    with ProgressDisplay(Console(file=io.StringIO(), force_terminal=False), clock) as progress:
         progress.begin("fine-tune", 600)
         for step in range(1, 601):
             clock.now, progress.written = 0.5 * step, step // 10
@@ -37,7 +37,7 @@ def test_off_a_terminal_there_is_a_line_a_minute(capsys):
 
 def test_time_left_counts_from_where_a_resumed_run_began(capsys):
     clock = Clock()
-    progress = Progress(Console(file=io.StringIO(), force_terminal=False), clock)
+    progress = ProgressDisplay(Console(file=io.StringIO(), force_terminal=False), clock)
     progress.begin("fine-tune", 1000, done=900)
     clock.now = 60.0
     progress.update(950)
@@ -46,7 +46,7 @@ def test_time_left_counts_from_where_a_resumed_run_began(capsys):
 
 def test_on_a_terminal_there_is_a_bar_and_no_line(capsys):
     clock, screen = Clock(), io.StringIO()
-    with Progress(Console(file=screen, force_terminal=True), clock) as progress:
+    with ProgressDisplay(Console(file=screen, force_terminal=True), clock) as progress:
         progress.begin("fine-tune", 10)
         clock.now = 100.0
         progress.update(10)

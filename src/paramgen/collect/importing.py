@@ -10,7 +10,7 @@ from paramgen.collect.announce import PARTS, announce
 from paramgen.collect.doubts import unscored
 from paramgen.core.intake import Architecture, check_network, same_values
 from paramgen.core.params import ParamSpec, StateDict, state_digest
-from paramgen.core.progress import Progress
+from paramgen.core.progress import ProgressDisplay
 from paramgen.core.subsets import select_tensors
 from paramgen.core.weight_files import Listing, is_marked, list_checkpoints, read_state_dict, steps_from_names
 from paramgen.core.zoo import Split, SplitScores
@@ -73,7 +73,7 @@ def import_(
     writer = ZooWriter(out, reader.spec, reader.base, config, recipe)
     if scorer is not None:
         announce(scorer, reader.first, len(files) - len(writer.done))
-    with Progress() as progress:
+    with ProgressDisplay() as progress:
         progress.begin("import", len(files))
         for i, (path, step) in enumerate(zip(files, steps_from_names(files), strict=True)):
             progress.update(i)

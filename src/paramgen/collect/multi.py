@@ -15,7 +15,7 @@ from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings, fr
 from paramgen.core.intake import Architecture
 from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec, StateDict, can_be_generated, state_tensors
-from paramgen.core.progress import Progress, announce_scoring
+from paramgen.core.progress import ProgressDisplay, announce_scoring
 from paramgen.core.seeds import mix
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo import START, Zoo, ZooEntry
@@ -106,7 +106,7 @@ def main(
         "seed": seed,
     }
     begun = time.perf_counter()
-    with Progress() as progress:
+    with ProgressDisplay() as progress:
         collector = _Collector(
             family, optim or OptimSettings(), pretraining or Pretraining(), parameters, seed, device, progress
         )
@@ -178,7 +178,7 @@ class _Collector:
         parameters: list[str] | None,
         seed: int,
         device: str,
-        progress: Progress,
+        progress: ProgressDisplay,
     ) -> None:
         self.family, self.optim, self.seed, self.device = family, optim, seed, device
         self.progress = progress

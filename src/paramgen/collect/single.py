@@ -18,7 +18,7 @@ from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings, fr
 from paramgen.core.intake import Architecture, check_network
 from paramgen.core.io import read_tensors, write_tensors
 from paramgen.core.params import REAL, ParamSpec, StateDict, can_be_generated, state_tensors
-from paramgen.core.progress import Progress
+from paramgen.core.progress import ProgressDisplay
 from paramgen.core.seeds import mix
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo import Split, Zoo
@@ -182,7 +182,7 @@ class _Collector:
         """The finished zoo."""
         begun = time.perf_counter()
         self._announce()
-        with Progress() as self.progress:
+        with ProgressDisplay() as self.progress:
             writer = self._trajectory() if self.recipe.mode == "trajectory" else self._seeds()
             self._flush()
         seconds = {} if self.resumed else {"seconds": time.perf_counter() - begun}  # of the whole, or not at all

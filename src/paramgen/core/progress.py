@@ -5,14 +5,13 @@ from collections.abc import Callable
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 EVERY = 60.0  # seconds between two lines
 WORTH_SAYING = 5.0  # seconds that scoring takes, at least, to be announced
 
 
-class Progress:
+class ProgressDisplay:
     """One count after another, each of steps.
 
     Args:
@@ -23,7 +22,7 @@ class Progress:
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         console, self._clock = console or Console(), clock
         columns = (TextColumn("{task.description:22s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Bar(*columns, console=console) if console.is_terminal else None
+        self._bar = Progress(*columns, console=console) if console.is_terminal else None
         self._said = clock()
         self.written = 0  # networks
 
