@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from paramgen.errors import ParamgenError
 
 StateDict = dict[str, Tensor]
-Kind = Literal["weight", "running_mean", "running_var"]
+TensorKind = Literal["weight", "running_mean", "running_var"]
 REAL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 GENERATED = (*REAL, torch.complex64)  # dtypes that can be generated and stored
 COUNTER = "num_batches_tracked"  # of batch norm; the one tensor that may differ between networks and is not generated
@@ -38,7 +38,7 @@ class TensorSpec:
 
     name: str
     shape: tuple[int, ...]
-    kind: Kind = "weight"
+    kind: TensorKind = "weight"
     dtype: str = "float32"
 
     @property
@@ -174,7 +174,7 @@ class ParamSpec:
         return state | {name: state[canonical] for name, canonical in self.aliases.items()}
 
 
-def _kind(name: str) -> Kind:
+def _kind(name: str) -> TensorKind:
     last = last_part(name)
     return last if last in ("running_mean", "running_var") else "weight"  # type: ignore[return-value]
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 Unit = Literal["percent", "dB", "plain"]
-Axis = Literal["error", "log", "linear"]
+ScoreAxis = Literal["error", "log", "linear"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ScoreSpec:
     unit: Unit = "percent"
     higher_is_better: bool = True
     margin: float = 0.01
-    axis: Axis = "error"
+    axis: ScoreAxis = "error"
 
     @property
     def sign(self) -> int:

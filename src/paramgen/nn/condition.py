@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from paramgen.errors import ParamgenError
 
-Entry = Literal["latent", "film", "concat"]
+ConditionEntry = Literal["latent", "film", "concat"]
 """Where a condition enters a denoiser: added to its input, the scale and shift of every layer, or beside its input."""
 
 FILM_WIDTH = 256  # features of a condition that modulate layers
@@ -117,7 +117,7 @@ class ConditionedDenoiser(nn.Module):
         make: Callable[[int, int], nn.Module],
         latent_shape: tuple[int, int],
         cond_dim: int,
-        entry: Entry = "film",
+        entry: ConditionEntry = "film",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()

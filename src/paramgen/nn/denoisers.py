@@ -7,7 +7,7 @@ from torch import nn
 
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.nn.autoencoder import Activation, Norm
-from paramgen.nn.condition import ConditionedDenoiser, Entry
+from paramgen.nn.condition import ConditionedDenoiser, ConditionEntry
 from paramgen.nn.unet1d import ConvChain, MLPDenoiser, TimeEntry, UNet1d
 
 DenoiserKind = Literal["unet", "conv", "mlp", "none"]
@@ -43,7 +43,7 @@ class DenoiserSettings:
     time: TimeEntry = "layers"
     width: int = 512
     depth: int = 4
-    condition: Entry = "film"
+    condition: ConditionEntry = "film"
 
     def __post_init__(self) -> None:
         require_positive("denoiser.", width=self.width, depth=self.depth)

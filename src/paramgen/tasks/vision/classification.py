@@ -9,7 +9,7 @@ from torch import nn
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.score import Classifies
-from paramgen.tasks.vision.datasets import SOURCES, Pool, Source, data_root, find_source, load_pool, stratified
+from paramgen.tasks.vision.datasets import SOURCES, ImagePool, Source, data_root, find_source, load_pool, stratified
 from paramgen.tasks.vision.folders import ImageFolders
 from paramgen.tasks.vision.networks import Shape, build_network
 from paramgen.tasks.vision.splits import StreamedSplit, TensorSplit
@@ -129,15 +129,15 @@ class ClassificationTask(Classifies, Task):
         return ImageFolders(data_root(self.root), self.image_size, self.images == "streamed")
 
     @cached_property
-    def _training_pool(self) -> Pool:
+    def _training_pool(self) -> ImagePool:
         return self._pool(train=True)
 
-    def _pool(self, train: bool) -> Pool:
+    def _pool(self, train: bool) -> ImagePool:
         if self._folders is not None:
             return self._folders.pool(train)
         return load_pool(self.dataset, self.root, train, self.download, self.image_size)
 
-    def _split(self, pool: Pool, chosen: torch.Tensor) -> SplitData:
+    def _split(self, pool: ImagePool, chosen: torch.Tensor) -> SplitData:
         labels, source = pool.labels[chosen], self.source
         if pool.raw is not None:
             pad, flip = (source.pad, source.flip) if self.augment else (0, False)

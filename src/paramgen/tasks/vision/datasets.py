@@ -210,7 +210,7 @@ def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Pool:
+class ImagePool:
     """All training images, or all test images, of a set.
 
     Args:
@@ -226,7 +226,7 @@ class Pool:
     dataset: Dataset[Any] | None = None
 
 
-def load_pool(name: str, root: str | None, train: bool, download: bool = False, size: int | None = None) -> Pool:
+def load_pool(name: str, root: str | None, train: bool, download: bool = False, size: int | None = None) -> ImagePool:
     """Read the training or the test images of a set; of a folder of images see :mod:`paramgen.tasks.vision.folders`.
 
     Args:
@@ -249,12 +249,12 @@ def load_pool(name: str, root: str | None, train: bool, download: bool = False, 
         ]
         labels = torch.cat([_labels(part) for part in parts])
         if source.streamed:
-            return Pool(labels, source.num_classes or 0, dataset=ConcatDataset(parts))
+            return ImagePool(labels, source.num_classes or 0, dataset=ConcatDataset(parts))
         raw = torch.cat([_pixels(part) for part in parts])
     if size is not None and raw.shape[-1] > size:
         shrunk = F.interpolate(raw.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
         raw = shrunk.round().clamp(0, 255).byte()
-    return Pool(labels, source.num_classes or 0, raw=raw)
+    return ImagePool(labels, source.num_classes or 0, raw=raw)
 
 
 def _digits(train: bool) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from paramgen.errors import ParamgenError
-from paramgen.tasks.vision.datasets import IMAGENET, SMALL, SOURCES, Pool, Source, stratified
+from paramgen.tasks.vision.datasets import IMAGENET, SMALL, SOURCES, ImagePool, Source, stratified
 from paramgen.tasks.vision.splits import in_channels
 
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of PIL
@@ -76,7 +76,7 @@ class ImageFolders:
         pad, colour = min(look.size) // PIXELS_SHARE, look.channels == 3
         return replace(source, shape=(look.channels, *look.size), mean=mean, std=std, pad=pad, flip=colour)
 
-    def pool(self, train: bool) -> Pool:
+    def pool(self, train: bool) -> ImagePool:
         """All training images, or all test images."""
         number = 0 if train or not self.divided else 1
         part, raw = self.parts[number], self._look.raw
@@ -85,11 +85,11 @@ class ImageFolders:
             first = len(self.parts[0].targets) * number
             raw = raw[first : first + len(labels)]
         if self.divided:
-            return Pool(labels, self.num_classes, raw, None if raw is not None else part)
+            return ImagePool(labels, self.num_classes, raw, None if raw is not None else part)
         chosen = stratified(labels, max(1, len(labels) // 5), seed=0)[1 if train else 0]
         if raw is not None:
-            return Pool(labels[chosen], self.num_classes, raw[chosen])
-        return Pool(labels[chosen], self.num_classes, dataset=Subset(part, chosen.tolist()))
+            return ImagePool(labels[chosen], self.num_classes, raw[chosen])
+        return ImagePool(labels[chosen], self.num_classes, dataset=Subset(part, chosen.tolist()))
 
     @cached_property
     def _look(self) -> Look:
