@@ -10,7 +10,7 @@ from paramgen.core.codec import ParamCodec
 from paramgen.core.zoo import Zoo
 from paramgen.generators.base import load_generator
 from paramgen.generators.callbacks import Float32Ends
-from paramgen.generators.settings import plain
+from paramgen.generators.settings import plain_arguments
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
 
@@ -69,7 +69,7 @@ def test_same_generator_seed_gives_the_same_networks(fitted):
 def test_arguments_are_plain_and_stored(fitted):
     _, path, trainer = fitted
     saved = torch.load(path, weights_only=True)
-    assert dict(saved["hyper_parameters"]) == plain(trainer.model.hparams)
+    assert dict(saved["hyper_parameters"]) == plain_arguments(trainer.model.hparams)
 
 
 def test_losses_are_logged_for_training_and_validation(fitted):

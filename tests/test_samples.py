@@ -11,7 +11,7 @@ from measured import folder_of, make_zoo
 from paramgen.cli.main import main
 from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec
-from paramgen.core.samples import INDEX, PARTIAL, SampleInfo, distinct, read_samples, write_samples
+from paramgen.core.samples import INDEX, PARTIAL, SampleInfo, read_samples, with_distinct_names, write_samples
 from paramgen.core.schema import load_schema
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
@@ -113,7 +113,7 @@ def test_samples_are_not_overwritten_unasked(zoo, tmp_path):
 def test_equal_folder_names_are_told_apart(zoo, tmp_path):
     folders = [tmp_path / "a" / "samples", tmp_path / "b" / "samples"]
     read = [read_samples(write_samples(f, complete(zoo, 1), SampleInfo()), zoo) for f in folders]
-    assert [s.name for s in distinct(read, folders)] == ["a/samples", "b/samples"]
+    assert [s.name for s in with_distinct_names(read, folders)] == ["a/samples", "b/samples"]
 
 
 def test_no_networks_are_refused(zoo, tmp_path):

@@ -28,7 +28,7 @@ from paramgen.generators.sampling import Drawn, SampleRequest, on_cpu
 from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 from paramgen.nn.condition import ConditionInput, guided
 from paramgen.nn.positions import Position, Positions
-from paramgen.nn.prototypes import Prototypes, distinct, of_first
+from paramgen.nn.prototypes import Prototypes, distinct_keys, of_first
 from paramgen.nn.recurrence import RecurrenceSettings
 from paramgen.nn.states import StateSettings, known
 from paramgen.nn.token_heads import HeadSettings
@@ -126,10 +126,10 @@ class RPG(ParameterGenerator):
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Masked mean squared error of the head on some tokens of the batch."""
         x, mask = batch.x, self.token_mask()  # (B, L', D), (L, D)
-        keys, which = distinct(self._keys(batch))  # (S, W), (B,)
+        keys, which = distinct_keys(self._keys(batch))  # (S, W), (B,)
         if self.states_per_step is not None:
             rows = of_first(which, self.states_per_step)
-            x, (keys, which) = x[rows], distinct(keys[which[rows]])
+            x, (keys, which) = x[rows], distinct_keys(keys[which[rows]])
         z = self.prototypes(keys)  # (S, L, d_model)
         if batch.token is not None:
             z, mask = z[:, batch.token], mask[batch.token]  # (S, L', d_model), (L', D)
@@ -144,7 +144,7 @@ class RPG(ParameterGenerator):
         """Predictions of whole networks, all tokens of one at one step."""
         if batch.token is not None:
             raise ParamgenError("the behavioural loss sees whole networks: leave data.tokens_per_step out")
-        keys, which = distinct(self._keys(batch))
+        keys, which = distinct_keys(self._keys(batch))
         c = self.head.project(self.prototypes(keys))[which].flatten(0, 1)  # (B L, ...)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
@@ -186,9 +186,9 @@ class RPG(ParameterGenerator):
         draw = None if request.generator is None else on_cpu(request.generator)
         weights = prototypes.states.asked(n, asked, draw)  # (n, K)
         scale = 1.0 if request.guidance_scale is None else request.guidance_scale
-        keys, which = distinct(prototypes.keys(weights.to(self.device), request.condition))
+        keys, which = distinct_keys(prototypes.keys(weights.to(self.device), request.condition))
         if scale != 1:  # the same without the condition stands behind
-            without, which_without = distinct(prototypes.keys(weights.to(self.device), None))
+            without, which_without = distinct_keys(prototypes.keys(weights.to(self.device), None))
             which_without, keys = which_without + len(keys), torch.cat([keys, without])
         at_once = {"sequential": 1, "partial": max(1, PIECE // n), "full": L}[self.sampling]
         mask = self.token_mask()

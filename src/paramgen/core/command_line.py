@@ -28,7 +28,7 @@ def words(arguments: Mapping[str, Any]) -> list[str]:
     return [word for name, value in arguments.items() for word in (f"--{name}", _text(value))]
 
 
-def plain(value: Any, defaults: bool = False) -> Any:
+def plain_value(value: Any, defaults: bool = False) -> Any:
     """An argument as JSON has it: tasks and families as the config that makes them.
 
     Args:
@@ -38,16 +38,16 @@ def plain(value: Any, defaults: bool = False) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         blank = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(value)}
         listed = {name: getattr(value, name) for name in blank}
-        return {name: plain(v, defaults) for name, v in listed.items() if defaults or v != blank[name]}
+        return {name: plain_value(v, defaults) for name, v in listed.items() if defaults or v != blank[name]}
     if isinstance(value, Mapping):
-        return {str(name): plain(v, defaults) for name, v in value.items()}
+        return {str(name): plain_value(v, defaults) for name, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v, defaults) for v in value]
+        return [plain_value(v, defaults) for v in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return plain(value.config(), defaults) if hasattr(value, "config") else str(value)
+    return plain_value(value.config(), defaults) if hasattr(value, "config") else str(value)
 
 
 def _text(value: Any) -> str:
     """A value as the command line has it; JSON is YAML."""
-    return value if isinstance(value, str) else json.dumps(plain(value))
+    return value if isinstance(value, str) else json.dumps(plain_value(value))

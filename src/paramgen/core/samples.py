@@ -222,7 +222,7 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None, partial
     return Samples(path.resolve().name, weights, info, identity, len(listed), trajectory, run, task)
 
 
-def distinct(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
+def with_distinct_names(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
     """Give folders of the same name the names of their parents too, so that rows can be told apart."""
     pairs = [(s, Path(f).resolve()) for s, f in zip(samples, folders, strict=True)]
     names = [s.name for s, _ in pairs]

@@ -25,7 +25,7 @@ from paramgen.errors import DivergedError, ParamgenError
 from paramgen.generators.data import NetworkTokens, ParamBatch, data_of
 from paramgen.generators.restore import build, read_checkpoint
 from paramgen.generators.sampling import Drawn, SampleRequest
-from paramgen.generators.settings import plain
+from paramgen.generators.settings import plain_arguments
 
 
 class Denoised(NamedTuple):
@@ -250,7 +250,7 @@ class ParameterGenerator(LightningModule, ABC):
             )
         assert self.codec is not None
         if "hyper_parameters" in checkpoint:  # settings as plain values, which torch.load(weights_only=True) takes
-            checkpoint["hyper_parameters"] = plain(checkpoint["hyper_parameters"])
+            checkpoint["hyper_parameters"] = plain_arguments(checkpoint["hyper_parameters"])
         checkpoint["paramgen"] = {
             "version": __version__,
             "class_path": f"{type(self).__module__}.{type(self).__qualname__}",

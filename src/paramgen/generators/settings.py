@@ -104,7 +104,7 @@ def settings(default: T, given: T | Mapping[str, Any], name: str) -> T:
     return replace(default, **given)  # type: ignore[type-var]
 
 
-def plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments with settings as dictionaries, for a checkpoint."""
     return {
         name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -84,7 +84,7 @@ class Prototypes(nn.Module):
         return read
 
 
-def distinct(keys: Tensor) -> tuple[Tensor, Tensor]:
+def distinct_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
     """Distinct ones (S, W) of keys (n, W), and which of them each is (n,)."""
     if keys.shape[1] == 0:
         return keys[:1], torch.zeros(len(keys), dtype=torch.long, device=keys.device)

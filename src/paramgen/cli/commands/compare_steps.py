@@ -23,7 +23,7 @@ from paramgen import __version__
 from paramgen.cli.commands import evaluate, sample, zoo
 from paramgen.cli.dispatch import arguments_of, parser_of, run
 from paramgen.collect import multi, single
-from paramgen.core.command_line import plain, words
+from paramgen.core.command_line import plain_value, words
 from paramgen.core.io import sha256
 from paramgen.core.locks import locked
 from paramgen.core.made import Made
@@ -111,7 +111,7 @@ def make_zoo(
         parser, line = collecting(source, seed, target)
         arguments = {k: v for k, v in vars(parser.instantiate(parser.parse_args(line))).items() if k != "config"}
         function = single.main if source.collect else multi.main
-        settings = {k: plain(v, defaults=True) for k, v in arguments.items() if k != "out"}
+        settings = {k: plain_value(v, defaults=True) for k, v in arguments.items() if k != "out"}
         made = Made(target / "zoo.json", {"command": "collect" if source.collect else "collect_tasks", **settings})
     found = made.find()
     if found.what == "other" and not redo:

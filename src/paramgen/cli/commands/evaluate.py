@@ -10,7 +10,7 @@ from rich.text import Text
 
 from paramgen.core.command_line import command_line
 from paramgen.core.io import write_atomic, write_json
-from paramgen.core.samples import distinct, read_samples
+from paramgen.core.samples import read_samples, with_distinct_names
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.evaluation.evaluate import ALL_BASELINES, evaluate
@@ -88,7 +88,7 @@ def main(
     many = many_tasks(opened)
     names = _baselines(baselines, FAMILY_BASELINES if many else ALL_BASELINES)
     folders = [samples] if isinstance(samples, str) else samples or []
-    read = distinct(
+    read = with_distinct_names(
         [read_samples(folder, opened, limit=None if many else n, partial=partial) for folder in folders], folders
     )
     if many and aligned:

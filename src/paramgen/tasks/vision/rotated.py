@@ -42,7 +42,7 @@ def contrast(raw: Tensor, factor: float) -> Tensor:
     return mean + factor * (raw - mean)
 
 
-def noise(raw: Tensor, share: float) -> Tensor:
+def with_noise(raw: Tensor, share: float) -> Tensor:
     """Images (M, C, H, W) with Gaussian noise of this share of their range, the same at every call."""
     generator = torch.Generator().manual_seed(0)
     return raw + share * raw.max() * torch.randn(raw.shape, generator=generator)
@@ -52,7 +52,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "rotation": rotate,
     "shear": shear,
     "contrast": contrast,
-    "noise": noise,
+    "noise": with_noise,
 }
 
 
