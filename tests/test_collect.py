@@ -92,7 +92,7 @@ def test_seeds_are_the_runs_that_training_each_alone_gives(tmp_path):
 
 def test_groups_of_seeds_do_not_change_the_zoo(tmp_path, monkeypatch):
     whole = seeds(tmp_path / "a").matrix()
-    monkeypatch.setattr(collect, "TOGETHER", 2000)  # two networks at a time
+    monkeypatch.setattr(collect, "NUMBERS_AT_ONCE", 2000)  # two networks at a time
     assert torch.allclose(seeds(tmp_path / "b").matrix(), whole, atol=1e-5)
 
 
@@ -150,7 +150,7 @@ class _StopError(Exception):
 def test_interrupted_anywhere_the_same_command_ends_with_the_same_zoo(tmp_path, monkeypatch, make, after):
     monkeypatch.setattr(collect, "PENDING", 0)  # write each step's networks at once
     monkeypatch.setattr(collect, "REST", 0.0)
-    monkeypatch.setattr(collect, "TOGETHER", 2000)
+    monkeypatch.setattr(collect, "NUMBERS_AT_ONCE", 2000)
     whole = make(tmp_path / "whole")
     write, count = collect.ZooWriter.add, iter(range(100))
 

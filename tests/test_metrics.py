@@ -42,7 +42,7 @@ def test_nearest_equals_scipy_far_from_the_origin(rng):
 def test_nearest_in_column_pieces_equals_nearest_at_once(rng, monkeypatch):
     samples, zoo = torch.randn(7, 100, generator=rng), torch.randn(9, 100, generator=rng)
     whole = distances.nearest(samples, zoo), metrics.dispersion(samples, zoo), metrics.cosine_max(samples, zoo)
-    monkeypatch.setattr(distances, "COLUMNS", 13)
+    monkeypatch.setattr(distances, "COLUMNS_AT_ONCE", 13)
     pieces = distances.nearest(samples, zoo), metrics.dispersion(samples, zoo), metrics.cosine_max(samples, zoo)
     torch.testing.assert_close(whole[0].distance, pieces[0].distance)
     assert whole[1:] == pytest.approx(pieces[1:])

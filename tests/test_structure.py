@@ -86,7 +86,7 @@ def test_one_network_or_equal_ones_have_no_structure(draw):
 def test_a_subspace_in_column_pieces_equals_one_at_once(draw, monkeypatch):
     zoo, samples = draw(12), draw(7)
     whole = Subspace(zoo).variance(samples)
-    monkeypatch.setattr(distances, "COLUMNS", 33)
+    monkeypatch.setattr(distances, "COLUMNS_AT_ONCE", 33)
     assert Subspace(zoo).variance(samples) == pytest.approx(whole)
     basis = torch.linalg.svd((zoo - zoo.mean(0)).double(), full_matrices=False)[2][: Subspace(zoo).dimensions]
     centred = (samples - samples.mean(0)).double()

@@ -15,7 +15,7 @@ from paramgen.core.zoo import Zoo
 from paramgen.tasks import Task, TaskFamily
 
 MOST = 500  # steps after which a start has not made it
-EVERY = 5  # steps between two looks at the val split
+STEPS_BETWEEN_SCORES = 5  # on the val split
 SETTINGS = OptimSettings(optimizer="adam", lr=1e-3)
 
 
@@ -39,7 +39,7 @@ def steps_to_reach(
     target: float,
     *,
     most: int = MOST,
-    every: int = EVERY,
+    every: int = STEPS_BETWEEN_SCORES,
     settings: OptimSettings = SETTINGS,
     seed: int = 0,
     device: torch.device | str = "cpu",

@@ -107,7 +107,7 @@ def main(
     }
     begun = time.perf_counter()
     with ProgressDisplay() as progress:
-        collector = _Collector(
+        collector = _FamilyCollector(
             family, optim or OptimSettings(), pretraining or Pretraining(), parameters, seed, device, progress
         )
         starts = collector.starts(start, start_task, steps if start_steps is None else start_steps)
@@ -167,7 +167,7 @@ class Reweighted(SplitData):
         return self.data.training_batches(torch.stack(drawn).view(-1, steps, size).transpose(0, 1), generators)
 
 
-class _Collector:
+class _FamilyCollector:
     """What all tasks share: the network, its pretrained weights, which tensors are trained."""
 
     def __init__(
@@ -268,7 +268,7 @@ class _Collector:
 
 
 def _scores(
-    collector: _Collector, states: Sequence[Mapping[str, Tensor]], names: Sequence[str]
+    collector: _FamilyCollector, states: Sequence[Mapping[str, Tensor]], names: Sequence[str]
 ) -> list[dict[str, dict[str, float]]]:
     """Scores on train and val images of each network's own task."""
     parts = {s: score_family(collector, states, names, s, collector.family, collector.device) for s in ("train", "val")}

@@ -31,7 +31,7 @@ from paramgen.tasks.score import Scores, plain_scores
 _log = logging.getLogger(__name__)
 Mode = Literal["trajectory", "seeds"]
 REST = 20.0  # seconds between two stores of a training's whole state
-TOGETHER = 1 << 19  # numbers in the networks trained at once: fewer cost overhead, more fall out of the caches
+NUMBERS_AT_ONCE = 1 << 19  # numbers in the networks trained at once: fewer cost overhead, more fall out of the caches
 PENDING = 1 << 22  # numbers in the networks that wait to be scored together
 WAIT = 5.0  # seconds that they wait at most
 
@@ -142,14 +142,14 @@ def main(
         dtype=dtype,
         score_images=score_images,
     )
-    zoo = _Collector(task, Path(out), recipe, device).collect()
+    zoo = _TaskCollector(task, Path(out), recipe, device).collect()
     score = [e.scores["val"]["score"] for e in zoo.entries]
     mean = f"{task.score.name} {task.score.text(sum(score) / len(score))}{task.score.symbol}"
     print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, {mean} on val, in {zoo.path}")
     return zoo
 
 
-class _Collector:
+class _TaskCollector:
     """Trains, scores and writes. A training's state is stored between epochs, so that going on repeats little."""
 
     def __init__(self, task: Task, out: Path, recipe: Recipe, device: str) -> None:
@@ -227,7 +227,7 @@ class _Collector:
         seeds = [mix(recipe.seed, 2, run) for run in range(recipe.runs)]
         writer: ZooWriter | None = None
         base: StateDict = {}
-        most = max(1, TOGETHER // sum(t.numel() for t in state_tensors(self.network).values()))
+        most = max(1, NUMBERS_AT_ONCE // sum(t.numel() for t in state_tensors(self.network).values()))
         size = ceil(recipe.runs / ceil(recipe.runs / most))  # groups of one size: a small last one costs as many steps
         for first in range(0, recipe.runs, size):
             runs = [*range(first, min(first + size, recipe.runs))]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-COLUMNS = 1 << 18  # weights worked on at once: bounds memory at N x 2^18 doubles, whatever P
+COLUMNS_AT_ONCE = 1 << 18  # weights worked on at once: bounds memory at N x 2^18 doubles, whatever P
 
 
 @dataclass(frozen=True)
@@ -67,4 +67,4 @@ def exact_nearest(queries: Tensor, bank: Tensor, square: Tensor) -> Nearest:
 
 def column_slices(P: int) -> list[slice]:
     """Pieces of P columns that bound the memory of float64 work."""
-    return [slice(start, start + COLUMNS) for start in range(0, P, COLUMNS)]
+    return [slice(start, start + COLUMNS_AT_ONCE) for start in range(0, P, COLUMNS_AT_ONCE)]

@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-EVERY = 60.0  # seconds between two lines
+SECONDS_BETWEEN_LINES = 60.0
 WORTH_SAYING = 5.0  # seconds that scoring takes, at least, to be announced
 
 
@@ -49,7 +49,7 @@ class ProgressDisplay:
             self._bar.update(self._task, completed=done)
             return
         now = self._clock()
-        if now - self._said >= EVERY and done > self._first:
+        if now - self._said >= SECONDS_BETWEEN_LINES and done > self._first:
             self._said = now
             left = (self._total - done) * (now - self._begun) / (done - self._first)
             said = f"{self._label}: {done:,} of {self._total:,}, {self.written:,} networks written"

@@ -18,7 +18,7 @@ from paramgen.core.locks import locked
 from paramgen.core.trust import module_file
 from paramgen.errors import ParamgenError
 
-FORMAT = 1
+REMEMBERED_FORMAT = 1
 KEPT = 1000  # zoos, the newest: the file is read and written as one
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def remember(zoo: Path, digest: str, classes: Iterable[str]) -> None:
         with locked(file.parent, wait=True):
             others = {path: known for path, known in _zoos(file).items() if path != key}
             zoos = {**others, key: {"sha256": digest, "modules": modules}}
-            write_json(file, {"format": FORMAT, "zoos": dict([*zoos.items()][-KEPT:])}, mode=0o600)
+            write_json(file, {"format": REMEMBERED_FORMAT, "zoos": dict([*zoos.items()][-KEPT:])}, mode=0o600)
     except (ParamgenError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home
         _say(str(error))
 

@@ -31,7 +31,7 @@ from paramgen.errors import ParamgenError
 INDEX = "samples.json"
 PARTIAL = "samples.partial"  # there while networks are being written, and after a command that was stopped meanwhile
 TRAJECTORY = "trajectory.safetensors"
-FORMAT = 1
+SAMPLES_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def write_samples(
     if trajectory is not None:
         write_tensors(path / TRAJECTORY, {"trajectory": trajectory})
     sync_folder(path)  # the index is the last to appear
-    write_json(path / INDEX, {"format": FORMAT, **asdict(info), "networks": listed})
+    write_json(path / INDEX, {"format": SAMPLES_FORMAT, **asdict(info), "networks": listed})
     (path / PARTIAL).unlink()
     return path
 

@@ -26,7 +26,7 @@ from paramgen.core.remembered import is_remembered
 from paramgen.core.score import ScoreSpec
 from paramgen.errors import ParamgenError
 
-FORMAT = 2
+ZOO_FORMAT = 2
 BASE = "base.safetensors"
 START = "start.safetensors"  # beside a zoo of tasks: what its networks started from, where that is trained
 Split = Literal["train", "val", "heldout"]

@@ -21,7 +21,7 @@ from paramgen.core.params import COUNTER, ParamSpec, last_part
 from paramgen.core.remembered import remember
 from paramgen.core.schema import check
 from paramgen.core.trust import foreign_classes
-from paramgen.core.zoo import BASE, FORMAT, SplitScores, Zoo, ZooEntry
+from paramgen.core.zoo import BASE, ZOO_FORMAT, SplitScores, Zoo, ZooEntry
 from paramgen.errors import ParamgenError
 
 JOURNAL = "zoo.partial.jsonl"
@@ -54,7 +54,7 @@ class ZooWriter:
     ) -> None:
         self.path, self.spec = Path(path), spec
         self._journal = Journal(self.path / JOURNAL)
-        self._header = {"format": FORMAT, "task": task_config, "recipe": recipe, "spec": spec.to_dict()}
+        self._header = {"format": ZOO_FORMAT, "task": task_config, "recipe": recipe, "spec": spec.to_dict()}
         self.entries: list[ZooEntry] = []
         check_resumable(path, task_config, recipe)
         self._base = dict(base)

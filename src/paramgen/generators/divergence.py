@@ -11,7 +11,7 @@ from torch import Tensor
 
 from paramgen.errors import DivergedError, require_non_negative, require_positive
 
-EVERY = 10  # steps between two looks at the loss, which make a GPU wait; each of the first ten is looked at
+STEPS_BETWEEN_LOOKS = 10  # a look at the loss makes a GPU wait; the loss of each of the first ten steps is looked at
 RECENT = 5  # looks whose median is compared with the start: one spike is no divergence
 
 
@@ -42,7 +42,7 @@ class Divergence(Callback):
         """Look at the loss when it is time."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._loss = loss.detach() if isinstance(loss, Tensor) else None
-        if trainer.global_step <= EVERY or trainer.global_step % EVERY == 0:
+        if trainer.global_step <= STEPS_BETWEEN_LOOKS or trainer.global_step % STEPS_BETWEEN_LOOKS == 0:
             self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:

@@ -24,14 +24,14 @@ from paramgen.tasks.conditions import load_encoder
 from paramgen.tasks.scoring import score_networks
 from paramgen.tasks.vision.relabel import flipped
 
-KINDS = ("none", "one bit", "all bits")
+LABEL_CHANGES = ("none", "one bit", "all bits")
 
 
 class Change(NamedTuple):
     """A seen code and what it becomes.
 
     Args:
-        kind: One of :data:`KINDS`.
+        kind: One of :data:`LABEL_CHANGES`.
         seen: The code of a seen task.
         code: The code that networks are asked for.
         bit: The bit that was turned, where it is one.
@@ -148,7 +148,7 @@ def _by_class(
 
 def _summary(zoo: Zoo, asked: Sequence[Change], rows: dict[str, Tensor], labels: Tensor) -> dict[str, Any]:
     share = torch.bincount(labels) / len(labels)  # (K,)
-    of = {kind: torch.tensor([change.kind == kind for change in asked]) for kind in KINDS}
+    of = {kind: torch.tensor([change.kind == kind for change in asked]) for kind in LABEL_CHANGES}
     bits = torch.tensor([change.bit for change in asked if change.bit is not None])
     found = []
     for name, accuracy in rows.items():
@@ -163,7 +163,7 @@ def _summary(zoo: Zoo, asked: Sequence[Change], rows: dict[str, Tensor], labels:
 
 def _table(values: dict[str, Any]) -> Table:
     table = Table("", "as seen", "one bit", "turned class", "other classes", "all bits", box=None)
-    counts = ", ".join(f"{sum(c['kind'] == kind for c in values['changes'])} {kind}" for kind in KINDS[1:])
+    counts = ", ".join(f"{sum(c['kind'] == kind for c in values['changes'])} {kind}" for kind in LABEL_CHANGES[1:])
     table.caption = f"{values['split']} accuracy % on the new code; turned: {counts}"
     for row in values["rows"]:
         cells = (row[key] for key in ("none", "one bit", "turned", "others", "all bits"))

@@ -18,7 +18,7 @@ from torch import Tensor
 from paramgen.core.params import StateDict
 from paramgen.symmetry.groups import Permutations, PermutationSpec, Place, coupled, pick, stack
 
-MAX_ROUNDS = 100
+MATCHING_ROUNDS = 100
 _PRICE_STEPS = 5
 _NEAR = 0.1  # share of units at home from which prices save more than they cost
 _NUMBERS = 1 << 20  # weights worked on at once: they stay in the cache
@@ -109,7 +109,7 @@ def _match(reference: Tensor, W: Tensor, spec: PermutationSpec, keep_order: bool
             if len(places) and len(rows):
                 _improve(reference, W, spec, perms, group, places, rows)
             open_[group] &= not final
-    for _ in range(MAX_ROUNDS):
+    for _ in range(MATCHING_ROUNDS):
         for group, _, _ in schedule:
             rows = open_[group].nonzero()[:, 0]
             open_[group][rows] = False

@@ -8,7 +8,7 @@ from torch import Tensor
 from paramgen.core.params import StateDict
 from paramgen.symmetry.groups import PermutationSpec, Place, coupled, stack
 
-MAX_ROUNDS = 200
+BALANCING_ROUNDS = 200
 _NUMBERS = 1 << 23  # weights worked on at once, in float64
 
 
@@ -42,7 +42,7 @@ def _balance(W: Tensor, spec: PermutationSpec, tolerance: float) -> Tensor:
     finite = W.isfinite().all(1)
     X = W[finite].double()  # (K, P)
     neighbours = coupled(spec.gauges)
-    for _ in range(MAX_ROUNDS):
+    for _ in range(BALANCING_ROUNDS):
         most = 0.0
         for gauge, places in spec.gauges.items():
             into, out = (_squares(X, spec, places, inverted) for inverted in (False, True))  # (K, U)

@@ -256,7 +256,7 @@ class FileCondition(ConditionEncoder):
         return self._table[task.index]
 
 
-KINDS: dict[str, type[ConditionEncoder]] = {
+ENCODERS: dict[str, type[ConditionEncoder]] = {
     kind.kind: kind for kind in (CodeCondition, LabelCondition, ImageCondition, StatisticsCondition, FileCondition)
 }
 
@@ -275,15 +275,15 @@ def load_encoder(config: Mapping[str, Any], trust: bool = False, where: str = SO
     """
     arguments = dict(config)
     kind = arguments.pop("kind", None)
-    if kind not in KINDS:
-        raise ParamgenError(f"Unknown condition kind {kind!r}. {did_you_mean(str(kind), KINDS)}")
-    if "dim" not in signature(KINDS[kind]).parameters:
+    if kind not in ENCODERS:
+        raise ParamgenError(f"Unknown condition kind {kind!r}. {did_you_mean(str(kind), ENCODERS)}")
+    if "dim" not in signature(ENCODERS[kind]).parameters:
         arguments.pop("dim", None)
-    check_arguments(KINDS[kind], arguments, f"condition {kind!r}")
+    check_arguments(ENCODERS[kind], arguments, f"condition {kind!r}")
     reads = None if trust else _reads(kind, arguments)
     if reads is not None:
         raise UntrustedError(f"{where} makes its conditions from {reads}: reading or fetching that needs {HOW}")
-    return KINDS[kind](**arguments)
+    return ENCODERS[kind](**arguments)
 
 
 def _reads(kind: str, arguments: Mapping[str, Any]) -> str | None:

@@ -25,7 +25,7 @@ from paramgen.tasks.vision.datasets import IMAGENET, SMALL, SOURCES, ImagePool, 
 from paramgen.tasks.vision.splits import in_channels
 
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of PIL
-TOGETHER = 512  # files between two looks at what was found
+FILES_AT_ONCE = 512  # files between two looks at what was found
 SHARE = 4  # a quarter of the free memory is taken at most
 PIXELS_SHARE = 8  # random crops move a small image by an eighth of its side at most, as is usual for CIFAR and STL-10
 
@@ -136,8 +136,8 @@ def _find(folder: Path) -> Any:
 
 def _look_at(paths: Sequence[str]) -> Iterator[Seen]:
     with ThreadPoolExecutor() as threads:
-        for first in range(0, len(paths), TOGETHER):
-            yield from threads.map(_look_at_one, paths[first : first + TOGETHER])
+        for first in range(0, len(paths), FILES_AT_ONCE):
+            yield from threads.map(_look_at_one, paths[first : first + FILES_AT_ONCE])
 
 
 def _look_at_one(path: str) -> Seen:
