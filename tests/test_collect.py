@@ -190,7 +190,7 @@ def test_networks_lost_before_the_stored_state_are_trained_again(tmp_path, monke
 
 
 def test_rest_of_another_recipe_is_not_gone_on_from(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect._Collector, "_writer", lambda *_: (_ for _ in ()).throw(_StopError))
+    monkeypatch.setattr(collect._TaskCollector, "_writer", lambda *_: (_ for _ in ()).throw(_StopError))
     with pytest.raises(_StopError):
         trajectory(tmp_path / "a", optim=OptimSettings(lr=1e-2))
     monkeypatch.undo()
@@ -313,8 +313,10 @@ RECIPES = [p for p in sorted(Path("configs/zoo").glob("*.yaml")) if yaml.safe_lo
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_shipped_recipe_parses_and_its_network_has_the_size_it_says(path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(collect._Collector, "__init__", lambda self, task, out, recipe, device: seen.update(locals()))
-    monkeypatch.setattr(collect._Collector, "collect", lambda self: (_ for _ in ()).throw(_StopError))
+    monkeypatch.setattr(
+        collect._TaskCollector, "__init__", lambda self, task, out, recipe, device: seen.update(locals())
+    )
+    monkeypatch.setattr(collect._TaskCollector, "collect", lambda self: (_ for _ in ()).throw(_StopError))
     with pytest.raises(_StopError):
         dispatch.run(["collect", "--config", path.stem])
     assert seen["out"] == Path("checkpoints_zoo") / path.stem
@@ -331,14 +333,14 @@ def test_shipped_recipe_parses_and_its_network_has_the_size_it_says(path, monkey
 
 @pytest.mark.slow
 def test_trajectory_of_a_hundred_takes_half_a_cpu_second(tmp_path, monkeypatch):
-    collector = collect._Collector(ClassificationTask(), tmp_path, recipe_of_hundred(), "cpu")
-    spent, run = [], collect._Collector._run
+    collector = collect._TaskCollector(ClassificationTask(), tmp_path, recipe_of_hundred(), "cpu")
+    spent, run = [], collect._TaskCollector._run
 
     def timed(self, label, *arguments):
         spent.append(time.process_time())
         yield from run(self, label, *arguments)
 
-    monkeypatch.setattr(collect._Collector, "_run", timed)
+    monkeypatch.setattr(collect._TaskCollector, "_run", timed)
     collector.collect()
     assert len(spent) == 2  # converging, then the trajectory
     assert time.process_time() - spent[1] < 0.5

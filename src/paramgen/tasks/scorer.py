@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.params import state_digest
-from paramgen.core.score import Axis, ScoreSpec, Unit
+from paramgen.core.score import ScoreAxis, ScoreSpec, Unit
 from paramgen.core.trust import import_class, import_function
 from paramgen.errors import ParamgenError, one_line
 from paramgen.tasks.base import Task
@@ -57,7 +57,7 @@ class ScorerTask(Task):
         unit: Unit = "plain",
         higher_is_better: bool = True,
         margin: float = 0.01,
-        axis: Axis = "linear",
+        axis: ScoreAxis = "linear",
     ) -> None:
         if not margin >= 0:
             raise ParamgenError(f"margin is {margin}, expected 0 or more")
