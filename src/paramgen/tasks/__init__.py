@@ -6,10 +6,12 @@ from typing import Any
 from paramgen.core.trust import SOMEWHERE
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
+from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.factory import construct, recorded
 from paramgen.tasks.family import Member, TaskFamily, load_family, score_family
 from paramgen.tasks.fields import FieldTask
+from paramgen.tasks.score import Measured
 from paramgen.tasks.scorer import ScorerTask
 from paramgen.tasks.text import TextTask
 from paramgen.tasks.vision.camera_traps import CameraTrapFamily
@@ -19,10 +21,12 @@ from paramgen.tasks.vision.relabel import RelabelFamily
 from paramgen.tasks.vision.rotated import RotatedFamily
 
 __all__ = [
+    "ArraySplit",
     "CameraTrapFamily",
     "ClassificationTask",
     "DomainFamily",
     "FieldTask",
+    "Measured",
     "Member",
     "RelabelFamily",
     "RotatedFamily",
