@@ -227,7 +227,7 @@ def test_last_in_a_folder_of_its_own_is_checked_like_any_path(fit, tmp_path, cap
 def test_doctor_fails_where_it_finds_a_fault(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "_distributed", lambda: "no: this torch has no gloo")
     assert main(["doctor"]) == 1
-    assert "this installation is faulty: processes (gloo)" in capsys.readouterr().err
+    assert "The installation is faulty: processes (gloo)" in capsys.readouterr().err
 
 
 @pytest.mark.slow

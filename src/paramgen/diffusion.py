@@ -47,7 +47,7 @@ _NO_SAMPLE = ("EulerAncestralDiscrete", "HeunDiscrete")  # take epsilon and v al
 
 
 class Noised(NamedTuple):
-    """A noised batch and what the network should answer."""
+    """A noised batch and the network's target."""
 
     x_t: Tensor  # (B, ...)
     t: Tensor  # (B,) long
@@ -56,7 +56,7 @@ class Noised(NamedTuple):
 
 
 class Predicted(NamedTuple):
-    """What a network takes noised data for."""
+    """A network's prediction of the clean data."""
 
     x0: Tensor  # (B, ...), float32
     abar: Tensor  # (B,) share of the data's variance in x_t
@@ -66,8 +66,8 @@ class Trajectory:
     """Keeps a few states of a few rows on their way from noise to sample: a callback for :meth:`Diffusion.sample`.
 
     Args:
-        rows: The first so many rows are kept.
-        most: States at most, evenly spread; the first is noise, the last the sample.
+        rows: Number of rows to keep (the first ones).
+        most: Maximum number of states, evenly spread. The first is noise, the last the sample.
     """
 
     def __init__(self, rows: int = 6, most: int = 10) -> None:

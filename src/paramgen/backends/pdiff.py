@@ -40,15 +40,15 @@ class PDiff(ParameterGenerator):
         seq_len: L, from the data.
         token_dim: D, from the data.
         num_networks: K, from the data.
-        cond_dim: Numbers of a condition, from the data; 0 for none.
+        cond_dim: Width of a condition, from the data; 0 for none.
         condition: Training and sampling with a condition.
         autoencoder: The latent, and the training phase that learns it.
         denoiser: The network that denoises latents.
         diffusion: Noise schedule, prediction and default solver.
-        optimizer: Of the second phase; the first has its own rate.
+        optimizer: Optimizer of the second phase. The first phase has its own learning rate.
 
     Raises:
-        ParamgenError: An unknown choice, a size below 1, a rate that is not above 0.
+        ParamgenError: An unknown choice, a size below 1, a learning rate that is not above 0.
     """
 
     shape: tuple[int, int]

@@ -1,8 +1,8 @@
 """RPG, recurrent diffusion (Wang et al. 2025, arXiv:2501.11587).
 
-A recurrent model turns positions and a permutation state into one prototype a token (:mod:`paramgen.nn.prototypes`); a diffusion model
-shared by all tokens turns noise into the token, given its prototype (:mod:`paramgen.nn.token_heads`). Given the prototypes tokens are
-independent of each other: what makes them fit together is the state alone.
+A recurrent model turns positions and a permutation state into one prototype per token (:mod:`paramgen.nn.prototypes`); a diffusion model
+shared by all tokens turns noise into the token, given its prototype (:mod:`paramgen.nn.token_heads`). Given the prototypes, tokens are
+independent of each other: only the state makes them consistent.
 
 B networks, L tokens, D token size, K training networks, R runs, S distinct keys (states and conditions, W numbers) at hand, M tokens the
 head sees at once, z: prototypes (S, L, d_model), c: prototypes as the head takes them.
@@ -48,24 +48,24 @@ class RPG(ParameterGenerator):
         token_dim: D, from the data.
         num_networks: K, from the data.
         num_runs: R, from the data.
-        cond_dim: C, from the data; 0 for none.
+        cond_dim: C, width of a condition, from the data; 0 for none.
         condition: Training and sampling with a condition.
-        condition_tokens: How many tokens, the last ones, the condition reaches; all by default.
+        condition_tokens: Number of last tokens that get the condition. Default: all.
         recurrence: The recurrent model.
         position: ``layer`` (which tensor, where in it), ``index`` (front to back), ``learned`` (starts as ``layer``).
         state: The permutation states.
         head: The denoiser of single tokens.
         diffusion: Noise schedule, prediction and default solver.
-        tokens_per_step: Maximum number of tokens in the diffusion batch, drawn at random from the whole batch; all by default.
-        states_per_step: Use only the networks of this many distinct states of a batch, so that few sequences feed many tokens; all by
-            default.
-        draws_per_token: Noise draws for each chosen token.
-        sampling: Tokens denoised at once: one place of every network (``sequential``), about 256 tokens (``partial``), or all
-            (``full``). In the first two the device's memory does not grow with the number of parameters.
+        tokens_per_step: Maximum number of tokens in the diffusion batch, drawn at random from the batch. Default: all.
+        states_per_step: Maximum number of distinct states per batch; networks of other states are dropped. Fewer sequences then feed many
+            tokens. Default: all.
+        draws_per_token: Noise draws per selected token.
+        sampling: Tokens denoised at once: one position of every network (``sequential``), about 256 tokens (``partial``), or all
+            (``full``). With the first two, device memory does not grow with the number of parameters.
         optimizer: AdamW and its learning rate.
 
     Raises:
-        ParamgenError: Sizes that do not fit each other, an unknown choice, or a library that is missing where it is demanded.
+        ParamgenError: Incompatible sizes, an unknown choice, or a required library that is missing.
     """
 
     shape: tuple[int, int]

@@ -28,18 +28,18 @@ OPTIMIZER = OptimizerSettings(schedule="cosine")
 
 
 class WildPDiff(PDiff):
-    """Wild-P-Diff: p-diff at the size and with the conditions of its sequel; unconditional where the zoo has no conditions.
+    """Wild-P-Diff: p-diff with the size and conditions of the Wild-P-Diff paper. Unconditional if the zoo has no conditions.
 
     Args:
         seq_len: L, from the data.
         token_dim: D, from the data.
         num_networks: K, from the data.
-        cond_dim: C, from the data; 0 for none.
+        cond_dim: C, width of a condition, from the data; 0 for none.
         condition: Training and sampling with a condition.
         autoencoder: The VAE, and the training phase that learns it.
         denoiser: The UNet.
         diffusion: Noise schedule, prediction and default solver.
-        optimizer: Of the second phase; the first has its own rate.
+        optimizer: Optimizer of the second phase. The first phase has its own learning rate.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Commands by name: a table; only the one asked for is imported."""
+"""The table of commands. Only the requested command is imported."""
 
 import logging
 import os
@@ -14,10 +14,10 @@ from paramgen.core.locks import locked
 from paramgen.errors import ParamgenError, did_you_mean
 
 LIGHTNING = {
-    "fit": "train a generator on a zoo",
-    "validate": "its losses on the zoo's validation runs",
-    "test": "its losses on the zoo's held-out runs",
-    "predict": "draw one network for each training network",
+    "fit": "fit a generator on a zoo",
+    "validate": "compute losses on the zoo's validation runs",
+    "test": "compute losses on the zoo's held-out runs",
+    "predict": "sample one network per training network",
 }
 
 
@@ -38,27 +38,23 @@ class Command(NamedTuple):
 
 
 FUNCTIONS = {
-    "collect": Command("train networks and keep them as a zoo", "collect.single", "zoo"),
-    "collect_tasks": Command("train a network or an adapter for every task of a family", "collect.multi", "zoo"),
-    "zoo": Command("look at, check, import or align a zoo: info | verify | import | align", "cli.commands.zoo"),
-    "sample": Command("draw new networks from a fitted generator", "cli.commands.sample"),
-    "adapters": Command("write generated adapters as folders that peft loads", "cli.commands.adapters"),
-    "evaluate": Command("score generated networks beside every baseline", "cli.commands.evaluate"),
-    "compare": Command(
-        "fit, sample and evaluate several generators on one zoo or more, over seeds", "cli.commands.compare", "compare"
-    ),
-    "unseen": Command("score generators on unseen tasks beside every simple way", "studies.unseen", out_is_file=True),
-    "interpolate": Command(
-        "score networks generated between two tasks on both, beside their averaged weights", "studies.interpolate"
-    ),
-    "flips": Command("score networks generated for seen codes with bits turned", "studies.flips"),
+    "collect": Command("train networks and save them as a zoo", "collect.single", "zoo"),
+    "collect_tasks": Command("train one network or adapter per task of a family", "collect.multi", "zoo"),
+    "zoo": Command("show, check, import or align a zoo: info | verify | import | align", "cli.commands.zoo"),
+    "sample": Command("sample new networks from a generator", "cli.commands.sample"),
+    "adapters": Command("export generated adapters for peft", "cli.commands.adapters"),
+    "evaluate": Command("compare generated networks with baselines; write a report", "cli.commands.evaluate"),
+    "compare": Command("fit, sample and evaluate generators on zoos, over seeds", "cli.commands.compare", "compare"),
+    "unseen": Command("score generators on a family's unseen tasks", "studies.unseen", out_is_file=True),
+    "interpolate": Command("score networks generated between two tasks", "studies.interpolate"),
+    "flips": Command("score networks generated for seen codes with flipped bits", "studies.flips"),
     "configs": Command("list the shipped configs", "cli.commands.configs"),
     "doctor": Command("check this installation", "cli.commands.doctor"),
 }
 
 
 class LogLines(logging.Handler):
-    """Writes what the package logs as plain lines on stderr; of several processes the first alone does."""
+    """Writes the package's log as plain lines on stderr, from the first process only."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line."""
@@ -67,15 +63,17 @@ class LogLines(logging.Handler):
 
 
 def first_process() -> bool:
-    """Whether this is the first of the processes of a fit on this machine, which speaks for all of them."""
+    """Whether this is the first process of a fit on this machine. Only it prints."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def usage() -> str:
-    """The page of ``paramgen --help``."""
+    """The text of ``paramgen --help``."""
     listed = LIGHTNING | {name: command.what for name, command in FUNCTIONS.items()}
     rows = [f"  {name:15s}{what}" for name, what in listed.items()]
-    return "\n".join(["usage: paramgen <command> [options]", "", *rows, "", "paramgen <command> --help tells more."])
+    return "\n".join(
+        ["usage: paramgen <command> [options]", "", *rows, "", "paramgen <command> --help shows its options."]
+    )
 
 
 def run(args: list[str]) -> None:
@@ -85,7 +83,7 @@ def run(args: list[str]) -> None:
         args: The command line after ``paramgen``.
 
     Raises:
-        ParamgenError: A mistake that the user can mend.
+        ParamgenError: A user error.
     """
     log = logging.getLogger("paramgen")
     if not any(isinstance(handler, LogLines) for handler in log.handlers):

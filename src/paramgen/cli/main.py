@@ -1,4 +1,4 @@
-"""The command ``paramgen``: exit codes, and mistakes in one line."""
+"""The command ``paramgen``: exit codes and one-line errors."""
 
 import os
 import signal

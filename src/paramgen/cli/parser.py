@@ -1,4 +1,4 @@
-"""How every command reads its line: short config names, mistakes said in one line."""
+"""Parsing of every command line: short config names, one-line errors."""
 
 import inspect
 import re
@@ -54,7 +54,7 @@ class OneLineErrors(ArgumentParser):
 
 
 def _tidy(message: str, bases: Mapping[str, type]) -> str:
-    """What matters of a message of jsonargparse, which tells every reading it tried."""
+    """The relevant part of a jsonargparse message, which lists every type it tried."""
     flat = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(message.split()))
     key = re.match(r'Parser key "([^"]+)"', flat)
     unknown = re.search(r"(?:dot import path string: |Import path |given class_path ')([\w.]+)", flat)
@@ -77,7 +77,7 @@ def _tidy(message: str, bases: Mapping[str, type]) -> str:
 
 
 def _concrete(base: type) -> list[str]:
-    """Names of the imported subclasses that can be used."""
+    """Names of the imported concrete subclasses."""
     children: list[type] = type.__subclasses__(base)
     found = [name for child in children for name in _concrete(child)]
     return found if inspect.isabstract(base) else [base.__name__, *found]

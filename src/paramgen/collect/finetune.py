@@ -57,7 +57,7 @@ def steps_to_reach(
         every: Steps between two looks.
         settings: Optimizer, rate and batch.
         seed: Of the order of the data.
-        device: Where to train.
+        device: Device to train on, for example cuda.
 
     Returns:
         (R,) float64: 0 for a start that is good already, else a multiple of `every`, or inf.
@@ -97,7 +97,7 @@ def steps_on_tasks(
         names: R tasks.
         targets: The score to reach on each task's val split.
         most: Steps at most.
-        device: Where to train.
+        device: Device to train on, for example cuda.
 
     Returns:
         (R,) float64.

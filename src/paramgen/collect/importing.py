@@ -1,4 +1,4 @@
-"""``paramgen zoo import``: a zoo of checkpoints from elsewhere."""
+"""``paramgen zoo import``: make a zoo of existing checkpoints."""
 
 import logging
 from pathlib import Path
@@ -34,22 +34,22 @@ def import_(
     heldout_networks: int = 0,
     score: bool = True,
 ) -> None:
-    """Make a zoo of checkpoints from elsewhere: a folder of .safetensors, .pt, .pth, .ckpt or .bin files.
+    """Make a zoo of existing checkpoints: a folder of .safetensors, .pt, .pth, .ckpt or .bin files.
 
-    Every file is read and checked before anything is written, so that a refused import leaves nothing behind. Without a task the first
+    All files are checked before anything is written, so a failed import leaves no files. Without a task the first
     file says which tensors there are; nothing is built, run or scored.
 
     Args:
-        source: Folder with one file a network, taken in the natural order of their names (8, 9, 10).
+        source: Folder with one file per network, read in natural order of file names (8, 9, 10).
         out: Folder of the new zoo.
-        task: What the networks do: their architecture and their score. Without it the weights alone are known.
-        prefix: Cut from the front of every key, for example ``model.``; keys without it are left out.
-        base: File with the tensors that are not generated, where the others hold the generated ones alone.
-        parameters: Names, globs, ``re:`` patterns or named subsets to generate; all when left out.
-        one_run: The files are steps of one run (all training data); otherwise each is a run of its own.
-        val_networks: With separate runs, so many last ones but the held-out are for validation.
-        heldout_networks: With separate runs, so many last ones are the evaluator's.
-        score: Record the task's scores on train and val.
+        task: Architecture, data and score of the networks. Default: none; only the weights are known.
+        prefix: Prefix to remove from every key, for example ``model.``. Keys without it are ignored.
+        base: File with the tensors that are not generated, if the other files contain only the generated ones.
+        parameters: Names, globs, ``re:`` patterns or subsets to generate. Default: all.
+        one_run: The files are steps of one run (all training data). Otherwise each file is a run.
+        val_networks: With separate runs: number of validation networks, before the held-out ones.
+        heldout_networks: With separate runs: number of held-out networks (the last ones).
+        score: Record scores on the task's train and val splits.
 
     Raises:
         ParamgenError: No files, a pickle with code in it, tensors that do not fit the architecture or are neither generated nor equal

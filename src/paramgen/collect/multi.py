@@ -1,4 +1,4 @@
-"""``paramgen collect_tasks``: one network, or one adapter, for every task of a family, kept as a zoo with conditions."""
+"""``paramgen collect_tasks``: train one network or adapter per task of a family; save them as a zoo with conditions."""
 
 import logging
 import time
@@ -32,12 +32,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How the network that all tasks share is trained first.
+    """How the network shared by all tasks is pretrained.
 
     Args:
-        steps: Optimizer steps; 0 to leave it as it is built.
-        optim: Optimizer, rate and batch.
-        reweight: Draw every class equally often, however rare it is.
+        steps: Optimizer steps. 0: no pretraining.
+        optim: Optimizer, learning rate and batch size.
+        reweight: Sample all classes equally often.
     """
 
     steps: int = 500
@@ -65,27 +65,28 @@ def main(
     seed: int = 0,
     device: str = "cpu",
 ) -> Zoo:
-    """Train one network, or one adapter, for every task of a family and keep them as a zoo with conditions.
+    """Train one network or adapter per task of a family and save them as a zoo with conditions.
 
     Args:
-        family: The tasks.
-        out: Folder of the zoo; an interrupted one goes on where it stopped.
-        condition: What a task's condition is made from; each is encoded once. None for generators without conditions.
-        steps: Optimizer steps before a task's first network is kept.
-        networks: How many are kept of every task.
-        save_every: Steps between them.
-        start: Of the trained tensors: random for each task, the same for all, or converged: the same, first trained on one task.
-        start_task: That task; "pooled" for all seen ones; the first seen one when not given.
-        start_steps: How long; as `steps` when not given.
-        shared_order: All tasks see their images in the same order, so that their networks differ by the task alone.
-        optim: Optimizer, rate and batch of every task.
-        pretraining: Of the network that adapters are put into; for families that pretrain.
-        parameters: Names, globs, re: patterns or subsets to train and keep; adapters where there are any, else all.
-        gauge: Of adapters: none leaves them as trained, svd makes them unique, reference turns them to the first start.
-        heldout: Train networks for the unseen tasks too; they are the evaluator's, no generator learns from them.
-        score: Record accuracies on train and val images.
-        seed: Of starts and orders.
-        device: Where to train.
+        family: The family of tasks.
+        out: Folder of the zoo. An interrupted collection resumes.
+        condition: Encoder of the tasks' conditions; each task is encoded once. None: no conditions.
+        steps: Optimizer steps before the first network of a task is saved.
+        networks: Number of networks saved per task.
+        save_every: Optimizer steps between these networks.
+        start: Initial values of the trained tensors: random (per task), same (for all tasks), or
+            converged (same, after training on `start_task`).
+        start_task: Task for a converged start, or "pooled" for all seen tasks. Default: the first seen task.
+        start_steps: Optimizer steps of the converged start. Default: `steps`.
+        shared_order: Show all tasks their images in the same order, so that networks differ only by task.
+        optim: Optimizer, learning rate and batch size for every task.
+        pretraining: Pretraining of the network that adapters are added to, for families that pretrain.
+        parameters: Names, globs, re: patterns or subsets to train and save. Default: the adapters if there are any, else all.
+        gauge: Canonical form of adapters: none (as trained), svd (unique), reference (rotated towards the start).
+        heldout: Train networks for the unseen tasks too, for evaluation only.
+        score: Record scores on train and val images.
+        seed: Seed of initial values and data order.
+        device: Device to train on, for example cuda.
 
     Raises:
         ParamgenError: Numbers below 1, an unknown task to start from, a family that cannot be read.
@@ -145,7 +146,7 @@ def main(
 
 
 class Reweighted(SplitData):
-    """A split whose training batches show every class equally often.
+    """A split whose training batches contain all classes equally often.
 
     Args:
         data: The split.
@@ -161,7 +162,7 @@ class Reweighted(SplitData):
         return self.data.batches(batch_size)
 
     def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images drawn by the inverse of their class's frequency, as many as the order asks for."""
+        """Images sampled by inverse class frequency, as many as the order requests."""
         steps, _, size = order.shape
         drawn = [torch.multinomial(self.weights, steps * size, True, generator=g) for g in generators]
         return self.data.training_batches(torch.stack(drawn).view(-1, steps, size).transpose(0, 1), generators)

@@ -1,4 +1,4 @@
-"""``paramgen collect``: train networks of one task and keep them as a zoo."""
+"""``paramgen collect``: train networks of one task and save them as a zoo."""
 
 import json
 import logging
@@ -96,30 +96,30 @@ def main(
     score_images: int = 10_000,
     device: str = "cpu",
 ) -> Zoo:
-    """Train networks of one task and keep them as a zoo; interrupted at any moment, the same command goes on.
+    """Train networks of one task and save them as a zoo. To resume an interrupted collection, rerun the same command.
 
     Args:
-        task: Network and data.
+        task: Network, data and score.
         out: Folder of the zoo.
-        mode: ``trajectory``: train one network until it has converged, or load one, then fine-tune the chosen parameters and keep
-            checkpoints on the way. ``seeds``: independent runs from scratch, all trained at once; checkpoints are the last of each.
-        runs: Runs; of a trajectory all branch from the same converged network, each with its own order of the data.
-        checkpoints: Networks kept of each run.
-        save_every: Optimizer steps between two of them.
-        epochs: Training of all parameters before the checkpoints: 20 when left out, none after `start`.
-        optim: Its optimizer, rate and batch.
-        finetune: Of the fine-tuning.
-        parameters: Which are generated: globs, ``re:`` patterns, or subsets such as all, last_two_norms, classifier. All when left out.
+        mode: ``trajectory``: train (or load) one network, then fine-tune the selected parameters and save checkpoints along the way.
+            ``seeds``: train independent runs from scratch, all at once, and save the last checkpoints of each.
+        runs: Number of runs. In a trajectory, all runs start from the same network and differ in data order.
+        checkpoints: Networks saved per run.
+        save_every: Optimizer steps between checkpoints.
+        epochs: Epochs of training all parameters before the first checkpoint. Default: 20; 0 with `start`.
+        optim: Optimizer, learning rate and batch size of this training.
+        finetune: Optimizer, learning rate and batch size of the fine-tuning.
+        parameters: Parameters to generate: globs, ``re:`` patterns, or subsets such as all, last_two_norms, classifier. Default: all.
         start: Start a trajectory from ``pretrained`` weights or a weights file.
-        heldout_runs: So many last runs are the evaluator's.
-        val_runs: So many before them are for validation.
-        seed: Of everything.
-        dtype: Store real weights as float32, float64, bfloat16 or float16; as they are when left out.
-        score_images: Every network is scored on so many train images at most, and so many val images.
-        device: Where to train.
+        heldout_runs: Number of runs held out for evaluation (the last ones).
+        val_runs: Number of validation runs (the ones before the held-out runs).
+        seed: Seed of initialisation, data order and augmentation.
+        dtype: Data type of stored real weights: float32, float64, bfloat16 or float16. Default: unchanged.
+        score_images: Maximum number of train images, and of val images, that each network is scored on.
+        device: Device to train on, for example cuda.
 
     Raises:
-        ParamgenError: Numbers that do not fit, a pattern that selects nothing, a folder with another recipe's zoo, weights that
+        ParamgenError: Inconsistent numbers, a pattern that matches nothing, a folder with a zoo of another recipe, weights that
             became NaN, a full disk.
     """
     torch.set_flush_denormal(True)  # networks that have converged are full of them, and they are slow

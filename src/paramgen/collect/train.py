@@ -32,12 +32,12 @@ class OptimSettings:
     """How networks are trained.
 
     Args:
-        optimizer: ``sgd`` with momentum, ``adam``, or ``adamw``.
-        lr: Learning rate, the highest of its schedule.
+        optimizer: ``sgd`` (with momentum), ``adam`` or ``adamw``.
+        lr: Peak learning rate.
         schedule: ``constant``, ``cosine`` (to 0), or ``one_cycle`` (up for three tenths, then cosine to 0).
-        batch_size: Images a step; the last incomplete batch of an epoch is left out.
-        momentum: Of SGD.
-        weight_decay: As the optimizer has it.
+        batch_size: Images per step. The last incomplete batch of an epoch is dropped.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay, as defined by the optimizer.
     """
 
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
@@ -76,7 +76,7 @@ class NetworkGroup:
         network: The architecture.
         states: R complete state dicts to start from.
         chosen: Names of the tensors that change; statistics of batch norm may be among them.
-        device: Where to train.
+        device: Device to train on, for example cuda.
         stacked: Run them as one by vmap, or one after the other, with the same results; by default what is faster and works.
         loss: Losses (N, B) of outputs (N, B, ...) and targets (N, B, ...); see :meth:`paramgen.tasks.score.Scored.loss`.
     """

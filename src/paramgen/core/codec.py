@@ -5,7 +5,7 @@ networks (:meth:`ParamCodec.bind`), and then travels inside the generator's chec
 
 ``running_var`` is handled in log space, log(v + 1e-5), so that no sample has a negative variance (1e-5 is batch norm's own epsilon).
 Statistics are of all training networks together: a tensor that is constant in each network but differs between them has a spread.
-Whatever never varies has scale 0: it is encoded as 0 and decoded exactly, whatever the generator makes of it.
+A constant weight has scale 0: it is encoded as 0 and decoded exactly, for any generated value.
 """
 
 from abc import ABC, abstractmethod
@@ -49,7 +49,7 @@ class ParamCodec(ABC):
 
     Args:
         normalisation: ``layer``: each tensor to mean 0, std 1 over all its weights and networks. ``weight``: each weight over the
-            networks. ``centre``: subtract each weight's mean over the networks, then scale what is left per tensor.
+            networks. ``centre``: subtract each weight's mean over the networks, then scale per tensor.
     """
 
     def __init__(self, normalisation: Normalisation = "layer") -> None:
@@ -182,7 +182,7 @@ class ParamCodec(ABC):
         """Generated tensors of n networks, each in its own dtype and shape, tied names included.
 
         Args:
-            tokens: (n, L, D) on any device; what stands on padding is ignored.
+            tokens: (n, L, D) on any device; padding is ignored.
 
         Raises:
             ValueError: Another shape.
@@ -199,7 +199,7 @@ class ParamCodec(ABC):
         """Generated tensors of n networks, each (n, …), differentiable in the tokens; tied names not included.
 
         Args:
-            tokens: (n, L, D) on any device; what stands on padding is ignored.
+            tokens: (n, L, D) on any device; padding is ignored.
 
         Raises:
             ValueError: Another shape.
@@ -267,7 +267,7 @@ class ParamCodec(ABC):
 
 
 class FlatCodec(ParamCodec):
-    """The whole network as one vector, p-diff's form: L = 1, D = P.
+    """The complete network as one vector, as in p-diff: L = 1, D = P.
 
     Args:
         normalisation: ``layer``, ``weight`` or ``centre``; see ParamCodec.
@@ -284,10 +284,10 @@ class FlatCodec(ParamCodec):
 
 
 class TokenCodec(ParamCodec):
-    """Tokens of one size, RPG's form (arXiv:2501.11587, section 2.2 and figure 4).
+    """Tokens of equal size, as in RPG (arXiv:2501.11587, section 2.2 and figure 4).
 
     Args:
-        token_dim: D, numbers a token.
+        token_dim: D, numbers per token.
         strategy: ``layer``: each tensor cut into tokens, the last one padded (the paper's default). ``channel``: each output channel
             of a tensor on its own, as SANE does. ``flatten``: all tensors end to end, so that a token may hold parts of several.
         normalisation: ``layer``, ``weight`` or ``centre``; see ParamCodec.

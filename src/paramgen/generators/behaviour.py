@@ -1,4 +1,4 @@
-"""The behavioural loss: predicted networks are run on the data of their tasks, and what they get wrong is learned from.
+"""The behavioural loss: predicted networks run on their tasks' data, and their loss is added to the generator's.
 
 A generator learns weights; two weights that are equally far from a trained network may behave quite differently. With this loss it also
 learns what the networks do: each network that it predicts in training is decoded and run on train images of the task that the network of
@@ -26,13 +26,13 @@ class BehaviouralLoss(Callback):
     """Adds the cross-entropy, on train images of their tasks, of the networks that a generator predicts in training.
 
     Args:
-        weight: Of the cross-entropy beside the generator's own loss.
-        images_per_step: Images each network is run on at a step.
-        networks_per_step: Networks of the batch that are run; all when left out.
-        signal_weighting: Count networks predicted from more noise less; wise with ``prediction_type: epsilon``, whose predictions of
-            a network are wild where there is much noise.
-        from_noise: Predict the networks from pure noise, where sampling begins and the condition alone tells what to make, rather than
-            from networks noised at random levels; needs ``signal_weighting: false``.
+        weight: Weight of this loss, relative to the generator's own.
+        images_per_step: Images per network and step.
+        networks_per_step: Networks of the batch to run. Default: all.
+        signal_weighting: Give less weight to networks predicted from more noise. Recommended with ``prediction_type: epsilon``, whose
+            predictions are inaccurate at high noise.
+        from_noise: Predict the networks from pure noise, as at the start of sampling, where only the condition is known, instead of from
+            networks at random noise levels. Needs ``signal_weighting: false``.
 
     Raises:
         ParamgenError: Numbers that are not above 0, or from_noise with signal_weighting.

@@ -1,4 +1,4 @@
-"""What is watched while a generator learns, and in which precision it does."""
+"""Monitoring during a fit, and its precision."""
 
 import logging
 from math import isfinite
@@ -33,15 +33,15 @@ MOST_POINTS = 400  # of a loss's history; beyond it every second one goes
 
 
 class SampleQuality(Callback):
-    """Draws a few networks now and then and logs how good and how varied they are, under ``sample/``.
+    """Periodically samples networks and logs accuracy, novelty and diversity under ``sample/``.
 
-    Scores are on the task's val split, never on its test split; distances are to the training networks. Where the zoo has no task, or
-    names a class whose code may not run, distances are logged alone. What was seen, and the
-    losses, are kept in the checkpoint, for reports; where the logger takes images, the last samples are drawn at the end.
+    Scores use the task's val split, never its test split; distances are to the training networks. If the zoo has no task, or names an
+    untrusted class, only distances are logged. The values and the losses are stored in the checkpoint, for reports. If the logger
+    accepts images, the last samples are plotted at the end.
 
     Args:
-        sample_every: Optimizer steps between two looks; 0 for none.
-        n: Networks a look, 2 or more.
+        sample_every: Optimizer steps between measurements. 0: never.
+        n: Networks per measurement, 2 or more.
     """
 
     def __init__(self, sample_every: int = 1000, n: int = 8) -> None:
@@ -59,12 +59,12 @@ class SampleQuality(Callback):
         self.history: dict[str, list[list[float]]] = {}  # name to [step, value]
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Say once where samples cannot be scored: the zoo has no task, or names a class whose code may not run."""
+        """Log once if samples cannot be scored: the zoo has no task, or names an untrusted class."""
         if self.sample_every:
             self._find_task(data_of(trainer).zoo)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
-        """Look when it is time; the first process alone does."""
+        """Measure when due, on the first process."""
         step = trainer.global_step
         if step % self._stride == 0:
             self._remember(trainer, "train/loss", step)
@@ -80,7 +80,7 @@ class SampleQuality(Callback):
                     self.history.setdefault(name, []).append([step, value])
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Remember the loss on the zoo's val runs."""
+        """Store the loss on the zoo's val runs."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._remember(trainer, "val/loss", trainer.global_step)
 
@@ -101,11 +101,11 @@ class SampleQuality(Callback):
                 writer.add_figure(f"sample/{name}", figure, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen so far."""
+        """The measurements so far."""
         return {"history": self.history, "stride": self._stride}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with it."""
+        """Continue from a :meth:`state_dict`."""
         self.history, self._stride = state_dict["history"], state_dict["stride"]
 
     def look(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, float]:
@@ -181,21 +181,21 @@ class SampleQuality(Callback):
 
 
 class LearningRates(LearningRateMonitor):
-    """Logs the learning rates, where there is a logger; Lightning's own refuses a trainer without one."""
+    """Logs the learning rates if there is a logger; Lightning's own callback raises without one."""
 
     def on_train_start(self, trainer: Trainer, *args: object, **kwargs: object) -> None:
-        """Begin, unless nobody listens."""
+        """Start if there is a logger."""
         if trainer.loggers:
             super().on_train_start(trainer, *args, **kwargs)
 
 
 class Float32Ends(Callback):
-    """Learns in float32 at both ends of the training and in ``trainer.precision: bf16-mixed`` between them.
+    """Trains in float32 at both ends of the fit and in ``trainer.precision: bf16-mixed`` in between.
 
     RPG's code does so: bf16 from step 5,000 to 45,000, which of 50,000 steps leaves a tenth at each end.
 
     Args:
-        share: Of all steps at each end, 0 to 0.5.
+        share: Share of all steps at each end, 0 to 0.5.
 
     Raises:
         ParamgenError: A share out of range; at the start of a fit, a trainer of another precision, or one without a last step.

@@ -43,7 +43,7 @@ class ParamBatch(NamedTuple):
 
 
 class NetworkTokens:
-    """Tokens of some networks of a zoo, kept where there is room for them.
+    """Tokens of some networks of a zoo, kept in the fastest memory with enough room.
 
     Args:
         zoo: The zoo.
@@ -106,9 +106,9 @@ class BatchStream:
     Args:
         tokens: The networks.
         runs: (K,) long, the run of each.
-        batch_size: Networks a batch and process.
-        steps: Batches an epoch; None: one pass in order.
-        tokens_per_step: Tokens a batch, drawn at random and shared by its networks; None for all.
+        batch_size: Networks per batch and process.
+        steps: Batches per epoch; None: one pass in order.
+        tokens_per_step: Tokens per batch, drawn at random and shared by its networks; None for all.
         seed: Of the stream.
         rank: Which process this is.
         world_size: How many processes there are.
@@ -155,11 +155,11 @@ class BatchStream:
         self.epoch, self._taken = self.epoch + self.shuffle, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Where the stream stands; Lightning stores it, so that a resumed fit sees the batches that it would have seen."""
+        """Position of the stream. Lightning stores it, so a resumed fit sees the batches that it would have seen."""
         return {"epoch": self.epoch, "taken": self._taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Continue from a :meth:`state_dict`."""
         finished, self._skip = divmod(state["taken"], self.length)
         self.epoch = state["epoch"] + finished
 
@@ -180,15 +180,15 @@ class ParameterDataModule(LightningDataModule):
 
     Args:
         zoo: Folder of a zoo, or its name under $PARAMGEN_ZOO or ./checkpoints_zoo.
-        codec: How a network becomes tokens; FlatCodec when left out.
-        batch_size: Networks a batch and process; may exceed the zoo.
-        steps_per_epoch: Batches an epoch, the unit of validation and logging.
-        tokens_per_step: Tokens a batch, drawn at random; all when left out.
-        max_networks: Take only the first so many training networks, spread over the runs.
-        residency: Where the tokens are kept: on the device, in ram, or on disk (read in part, memory-mapped).
-        seed: Of the order of the networks.
-        trust: Run the code of classes that the zoo names and that are not part of paramgen, to watch the quality of what is learned and
-            for a behavioural loss; only for zoos of people you trust.
+        codec: Codec between networks and tokens. Default: FlatCodec.
+        batch_size: Networks per batch and process. May exceed the zoo.
+        steps_per_epoch: Batches per epoch, the unit of validation and logging.
+        tokens_per_step: Tokens per batch, drawn at random. Default: all.
+        max_networks: Maximum number of training networks, spread over the runs.
+        residency: Where to keep the tokens: device, ram, or disk (memory-mapped, read in part).
+        seed: Seed of the order of the networks.
+        trust: Run code of classes that the zoo names and that are not part of paramgen, to monitor sample quality and for a behavioural
+            loss. Use only for zoos from people you trust.
 
     Raises:
         ParamgenError: No such zoo, sizes below 1, fewer than two training networks, a damaged file.
@@ -228,17 +228,17 @@ class ParameterDataModule(LightningDataModule):
 
     @property
     def seq_len(self) -> int:
-        """L, tokens a network."""
+        """L, tokens per network."""
         return self.codec.shape[0]
 
     @property
     def token_dim(self) -> int:
-        """D, numbers a token."""
+        """D, numbers per token."""
         return self.codec.shape[1]
 
     @property
     def cond_dim(self) -> int:
-        """C, numbers a condition; 0 when the zoo has none."""
+        """C, numbers per condition; 0 if the zoo has none."""
         return len(self.zoo.entries[self.train_indices[0]].condition or [])
 
     @property
@@ -270,7 +270,7 @@ class ParameterDataModule(LightningDataModule):
         self._bound = True
 
     def training_networks(self) -> NetworkTokens:
-        """The training networks as tokens, in order; read and encoded once, whoever asks."""
+        """The training networks as tokens, in order; read and encoded once."""
         if self._training is None:
             self._training = self._tokens(self.train_indices)
         return self._training
@@ -287,11 +287,11 @@ class ParameterDataModule(LightningDataModule):
         return self._stream(self.training_networks(), torch.tensor([order[r] for r in runs]), self.steps_per_epoch)
 
     def val_dataloader(self) -> BatchStream | list[ParamBatch]:
-        """The val split in order; nothing when the zoo has no validation run."""
+        """The val split in order; empty if the zoo has no validation run."""
         return self._unseen("val")
 
     def test_dataloader(self) -> BatchStream | list[ParamBatch]:
-        """The held-out runs in order; nothing when the zoo has none."""
+        """The held-out runs in order; empty if the zoo has none."""
         return self._unseen("heldout")
 
     def predict_dataloader(self) -> BatchStream:

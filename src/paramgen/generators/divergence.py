@@ -1,4 +1,4 @@
-"""A fit that diverges is ended and said, and the last good checkpoint is kept."""
+"""Stops a diverged fit with an error and keeps the last good checkpoint."""
 
 from collections import deque
 from math import isfinite
@@ -16,12 +16,12 @@ RECENT = 5  # looks whose median is compared with the start: one spike is no div
 
 
 class Divergence(Callback):
-    """Ends a fit whose loss is NaN or infinite, or stays far above its start. The exit code is 3, and the last good checkpoint is kept.
+    """Stops a fit whose loss is NaN or infinite, or stays far above its initial value. Exit code 3; the last good checkpoint remains.
 
     Args:
-        factor: The loss is far above its start at this many times the start. Tokens are standardised, so 1 is the loss of a guess, and a
-            start below 1 counts as 1. With 0 only NaN and infinite losses end a fit.
-        patience: Optimizer steps for which the loss may be far above its start. A fit that ends before has diverged too.
+        factor: Multiple of the initial loss that counts as far above it. Tokens are standardised, so a guess has loss 1; an initial loss
+            below 1 counts as 1. With 0, only NaN and infinite losses stop a fit.
+        patience: Optimizer steps that the loss may stay far above its initial value. A fit that ends in this state has diverged too.
 
     Raises:
         ParamgenError: A negative factor, a patience below 1.
@@ -39,18 +39,18 @@ class Divergence(Callback):
         self._looked = -1
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, *_: object) -> None:
-        """Look at the loss when it is time."""
+        """Check the loss when due."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._loss = loss.detach() if isinstance(loss, Tensor) else None
         if trainer.global_step <= STEPS_BETWEEN_LOOKS or trainer.global_step % STEPS_BETWEEN_LOOKS == 0:
             self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Look before a checkpoint is saved."""
+        """Check before a checkpoint is saved."""
         self._look(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Look before a checkpoint is saved."""
+        """Check before a checkpoint is saved."""
         if not trainer.sanity_checking and trainer.state.fn == "fit":
             self._look(trainer)
 
@@ -61,11 +61,11 @@ class Divergence(Callback):
             raise self._diverged(trainer, self._recent[-1])
 
     def state_dict(self) -> dict[str, Any]:
-        """The loss that the fit began with."""
+        """The initial loss."""
         return {"start": self._start}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with it."""
+        """Continue from a :meth:`state_dict`."""
         self._start = state_dict["start"]
 
     def _look(self, trainer: Trainer) -> None:

@@ -16,8 +16,8 @@ class ConditionSettings:
     """Training and sampling with a condition.
 
     Args:
-        dropout: Share of training conditions that are left out, so that the generator can also sample without one.
-        guidance_scale: Above 1 samples follow the condition more than in training; needs dropout.
+        dropout: Share of training conditions to drop, so that the generator can also sample without a condition.
+        guidance_scale: Classifier-free guidance scale. Above 1 amplifies the condition; needs dropout.
     """
 
     dropout: float = 0.1
@@ -29,7 +29,7 @@ class DiffusionSettings:
     """Noise schedule, prediction and default solver.
 
     Args:
-        num_train_timesteps: T of the diffusion.
+        num_train_timesteps: T, number of diffusion steps in training.
         beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2``.
         beta_start: First beta.
         beta_end: Last beta.
@@ -67,7 +67,7 @@ class OptimizerSettings:
         lr: Peak learning rate.
         schedule: ``constant``, ``cosine`` or ``linear``; the last two fall to 0.
         warmup_steps: Steps of linear warm-up.
-        weight_decay: Of matrices; norms, biases and a scan's own parameters are not decayed.
+        weight_decay: Weight decay of matrices. Norms, biases and a scan's own parameters are not decayed.
         name: ``adamw``, or ``adamw8bit`` (needs bitsandbytes and CUDA).
 
     Raises:

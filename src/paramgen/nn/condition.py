@@ -24,7 +24,7 @@ class ConditionInput(nn.Module):
     Args:
         cond_dim: C.
         width: Of the features.
-        dropout: Share of training conditions that are left out.
+        dropout: Share of training conditions to drop.
         hidden: Width of the layer between.
     """
 
@@ -98,7 +98,7 @@ class FiLM(nn.Module):
 
 
 class ConditionedDenoiser(nn.Module):
-    """A denoiser of latents (B, C', l) that is told a condition.
+    """A denoiser of latents (B, C', l) with a condition.
 
     Args:
         make: The denoiser for a number of latent channels and a width of FiLM's features (0 for none).
@@ -106,7 +106,7 @@ class ConditionedDenoiser(nn.Module):
         cond_dim: C.
         entry: ``latent``: added to the noised latent (Wild-P-Diff). ``film``: the scale and shift of every layer. ``concat``: one more
             channel of the noised latent.
-        dropout: Share of training conditions that are left out.
+        dropout: Share of training conditions to drop.
 
     Raises:
         ParamgenError: An unknown entry.

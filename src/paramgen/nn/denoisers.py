@@ -20,12 +20,12 @@ class DenoiserSettings:
     Args:
         kind: ``unet`` (p-diff's), ``conv`` (its released recipe), ``mlp``, or ``none``: decode standard normal noise, Table 7's VAE.
         channels: Channels of its layers; by default 32-64-128-128 for unet and 64-128-256-512-256-128-64 for conv.
-        kernel_size: Of unet and conv; odd.
-        norm: Of unet and conv: ``instance``, ``group``, ``batch`` or ``none``.
-        activation: Of unet and conv: ``leaky_relu``, ``elu`` or ``silu``.
-        convs: Convolutions in each layer of unet.
+        kernel_size: Kernel size of unet and conv; odd.
+        norm: Norm of unet and conv: ``instance``, ``group``, ``batch`` or ``none``.
+        activation: Activation of unet and conv: ``leaky_relu``, ``elu`` or ``silu``.
+        convs: Convolutions per layer of unet.
         time: Where the step enters unet: all ``layers``, or the ``input``.
-        width: Of mlp.
+        width: Width of mlp.
         depth: Residual blocks of mlp.
         condition: Where a condition enters: ``latent`` (added to the input), ``film`` (scales and shifts every layer) or ``concat`` (an
             additional channel of the input).

@@ -19,21 +19,20 @@ class AutoencoderSettings:
         kind: ``conv`` (p-diff's autoencoder), ``linear`` (its Table 5), ``pca`` (closed form, no training phase) or ``none`` (diffusion of
             the weights themselves).
         channels: Channels of the conv encoder's layers (default 16-32-64-64) or widths of the linear one (default 512-256).
-        kernel_size: Of the conv autoencoder; odd.
-        convs: Convolutions in each of its layers.
-        stride: By how much each of its layers shortens.
+        kernel_size: Kernel size of the conv autoencoder; odd.
+        convs: Convolutions per layer.
+        stride: Stride of each layer.
         norm: ``instance``, ``group``, ``batch`` or ``none``.
         activation: ``leaky_relu``, ``elu`` or ``silu``.
         latent_channels: Channels of a convolutional latent.
         latent_dim: Width of a latent vector. Default: conv keeps a convolutional latent, linear 128, pca 64 (K - 1 at most).
-        kl_weight: Weight of the latents' divergence from a standard normal; above 0 the autoencoder is variational.
+        kl_weight: Weight of the KL divergence from a standard normal. Above 0, the autoencoder is variational.
         input_noise: Standard deviation of the noise on networks.
         latent_noise: Standard deviation of the noise on latents.
         steps: Optimizer steps of this phase; the diffusion's lasts until the trainer's ``max_steps``.
         lr: Learning rate of this phase.
-        batch_size: Batch size of this phase (a prefix of each batch). Default: the whole batch.
-        standardise: Zero mean and unit variance over the zoo: ``each`` number of the latent by itself; the latent as a ``whole``, with one
-            scale, so that it keeps its shape; or ``none``.
+        batch_size: Batch size of this phase (a prefix of each batch). Default: full batch.
+        standardise: Standardise latents over the zoo: ``each`` number separately, the ``whole`` latent with one scale, or ``none``.
 
     Raises:
         ParamgenError: A size below 1, or a rate that is not above 0.

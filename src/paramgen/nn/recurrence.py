@@ -95,7 +95,7 @@ class CausalTransformer(nn.Module):
 
     Args:
         width: d_model.
-        layers: How many.
+        layers: Number of layers.
         heads: Attention heads, a divisor of `width`.
 
     Raises:
@@ -170,11 +170,11 @@ class RecurrenceSettings:
 
     Args:
         kind: ``mamba`` (Mamba-2, the authors' code), ``mamba1`` (the paper's text), ``lstm``, ``transformer`` (causal), ``none``.
-        d_model: Width of each layer, 256-256 by default; they may differ for the Mambas alone.
-        d_state: State of the Mambas per channel.
-        d_conv: Causal convolution of the Mambas.
-        expand: Inner width of the Mambas over d_model.
-        kernel: Scan of the Mambas: ``torch``, ``cuda`` (mamba_ssm, or an error), ``auto``.
+        d_model: Width of each layer. Default: 256-256. Only Mamba layers may have different widths.
+        d_state: State size per channel of Mamba layers.
+        d_conv: Length of Mamba's causal convolution.
+        expand: Mamba's inner width divided by d_model.
+        kernel: Mamba's scan: ``torch``, ``cuda`` (mamba_ssm, or an error) or ``auto``.
 
     Raises:
         ParamgenError: No layer, or a width below 1.

@@ -23,9 +23,9 @@ class StateSettings:
     """The permutation states.
 
     Args:
-        kind: What has a state of its own: each ``checkpoint``, each ``run``, or ``none``.
+        kind: One state per ``checkpoint``, one per ``run``, or ``none``.
         embedding: ``one_hot`` (fixed, the paper), ``normal`` (fixed random vectors), ``trained`` (a trained table).
-        sample: State of a sample when none is given: ``random`` (each as often as the others) or ``mixture`` (of two).
+        sample: Default state of samples: ``random`` (all equally often) or ``mixture`` (of two).
     """
 
     kind: States = "checkpoint"

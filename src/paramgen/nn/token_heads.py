@@ -140,12 +140,12 @@ class HeadSettings:
 
     Args:
         kind: ``conv`` (the paper's) or ``mlp``.
-        channels: Of the conv head, from 1 to 1; 1-32-64-128-64-32-1 by default.
-        kernel_size: Of the conv head; odd.
+        channels: Channels of the conv head, from 1 to 1. Default: 1-32-64-128-64-32-1.
+        kernel_size: Kernel size of the conv head; odd.
         hidden: Width of the mlp head.
         blocks: Residual blocks of the mlp head.
         checkpointing: Recompute the conv head's layers in the backward pass to save memory.
-        compile: torch.compile the head; pays on CUDA.
+        compile: Use torch.compile for the head; faster on CUDA.
     """
 
     kind: HeadKind = "conv"

@@ -1,1 +1,1 @@
-"""Studies of the papers, not verbs of everyday use."""
+"""Experiments from the papers."""

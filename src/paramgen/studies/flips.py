@@ -1,4 +1,4 @@
-"""``paramgen flips``: does a generator hear that bits of a seen code were turned (RPG, arXiv:2501.11587, Table 10)?
+"""``paramgen flips``: does a generator respond to flipped bits of a seen code (RPG, arXiv:2501.11587, Table 10)?
 
 N: networks. K: classes of the image set, bits of a code. M: images. P: generated parameters.
 """
@@ -55,22 +55,22 @@ def main(
     out: str = "runs/flips",
     trust: bool = False,
 ) -> None:
-    """Turn one bit, or all bits, of seen codes and score generated networks on the new codes, class by class.
+    """Flip one bit, or all bits, of seen codes and score generated networks on the new codes, class by class.
 
     Args:
-        zoo: A zoo of relabelings, from `paramgen collect_tasks --config digits_relabel`.
-        ckpt_path: Checkpoints of generators that were fitted on it.
-        codes: So many seen codes whose inverse is unseen; of each all bits are turned, and every single one that makes an unseen code.
-        per_code: Networks drawn for each code.
-        split: Images to score on.
-        scheduler: Solver; the backend's own when left out.
-        num_inference_steps: Its steps; the backend's own when left out.
-        seed: Of the draws.
-        out: Folder for flips.json.
-        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
+        zoo: Zoo of relabelings, from `paramgen collect_tasks --config digits_relabel`.
+        ckpt_path: Checkpoints of generators fitted on this zoo.
+        codes: Number of seen codes with an unseen inverse. Of each, all bits are flipped, and each single bit that gives an unseen code.
+        per_code: Networks sampled per code.
+        split: Split to score on.
+        scheduler: Solver. Default: the generator's own.
+        num_inference_steps: Solver steps. Default: the generator's own.
+        seed: Seed of the samples.
+        out: Output folder for flips.json.
+        trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
-        ParamgenError: Numbers below 1, a zoo of other tasks than relabelings, a generator without conditions or of another zoo.
+        ParamgenError: Numbers below 1, a zoo of tasks other than relabelings, a generator without conditions or of another zoo.
     """
     command = command_line("paramgen flips", main, locals())
     require_positive(codes=codes, per_code=per_code)

@@ -1,4 +1,4 @@
-"""``paramgen interpolate``: networks generated between the conditions of two tasks, beside the two tasks' averaged weights.
+"""``paramgen interpolate``: generate networks between the conditions of two tasks; compare them with averaged weights.
 
 W: weights of the mixture, from the first task to the second. n: networks at each of them. S: zoos, one a seed.
 """
@@ -66,17 +66,17 @@ def main(
 
     Args:
         tasks: The two tasks.
-        zoo: A family's zoo, from `paramgen collect_tasks`.
-        ckpt_path: Checkpoints of generators that were fitted on it; the averaged weights alone without any.
-        comparison: In place of these, the folder of a `paramgen compare`: all its zoos and generators, mean over its seeds.
-        points: Mixtures, evenly spaced, both ends and the middle among them.
-        per_point: Networks at each; of the averages, so many pairs of trained networks.
-        split: Images to score on.
-        scheduler: Solver; the backend's own when left out.
-        num_inference_steps: Its steps; the backend's own when left out.
-        seed: Of the draws.
-        out: Folder for interpolation.json and interpolation.png.
-        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
+        zoo: Zoo of a family, from `paramgen collect_tasks`.
+        ckpt_path: Checkpoints of generators fitted on this zoo. Default: only averaged weights.
+        comparison: Instead of `zoo` and `ckpt_path`: output folder of `paramgen compare`. Uses its zoos and generators, mean over seeds.
+        points: Number of evenly spaced mixtures, odd, including both ends.
+        per_point: Networks per mixture; for averaged weights, the number of pairs of trained networks.
+        split: Split to score on.
+        scheduler: Solver. Default: the generator's own.
+        num_inference_steps: Solver steps. Default: the generator's own.
+        seed: Seed of the samples.
+        out: Output folder for interpolation.json and interpolation.png.
+        trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
         ParamgenError: An unknown task, not two different ones, an even number of points, a generator without conditions or of another

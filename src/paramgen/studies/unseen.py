@@ -1,4 +1,4 @@
-"""``paramgen unseen``: checkpoints drawn for a family's unseen tasks and measured in one go, on val too, without samples on disk."""
+"""``paramgen unseen``: score checkpoints on a family's unseen tasks, on val or test, without writing samples."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,21 +31,21 @@ def main(
     out: str | None = None,
     trust: bool = False,
 ) -> None:
-    """Score generators on unseen tasks, each network on its own task, beside direct training and every simple way.
+    """Score generators on unseen tasks and compare them with direct training and non-generative baselines.
 
-    The page and all figures are ``paramgen evaluate``'s; what is chosen is chosen here, on ``val``.
+    The full report comes from ``paramgen evaluate``. Use this command on ``val`` to choose hyperparameters.
 
     Args:
-        zoo: A family's zoo, from `paramgen collect_tasks`.
-        ckpt_path: A checkpoint of a generator that was fitted on it, or a list of them.
-        per_task: Networks drawn for each task.
-        seen_tasks: Score on the first so many seen tasks too.
-        split: Images to score on.
-        scheduler: Solver; the backend's own when left out.
-        num_inference_steps: Its steps; the backend's own when left out.
-        seed: Of the draws.
-        out: JSON file for the accuracies of every row on every task.
-        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
+        zoo: Zoo of a family, from `paramgen collect_tasks`.
+        ckpt_path: Checkpoint of a generator fitted on this zoo, or a list.
+        per_task: Networks sampled per task.
+        seen_tasks: Number of seen tasks to score on as well.
+        split: Split to score on.
+        scheduler: Solver. Default: the generator's own.
+        num_inference_steps: Solver steps. Default: the generator's own.
+        seed: Seed of the samples.
+        out: JSON output file with the accuracies of every row on every task.
+        trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
         ParamgenError: A zoo without tasks or without unseen ones, per_task below 1, a checkpoint of another zoo.

@@ -1,4 +1,4 @@
-"""What a task is, in numbers: the condition that generators are given.
+"""Condition encoders: vectors that describe tasks to generators.
 
 A zoo's tasks are encoded once, when it is collected; its entries carry the numbers (``condition``), ``zoo.json`` how they were made
 (``condition: {kind, …, dim}``), and :func:`load_encoder` makes the encoder again, for tasks that the zoo has not seen.
@@ -77,12 +77,12 @@ class CodeCondition(ConditionEncoder):
 
 
 class LabelCondition(ConditionEncoder):
-    """Which task of a known list it is; says nothing of any other.
+    """Index of a task in a known list. Carries no information on other tasks.
 
     Args:
         num_tasks: T.
-        width: Numbers of a fixed, random, normal vector for each task, where T is large; one-hot when left out.
-        seed: Of the vectors.
+        width: Width of fixed random normal vectors, for large T. Default: one-hot vectors.
+        seed: Seed of the vectors.
     """
 
     kind = "label"
@@ -119,7 +119,7 @@ class _Tower(ConditionEncoder):
     def features(self, images: Tensor) -> Tensor:
         """Features (m, F) of images (m, 1 or 3, H, W) in [0, 1], each of length sqrt(F).
 
-        Images are stretched to the tower's square: a crop would lose what stands at the edge.
+        Images are stretched to the tower's square: a crop would lose the edges.
         """
         from timm.data import resolve_model_data_config  # 3 s
 
@@ -145,10 +145,10 @@ class ImageCondition(_Tower):
     """The task's background image, seen by a frozen encoder: CLIP's, as in Wild-P-Diff.
 
     Args:
-        name: Any network of timm's.
-        pretrained: With its published weights; else random ones, which are good for nothing but tests.
-        weights: File of published weights, for machines without a network.
-        seed: Of random weights.
+        name: A timm network.
+        pretrained: Use its published weights. Random weights are for tests only.
+        weights: File of published weights, for machines without network access.
+        seed: Seed of random weights.
     """
 
     kind = "image"
@@ -174,14 +174,14 @@ class StatisticsCondition(_Tower):
     """Mean and standard deviation, over a few unlabelled images of the task, of their pixels or features.
 
     Args:
-        space: ``pixels``, of images brought to `size`, or ``features`` of an encoder.
-        channels: Of the images; for ``pixels``.
-        size: Height and width; for ``pixels``.
-        images: How many images, at most.
-        name: Any network of timm's; for ``features``.
-        pretrained: With its published weights; else random ones.
+        space: ``pixels`` (of images resized to `size`) or ``features`` (of an encoder).
+        channels: Image channels, for ``pixels``.
+        size: Image height and width, for ``pixels``.
+        images: Maximum number of images.
+        name: A timm network, for ``features``.
+        pretrained: Use its published weights, else random ones.
         weights: File of published weights.
-        seed: Of random weights.
+        seed: Seed of random weights.
     """
 
     kind = "statistics"
@@ -226,7 +226,7 @@ class FileCondition(ConditionEncoder):
     """Embeddings computed elsewhere.
 
     Args:
-        path: ``.safetensors`` with one vector a task, under its name, or ``.npy`` (T, C) in the order of the tasks.
+        path: ``.safetensors`` with one vector per task, under its name, or ``.npy`` (T, C) in the order of the tasks.
     """
 
     kind = "file"
@@ -267,7 +267,7 @@ def load_encoder(config: Mapping[str, Any], trust: bool = False, where: str = SO
     Args:
         config: ``{"kind": …, …}``.
         trust: Let it read the files and fetch the weights that it names.
-        where: The file that it stood in, for messages.
+        where: The file that contains it, for messages.
 
     Raises:
         UntrustedError: `trust` is false, and the encoder would read a file or fetch weights.
@@ -302,7 +302,7 @@ def load_tower(name: str, pretrained: bool = True, weights: str | None = None, s
     """A frozen image encoder of timm's without its classifier.
 
     Args:
-        name: Any network of timm's.
+        name: A timm network.
         pretrained: With its published weights.
         weights: File of them; else timm downloads them.
         seed: Of random weights, where they are not pretrained.

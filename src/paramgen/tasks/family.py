@@ -140,7 +140,7 @@ class Member(Classifies, Task):
         return self.family.data([self.name], split)
 
     def config(self) -> dict[str, Any]:
-        """How to make this task again, plain values."""
+        """JSON-serialisable arguments that construct this task."""
         init_args = {"family": self.family.config(), "name": self.name}
         return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": init_args}
 

@@ -43,13 +43,13 @@ class Field(nn.Module):
 
 
 class FieldTask(Task):
-    """Be one of scikit-learn's digits: the picture, interpolated bilinearly, is the target; the splits are different points of it.
+    """Represent one of scikit-learn's digits. The target is the bilinearly interpolated image; splits are different points of it.
 
     Args:
-        picture: Which of the 1,797 digits.
-        hidden: Width of the network's hidden layers.
-        octaves: Its frequencies.
-        resolution: Points of a split along each side.
+        picture: Index of the digit, 0 to 1,796.
+        hidden: Width of the hidden layers.
+        octaves: Number of frequencies.
+        resolution: Points per side of a split.
 
     Raises:
         ParamgenError: No such picture, or a size below 1.

@@ -32,11 +32,11 @@ class LoraSettings:
     """Which layers are adapted, and how.
 
     Args:
-        target_modules: Names of layers, or globs on them: ``blocks.[0-4].*``, ``*.attn.qkv``. Linear layers and convolutions are
-            taken, depthwise convolutions are passed over: peft adapts them only at ranks that their number of channels divides.
+        target_modules: Layer names or globs: ``blocks.[0-4].*``, ``*.attn.qkv``. Linear layers and convolutions are adapted. Depthwise
+            convolutions are skipped: peft adapts them only at ranks divisible by their number of channels.
         r: Rank.
-        alpha: The change of a weight is alpha/r B A; r when not given.
-        dropout: On the adapters' inputs, in training.
+        alpha: A weight changes by alpha/r B A. Default: r.
+        dropout: Dropout on the adapters' inputs in training.
 
     Raises:
         ParamgenError: No layers, or a rank below 1.

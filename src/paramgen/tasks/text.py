@@ -49,8 +49,8 @@ class TextTask(Task):
         context: Characters that the network sees.
         embedding: Width of a character's embedding.
         hidden: Width of the hidden layer.
-        train: Positions of the train split, from the front of the text.
-        held: Positions of the val split and of the test split, which follow it.
+        train: Positions of the train split, from the start of the text.
+        held: Positions of the val split, and of the test split, which follow it.
 
     Raises:
         ParamgenError: A size below 1, or more positions than the text has.

@@ -1,4 +1,4 @@
-"""``paramgen adapters``: generated adapters as folders that peft loads."""
+"""``paramgen adapters``: export generated adapters as peft folders."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from paramgen.tasks.lora import write_adapter
 
 
 def main(samples: str, zoo: str, out: str, trust: bool = False) -> None:
-    """Write generated adapters for peft: one folder each, and the plain network that they belong to.
+    """Export generated adapters for peft: one folder per adapter, and the base network.
 
     Args:
-        samples: Folder that `paramgen sample` wrote.
-        zoo: The zoo of adapters that the generator learnt from.
-        out: Folder for them: base.safetensors, and 0000, 0001, …, each for PeftModel.from_pretrained(network, folder).
-        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
+        samples: Output folder of `paramgen sample`.
+        zoo: The zoo of adapters that the generator was fitted on.
+        out: Output folder: base.safetensors, and 0000, 0001, …, each for PeftModel.from_pretrained(network, folder).
+        trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
-        ParamgenError: The zoo holds whole networks, or the samples are of another network.
+        ParamgenError: The zoo holds complete networks, or the samples belong to another network.
     """
     found = Zoo(zoo, trust)
     family = family_of(found)

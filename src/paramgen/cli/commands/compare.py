@@ -1,4 +1,4 @@
-"""``paramgen compare``: several generators on one zoo or more, over seeds, in one report."""
+"""``paramgen compare``: compare generators on one or more zoos, over seeds, in one report."""
 
 import sys
 from pathlib import Path
@@ -35,33 +35,33 @@ def main(
     trust: bool = False,
     redo: bool = False,
 ) -> dict[str, Any]:
-    """Fit, sample and evaluate several generators on one zoo or more, over seeds, and write one page.
+    """Fit, sample and evaluate generators on one or more zoos, over seeds, and write one report.
 
-    What is already in `out` is used again where the same settings made it: a stopped comparison goes on with the same command. After a
-    change, fits, samples and evaluations that it touches are made again; a zoo only with `redo`. Each zoo and seed has its own
-    results.json and report.html in a folder below; the results.json beside comparison.json is the first one's.
+    Results in `out` that the same settings made are reused, so rerunning the command resumes an interrupted comparison. After a change,
+    the affected fits, samples and evaluations are repeated; a zoo only with `redo`. Each zoo and seed has its own results.json and
+    report.html in a subfolder; the results.json next to comparison.json is a copy of the first one.
 
     Args:
-        zoos: By name.
-        generators: By name; the baselines alone when left out.
-        out: Folder for everything.
-        title: Head of the page.
-        about: What is compared, and on what smaller task where a paper's own cannot be run.
-        n: Networks of each row.
-        baselines: ``all``, ``none``, or names.
-        seeds: Of zoo, fit (weights and order of the data), samples and baselines; one report each, and means with their spread over
-            them. ``[0]`` when left out.
-        aligned: Measure distances up to permutation and scale too.
-        finetune: Count the steps of training from each row's networks until they are as good as the zoo on val.
-        per_task: Of a zoo of many tasks: networks drawn for each unseen task.
-        seen_tasks: And for each of the first so many seen ones.
-        paper: A paper's accuracies, ``{row: {column: fraction}}``, shown beside ours; ``zoo/row`` for the row of one zoo alone.
-        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
-        redo: Delete zoos that other settings made, and make them again.
+        zoos: Zoos by name.
+        generators: Generators by name. Default: only baselines.
+        out: Output folder.
+        title: Title of the report.
+        about: Description for the report: what is compared, and how the task differs from a paper's.
+        n: Number of networks per row.
+        baselines: ``all``, ``none``, or a list of names.
+        seeds: Seeds of the whole pipeline: zoo, fit, samples and baselines. The report shows means and standard deviations over them.
+            Default: ``[0]``.
+        aligned: Also measure distances up to permutation and scale.
+        finetune: Also count the fine-tuning steps that each row's networks need to match the zoo on val.
+        per_task: For a family of tasks: networks per unseen task.
+        seen_tasks: For a family of tasks: number of seen tasks to sample as well.
+        paper: A paper's accuracies to show next to ours, ``{row: {column: fraction}}``. Use ``zoo/row`` for the row of one zoo.
+        trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
+        redo: Delete zoos that were made with other settings and collect them again.
 
     Raises:
-        ParamgenError: A source with none or several origins, an unknown zoo, a zoo of other settings in `out`, and what the single
-            commands raise.
+        ParamgenError: A source with no origin or several, an unknown zoo, a zoo of other settings in `out`, or an error of one of the
+            commands.
     """
     command = command_line("paramgen compare", main, locals())
     generators, seeds = generators or {}, seeds or [0]

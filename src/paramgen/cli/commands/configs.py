@@ -1,4 +1,4 @@
-"""``paramgen configs``: what is shipped."""
+"""``paramgen configs``: the shipped configs."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ def main(show: str | None = None, folder: str | None = None) -> None:
     """List the shipped configs, or print one.
 
     Args:
-        show: Name of a config to print; a list of all when left out.
-        folder: ``zoo`` for the recipes of ``collect``, ``compare`` for comparisons, an empty name for generators; all when left out.
+        show: Name of a config to print. Default: list all.
+        folder: ``zoo`` for recipes of ``collect``, ``compare`` for comparisons, an empty name for generators. Default: all.
 
     Raises:
-        ParamgenError: No such folder or config; near names are listed.
+        ParamgenError: Unknown folder or config; close names are listed.
     """
     if folder is not None and folder not in CONFIG_KINDS:
         raise ParamgenError(f"Unknown config folder {folder!r}. {did_you_mean(folder, filter(None, CONFIG_KINDS))}")
@@ -35,5 +35,5 @@ def main(show: str | None = None, folder: str | None = None) -> None:
 
 
 def _summary(path: Path) -> str:
-    """The first line of a config, which says what it is."""
+    """The first line of a config, its description."""
     return path.read_text().split("\n", 1)[0].removeprefix("#").strip()

@@ -1,4 +1,4 @@
-"""``paramgen doctor``: does this installation work, and what would mend it."""
+"""``paramgen doctor``: check the installation and suggest fixes."""
 
 import importlib
 import importlib.metadata
@@ -18,13 +18,13 @@ _OPTIONAL = {
 
 
 class FaultyInstallationError(ParamgenError):
-    """Something that paramgen needs is missing or broken."""
+    """A dependency is missing or broken."""
 
     exit_code = 1
 
 
 def main() -> None:
-    """Check this installation and say what would mend it; exit code 1 where it has a fault.
+    """Check this installation and suggest fixes. The exit code is 1 if it has a fault.
 
     Raises:
         FaultyInstallationError: A package is missing, or a check failed.
@@ -47,7 +47,7 @@ def main() -> None:
     faults = [name for name, version in versions.items() if version.startswith("missing")]
     faults += [name for name, answer in found.items() if answer.split()[0].rstrip(":") == "no"]
     if faults:
-        raise FaultyInstallationError(f"this installation is faulty: {', '.join(faults)}; see the lines above")
+        raise FaultyInstallationError(f"The installation is faulty: {', '.join(faults)}. See the lines above.")
 
 
 def _version(package: str) -> str:
@@ -62,7 +62,7 @@ def _torchvision() -> str:
         importlib.import_module("torchvision.ops")
     except (ImportError, RuntimeError) as error:
         return (
-            f"no ({str(error).splitlines()[0]}): these builds do not belong together, and timm and lightning fail with them; "
+            f"no ({str(error).splitlines()[0]}): these builds are incompatible; timm and lightning fail with them. Run "
             "pip install --force-reinstall torch torchvision from one index"
         )
     return "yes"

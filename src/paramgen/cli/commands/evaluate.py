@@ -1,4 +1,4 @@
-"""``paramgen evaluate``: measure generated networks beside the zoo, held-out runs and every baseline."""
+"""``paramgen evaluate``: compare generated networks with the zoo, held-out runs and baselines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,26 +58,26 @@ def main(
     partial: bool = False,
     trust: bool = False,
 ) -> Results:
-    """Measure generated networks beside the zoo, held-out runs and every baseline.
+    """Compare generated networks with the zoo, held-out runs and baselines.
 
-    A zoo of many tasks (``paramgen collect_tasks``) is measured on its unseen tasks, each network on its own, beside networks
-    trained on them and every way that needs no generator; samples for it are drawn with ``paramgen sample --zoo``.
+    For the zoo of a family of tasks (``paramgen collect_tasks``), each network is scored on its own unseen task and compared with
+    networks trained on that task and with non-generative baselines. Sample for such a zoo with ``paramgen sample --zoo``.
 
     Args:
-        zoo: The zoo that the generators learnt from: a folder or a name.
-        samples: A folder of networks, or several: ``[runs/a/samples, runs/b/samples]``. Made by ``paramgen sample`` or by any other
-            program that writes safetensors of the zoo's architecture. Without any, the zoo and the baselines alone are measured.
-        out: Folder for results.json, report.html and the pictures.
-        n: How many networks of each row; all that the samples hold for a zoo of many tasks.
-        baselines: ``all``, ``none``, or names.
-        seed: Of the baselines.
-        device: Where the networks run, for example cuda.
-        train_images: How many train images the choice of ``selected`` looks at.
-        aligned: Measure distances up to permutation and scale too: a permuted copy is a copy.
-        finetune: Count the steps of training from each row's networks until they are as good on val as the zoo, or of many tasks as direct
-            training; takes a while.
-        partial: Measure what a stopped ``sample`` had written, too.
-        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
+        zoo: Folder or name of the zoo that the generators were fitted on.
+        samples: One folder of networks or several: ``[runs/a/samples, runs/b/samples]``. They come from ``paramgen sample`` or from any
+            program that writes safetensors of the zoo's architecture. Default: evaluate only the zoo and the baselines.
+        out: Output folder for results.json, report.html and the plots.
+        n: Number of networks per row. Ignored for families of tasks, which use all samples.
+        baselines: ``all``, ``none``, or a list of names.
+        seed: Seed of the baselines.
+        device: Device to run the networks on, for example cuda.
+        train_images: Number of train images used to choose the ``selected`` network.
+        aligned: Also measure distances up to permutation and scale. This detects permuted copies.
+        finetune: Also count the fine-tuning steps that each row's networks need to match the zoo on val, or direct training for families of
+            tasks. Slow.
+        partial: Accept the incomplete output of an interrupted ``paramgen sample``.
+        trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
         ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.

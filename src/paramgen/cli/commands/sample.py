@@ -1,4 +1,4 @@
-"""``paramgen sample``: new networks from a fitted generator's checkpoint alone."""
+"""``paramgen sample``: sample new networks from a generator's checkpoint."""
 
 import time
 from pathlib import Path
@@ -35,30 +35,31 @@ def main(
     overwrite: bool = False,
     trust: bool = False,
 ) -> Path:
-    """Draw new networks from a checkpoint; needs neither YAML nor zoo, but for the tasks of a family.
+    """Sample new networks from a checkpoint. No YAML is needed, and no zoo except for the tasks of a family.
 
     Args:
         ckpt_path: Checkpoint written by ``paramgen fit``.
-        n: How many networks, drawn all at once.
-        out: Folder for them: samples.json and one complete safetensors file each.
-        scheduler: Solver, a diffusers scheduler such as DDPM, DDIM or DPMSolverMultistep; the backend's own when left out.
-        num_inference_steps: Solver steps; the backend's own when left out.
-        temperature: Factor of all noise; below 1 samples are closer to the mean.
-        condition: Numbers that describe the task, for generators fitted with conditions.
-        guidance_scale: How far to follow the condition: 0 not at all, 1 as it was taught, above 1 further; the backend's own when left out.
-        state: Which of the states that the generator was fitted with (a run's or a checkpoint's, by number), random or mixture; the
-            backend's own choice when left out.
-        trajectory: Keep the first networks on their way from noise too, in trajectory.safetensors; the report draws them.
-        zoo: A zoo of many tasks: networks for its tasks are drawn, from their conditions, instead of `n`.
-        per_task: How many for each of its unseen tasks.
-        seen_tasks: And for each of its first so many seen tasks.
-        seed: Of the draw.
-        device: cpu, cuda, cuda:1, mps.
-        overwrite: Replace samples that are already there.
-        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
+        n: Number of networks, sampled in one batch.
+        out: Output folder: samples.json and one complete safetensors file per network.
+        scheduler: Solver, a diffusers scheduler such as DDPM, DDIM or DPMSolverMultistep. Default: the generator's own.
+        num_inference_steps: Solver steps. Default: the generator's own.
+        temperature: Factor on all noise. Below 1, samples are closer to the mean.
+        condition: Condition vector of the task, for generators fitted with conditions.
+        guidance_scale: Classifier-free guidance scale: 0 ignores the condition, 1 applies it as trained, above 1 amplifies it. Default: the
+            generator's own.
+        state: Permutation state: the index of a training run or checkpoint, random, or mixture (of two). Default: the generator's own
+            choice.
+        trajectory: Save the denoising trajectory of the first networks in trajectory.safetensors; the report plots it.
+        zoo: Zoo of a family of tasks. Sample networks for its tasks, from their conditions, instead of `n` networks.
+        per_task: Number of networks per unseen task of `zoo`.
+        seen_tasks: Number of seen tasks of `zoo` to sample `per_task` networks for as well.
+        seed: Seed of the samples.
+        device: Device: cpu, cuda, cuda:1, mps.
+        overwrite: Replace existing samples in `out`.
+        trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
-        ParamgenError: n or per_task below 1; no such checkpoint, scheduler or state; no trajectory to keep; samples already there.
+        ParamgenError: n or per_task below 1; an unknown checkpoint, scheduler or state; no trajectory to save; existing samples.
     """
     command = command_line("paramgen sample", main, locals())
     if zoo is not None and condition is not None:
@@ -133,7 +134,7 @@ def _tasks(model: ParameterGenerator, zoo: Zoo, per_task: int, seen_tasks: int) 
 
 
 def _weights(model: ParameterGenerator, trajectory: torch.Tensor | None) -> torch.Tensor | None:
-    """Kept states (S, m, L, D) as weights (S, m, P); None where there are none."""
+    """Saved states (S, m, L, D) as weights (S, m, P), or None."""
     if trajectory is None:
         return None
     codec = model.codec

@@ -1,4 +1,4 @@
-"""``paramgen zoo info | verify | import | align``: what is in a zoo, is it whole, networks from elsewhere, one order of hidden units."""
+"""``paramgen zoo info | verify | import | align``: show, check, import and align zoos."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from paramgen.tasks import task_of
 
 
 def info(zoo: str) -> None:
-    """What a zoo holds.
+    """Show the contents of a zoo.
 
     Args:
         zoo: Folder or name of a zoo.
@@ -46,13 +46,13 @@ def info(zoo: str) -> None:
 
 
 def verify(zoo: str) -> None:
-    """Read every file of a zoo and compare it with what was recorded.
+    """Check every file of a zoo against its recorded checksum, shape and values.
 
     Args:
         zoo: Folder or name of a zoo.
 
     Raises:
-        ParamgenError: A file is missing, altered, of another shape or not finite; all are named.
+        ParamgenError: A file is missing, modified, has another shape or holds NaN or inf. All such files are listed.
     """
     found = Zoo(zoo)
     problems = found.verify()
@@ -62,18 +62,18 @@ def verify(zoo: str) -> None:
 
 
 def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0, trust: bool = False) -> None:
-    """Write a zoo whose networks have their hidden units in one order and on one scale; each computes what it computed.
+    """Write an aligned zoo: hidden units in a common order and scale. The functions of the networks do not change.
 
     Args:
         zoo: Folder or name of a zoo.
         out: Folder of the aligned zoo.
-        rounds: Rounds of matching to the running mean, after the first to one network.
-        scale: Balance each hidden unit's input and output norm too, where its activation allows it.
-        seed: Chooses that first network.
-        trust: Run the code of classes that these files name and that are not part of paramgen; only for files of people you trust.
+        rounds: Rounds of matching to the running mean, after a first round that matches to one network.
+        scale: Also balance the input and output norms of hidden units whose activation permits it.
+        seed: Seed that selects this first network.
+        trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
-        ParamgenError: The network's symmetries cannot be read from its graph, or `out` already holds a zoo.
+        ParamgenError: The network's symmetries cannot be read from its graph, or `out` already contains a zoo.
     """
     found = Zoo(zoo, trust)
     recipe = {

@@ -2,7 +2,7 @@
 
 ``images`` have ``id``, ``file_name``, ``location`` and mostly ``seq_id``; ``annotations`` have ``image_id`` and ``category_id``;
 ``categories`` have ``id`` and ``name``. Images of several species are left out, and so are species beyond the most frequent ones. The
-images of one sequence (a burst) never stand in two splits.
+images of one sequence (a burst) are never in two splits.
 """
 
 from collections import Counter, defaultdict
@@ -66,25 +66,25 @@ def read_camera_traps(annotations: Path) -> list[Picture]:
 
 
 class CameraTrapFamily(TaskFamily):
-    """Recognise animals at camera locations; a task's name is its location.
+    """Classification of animals at camera locations. A task's name is its location.
 
     Args:
         annotations: The json file, relative to `root` or absolute.
-        root: Folder of the images; ``$PARAMGEN_DATA`` or ``./data`` when not given.
-        pretrain: Locations that the network is trained on first, or how many.
-        seen: Locations that get adapters to learn from, or how many.
-        unseen: Locations that are kept unseen, or how many.
-        classes: Species by frequency over all locations, with ``empty`` among them.
-        exclude: Species that are none, for example ``human``.
-        network: As of a classification task.
-        network_args: Its further arguments.
-        pretrained: Start from the weights that timm or torchvision publish.
-        lora: Adapters on the pretrained network instead of whole networks.
-        backgrounds: Picture of the place for locations without an ``empty`` one.
+        root: Folder of the images. Default: ``$PARAMGEN_DATA``, else ``./data``.
+        pretrain: Locations to pretrain the network on, or their number.
+        seen: Seen locations, or their number.
+        unseen: Unseen locations, or their number.
+        classes: Number of classes: the most frequent species over all locations, including ``empty``.
+        exclude: Labels to exclude, for example ``human``.
+        network: As in ClassificationTask.
+        network_args: Further arguments of the network.
+        pretrained: Start from the weights published by timm or torchvision.
+        lora: Generate adapters on the pretrained network instead of complete networks.
+        backgrounds: Background images for locations without an ``empty`` image.
         image_size: Height and width after cropping.
         val_fraction: Share of a location's images, by sequence, that becomes its val split.
         test_fraction: Share that becomes its test split.
-        split_seed: Of locations where numbers are given, of the splits and of the backgrounds.
+        split_seed: Seed of the selected locations, the splits and the backgrounds.
         num_workers: Processes that decode images.
 
     Raises:

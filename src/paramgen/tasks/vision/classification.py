@@ -19,23 +19,23 @@ class ClassificationTask(Classifies, Task):
     """Classify images.
 
     Args:
-        dataset: ``digits`` (scikit-learn's, always there), ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``, ``stl10``,
+        dataset: ``digits`` (from scikit-learn, no download), ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``, ``stl10``,
             ``flowers102``, ``oxford_iiit_pet``, ``food101``, ``imagenet``, or ``image_folder``: a folder of ``CLASS/*.png``.
         network: ``mlp``, ``mlp3``, ``convnet3``, ``cnn_small``, ``cnn_medium``, ``cnn_digits``, ``timm:NAME``, ``torchvision:NAME``
             or ``package.module.Class``.
         network_args: Further arguments of the network, for example ``{hidden: [128]}``.
-        root: Folder of the data; ``$PARAMGEN_DATA`` or ``./data`` when not given.
-        download: Let torchvision fetch what is missing.
+        root: Folder of the data. Default: ``$PARAMGEN_DATA``, else ``./data``.
+        download: Download missing data with torchvision.
         val_fraction: Share of the training images that becomes the val split, stratified by class.
-        split_seed: Which images they are.
-        augment: Random crops and flips as is usual for the set, in training alone.
-        image_size: Height and width that images are resized (in memory) or cropped (streamed) to; the set's own when not given.
+        split_seed: Seed of the val split.
+        augment: Random crops and flips that are standard for the dataset, only in training.
+        image_size: Height and width to resize (in memory) or crop (streamed) images to. Default: unchanged.
         num_workers: Processes that decode streamed images.
-        images: Of image_folder: ``auto`` keeps small images in memory in their own size and colours; ``streamed`` decodes each when it
-            is needed, in three channels.
+        images: For image_folder: ``auto`` keeps small images in memory with their size and channels; ``streamed`` decodes each on demand,
+            in three channels.
 
     Raises:
-        ParamgenError: Unknown set, or a fraction that is not between 0 and 1.
+        ParamgenError: Unknown dataset, or a fraction that is not between 0 and 1.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ClassificationTask(Classifies, Task):
         return self._split(pool, val if split == "val" else train)
 
     def config(self) -> dict[str, Any]:
-        """How to make this task again, plain values."""
+        """JSON-serialisable arguments that construct this task."""
         made = super().config()
         if self._named is not SOURCES["image_folder"]:
             del made["init_args"]["images"]

@@ -17,19 +17,19 @@ from paramgen.tasks.vision.networks import build_network
 
 
 class DomainFamily(TaskFamily):
-    """Recognise the same classes in several domains; a task's name is its domain's folder.
+    """Classification of the same classes in several domains. A task's name is its domain's folder.
 
     Args:
-        unseen: Domains that are kept unseen; all other folders are seen.
-        network: As of a classification task.
-        network_args: Its further arguments.
-        lora: Adapters on a network that is pretrained on the pooled seen domains, instead of whole networks.
-        root: Folder with one folder a domain; ``$PARAMGEN_DATA`` or ``./data`` when not given.
-        image_size: Height and width that images are resized to; all lie in memory.
+        unseen: Unseen domains. All other folders are seen.
+        network: As in ClassificationTask.
+        network_args: Further arguments of the network.
+        lora: Generate adapters on a network pretrained on all seen domains, instead of complete networks.
+        root: Folder with one folder per domain. Default: ``$PARAMGEN_DATA``, else ``./data``.
+        image_size: Height and width to resize images to. All images are kept in memory.
         val_fraction: Share of a domain's training images that becomes its val split, stratified by class.
         test_fraction: Share of a domain's images that becomes its test split.
-        split_seed: Which images they are.
-        pretrained: Start from the weights that timm or torchvision publish.
+        split_seed: Seed of the splits.
+        pretrained: Start from the weights published by timm or torchvision.
 
     Raises:
         ParamgenError: No domains there, an unknown one, or domains whose classes differ.

@@ -180,7 +180,7 @@ def check_named_network(name: str, network_args: Mapping[str, Any], where: str =
 
     Args:
         name: As of :func:`build_network`.
-        network_args: Its further arguments.
+        network_args: Further arguments of the network.
         where: The file, for messages.
 
     Raises:

@@ -20,7 +20,7 @@ from paramgen.tasks.vision.networks import build_network
 
 
 def all_codes(classes: int) -> list[str]:
-    """Every code of so many classes but all zeros and all ones, in order: 2^classes - 2."""
+    """All codes of `classes` classes in order, without all zeros and all ones: 2^classes - 2."""
     return [format(i, f"0{classes}b") for i in range(1, 2**classes - 1)]
 
 
@@ -30,19 +30,19 @@ def flipped(code: str) -> str:
 
 
 class RelabelFamily(TaskFamily):
-    """Relabel the classes of an image set with 0 and 1; a task's name is its code, such as ``0110010101``.
+    """Binary relabelings of a dataset's classes. A task's name is its code, such as ``0110010101``.
 
     Args:
         dataset: A set of :mod:`paramgen.tasks.vision.datasets`.
         network: As of a classification task; it gets two outputs.
-        network_args: Its further arguments.
-        seen: How many codes are seen, or the codes.
-        unseen: How many other codes are unseen, or the codes.
-        seed: Which codes they are.
-        lora: Adapters instead of whole networks.
-        root: Folder of the data; ``$PARAMGEN_DATA`` or ``./data`` when not given.
+        network_args: Further arguments of the network.
+        seen: Number of seen codes, or the codes.
+        unseen: Number of unseen codes, or the codes.
+        seed: Seed that selects the codes.
+        lora: Generate adapters instead of complete networks.
+        root: Folder of the data. Default: ``$PARAMGEN_DATA``, else ``./data``.
         val_fraction: Share of the training images that becomes the val split.
-        image_size: Height and width that images are resized to.
+        image_size: Height and width to resize images to.
 
     Raises:
         ParamgenError: More codes than there are, a code that is none, or one both seen and unseen.

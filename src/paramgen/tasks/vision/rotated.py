@@ -57,20 +57,20 @@ CORRUPTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 class RotatedFamily(TaskFamily):
-    """Recognise an image set that is turned, sheared, faded or noisy; a task's name is ``rotation+030``.
+    """Classification of a dataset that is rotated, sheared, faded or noisy. Task names are like ``rotation+030``.
 
     Args:
-        dataset: A set that lies in memory.
-        network: As of a classification task.
-        network_args: Its further arguments.
-        corruption: What is done to the images.
-        seen: Its levels, degrees for a rotation, that are seen.
-        unseen: Other levels.
-        pretrain_level: The network is first trained at this level; null for a network trained for each task alone.
-        lora: Adapters on the pretrained network instead of whole networks.
-        root: Folder of the data; ``$PARAMGEN_DATA`` or ``./data`` when not given.
+        dataset: A dataset that is kept in memory.
+        network: As in ClassificationTask.
+        network_args: Further arguments of the network.
+        corruption: Transformation of the images.
+        seen: Seen levels (degrees for a rotation).
+        unseen: Unseen levels.
+        pretrain_level: Level at which the network is pretrained. null: no pretraining.
+        lora: Generate adapters on the pretrained network instead of complete networks.
+        root: Folder of the data. Default: ``$PARAMGEN_DATA``, else ``./data``.
         val_fraction: Share of the training images that becomes the val split.
-        image_size: Height and width that images are resized to.
+        image_size: Height and width to resize images to.
 
     Raises:
         ParamgenError: A level both seen and unseen or given twice, or a set that is streamed.
@@ -138,7 +138,7 @@ class RotatedFamily(TaskFamily):
         return Description(name, self.names.index(name), torch.tensor(code), None, images)
 
     def config(self) -> dict[str, Any]:
-        """How to make this family again, plain values."""
+        """JSON-serialisable arguments that construct this family."""
         config = super().config()
         config["init_args"] |= {"seen": self._seen_levels, "unseen": self._unseen_levels}
         return config
