@@ -8,8 +8,8 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from paramgen.core import distances
+from paramgen.core.components import principal_components
 from paramgen.evaluation import metrics
-from paramgen.evaluation.baselines import principal_components
 
 NAN = float("nan")
 

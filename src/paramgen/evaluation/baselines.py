@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
+from paramgen.core.components import principal_components
 from paramgen.core.params import ParamSpec, state_tensors
 from paramgen.core.seeds import mix
 from paramgen.core.zoo import Zoo
@@ -184,33 +185,6 @@ def _std(x: Tensor) -> Tensor:
 
 def _normal(n: int, P: int, generator: Generator) -> Tensor:
     return torch.randn(n, P, generator=generator)
-
-
-class Components(NamedTuple):
-    """Principal components: mean (P,), orthonormal basis (k, P), coordinates z (K, k)."""
-
-    mean: Tensor
-    basis: Tensor
-    z: Tensor
-
-    def place(self, W: Tensor) -> Tensor:
-        """Coordinates (n, 2) of (n, P) in the two largest components, the largest first; 0 for the second of two networks."""
-        xy = (W - self.mean) @ self.basis.flip(0)[:2].T  # (n, 2), or (n, 1)
-        return torch.nn.functional.pad(xy, (0, 2 - xy.shape[1]))
-
-
-def principal_components(W: Tensor, components: int) -> Components:
-    """The largest principal components of (K, P), largest last, through the (K, K) Gram matrix."""
-    mean = W.mean(0)
-    X = W - mean
-    unit = X.abs().max().clamp_min(torch.finfo(W.dtype).tiny)  # squares of very large or small weights leave float32
-    X = X / unit
-    values, vectors = torch.linalg.eigh((X @ X.T).double())  # ascending
-    k = min(components, max(1, len(W) - 1))
-    scale = values[-k:].clamp_min(0).sqrt()
-    z = (vectors[:, -k:] * scale * unit).to(W.dtype)  # (K, k)
-    basis = (vectors[:, -k:] / scale.clamp_min(1e-12)).T.to(W.dtype) @ X  # (k, P)
-    return Components(mean, basis, z)
 
 
 class TaskBaseline(NamedTuple):

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from paramgen.collect.finetune import steps_to_reach, validation_scores
 from paramgen.core import distances
+from paramgen.core.components import principal_components
 from paramgen.core.params import StateDict
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.evaluation import metrics
-from paramgen.evaluation.baselines import BASELINES, TASK_BASELINES, Pool, generate, principal_components
+from paramgen.evaluation.baselines import BASELINES, TASK_BASELINES, Pool, generate
 from paramgen.evaluation.intervals import Bootstrap, Resampled, against
 from paramgen.evaluation.judgement import flags_of
 from paramgen.evaluation.metrics import AccuracySummary

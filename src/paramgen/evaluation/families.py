@@ -16,13 +16,13 @@ from torch import Tensor
 
 from paramgen.collect.finetune import steps_on_tasks, validation_scores
 from paramgen.core import distances
+from paramgen.core.components import principal_components
 from paramgen.core.io import read_tensors
 from paramgen.core.params import state_tensors
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import START, Zoo
 from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.evaluation import metrics
-from paramgen.evaluation.baselines import principal_components
 from paramgen.evaluation.intervals import Against, paired_interval
 from paramgen.evaluation.judgement import family_flags_of
 from paramgen.evaluation.metrics import AccuracySummary, WrongIoU

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from paramgen.core.components import principal_axes
 from paramgen.core.distances import column_slices
 from paramgen.evaluation.thresholds import THRESHOLDS
 
@@ -55,17 +56,11 @@ class Subspace:
     """
 
     def __init__(self, weights: Tensor, share: float = THRESHOLDS.subspace) -> None:
-        self.weights, self.mean = weights, weights.double().mean(0) if len(weights) else weights
-        gram = torch.zeros(len(weights), len(weights), dtype=torch.float64, device=weights.device)
-        for columns in column_slices(weights.shape[1]):
-            X = self._centred(columns)
-            gram += X @ X.T
-        values, vectors = (t.flip(-1) for t in torch.linalg.eigh(gram))  # the largest first
-        values = values.clamp_min(0)
+        self.weights = weights
+        self.mean, values, axes = principal_axes(weights)
+        values, axes = values.flip(0), axes.flip(1)  # the largest first
         k = int((values.cumsum(0) < share * values.sum()).sum()) + 1
-        self.axes = (
-            vectors[:, :k] / values[:k].clamp_min(1e-300).sqrt()
-        )  # (K, k): the basis is axes.T @ centred weights
+        self.axes = axes[:, :k]  # (K, k): the basis is axes.T @ centred weights
         self.leverage = torch.empty_like(self.mean)  # (P,) squared length of each weight's unit vector inside
         for columns in column_slices(weights.shape[1]):
             self.leverage[columns] = (self.axes.T @ self._centred(columns)).square().sum(0)

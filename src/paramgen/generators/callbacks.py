@@ -10,13 +10,13 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor
 
+from paramgen.core.components import principal_components
 from paramgen.core.params import StateDict
 from paramgen.core.score import ScoreSpec
 from paramgen.core.trust import UntrustedError
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.evaluation import metrics
-from paramgen.evaluation.baselines import principal_components
 from paramgen.evaluation.novelty import Novelty, RawBank
 from paramgen.evaluation.unseen import tasks_of
 from paramgen.generators.base import ParameterGenerator

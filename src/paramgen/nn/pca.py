@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from paramgen.core.components import principal_components
+
 
 class PCA(nn.Module):
     """Principal components of K networks; mean and components are buffers, so that a checkpoint carries them.
@@ -22,21 +24,15 @@ class PCA(nn.Module):
         self.register_buffer("components", torch.zeros(components, length))
 
     def fit(self, x: Tensor) -> None:
-        """Take the components of networks x (K, P), by the K x K Gram matrix: P may be large, K is not.
+        """Take the components of networks.
 
         Args:
             x: (K, P).
         """
-        k = len(self.components)
-        mean = x.double().mean(0)
-        centred = x.double() - mean  # (K, P)
-        values, vectors = torch.linalg.eigh(centred @ centred.T)  # rising
-        values, vectors = values.flip(0)[:k], vectors.flip(1)[:, :k]
-        kept = values > 1e-12 * values[0].clamp_min(1e-300)
-        rows = (vectors[:, kept].T @ centred) / values[kept].sqrt()[:, None]  # (kept, P)
-        self.mean.copy_(mean)
+        found = principal_components(x, len(self.components))
+        self.mean.copy_(found.mean)
         self.components.zero_()
-        self.components[: len(rows)] = rows.to(self.components.dtype)
+        self.components[: len(found.basis)] = found.basis.flip(0)  # the largest first
 
     def encode(self, x: Tensor) -> Tensor:
         """Latents (B, 1, k) of networks x (B, P)."""
