@@ -5,6 +5,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "paramgen"
+BANNED = (  # phrases that are not idiomatic technical English here
+    r"so many|the like\b|\bas (it is|they are)\b|\bwhatever|\bst(and|ands|ood)\b|\bbeside\b|\btold\b|was to be had|left and right"
+    r"|who imports|\bways\b|\bmend|\bare none\b|\bnow and then\b|when left out"
+)
+NOT_EDITED_YET = {"evaluation.md", "lab-notes.md"}
 
 
 def test_architecture_lists_every_folder_at_its_level():
@@ -17,3 +22,14 @@ def test_architecture_lists_every_folder_at_its_level():
     assert {name.removesuffix(".py"): int(level) for name, level in rows} == {
         name: level for name, level in levels.items() if name != "api"
     }
+
+
+def test_docs_use_no_banned_phrases():
+    pages = [ROOT / "README.md", *(p for p in (ROOT / "docs").glob("*.md") if p.name not in NOT_EDITED_YET)]
+    assert [hit for page in pages for hit in banned(page.name, page.read_text())] == []
+
+
+def banned(name, text):
+    """Each banned phrase with its line."""
+    lines = enumerate(text.splitlines(), 1)
+    return [f"{name}:{i}: {m[0]}" for i, line in lines for m in re.finditer(BANNED, line, re.IGNORECASE)]
