@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
@@ -31,7 +30,7 @@ from typing import Any
 import timm
 import torch
 
-from gpu_checks import collected, command_line, host_waits, pdiff_step, solvers, timed
+from gpu_checks import collected, command_line, pdiff_step, solvers, timed, timed_training
 from paramgen.backends.rpg import RPG
 from paramgen.core.codec import TokenCodec
 from paramgen.core.params import ParamSpec
@@ -124,22 +123,8 @@ def train(
     x = torch.randn(networks, few, codec.shape[1], device=device)
     index = torch.arange(networks, device=device)
     token = torch.randperm(codec.shape[0], device=device)[:few]
-    losses = []
-
-    def step() -> None:
-        with torch.autocast(device, torch.bfloat16):
-            loss = model.loss(ParamBatch(x, None, index, torch.zeros_like(index), token))["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.detach())
-
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    seconds = timed(step, steps, device)
-    waits: Counter[str] = Counter()
-    with host_waits(waits, device):
-        step()
+    batch = ParamBatch(x, None, index, torch.zeros_like(index), token)
+    seconds, losses, waits = timed_training(lambda: model.loss(batch)["loss"], optimizer, True, steps, device)
     flops = 3 * matmul_flops(model, networks, networks * few)
     _, peak, _ = device_peak()
     return {

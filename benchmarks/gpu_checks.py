@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from lightning.pytorch import Callback
@@ -82,6 +82,37 @@ class HostWaits(Callback):
         return {place: count / (cls.last - cls.first) for place, count in cls.found.most_common()}
 
 
+class TimedTraining(NamedTuple):
+    """Seconds a step, the loss of each step, and where a step waits for the device."""
+
+    seconds: float
+    losses: list[torch.Tensor]
+    waits: Counter[str]
+
+
+def timed_training(
+    loss: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer, bf16: bool, steps: int, device: str
+) -> TimedTraining:
+    """Optimizer steps on a loss; the peak of the device's memory is counted from here."""
+    losses = []
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            value = loss()
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(value.detach())
+
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds = timed(step, steps, device)
+    waits: Counter[str] = Counter()
+    with host_waits(waits, device):
+        step()
+    return TimedTraining(seconds, losses, waits)
+
+
 def pdiff_step(zoos: Path, phase: str, precision: str, steps: int, device: str) -> dict[str, Any]:
     """One optimizer step of the released recipe, 50 networks of 2,410 parameters; losses at both ends; host waits."""
     torch.manual_seed(0)
@@ -93,26 +124,11 @@ def pdiff_step(zoos: Path, phase: str, precision: str, steps: int, device: str) 
         model.learn_latents([b.x for b in data.predict_dataloader()])
     part = model.denoiser if phase == "diffusion" else model.autoencoder
     optimizer = torch.optim.AdamW(part.parameters(), lr=1e-4, fused=True)
-    losses = []
-
-    def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            loss = model.loss(batch)["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.detach())
-
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    seconds = timed(step, steps, device)
-    waits: Counter[str] = Counter()
-    with host_waits(waits, device):
-        step()
+    found = timed_training(lambda: model.loss(batch)["loss"], optimizer, precision == "bf16", steps, device)
     return {
-        "ms_per_step": 1000 * seconds,
-        "losses": [losses[0].item(), losses[-1].item()],
-        "host_waits": dict(waits),
+        "ms_per_step": 1000 * found.seconds,
+        "losses": [found.losses[0].item(), found.losses[-1].item()],
+        "host_waits": dict(found.waits),
         "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else None,
     }
 

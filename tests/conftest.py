@@ -4,16 +4,21 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from paramgen.core.params import ParamSpec
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
+
+NUMBERS = count()
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)
@@ -74,6 +79,31 @@ def write_zoo(path: Path, networks: int = 6, runs: int = 3, task: dict | None = 
         split = "heldout" if run == runs - 1 and runs > 2 else "val" if run == runs - 2 and runs > 2 else "train"
         writer.add(vary(model, i), run=run, step=i, seed=i, split=split)
     return writer.close()
+
+
+def write_fit(folder: Path, max_steps: int) -> list[str]:
+    """The command line of a fit that saves every 10 steps into ``folder/fit``, for a zoo that is made here."""
+    zoo = write_zoo(folder / "zoo", networks=9)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    config = {
+        "trainer": {"max_steps": max_steps, **quiet},
+        "model": {"class_path": "GaussianBackend", "init_args": {"lr": 0.05}},
+        "data": {"zoo": str(zoo.path), "batch_size": 3, "steps_per_epoch": 10},
+        "checkpoint": {"dirpath": str(folder / "fit")},
+        "quality": {"sample_every": 0},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return ["fit", "--config", str(folder / "config.yaml")]
+
+
+def write_own_module(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> str:
+    """The name of a module of the user's in the working folder, which is not on Python's path."""
+    name = f"own{next(NUMBERS)}"  # every test has its own: a class once imported stays known
+    (folder / f"{name}.py").write_text(source)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if Path(p).resolve() != folder])
+    monkeypatch.setattr(sys, "argv", ["paramgen"])
+    return name
 
 
 @pytest.fixture

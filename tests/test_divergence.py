@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
-import yaml
 
 import gaussian_backend
-from conftest import write_zoo
+from conftest import write_fit, write_zoo
 from paramgen.cli.main import main
 from paramgen.errors import DivergedError, ParamgenError
 from paramgen.generators.base import load_generator
@@ -18,17 +17,7 @@ from paramgen.tasks import ClassificationTask
 @pytest.fixture
 def fit(tmp_path):
     """The command line of a fit of 40 steps, which saves every 10."""
-    zoo = write_zoo(tmp_path / "zoo", networks=9)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
-    config = {
-        "trainer": {"max_steps": 40, **quiet},
-        "model": {"class_path": "GaussianBackend", "init_args": {"lr": 0.05}},
-        "data": {"zoo": str(zoo.path), "batch_size": 3, "steps_per_epoch": 10},
-        "checkpoint": {"dirpath": str(tmp_path / "fit")},
-        "quality": {"sample_every": 0},
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    return ["fit", "--config", str(tmp_path / "config.yaml")]
+    return write_fit(tmp_path, max_steps=40)
 
 
 def spoil(monkeypatch, step, change):

@@ -7,14 +7,13 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from conftest import write_zoo
+from conftest import write_own_module, write_zoo
 from gaussian_backend import GaussianBackend
 from paramgen.cli.main import main
 from paramgen.core import remembered
@@ -23,7 +22,6 @@ from paramgen.core.trust import UntrustedError, foreign_classes, import_class, m
 from paramgen.core.zoo import Zoo
 from paramgen.tasks import task_of
 
-NUMBERS = count()
 FORBIDDEN = "which is not part of paramgen: running its code needs --trust true"
 COLLECT = ["collect", "--epochs", "1", "--runs", "1", "--checkpoints", "4", "--finetune.lr", "0.01"]
 EVALUATE = ["evaluate", "--baselines", "none", "--n", "2", "--train_images", "100", "--out", "report"]
@@ -61,11 +59,7 @@ def state(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def own(tmp_path, monkeypatch, state) -> Iterator[str]:
     """A module of the user's in the working folder, which is not on Python's path."""
-    name = f"mine{next(NUMBERS)}"  # every test has its own: a class once imported stays known
-    (tmp_path / f"{name}.py").write_text(OWN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if Path(p).resolve() != tmp_path])
-    monkeypatch.setattr(sys, "argv", ["paramgen"])
+    name = write_own_module(tmp_path, monkeypatch, OWN)
     yield name
     forget_module(name)
 

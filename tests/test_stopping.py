@@ -13,10 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-import yaml
 
 import gaussian_backend
-from conftest import write_zoo
+from conftest import write_fit
 from measured import make_zoo
 from paramgen.cli.commands import doctor
 from paramgen.cli.lightning import is_lost_process
@@ -31,17 +30,7 @@ from paramgen.generators.checkpoints import CompleteCheckpoints
 @pytest.fixture
 def fit(tmp_path):
     """The command line of a fit, a second long."""
-    zoo = write_zoo(tmp_path / "zoo", networks=9)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
-    config = {
-        "trainer": {"max_steps": 20, **quiet},
-        "model": {"class_path": "GaussianBackend", "init_args": {"lr": 0.05}},
-        "data": {"zoo": str(zoo.path), "batch_size": 3, "steps_per_epoch": 10},
-        "checkpoint": {"dirpath": str(tmp_path / "fit")},
-        "quality": {"sample_every": 0},
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    return ["fit", "--config", str(tmp_path / "config.yaml")]
+    return write_fit(tmp_path, max_steps=20)
 
 
 def during(monkeypatch, owner, name, step, act):

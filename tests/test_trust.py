@@ -4,14 +4,13 @@ import gc
 import json
 import sys
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from conftest import write_zoo
+from conftest import write_own_module, write_zoo
 from gaussian_backend import GaussianBackend
 from paramgen.cli.main import main
 from paramgen.core.arguments import check_arguments
@@ -28,7 +27,6 @@ from paramgen.tasks.vision.networks import build_network
 
 MARKER = "code-ran"
 FORBIDDEN = "which is not part of paramgen: running its code needs --trust true"
-NUMBERS = count()
 TRUST = ["--trust", "true"]
 COLLECT = ["collect", "--epochs", "1", "--runs", "1", "--checkpoints", "4", "--finetune.lr", "0.01", "--out", "zoo"]
 EVALUATE = ["evaluate", "--zoo", "zoo", "--baselines", "none", "--n", "2", "--train_images", "100", "--out", "report"]
@@ -73,11 +71,7 @@ class OwnBackend(GaussianBackend):
 @pytest.fixture
 def own(tmp_path, monkeypatch) -> Iterator[str]:
     """A module of the user's in the working folder, which is not on Python's path; it leaves a file when it is run."""
-    name = f"own{next(NUMBERS)}"  # every test has its own: a class once imported stays known
-    (tmp_path / f"{name}.py").write_text(OWN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if Path(p).resolve() != tmp_path])
-    monkeypatch.setattr(sys, "argv", ["paramgen"])
+    name = write_own_module(tmp_path, monkeypatch, OWN)
     yield name
     if sys.modules.pop(name, None):
         gc.collect()  # its classes too, so that other tests see no backend of this one
