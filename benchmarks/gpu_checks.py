@@ -156,8 +156,8 @@ def command_line(zoos: Path, config: str, device: str, keep: Path | None = None)
     return {
         "seconds": seconds,
         "losses": [losses[0], losses[-1]] if losses else None,
-        "accuracy_mean": {name: row.accuracy.mean for name, row in rows.items() if row.accuracy},
-        "accuracy_std": {name: row.accuracy.std for name, row in rows.items() if row.accuracy},
+        "accuracy_mean": {name: row.values["mean"] for name, row in rows.items()},
+        "accuracy_std": {name: row.values["std"] for name, row in rows.items()},
         "host_waits": HostWaits.a_step() if device == "cuda" else None,
     }
 

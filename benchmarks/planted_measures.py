@@ -64,7 +64,7 @@ class Bench:
         self.one_each = torch.unique(zoo.heldout_runs, return_inverse=True)[1].diff(prepend=torch.tensor([-1])) > 0
         self.structure = Structure(zoo.weights, zoo.runs, zoo.heldout)
         mine, zoos, held = (self.score(W) for W in (candidates, zoo.weights, zoo.heldout[self.one_each]))
-        self.accuracy, self.good_from = mine.value, zoos.value.mean().item() - THRESHOLDS.point
+        self.accuracy, self.good_from = mine.value, self.task.score.floor(zoos.value.mean().item())
         self._predictions(mine, zoos, held)
         self._weights(aligned)
         self.barrier = self._barriers(aligned, mine, zoos)
@@ -149,7 +149,8 @@ class Bench:
             return self.cosine_among[i][:, i].fill_diagonal_(-1).amax(1).mean().item()
 
         def good(i: Tensor) -> float:
-            found = metrics.novel_and_good(self.accuracy[i], near.distance[i], self.good_from, scale, (0.5,))
+            is_good = self.task.score.good(self.accuracy[i], self.good_from)
+            found = metrics.novel_and_good(is_good, near.distance[i], scale, (0.5,))
             return found["0.5"]
 
         plain = Compared(raw, near.distance, raw.heldout_ratios().near or 0)

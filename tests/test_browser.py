@@ -86,7 +86,7 @@ def test_figures_draw_fit_the_page_and_answer_the_pointer(results, width, tmp_pa
     )
     assert found["fits"]
     assert found["high"]
-    assert found["dots"] == sum(len(row["points"]["accuracy"]) for row in results["rows"])
+    assert found["dots"] == sum(len(row["points"]["score"]) for row in results["rows"])
     names = [row["name"] for row in results["rows"]]
     assert set(found["tips"]) == {"strips", "plane", "novelty", "alike", "map", "trajectories", "weights", "training"}
     layer = found["tips"].pop("weights")
@@ -166,7 +166,7 @@ def test_the_table_sorts_explains_and_shows_more(results, tmp_path):
     )
     rows = results["rows"]
     assert sorted(found["byName"], key=str.lower) == found["byName"]
-    means = {row["name"]: row["accuracy"]["mean"] for row in rows}
+    means = {row["name"]: row["values"]["mean"] for row in rows}
     assert [means[name] for name in found["byMean"]] == sorted(means.values(), reverse=True)
     assert found["says"]
     assert found["explains"]

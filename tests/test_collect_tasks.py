@@ -63,7 +63,7 @@ def test_a_zoo_of_one_task_without_conditions_is_evaluated_like_any_other(tmp_pa
     assert paramgen(["evaluate", "--zoo", str(zoo.path), *where]) == 0
     rows = {row["name"]: row for row in read_json(tmp_path / "report" / "results.json")["rows"]}
     expected = score_family(zoo, [zoo[i] for i in range(4)], ["rotation+030"] * 4, "test").mean()
-    assert rows["zoo"]["accuracy"]["mean"] == pytest.approx(float(expected), abs=1e-6)
+    assert rows["zoo"]["values"]["mean"] == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_every_task_has_a_network_that_knows_it_and_its_condition(codes):

@@ -11,8 +11,10 @@ from scipy.stats import ttest_1samp, ttest_rel
 from examples import example
 from measured import folder_of, make_zoo
 from paramgen.cli.main import main
+from paramgen.core.score import ACCURACY
 from paramgen.evaluation.compare import Report, differences, show, summarise, summary_table
 from paramgen.evaluation.flags import Flag
+from paramgen.evaluation.registry import blank_values, metric
 from paramgen.report.page import comparison_page
 
 
@@ -74,24 +76,21 @@ def test_comparison_json_keeps_its_schema(compared):
 def report(of: str, seed: int, folder: Path, **means: float) -> Report:
     """An evaluation whose generators have these mean accuracies, on disk."""
     kinds = {"zoo": "reference", "gaussian": "baseline"} | {f"noise-{k}": "baseline" for k in range(8)}
-    blank = dict.fromkeys(
-        ("nn_ratio", "nn_ratio_aligned", "zu", "id_match", "iou_wrong_max", "dispersion", "fit_seconds")
-    )
     rows = [
         {
             **example("results#row"),
             "name": name,
             "kind": kinds.get(name, "generator"),
             "n": 9,
+            "tasks": None,
             "flags": [],
             "against": [],
-            "accuracy": dict.fromkeys(("mean", "best", "median", "min", "std", "selected"), value),
-            **blank,
+            "values": {**blank_values(), "mean": value, "gap": value - means["zoo"]},
         }
         for name, value in means.items()
     ]
     file = folder / f"{of}{seed}.json"
-    file.write_text(json.dumps({**example("results"), "rows": rows}))
+    file.write_text(json.dumps({**example("results"), "score": ACCURACY.to_dict(), "rows": rows}))
     return Report(of, seed, file)
 
 
@@ -149,9 +148,13 @@ def test_a_figure_at_its_limit_in_every_seed_is_marked(tmp_path):
     reports = [report("z", i, tmp_path, zoo=0.9, a=0.8, b=0.8) for i in range(2)]
     for i, found in enumerate(reports):
         for row, zu in zip(found.results["rows"], (0.1, -2.4, -2.4 + i), strict=True):
-            row |= {"zu": zu, "zu_limit": 2.4}
+            row["values"] |= {"zu": zu, "zu_limit": 2.4}
     rows = {row["name"]: row["figures"]["zu"] for row in summarise(reports)}
-    assert [show(rows[name], "zu") for name in ("zoo", "a", "b")] == ["0.10 ± 0.00", "≤ -2.40 ± 0.00", "-1.90 ± 0.71"]
+    assert [show(rows[name], metric("zu"), ACCURACY) for name in ("zoo", "a", "b")] == [
+        "+0.1 ± 0.0",
+        "≤ −2.4 ± 0.0",
+        "−1.9 ± 0.7",
+    ]
 
 
 def test_one_seed_has_no_spread_and_says_so(compared, tmp_path):
@@ -184,8 +187,8 @@ def test_one_seed_is_judged_by_its_own_intervals(compared):
     assert found.keys() == {"gaussian", "noise-1"}
     for name, pair in found.items():
         assert (pair["low"], pair["high"], pair["verdict"]) == (
-            pairs[name]["accuracy"]["low"],
-            pairs[name]["accuracy"]["high"],
+            pairs[name]["score"]["low"],
+            pairs[name]["score"]["high"],
             pairs[name]["verdict"],
         )
 

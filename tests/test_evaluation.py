@@ -20,7 +20,8 @@ from paramgen.evaluation.evaluate import ALL_BASELINES, evaluate
 from paramgen.evaluation.flags import Flag
 from paramgen.evaluation.intervals import Against, Interval
 from paramgen.evaluation.judgement import copying, flags_of, not_better, some_copies
-from paramgen.evaluation.results import Row, row_or_reason
+from paramgen.evaluation.results import Row
+from paramgen.evaluation.rows import row_or_reason
 from paramgen.report.page import page
 from paramgen.symmetry import PermutationSpec
 from paramgen.tasks import load_task
@@ -75,7 +76,7 @@ def test_results_keep_to_the_packaged_schema(results):
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(results, schema)
     broken = json.loads(json.dumps(results))
-    del broken["rows"][3]["dispersion"]
+    del broken["rows"][3]["values"]["dispersion"]
     with pytest.raises(jsonschema.ValidationError, match="dispersion"):
         jsonschema.validate(broken, schema)
 
@@ -83,9 +84,9 @@ def test_results_keep_to_the_packaged_schema(results):
 def test_accuracies_are_those_of_the_networks_loaded_one_by_one(zoo, results):
     train = zoo.indices("train")
     test = [accuracy_by_hand(zoo, zoo.full(i), "test") for i in train]
-    found = row(results, "zoo")["accuracy"]
+    found = row(results, "zoo")["values"]
     assert found["mean"] == pytest.approx(sum(test) / len(test), abs=1e-6)
-    assert (found["best"], found["min"]) == pytest.approx((max(test), min(test)), abs=1e-6)
+    assert (found["best"], found["worst"]) == pytest.approx((max(test), min(test)), abs=1e-6)
     on_train = [accuracy_by_hand(zoo, zoo.full(i), "train") for i in train]
     assert found["selected"] == pytest.approx(test[on_train.index(max(on_train))], abs=1e-6)
     assert results["good_from"] == pytest.approx(sum(test) / len(test) - 0.01, abs=1e-6)
@@ -94,42 +95,42 @@ def test_accuracies_are_those_of_the_networks_loaded_one_by_one(zoo, results):
 def test_held_out_runs_are_never_in_what_baselines_and_distances_see(zoo, results):
     train, heldout = zoo.matrix(zoo.indices("train")), zoo.matrix(zoo.indices("heldout"))
     expected = metrics.nn_ratio(distances.nearest(heldout, train).distance, metrics.tau(train))
-    assert row(results, "held-out runs")["nn_ratio"] == pytest.approx(expected, rel=1e-5)
+    assert row(results, "held-out runs")["values"]["nn_ratio"] == pytest.approx(expected, rel=1e-5)
     assert (results["networks"], results["heldout"], results["runs"]) == (8, 4, 8)
 
 
 def test_references_measure_themselves(results):
     zoo, heldout = row(results, "zoo"), row(results, "held-out runs")
-    assert zoo["nn_ratio"] == pytest.approx(1)
-    assert zoo["dispersion"] == pytest.approx(1)
-    assert heldout["nn_ratio"] == pytest.approx(1, abs=0.15)
-    assert abs(zoo["zu"]) < 2.5
-    assert heldout["zu"] is None
+    assert zoo["values"]["nn_ratio"] == pytest.approx(1)
+    assert zoo["values"]["dispersion"] == pytest.approx(1)
+    assert heldout["values"]["nn_ratio"] == pytest.approx(1, abs=0.15)
+    assert abs(zoo["values"]["zu"]) < 2.5
+    assert heldout["values"]["zu"] is None
     assert zoo["flags"] == heldout["flags"] == []
 
 
 def test_copies_are_flagged_and_matched_to_their_identity(results):
     copier = row(results, "copier")
-    assert copier["nn_ratio"] < 0.01
-    assert copier["zu"] < -2
-    assert copier["id_match"] == 1
-    assert copier["iou_wrong_max"] > 0.95
+    assert copier["values"]["nn_ratio"] < 0.01
+    assert copier["values"]["zu"] < -2
+    assert copier["values"]["id_match"] == 1
+    assert copier["values"]["iou_wrong_max"] > 0.95
     assert copier["novel_and_good"]["0.25"] == 0
     assert kinds(copier)[0] == "copies"
-    assert row(results, "copy")["nn_ratio"] == 0
+    assert row(results, "copy")["values"]["nn_ratio"] == 0
 
 
 def test_collapse_is_flagged_with_task_data_and_better_baselines(results):
     collapsed = row(results, "collapsed")
-    assert collapsed["dispersion"] < 0.15
+    assert collapsed["values"]["dispersion"] < 0.15
     assert {"collapsed", "task_data"} <= set(kinds(collapsed))
     worse_than = {flag["detail"] for flag in collapsed["flags"] if flag["kind"] == "worse"}
     better = {
         r["name"]
         for r in results["rows"]
         if r["kind"] == "baseline"
-        and r["accuracy"]["mean"] >= collapsed["accuracy"]["mean"] + 0.2
-        and r["nn_ratio"] >= 1.1 * collapsed["nn_ratio"]
+        and r["values"]["mean"] >= collapsed["values"]["mean"] + 0.2
+        and r["values"]["nn_ratio"] >= 1.1 * collapsed["values"]["nn_ratio"]
     }
     assert better
     assert better <= worse_than
@@ -152,11 +153,11 @@ def test_trajectories_are_lines_through_the_zoo_s_plane_to_the_samples(zoo, samp
 
 def test_costs_are_those_of_the_samples(results):
     copier = row(results, "copier")
-    assert copier["fit_seconds"] == 2.0
-    assert copier["sample_seconds_per_network"] == pytest.approx(0.1)
-    assert (copier["num_inference_steps"], copier["generator_params"]) == (20, 1000)
-    assert row(results, "zoo")["fit_seconds"] == 1.0
-    assert row(results, "gaussian")["sample_seconds_per_network"] > 0
+    assert copier["values"]["fit_seconds"] == 2.0
+    assert copier["values"]["sample_seconds"] == pytest.approx(0.1)
+    assert (results["generators"]["copier"]["num_inference_steps"], copier["values"]["params"]) == (20, 1000)
+    assert row(results, "zoo")["values"]["fit_seconds"] == 1.0
+    assert row(results, "gaussian")["values"]["sample_seconds"] > 0
 
 
 def test_baselines_depend_on_the_seed_alone(zoo):
@@ -177,15 +178,20 @@ def test_samples_are_matched_to_the_run_that_conditioned_them(zoo, samples):
     by_run = Samples("by run", near, SampleInfo(), total=6, run=torch.tensor([0, 1, 2, 0, 0, 0]))
     unknown = Samples("unknown", near, SampleInfo(), total=6)
     found = evaluate(zoo, task, [by_run, samples[0], unknown], [], n=6).to_dict()
-    assert [row(found, name)["run_match"] for name in ("by run", "copier", "unknown", "zoo")] == [0.5, 1, None, None]
-    assert row(found, "by run")["id_match"] is None
+    assert [row(found, name)["values"]["run_match"] for name in ("by run", "copier", "unknown", "zoo")] == [
+        0.5,
+        1,
+        None,
+        None,
+    ]
+    assert row(found, "by run")["values"]["id_match"] is None
 
 
 def test_one_run_has_nothing_to_match(tmp_path):
     zoo = make_zoo(tmp_path / "one", runs=1)
     copies = Samples("copies", zoo.matrix(zoo.indices("train")), SampleInfo(), torch.arange(2), 2)
     found = row(evaluate(zoo, load_task(zoo.task_config), [copies], [], n=2).to_dict(), "copies")
-    assert (found["id_match"], found["run_match"]) == (1, None)
+    assert (found["values"]["id_match"], found["values"]["run_match"]) == (1, None)
 
 
 def test_nan_weights_are_counted_and_the_rest_is_measured(zoo, samples, results):
@@ -198,10 +204,10 @@ def test_nan_weights_are_counted_and_the_rest_is_measured(zoo, samples, results)
     ill, whole = row(found, "ill"), row(results, "copier")
     assert ill["nonfinite"] == 2
     assert {"kind": "nonfinite", "detail": "2 of 6"} in ill["flags"]
-    assert ill["id_match"] == 1
-    assert ill["nn_ratio"] == pytest.approx(whole["nn_ratio"], rel=0.1)
+    assert ill["values"]["id_match"] == 1
+    assert ill["values"]["nn_ratio"] == pytest.approx(whole["values"]["nn_ratio"], rel=0.1)
     assert [d is None for d in ill["points"]["distance"]] == [False, True, False, False, True, False]
-    assert ill["accuracy"]["mean"] < whole["accuracy"]["mean"]  # broken networks are not left out of the mean
+    assert ill["values"]["mean"] < whole["values"]["mean"]  # broken networks are not left out of the mean
     schema = json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
     jsonschema.validate(found, schema)
 
@@ -210,15 +216,15 @@ def test_samples_that_are_all_nan_give_a_row_without_distances(zoo):
     nothing = Samples("nothing", torch.full((3, zoo.spec.numel), float("nan")), SampleInfo(), total=3)
     found = row(evaluate(zoo, load_task(zoo.task_config), [nothing], [], n=3).to_dict(), "nothing")
     assert found["nonfinite"] == 3
-    assert found["nn_ratio"] is None
-    assert found["dispersion"] is None
+    assert found["values"]["nn_ratio"] is None
+    assert found["values"]["dispersion"] is None
 
 
 def test_a_zoo_of_one_run_has_no_held_out_row_and_says_so(tmp_path):
     zoo = make_zoo(tmp_path / "one", runs=1, hidden=[8])
     found = evaluate(zoo, load_task(zoo.task_config), baselines=["soup-2"], n=3).to_dict()
     assert [r["name"] for r in found["rows"]] == ["zoo", "soup-2"]
-    assert all(r["zu"] is None for r in found["rows"])
+    assert all(r["values"]["zu"] is None for r in found["rows"])
     assert any("one training run" in note and "no held-out row" in note for note in found["notes"])
 
 
@@ -233,11 +239,11 @@ def test_a_permuted_copy_is_far_raw_and_a_copy_aligned(zoo):
         shuffled.append(zoo.spec.flatten(state))
     permuted = Samples("permuted", torch.stack(shuffled), SampleInfo(), total=5)
     found = evaluate(zoo, load_task(zoo.task_config), [permuted], [], n=5, aligned=True).to_dict()
-    assert row(found, "permuted")["nn_ratio"] > 0.5
-    assert row(found, "permuted")["nn_ratio_aligned"] < 1e-3
+    assert row(found, "permuted")["values"]["nn_ratio"] > 0.5
+    assert row(found, "permuted")["values"]["nn_ratio_aligned"] < 1e-3
     assert "copies_aligned" in kinds(row(found, "permuted"))
-    assert row(found, "zoo")["nn_ratio_aligned"] == pytest.approx(1)
-    assert row(found, "held-out runs")["nn_ratio_aligned"] == pytest.approx(1, abs=0.2)
+    assert row(found, "zoo")["values"]["nn_ratio_aligned"] == pytest.approx(1)
+    assert row(found, "held-out runs")["values"]["nn_ratio_aligned"] == pytest.approx(1, abs=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -257,11 +263,11 @@ def mixed(zoo) -> dict:
 
 
 def test_a_few_copies_are_counted_where_the_median_is_that_of_new_runs(mixed):
-    assert all(r["run_ratio"] > 0.9 and r["run_ratio_aligned"] > 0.9 for r in mixed.values())
+    assert all(r["values"]["run_ratio"] > 0.9 and r["values"]["run_ratio_aligned"] > 0.9 for r in mixed.values())
     third, shares = pytest.approx(1 / 3), ("near_share", "near_share_aligned", "same_predictions")
-    assert [mixed["raw"][key] for key in shares] == [third, third, third]
-    assert [mixed["permuted"][key] for key in shares] == [0, third, third]
-    assert [mixed["none"][key] for key in shares] == [0, 0, 0]
+    assert [mixed["raw"]["values"][key] for key in shares] == [third, third, third]
+    assert [mixed["permuted"]["values"][key] for key in shares] == [0, third, third]
+    assert [mixed["none"]["values"][key] for key in shares] == [0, 0, 0]
 
 
 def test_a_few_copies_are_flagged_with_their_number(mixed):
@@ -290,13 +296,12 @@ def test_batch_norm_networks_are_shown_with_and_without_recalibration(tmp_path):
         zoo, load_task(zoo.task_config), [Samples("stale", stale, SampleInfo(), total=2)], [], n=2
     ).to_dict()
     ill = row(found, "stale")
-    assert ill["accuracy"]["mean"] < 0.5  # the statistics as generated
-    assert ill["accuracy_recalibrated"]["mean"] == pytest.approx(row(found, "zoo")["accuracy"]["mean"], abs=0.05)
-    assert ill["accuracy_recalibrated"]["selected"] is None
+    assert ill["values"]["mean"] < 0.5  # the statistics as generated
+    assert ill["values"]["recalibrated"] == pytest.approx(row(found, "zoo")["values"]["mean"], abs=0.05)
 
 
 def test_networks_without_batch_norm_have_no_recalibrated_figure(results):
-    assert all(r["accuracy_recalibrated"] is None for r in results["rows"])
+    assert all(r["values"]["recalibrated"] is None for r in results["rows"])
 
 
 @pytest.mark.parametrize(
@@ -339,14 +344,14 @@ def test_a_baseline_that_fails_is_a_row_with_the_reason_and_the_others_are_measu
     )
     failed = row(results, "kde")
     assert failed["flags"] == [{"kind": "failed", "detail": "MemoryError: cannot allocate 21 GB"}]
-    assert (failed["n"], failed["accuracy"]["mean"], failed["points"]["accuracy"]) == (0, None, [])
-    assert row(results, "gaussian")["accuracy"]["mean"] > 0
+    assert (failed["n"], failed["values"]["mean"], failed["points"]["score"]) == (0, None, [])
+    assert row(results, "gaussian")["values"]["mean"] > 0
     assert "kde: failed: MemoryError: cannot allocate 21 GB" in capsys.readouterr().out
     assert "failed: MemoryError: cannot allocate 21 GB" in (tmp_path / "report.html").read_text().split("<script")[0]
     compared = [Report("zoo", 0, tmp_path / "results.json")]
     rows = {r["name"]: r for r in summarise(compared)}
     assert rows["kde"]["figures"] == {}
-    assert rows["gaussian"]["figures"]["mean"]["mean"] == row(results, "gaussian")["accuracy"]["mean"]
+    assert rows["gaussian"]["figures"]["mean"]["mean"] == row(results, "gaussian")["values"]["mean"]
 
 
 @pytest.fixture(scope="module")
@@ -370,14 +375,14 @@ def of_dense(dense) -> dict:
 
 def test_samples_within_a_run_are_not_new_however_many_steps_away(of_dense):
     near, heldout = row(of_dense, "near"), row(of_dense, "held-out runs")
-    assert near["nn_ratio"] > 1.5  # by the step between checkpoints it would be new
-    assert near["run_ratio"] < 0.3
-    assert near["run_ratio_aligned"] < 0.4
+    assert near["values"]["nn_ratio"] > 1.5  # by the step between checkpoints it would be new
+    assert near["values"]["run_ratio"] < 0.3
+    assert near["values"]["run_ratio_aligned"] < 0.4
     assert kinds(near)[0] == "within_run"
     assert set(near["novel_and_good"].values()) == {0}
-    assert heldout["run_ratio"] == pytest.approx(1)
-    assert row(of_dense, "zoo")["run_ratio"] == pytest.approx(1, abs=0.2)
-    assert row(of_dense, "copy")["run_ratio"] == 0
+    assert heldout["values"]["run_ratio"] == pytest.approx(1)
+    assert row(of_dense, "zoo")["values"]["run_ratio"] == pytest.approx(1, abs=0.2)
+    assert row(of_dense, "copy")["values"]["run_ratio"] == 0
     assert kinds(row(of_dense, "copy"))[0] == "copies"
     assert (of_dense["checkpoints"], of_dense["unit"]) == (4, "run")
     assert of_dense["run_scale"]["runs"] == 2
@@ -385,7 +390,7 @@ def test_samples_within_a_run_are_not_new_however_many_steps_away(of_dense):
 
 def test_new_runs_are_new(of_dense):
     new = row(of_dense, "new")
-    assert new["run_ratio"] == pytest.approx(1, abs=0.1)
+    assert new["values"]["run_ratio"] == pytest.approx(1, abs=0.1)
     assert not {"within_run", "copies", "nearer_than_heldout"} & set(kinds(new))
     assert new["novel_and_good"]["0.5"] == row(of_dense, "held-out runs")["novel_and_good"]["0.5"]
 
@@ -394,7 +399,7 @@ def test_points_are_in_the_unit_of_the_page(of_dense):
     for name in ("near", "new", "noise-1"):
         found = row(of_dense, name)
         assert torch.tensor(found["points"]["distance"]).double().quantile(0.5) == pytest.approx(
-            found["run_ratio"], rel=1e-4
+            found["values"]["run_ratio"], rel=1e-4
         )
 
 
@@ -403,15 +408,15 @@ def test_untrained_networks_near_the_zoo_are_no_copies(of_dense):
     assert not {"within_run", "copies", "nearer_than_heldout"} & set(kinds(untrained))
     found = judged(accuracy=0.1, nn_ratio=0.1, run_ratio=0.1)
     assert copying(found, several=True) == [Flag("copies")]
-    assert flags_of(found, [], several=True, works_from=0.5) == []
-    assert flags_of(judged(accuracy=0.6, nn_ratio=0.1), [], several=True, works_from=0.5) == [Flag("copies")]
+    assert flags_of(found, [], several=True, works=False) == []
+    assert flags_of(judged(accuracy=0.6, nn_ratio=0.1), [], several=True, works=True) == [Flag("copies")]
 
 
 def test_zu_counts_a_held_out_run_once_and_says_where_it_is_saturated(of_dense):
     near = row(of_dense, "near")
-    assert near["zu"] == pytest.approx(-near["zu_limit"])
-    assert near["zu_limit"] == pytest.approx((3 * 2 * 16 / (16 + 2 + 1)) ** 0.5)
-    assert row(of_dense, "zoo")["zu_limit"] == pytest.approx((3 * 2 * 4 / (4 + 2 + 1)) ** 0.5)
+    assert near["values"]["zu"] == pytest.approx(-near["values"]["zu_limit"])
+    assert near["values"]["zu_limit"] == pytest.approx((3 * 2 * 16 / (16 + 2 + 1)) ** 0.5)
+    assert row(of_dense, "zoo")["values"]["zu_limit"] == pytest.approx((3 * 2 * 4 / (4 + 2 + 1)) ** 0.5)
 
 
 def test_results_of_dense_runs_keep_to_the_schema_and_have_a_page(of_dense):
@@ -427,8 +432,13 @@ def test_one_run_with_nothing_held_out_counts_no_novel_networks(tmp_path):
     zoo = make_zoo(tmp_path / "one", runs=1, checkpoints=5)
     found = evaluate(zoo, load_task(zoo.task_config), baselines=["noise-1"], n=3).to_dict()
     noise = row(found, "noise-1")
-    assert (noise["run_ratio"], noise["novel_and_good"], found["run_scale"], found["unit"]) == (None, {}, None, "step")
-    assert noise["nn_ratio"] > 0
+    assert (noise["values"]["run_ratio"], noise["novel_and_good"], found["run_scale"], found["unit"]) == (
+        None,
+        {},
+        None,
+        "step",
+    )
+    assert noise["values"]["nn_ratio"] > 0
     assert any("nothing shows how far away a new network would lie" in note for note in found["notes"])
 
 
@@ -439,19 +449,19 @@ def test_a_gaussian_per_weight_under_another_name_is_flagged(tmp_path):
     half = torch.lerp(W[:-2], W[1:-1], 0.5)  # between neighbouring checkpoints
     drawn = [Samples(name, w[:10], SampleInfo(), total=10) for name, w in (("noise", noise), ("between", half))]
     found = evaluate(zoo, load_task(zoo.task_config), drawn, ["gaussian"], n=10).to_dict()
-    assert row(found, "noise")["dispersion"] > 0.8  # what dispersion sees is the zoo's spread
-    assert row(found, "noise")["structure"] < 0.2
+    assert row(found, "noise")["values"]["dispersion"] > 0.8  # what dispersion sees is the zoo's spread
+    assert row(found, "noise")["values"]["structure"] < 0.2
     assert "mean_plus_noise" in kinds(row(found, "noise"))
     assert "mean_plus_noise" not in kinds(row(found, "between"))
-    assert row(found, "between")["structure"] > 0.8
-    assert row(found, "gaussian")["structure"] < 0.2
+    assert row(found, "between")["values"]["structure"] > 0.8
+    assert row(found, "gaussian")["values"]["structure"] < 0.2
 
 
 def judged(accuracy: float, **figures: float) -> Row:
     """A generator's row with these figures."""
     blank = row_or_reason("blank", lambda: 1 / 0)
-    summary = blank.accuracy._replace(mean=accuracy)
-    return replace(blank, kind="generator", n=10, flags=[], accuracy=summary, **figures)
+    values = {**blank.values, "mean": accuracy, **figures}
+    return replace(blank, kind="generator", n=10, flags=[], values=values)
 
 
 def test_a_baseline_counts_unless_the_generator_is_shown_to_be_better_in_accuracy_or_distance():
@@ -464,7 +474,7 @@ def test_a_baseline_counts_unless_the_generator_is_shown_to_be_better_in_accurac
         "beaten from afar": (worse, worse),
         "trained on the task": (worse, worse),
     }
-    pairs = [Against(name, accuracy.verdict, accuracy, distance) for name, (accuracy, distance) in cases.items()]
+    pairs = [Against(name, accuracy.verdict(), accuracy, distance) for name, (accuracy, distance) in cases.items()]
     rows = [
         replace(judged(0.9), name=name, kind="baseline", uses_task_data=name == "trained on the task") for name in cases
     ]

@@ -61,13 +61,13 @@ def test_one_evaluation_scores_each_network_on_its_own_unseen_task(zoo, tmp_path
     assert list(mine["unseen"]) == family.unseen
     assert list(mine["unseen"].values()) == pytest.approx(accuracy[:3].tolist())
     assert list(mine["seen"].values()) == pytest.approx(accuracy[3:].tolist())
-    assert rows["mine"]["accuracy"]["mean"] == pytest.approx(float(accuracy[:3].mean()))
-    assert len(rows["mine"]["points"]["accuracy"]) == rows["mine"]["n"] == 6
-    assert (rows["nearest"]["nn_ratio"], rows["vote-5"]["nn_ratio"]) == (0.0, None)
-    assert rows["direct"]["accuracy"]["mean"] == max(row["accuracy"]["mean"] for row in results["rows"])
+    assert rows["mine"]["values"]["mean"] == pytest.approx(float(accuracy[:3].mean()))
+    assert len(rows["mine"]["points"]["score"]) == rows["mine"]["n"] == 6
+    assert (rows["nearest"]["values"]["nn_ratio"], rows["vote-5"]["values"]["nn_ratio"]) == (0.0, None)
+    assert rows["direct"]["values"]["mean"] == max(row["values"]["mean"] for row in results["rows"])
     assert {"kind": "seen_data", "detail": None} in rows["mine"]["flags"]
     html = (out / "report.html").read_text()
-    assert "On 3 unseen tasks its networks average" in html
+    assert "On 3 unseen tasks its networks have a mean accuracy of" in html
     assert "Task by task" in html
     assert "Novel and good" not in html.split("<script>")[0]
     assert "worst task" in capsys.readouterr().out
@@ -89,7 +89,7 @@ def test_flags_say_which_simple_ways_a_generator_does_not_beat(zoo, tmp_path):
     }
     assert verdicts["ridge"] == "worse"
     known = seen_tasks(zoo)
-    assert rows["ridge"].accuracy.mean == pytest.approx(
+    assert rows["ridge"].value("mean") == pytest.approx(
         float(
             score_family(
                 zoo,
@@ -133,7 +133,7 @@ def test_a_comparison_of_many_tasks_says_what_beats_what(compared):
         comparison, json.loads(files("paramgen.core").joinpath("schemas", "comparison.schema.json").read_text())
     )
     rows = {row["name"]: row for row in comparison["summary"]}
-    assert {"mean", "worst", "seen", "gap"} <= rows["close"]["figures"].keys()
+    assert {"mean", "worst_task", "seen", "gap"} <= rows["close"]["figures"].keys()
     assert "seen" not in rows["nearest"]["figures"]
     pairs = {(p["first"], p["second"]): p["mean"] for p in comparison["differences"]}
     assert {("close", "far"), ("close", "direct"), ("far", "vote-5")} <= pairs.keys()
@@ -190,8 +190,8 @@ def test_a_way_that_fails_is_a_row_with_the_reason_and_the_generator_is_still_ju
     results = evaluate_family(zoo, [mine]).to_dict()
     rows = {row["name"]: row for row in results["rows"]}
     assert rows["ridge"]["flags"] == [{"kind": "failed", "detail": "RuntimeError: the matrix is singular"}]
-    assert (rows["ridge"]["n"], rows["ridge"]["accuracy"]["mean"]) == (0, None)
-    assert rows["vote-5"]["accuracy"]["mean"] > 0
+    assert (rows["ridge"]["n"], rows["ridge"]["values"]["mean"]) == (0, None)
+    assert rows["vote-5"]["values"]["mean"] > 0
     said = " ".join(verdict(rows["mine"], results))
     assert "copying the nearest task" in said
     assert "ridge regression" not in said

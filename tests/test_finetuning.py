@@ -70,12 +70,15 @@ def test_rows_tell_steps_only_when_asked(zoo):
     samples = Samples("near", zoo.matrix([0, 1]) * 1.0001, SampleInfo(), total=2)
     task = load_task(zoo.task_config)
     asked = evaluate(zoo, task, [samples], ["noise-0.1", "random-init"], n=2, finetune=True).to_dict()
-    steps = {row["name"]: inf if row["finetune_steps"] is None else row["finetune_steps"] for row in asked["rows"]}
+    steps = {
+        row["name"]: inf if row["values"]["finetune_steps"] is None else row["values"]["finetune_steps"]
+        for row in asked["rows"]
+    }
     assert steps["near"] <= steps["noise-0.1"] < steps["random-init"]
     schema = json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
     jsonschema.validate(asked, schema)
     silent = evaluate(zoo, task, [samples], [], n=2).to_dict()
-    assert [row["finetune_steps"] for row in silent["rows"]] == [None] * len(silent["rows"])
+    assert [row["values"]["finetune_steps"] for row in silent["rows"]] == [None] * len(silent["rows"])
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +105,11 @@ def test_each_start_is_trained_on_its_own_task(turned):
 
 def test_of_a_family_starts_are_trained_until_as_good_as_direct_training(turned):
     rows = {row.name: row for row in evaluate_family(turned, finetune=True).rows}
-    assert rows["direct"].finetune_steps == 0
-    assert 0 <= rows["average-2"].finetune_steps <= rows["random-init"].finetune_steps
-    assert rows["random-init"].finetune_steps > 20
-    assert rows["nearest-noised"].nn_ratio > rows["nearest"].nn_ratio
-    assert rows["vote-5"].finetune_steps is None
+    assert rows["direct"].values["finetune_steps"] == 0
+    assert 0 <= rows["average-2"].values["finetune_steps"] <= rows["random-init"].values["finetune_steps"]
+    assert rows["random-init"].values["finetune_steps"] > 20
+    assert rows["nearest-noised"].values["nn_ratio"] > rows["nearest"].values["nn_ratio"]
+    assert rows["vote-5"].values["finetune_steps"] is None
     plain = evaluate_family(turned).rows
     assert "random-init" not in [row.name for row in plain]
-    assert all(row.finetune_steps is None for row in plain)
+    assert all(row.values["finetune_steps"] is None for row in plain)

@@ -15,15 +15,15 @@ def rng() -> torch.Generator:
 
 
 def test_selected_is_the_test_accuracy_of_the_network_best_on_train():
-    summary = metrics.accuracy_summary(torch.tensor([0.9, 0.5, 0.7, 0.6]), train=torch.tensor([0.1, 0.2, 0.9, 0.3]))
+    summary = metrics.score_summary(torch.tensor([0.9, 0.5, 0.7, 0.6]), train=torch.tensor([0.1, 0.2, 0.9, 0.3]))
     assert summary.selected == pytest.approx(0.7)
-    assert (summary.best, summary.mean, summary.min) == pytest.approx((0.9, 0.675, 0.5))
+    assert (summary.best, summary.mean, summary.worst) == pytest.approx((0.9, 0.675, 0.5))
     assert summary.median == pytest.approx(0.65)
     assert summary.std == pytest.approx((sum((a - 0.675) ** 2 for a in (0.9, 0.5, 0.7, 0.6)) / 3) ** 0.5)
 
 
 def test_one_network_has_no_spread():
-    summary = metrics.accuracy_summary(torch.tensor([0.9]))
+    summary = metrics.score_summary(torch.tensor([0.9]))
     assert math.isnan(summary.std)
     assert math.isnan(summary.selected)
     assert math.isnan(metrics.dispersion(torch.zeros(1, 3), torch.randn(4, 3)))
@@ -140,7 +140,7 @@ def test_dispersion_of_a_shrunk_zoo_is_the_shrinkage(rng):
 
 def test_novel_and_good_needs_both():
     accuracy, distance = torch.tensor([0.9, 0.9, 0.5, 0.9]), torch.tensor([0.1, 1.0, 9.0, 2.0])
-    shares = metrics.novel_and_good(accuracy, distance, floor=0.8, scale=1.0)
+    shares = metrics.novel_and_good(accuracy >= 0.8, distance, scale=1.0)
     assert shares == {"0.25": 0.5, "0.5": 0.5, "0.75": 0.5, "1": 0.5, "2": 0.25}
 
 

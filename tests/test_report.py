@@ -9,12 +9,12 @@ import torch
 
 from measured import folder_of, make_zoo, measured_results
 from paramgen.core.samples import read_samples
-from paramgen.evaluation.registry import COLUMNS
+from paramgen.evaluation.registry import with_values
 from paramgen.evaluation.thresholds import THRESHOLDS
 from paramgen.report.page import page
 from paramgen.report.pictures import weight_pictures
 from paramgen.report.plots import plane, save_plots
-from paramgen.report.verdicts import accuracy_of_noise, verdict
+from paramgen.report.verdicts import score_of_noise, verdict
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,10 @@ def test_every_row_and_column_stands_in_the_table(results):
     parsed = Parsed(html)
     table = html[html.index("<tbody>") : html.index("</tbody>")]
     assert table.count("<tr") == len(results["rows"])
-    shown = [c for c in COLUMNS if any(c.value(r) is not None for r in results["rows"])]
+    shown = [m for m in with_values(results["rows"]) if m.report != "absent"]
     assert table.count("<td") == len(shown) * len(results["rows"])
     for row in results["rows"]:
-        assert f'data-value="{row["accuracy"]["mean"]}"' in table
+        assert f'data-value="{row["values"]["mean"]}"' in table
     asked = {b["popovertarget"] for b in parsed.all("button") if "popovertarget" in b}
     explained = {d["id"] for d in parsed.all("div") if "popover" in d}
     assert asked == explained
@@ -123,7 +123,7 @@ def test_verdict_says_collapse_copies_and_better_baselines(results):
     assert "cannot be told apart from it in accuracy, and none of them is nearer" in collapsed
     assert "the generator shows nothing that simpler means do not" in collapsed
     assert "copies with small changes" in copies
-    assert f"{100 * by_name['copies']['accuracy']['mean']:.1f} %" in copies
+    assert f"{100 * by_name['copies']['values']['mean']:.1f} %" in copies
 
 
 @pytest.mark.parametrize(
@@ -155,26 +155,25 @@ def test_verdict_says_collapse_copies_and_better_baselines(results):
 )
 def test_verdict_on_distance_goes_by_whole_runs(steps, ratio, checkpoints, said, results):
     changed = json.loads(json.dumps(results)) | {"checkpoints": checkpoints}
-    changed["rows"][3] |= {"nn_ratio": steps, "run_ratio": ratio, "flags": []}
+    changed["rows"][3]["flags"] = []
+    changed["rows"][3]["values"] |= {"nn_ratio": steps, "run_ratio": ratio}
     assert said in " ".join(verdict(changed["rows"][3], changed))
 
 
 def test_verdict_says_how_many_networks_are_copies(results):
     changed = json.loads(json.dumps(results))
     kinds = ("some_near", "same_predictions")
-    changed["rows"][3] |= {"run_ratio": 1.0, "flags": [{"kind": kind, "detail": "2 of 50"} for kind in kinds]}
+    changed["rows"][3]["values"]["run_ratio"] = 1.0
+    changed["rows"][3] |= {"flags": [{"kind": kind, "detail": "2 of 50"} for kind in kinds]}
     said = " ".join(verdict(changed["rows"][3], changed))
     assert "2 of 50 networks are nearer to a training network than new runs." in said
-    assert "2 of 50 networks predict as one training network does on every test image." in said
+    assert "2 of 50 networks predict as one training network does on every test item." in said
 
 
 def test_verdict_says_that_spread_without_structure_is_noise(results):
     changed = json.loads(json.dumps(results))
-    changed["rows"][3] |= {
-        "dispersion": 0.92,
-        "variance_inside": 0.041,
-        "flags": [{"kind": "mean_plus_noise", "detail": None}],
-    }
+    changed["rows"][3]["flags"] = [{"kind": "mean_plus_noise", "detail": None}]
+    changed["rows"][3]["values"] |= {"dispersion": 0.92, "variance_inside": 0.041}
     changed["subspace"] |= {"share": 0.52}
     said = " ".join(verdict(changed["rows"][3], changed))
     assert "Dispersion 0.92: as varied as the zoo, or more, but without its structure: 4.1 % of the variance" in said
@@ -184,7 +183,7 @@ def test_verdict_says_that_spread_without_structure_is_noise(results):
 def test_a_saturated_zu_is_shown_as_such(results):
     html = page(results)
     copies = next(row for row in results["rows"] if row["name"] == "copies")
-    assert copies["zu"] == pytest.approx(-copies["zu_limit"])
+    assert copies["values"]["zu"] == pytest.approx(-copies["values"]["zu_limit"])
     assert "≤ −2.1" in html
 
 
@@ -198,19 +197,21 @@ def test_thresholds_are_data_of_the_page_and_of_no_script(results):
 
 def test_noise_at_the_same_distance_is_read_off_the_sweep():
     rows = [
-        {"name": f"noise-{i}", "nn_ratio": r, "accuracy": {"mean": a}} for i, r, a in ((1, 0.1, 0.9), (2, 10.0, 0.5))
+        {"name": "any", "noise": i, "values": {"nn_ratio": r, "mean": a}} for i, r, a in ((1, 0.1, 0.9), (2, 10.0, 0.5))
     ]
-    assert accuracy_of_noise(1.0, rows) == pytest.approx(0.7)  # half-way on the log axis
-    assert accuracy_of_noise(10.0, rows) == pytest.approx(0.5)
-    assert accuracy_of_noise(0.01, rows) is None
-    assert accuracy_of_noise(20.0, rows) is None
+    assert score_of_noise(1.0, rows) == pytest.approx(0.7)  # half-way on the log axis
+    assert score_of_noise(10.0, rows) == pytest.approx(0.5)
+    assert score_of_noise(0.01, rows) is None
+    assert score_of_noise(20.0, rows) is None
 
 
-@pytest.mark.parametrize("row", [{"nn_ratio": None, "dispersion": None, "nonfinite": 4}, {"uses_task_data": True}])
+@pytest.mark.parametrize("row", [{"nonfinite": 4}, {"uses_task_data": True}])
 def test_a_row_with_gaps_is_told_and_drawn(row, results):
     holes = json.loads(json.dumps(results))
     holes["rows"][2] |= row
-    holes["rows"][2]["accuracy"]["selected"] = None
+    holes["rows"][2]["values"] |= {"selected": None}
+    if "nonfinite" in row:
+        holes["rows"][2]["values"] |= {"nn_ratio": None, "run_ratio": None, "dispersion": None, "structure": None}
     holes["rows"][2]["points"]["distance"] = [None] * 4
     holes["rows"][2]["points"]["xy"] = [[None, None]] * 4
     html = page(holes)
@@ -242,7 +243,7 @@ def test_the_plane_shades_what_lies_within_a_run_where_runs_have_checkpoints(uni
 
 def test_pictures_are_written_as_png(results, tmp_path):
     paths = save_plots(results, tmp_path)
-    assert [p.name for p in paths] == ["accuracy.png", "plane.png", "map.png", "dispersion.png"]
+    assert [p.name for p in paths] == ["score.png", "plane.png", "map.png", "dispersion.png"]
     assert all(p.read_bytes().startswith(b"\x89PNG") and p.stat().st_size > 5000 for p in paths)
 
 

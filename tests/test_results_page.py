@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import results_page  # noqa: E402
+from paramgen.core.score import ACCURACY  # noqa: E402
 
 COMPARISON = {
     "title": "Two rows",
@@ -16,6 +17,7 @@ COMPARISON = {
     "machine": "2 cores",
     "seeds": [0, 1],
     "differences": [],
+    "scores": dict.fromkeys(("mlp", "cnn"), ACCURACY.to_dict()),
     "paper": {"mlp/mine": {"best": 0.912}, "cnn/mine": {"median": 0.5}},
     "summary": [
         {
@@ -46,7 +48,7 @@ def test_a_study_has_its_verdict_before_its_command_and_folds_its_table():
 def test_a_study_has_a_paper_s_figures_in_its_table():
     text = results_page.study("two", COMPARISON)
     assert "| mlp | Mean | vs zoo | paper: best |" in text
-    assert "| mine | 88.0 ± 2.0 | -2.0 | 91.2 |" in text
+    assert "| mine | 88.0 ± 2.0 | −2.0 | 91.2 |" in text
     assert "median" not in text
 
 

@@ -18,12 +18,12 @@ from paramgen.evaluation.families import evaluate_family
 from paramgen.evaluation.unseen import (
     PENALTIES,
     SeenTasks,
-    accuracy_of,
     average,
     conditions_of,
     nearest,
     neighbours,
     ridge,
+    scores_of,
     seen_tasks,
     tasks_to_draw,
     vote,
@@ -90,7 +90,7 @@ def test_a_vote_of_one_is_the_nearest_task_and_of_three_their_majority(zoo):
     family = load_family(zoo.task_config)
     seen, names = seen_tasks(zoo), family.unseen
     condition = conditions_of(zoo, names)
-    alone = accuracy_of(zoo, family, nearest(seen, condition), names)
+    alone = scores_of(zoo, family, nearest(seen, condition), names)
     assert torch.allclose(vote(zoo, family, seen, names, k=1), alone)
     states = [zoo.complete(zoo.spec.unflatten(seen.weights[j])) for j in neighbours(seen, condition, 3)[0]]
     found = score_networks(CLASSIFIES, family.build(), states, family.task(names[0]).data("test"))
@@ -101,7 +101,7 @@ def test_a_vote_of_one_is_the_nearest_task_and_of_three_their_majority(zoo):
 
 def test_direct_training_is_above_every_baseline_and_these_above_chance(zoo):
     results = evaluate_family(zoo)
-    rows = {row.name: row.accuracy.mean for row in results.rows}
+    rows = {row.name: row.value("mean") for row in results.rows}
     assert list(rows) == ["direct", "nearest", "average-2", "average-all", "ridge", "vote-5"]
     assert rows["direct"] == max(rows.values())
     assert rows["ridge"] > 0.6

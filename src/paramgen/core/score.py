@@ -43,6 +43,19 @@ class ScoreSpec:
         """What a difference of two scores is counted in: ``points``, ``dB`` or nothing."""
         return {"percent": "points", "dB": "dB", "plain": ""}[self.unit]
 
+    @property
+    def label(self) -> str:
+        """Its name with its unit, for heads and axes: ``accuracy, %``."""
+        return f"{self.name},{self.symbol}" if self.symbol else self.name
+
+    def full(self, value: float) -> str:
+        """A score with its unit: ``96.8 %``."""
+        return self.text(value) + self.symbol
+
+    def gap(self, difference: float) -> str:
+        """The size of a difference of two scores, with its unit: ``0.3 points``."""
+        return f"{self.text(abs(difference))} {self.points}".rstrip()
+
     def shown(self, value: float) -> float:
         """The number that is printed: percent for fractions, else the score itself."""
         return 100 * value if self.unit == "percent" else value

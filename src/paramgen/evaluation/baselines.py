@@ -42,10 +42,17 @@ Draw = Callable[[Pool, int, Generator], Tensor]
 
 
 class Baseline(NamedTuple):
-    """How to draw from a pool, and whether in raw weights (convex combinations) or with running_var in log space."""
+    """How to draw from a pool.
+
+    Args:
+        draw: Pool, n and generator to networks (n, P).
+        raw: In raw weights (convex combinations), not with running_var in log space.
+        noise: Of noised copies: standard deviation of the noise, in the zoo's spread.
+    """
 
     draw: Draw
     raw: bool = False
+    noise: float | None = None
 
 
 def copy(pool: Pool, n: int, generator: Generator) -> Tensor:
@@ -112,7 +119,7 @@ def kde(pool: Pool, n: int, generator: Generator, share: float = TOP_SHARE) -> T
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
         "copy": Baseline(copy, raw=True),
-        **{f"noise-{s:g}": Baseline(partial(noise, sigma=s)) for s in (0.1, 0.3, 0.5, 1.0, 2.0)},
+        **{f"noise-{s:g}": Baseline(partial(noise, sigma=s), noise=s) for s in (0.1, 0.3, 0.5, 1.0, 2.0)},
         "interpolation": Baseline(interpolation, raw=True),
         "soup-2": Baseline(partial(soup, m=2), raw=True),
         "soup-16": Baseline(partial(soup, m=16), raw=True),
@@ -135,7 +142,7 @@ def find_baseline(name: str) -> Baseline:
     if kind == "soup" and number.isdecimal() and int(number) > 0:
         return Baseline(partial(soup, m=int(number)), raw=True)
     if kind == "noise" and number.replace(".", "", 1).isdecimal():
-        return Baseline(partial(noise, sigma=float(number)))
+        return Baseline(partial(noise, sigma=float(number)), noise=float(number))
     raise ParamgenError(f"Unknown baseline {name!r}. {did_you_mean(name, [*BASELINES, 'soup-M', 'noise-SIGMA'])}")
 
 
@@ -188,10 +195,11 @@ def _normal(n: int, P: int, generator: Generator) -> Tensor:
 
 
 class TaskBaseline(NamedTuple):
-    """A baseline that needs the task: (task, zoo, n, seed) -> (n, P); `uses_task_data`: it sees train images."""
+    """A baseline that needs the task: (task, zoo, n, seed) -> (n, P); it may see train items, or draw fresh networks."""
 
     draw: Callable[[Task, Zoo, int, int], Tensor]
     uses_task_data: bool
+    untrained: bool = False
 
 
 def random_init(task: Task, zoo: Zoo, n: int, seed: int) -> Tensor:
@@ -223,7 +231,7 @@ def finetuned_copy(
 
 TASK_BASELINES: Mapping[str, TaskBaseline] = MappingProxyType(
     {
-        "random-init": TaskBaseline(random_init, uses_task_data=False),
+        "random-init": TaskBaseline(random_init, uses_task_data=False, untrained=True),
         "finetuned-copy": TaskBaseline(finetuned_copy, uses_task_data=True),
     }
 )

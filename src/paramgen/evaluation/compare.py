@@ -20,40 +20,11 @@ import torch
 from rich.table import Table
 
 from paramgen.core.io import read_json
+from paramgen.core.score import ScoreSpec
 from paramgen.evaluation.flags import PER_SEED, Flag, parse
 from paramgen.evaluation.intervals import Interval, Verdict, holm, paired_interval, paired_p
-from paramgen.evaluation.registry import BY_KEY, COLUMNS
+from paramgen.evaluation.registry import METRICS, Metric, metric
 from paramgen.evaluation.thresholds import THRESHOLDS
-
-FIGURES = (  # columns of a report's table, and the difference to the zoo
-    "mean",
-    "worst",
-    "seen",
-    "median",
-    "min",
-    "best",
-    "selected",
-    "std",
-    "gap",
-    "run_ratio",
-    "run_ratio_aligned",
-    "nn_ratio",
-    "nn_ratio_aligned",
-    "near_share",
-    "near_share_aligned",
-    "same_predictions",
-    "iou",
-    "dispersion",
-    "structure",
-    "zu",
-    "id_match",
-    "run_match",
-    "finetune_steps",
-    "fit_seconds",
-)
-ON_PAGE_ALONE = ("min", "std", "near_share_aligned", "same_predictions", "iou")  # what a terminal has no room for
-_PERCENT = ("mean", "worst", "seen", "median", "min", "best", "selected", "std", "gap")
-_VALUES = {column.key: column.value for column in COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -82,34 +53,49 @@ class Report:
 
 
 def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """One row for each zoo and name: every figure's mean and spread over the seeds.
+    """One row for each zoo and name: every metric's mean and spread over the seeds.
 
     Args:
         reports: Of every zoo and seed.
 
     Returns:
-        ``{"zoo", "name", "kind", "n", "seeds", "figures": {figure: {"mean", "std", "mark"}}, "flags": [{"kind", "detail", "seeds"}]}``,
-        n networks a seed; std is None with fewer than two seeds; the mark stands before the figure where it does in every seed; each flag
-        with the number of seeds that raised it.
+        ``{"zoo", "name", "kind", "role", "n", "seeds", "figures": {key: {"mean", "std", "mark"}}, "flags": [{"kind", "detail",
+        "seeds"}]}``, n networks per seed; std is None with fewer than two seeds; the mark is printed before the figure where every seed has
+        it; each flag with the number of seeds that raised it.
     """
     summary = []
     for zoo in dict.fromkeys(r.zoo for r in reports):
         mine = [r.results["rows"] for r in reports if r.zoo == zoo]
         for first in mine[0]:
-            rows = [(row, rows[0]) for rows in mine for row in rows if row["name"] == first["name"]]
-            values = {name: [v for row, of in rows if (v := _figure(row, of, name)) is not None] for name in FIGURES}
+            rows = [row for rows in mine for row in rows if row["name"] == first["name"]]
+            values = {m.key: [v for row in rows if (v := m.value(row)) is not None] for m in in_summary()}
             figures = {
-                name: {**_spread(found), "mark": _mark(name, [row for row, _ in rows])}
-                for name, found in values.items()
+                key: {**_spread(found), "mark": _mark(metric(key), rows)}
+                for key, found in values.items()
                 if len(found) == len(rows)
             }
-            who = {"zoo": zoo, "name": first["name"], "kind": first["kind"], "n": first["n"]}
-            summary.append({**who, "seeds": len(rows), "figures": figures, "flags": _flags([row for row, _ in rows])})
+            who = {key: first[key] for key in ("name", "kind", "role", "n")}
+            summary.append({"zoo": zoo, **who, "seeds": len(rows), "figures": figures, "flags": _flags(rows)})
     return summary
 
 
+def in_summary() -> list[Metric]:
+    """The metrics that a summary over seeds shows."""
+    return [m for m in METRICS if m.summary != "absent"]
+
+
+def score_of(zoo: str, comparison: dict[str, Any]) -> ScoreSpec:
+    """What the networks of a zoo are scored by.
+
+    Args:
+        zoo: Which.
+        comparison: As ``comparison.json`` holds it.
+    """
+    return ScoreSpec.from_dict(comparison["scores"][zoo])
+
+
 def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """How far each generator of a zoo lies from the other generators and from the baselines in mean accuracy, seed by seed.
+    """How far each generator of a zoo lies from the other generators and from the baselines in mean score, seed by seed.
 
     Of a family of tasks the references are among the baselines: what direct training and the start reach.
 
@@ -118,36 +104,40 @@ def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
 
     Returns:
         One for each zoo and pair: ``{"zoo", "first", "second", "seeds", "mean", "std", "low", "high", "p", "verdict"}``: the first's mean
-        accuracy less the second's over the seeds that have both, its 95 % interval, the p-value of a paired t-test after Holm's correction
+        score less the second's over the seeds that have both, its 95 % interval, the p-value of a paired t-test after Holm's correction
         over the comparisons of the generator (over all pairs of generators), and ``better``, ``alike`` or ``worse``. With one seed the
-        interval is that evaluation's own, over networks and test images, and p is None.
+        interval is that evaluation's own, over networks and test items, and p is None.
     """
     found = []
     for zoo in dict.fromkeys(r.zoo for r in reports):
         seeds = [{row["name"]: row for row in r.results["rows"] if row["n"]} for r in reports if r.zoo == zoo]
+        seeds = [{name: row for name, row in rows.items() if _mean(row) is not None} for rows in seeds]
+        spec = ScoreSpec.from_dict(next(r.results["score"] for r in reports if r.zoo == zoo))
         kinds = {name: row["kind"] for rows in reversed(seeds) for name, row in rows.items()}
         generators = [name for rows in seeds for name in rows if kinds[name] == "generator"]
         generators = list(dict.fromkeys(generators))
         family = any(row.get("tasks") for row in seeds[0].values())
         others = [name for name in seeds[0] if kinds[name] == "baseline" or (family and kinds[name] == "reference")]
         for pairs in (list(combinations(generators, 2)), *([(g, o) for o in others] for g in generators)):
-            found += [{"zoo": zoo, **pair} for pair in _compared(pairs, seeds)]
+            found += [{"zoo": zoo, **pair} for pair in _compared(pairs, seeds, spec.sign)]
     return found
 
 
-def _compared(pairs: Sequence[tuple[str, str]], seeds: Sequence[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+def _compared(
+    pairs: Sequence[tuple[str, str]], seeds: Sequence[dict[str, dict[str, Any]]], sign: int
+) -> list[dict[str, Any]]:
     """Differences of pairs of rows, corrected together."""
     both = {(a, b): [(rows[a], rows[b]) for rows in seeds if a in rows and b in rows] for a, b in pairs}
     both = {pair: rows for pair, rows in both.items() if rows}
-    gaps = {pair: [a["accuracy"]["mean"] - b["accuracy"]["mean"] for a, b in rows] for pair, rows in both.items()}
+    gaps = {pair: [_mean(a) - _mean(b) for a, b in rows] for pair, rows in both.items()}
     corrected = holm([paired_p(values) for values in gaps.values()])
     found = []
     for (pair, values), p in zip(gaps.items(), corrected, strict=True):
         tested = len(values) > 1
         interval = paired_interval(values) if tested else _within_seed(*both[pair][0])
-        verdict: Verdict = interval.verdict
+        verdict: Verdict = interval.verdict(sign)
         if tested:
-            verdict = "alike" if p >= 1 - THRESHOLDS.level else "better" if interval.difference > 0 else "worse"
+            verdict = "alike" if p >= 1 - THRESHOLDS.level else "better" if sign * interval.difference > 0 else "worse"
         low, high = (None if isnan(end) else end for end in (interval.low, interval.high))
         judged = {"low": low, "high": high, "p": p if tested else None, "verdict": verdict}
         found.append({"first": pair[0], "second": pair[1], "seeds": len(values), **_spread(values), **judged})
@@ -158,9 +148,9 @@ def _within_seed(row: dict[str, Any], other: dict[str, Any]) -> Interval:
     """The interval of one evaluation."""
     for pair in row["against"]:
         if pair["name"] == other["name"]:
-            ends = (pair["accuracy"]["low"], pair["accuracy"]["high"])
-            return Interval(pair["accuracy"]["difference"], *(nan if end is None else end for end in ends))
-    return Interval(row["accuracy"]["mean"] - other["accuracy"]["mean"], nan, nan)
+            ends = (pair["score"]["low"], pair["score"]["high"])
+            return Interval(pair["score"]["difference"], *(nan if end is None else end for end in ends))
+    return Interval(_mean(row) - _mean(other), nan, nan)
 
 
 def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
@@ -171,41 +161,45 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
         comparison: As ``comparison.json`` holds it.
     """
     rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
-    found = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
-    shown = [
-        name for name in found if name not in ON_PAGE_ALONE and not (name in BY_KEY and BY_KEY[name].behind in found)
-    ]
+    spec, found = score_of(zoo, comparison), with_figures(rows)
+    keys = {m.key for m in found}
+    shown = [m for m in found if not m.hidden(keys, m.summary)]
     seeds = len(comparison["seeds"])
-    table = Table(
-        title=f"{zoo}, {seeds} seed{'s' if seeds > 1 else ''}", box=None, header_style="dim", title_justify="left"
-    )
+    title = f"{zoo}, {spec.name}, {seeds} seed{'s' if seeds > 1 else ''}"
+    table = Table(title=title, box=None, header_style="dim", title_justify="left")
     table.add_column("networks", no_wrap=True)
     paper = paper_of(zoo, comparison)
-    for name in [*shown, *(f"paper: {column}" for column in paper_columns(paper))]:
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=name in shown)
+    for m in shown:
+        table.add_column(m.key.replace("_", " "), justify="right", no_wrap=True)
+    for column in paper_columns(paper):
+        table.add_column(f"paper: {column}", justify="right")
     for row in rows:
         papers = [paper.get(row["name"], {}).get(column) for column in paper_columns(paper)]
         cells = [
-            *(show(row["figures"].get(name), name) for name in shown),
-            *("" if p is None else f"{100 * p:.1f}" for p in papers),
+            *(show(row["figures"].get(m.key), m, spec) for m in shown),
+            *("" if p is None else spec.text(p) for p in papers),
         ]
         table.add_row(starred(row), *cells, style="bold" if row["kind"] == "generator" else None)
     return table
 
 
-def show(figure: dict[str, Any] | None, name: str) -> str:
-    """A figure as text, ``96.8 ± 0.2``; accuracies in percent.
+def with_figures(rows: Sequence[dict[str, Any]]) -> list[Metric]:
+    """The metrics that some rows of a summary have a figure of."""
+    return [m for m in in_summary() if any(m.key in row["figures"] for row in rows)]
+
+
+def show(figure: dict[str, Any] | None, of: Metric, spec: ScoreSpec) -> str:
+    """A figure as text, ``96.8 ± 0.2``.
 
     Args:
         figure: Mean and std over seeds; None where there is none.
-        name: Of :data:`FIGURES`.
+        of: The metric.
+        spec: What networks are scored by.
     """
     if figure is None or figure["mean"] is None:
         return "–"
-    factor, digits = (100, 1) if name in _PERCENT else (1, 2)
-    sign = "+" if name == "gap" else ""
-    text = f"{figure.get('mark', '')}{factor * figure['mean']:{sign}.{digits}f}"
-    return text if figure["std"] is None else f"{text} ± {factor * figure['std']:.{digits}f}"
+    text = figure.get("mark", "") + of.form.show(figure["mean"], spec)
+    return text if figure["std"] is None else f"{text} ± {of.spread(figure['std'], spec)}"
 
 
 def starred(row: dict[str, Any]) -> str:
@@ -218,8 +212,8 @@ def starred(row: dict[str, Any]) -> str:
     return name + "*" * any(flag["kind"] == "seen_data" for flag in row["flags"])
 
 
-def _mark(name: str, rows: Sequence[dict[str, Any]]) -> str:
-    marks = {BY_KEY[name].mark(row) for row in rows}
+def _mark(of: Metric, rows: Sequence[dict[str, Any]]) -> str:
+    marks = {of.mark(row["values"]) for row in rows}
     return marks.pop() if len(marks) == 1 else ""
 
 
@@ -232,11 +226,8 @@ def _flags(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**flag._asdict(), "seeds": seeds} for flag, seeds in raised.items()]
 
 
-def _figure(row: dict[str, Any], zoo: dict[str, Any], name: str) -> float | None:
-    if name == "gap":
-        mean_accuracy = row["accuracy"]["mean"]
-        return None if mean_accuracy is None else mean_accuracy - zoo["accuracy"]["mean"]
-    return _VALUES[name](row)
+def _mean(row: dict[str, Any]) -> Any:
+    return row["values"]["mean"]
 
 
 def _spread(values: list[float]) -> dict[str, float | None]:

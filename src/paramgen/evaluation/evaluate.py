@@ -1,18 +1,18 @@
 """Rows of an honest report: the zoo, held-out runs, every baseline and the generators, all measured alike.
 
 Distances are plain L2 in raw weight space over the generated tensors alone, the same for every row. The test split is predicted here and
-nowhere else; what is chosen (`selected`) and recalibrated (batch norm) sees train images only. N: networks of a row, K: of the zoo's train
-split, P: generated parameters, M: test images.
+nowhere else; what is chosen (`selected`) and recalibrated (batch norm) sees train items only. N: networks of a row, K: of the zoo's train
+split, P: generated parameters, M: test items.
 """
 
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from statistics import median
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,18 +20,20 @@ from torch import Tensor
 from paramgen.collect.finetune import steps_to_reach, validation_scores
 from paramgen.core import distances
 from paramgen.core.components import principal_components
+from paramgen.core.distances import Nearest
 from paramgen.core.params import StateDict
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.evaluation import metrics
-from paramgen.evaluation.baselines import BASELINES, TASK_BASELINES, Pool, generate
+from paramgen.evaluation.baselines import BASELINES, TASK_BASELINES, Pool, generate, random_init
+from paramgen.evaluation.context import Context, Scored
 from paramgen.evaluation.intervals import Bootstrap, Resampled, against
 from paramgen.evaluation.judgement import flags_of
-from paramgen.evaluation.metrics import AccuracySummary
 from paramgen.evaluation.notes import notes_of
 from paramgen.evaluation.novelty import Novelty, Ratios, RawBank
-from paramgen.evaluation.results import Kind, Points, Results, Row, row_or_reason
+from paramgen.evaluation.results import Kind, Points, Results, Role, Row
+from paramgen.evaluation.rows import make_row, row_or_reason
 from paramgen.evaluation.structure import Structure
 from paramgen.evaluation.thresholds import THRESHOLDS
 from paramgen.symmetry import AlignedZoo, CannotAlign, PermutationSpec
@@ -43,6 +45,7 @@ from paramgen.tasks.scoring import score_networks
 
 RECALIBRATION_BATCH = 128
 STARTS = 16  # networks of a row that are trained on
+UNTRAINED = 8  # networks that show what no training reaches, where the task does not say
 ALL_BASELINES = (*BASELINES, *TASK_BASELINES)
 
 
@@ -68,7 +71,7 @@ def evaluate(
         n: Networks of every row but the references; the smallest set of samples lowers it for all, because best and min depend on it.
         seed: Of the baselines.
         device: Where networks run.
-        train_images: `selected` chooses on the first so many train images.
+        train_images: `selected` is chosen on this many of the first train items.
         aligned: Measure distances up to permutation and scale too: a permuted copy is a copy. About a second a row of 100 small networks.
         finetune: Train the first 16 networks of every row on until they are as good as the zoo on val, and say how many steps it took.
 
@@ -98,12 +101,13 @@ def evaluate(
     return Results(
         zoo=zoo.name,
         task=zoo.task_config,
+        score=task.score,
         networks=len(bench.weights),
         runs=len(bench.runs.unique()),
         heldout=len(bench.heldout_indices),
         params=zoo.spec.numel,
-        test_images=len(bench.labels),
-        train_images=len(bench.train),
+        test_items=len(bench.test),
+        train_items=len(bench.train),
         n=n,
         seed=seed,
         tau=bench.novelty.tau,
@@ -121,20 +125,10 @@ def evaluate(
     )
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """Predictions of N networks: classes (N, M) int64 and accuracies (N,) on test, accuracies (N,) on train."""
-
-    classes: Tensor
-    accuracy: Tensor
-    train: Tensor
-    recalibrated: AccuracySummary | None
-
-
 class _Bench:
     """What every row is measured against, computed once."""
 
-    def __init__(self, zoo: Zoo, task: Task, device: torch.device, train_images: int) -> None:
+    def __init__(self, zoo: Zoo, task: Task, device: torch.device, train_items: int) -> None:
         self.zoo, self.task, self.device = zoo, task, device
         self.indices, self.heldout_indices = zoo.indices("train"), zoo.indices("heldout")
         if len(self.indices) < 2:
@@ -145,10 +139,9 @@ class _Bench:
         self.aligned: Novelty | None = None
         self.aim_at: float | None = None
         self.model = task.build().to(device).eval()
-        self.test, self.train = task.data("test"), FirstImages(task.data("train"), train_images)
-        self.labels = self.test.targets  # (M,)
+        self.test, self.train = task.data("test"), FirstImages(task.data("train"), train_items)
         self.base = {name: t.to(device) for name, t in zoo.base().items()}
-        self.images = self._recalibration_images()
+        self.inputs = self._recalibration_inputs()
         self.runs, self.heldout_runs = (
             torch.tensor([zoo.entries[i].run for i in split], dtype=torch.int64)
             for split in (self.indices, self.heldout_indices)
@@ -159,17 +152,19 @@ class _Bench:
         self.heldout = zoo.matrix(self.heldout_indices).to(device)  # (m, P), m may be 0
         self.novelty = Novelty(RawBank(self.weights), self.runs, self.heldout, self.heldout_runs)
         self.structure = Structure(self.weights, self.runs, self.heldout)
-        self.bootstrap, self.resampled = Bootstrap(len(self.labels)), dict[str, Resampled]()
         self.scored = self.score(self.weights)
-        self.wrong = self.scored.classes != self.labels  # (K, M)
-        self.good_from = self.scored.accuracy.mean().item() - THRESHOLDS.point
+        items = self.scored.test.items
+        self.bootstrap = Bootstrap(0 if items is None else items.shape[1], task.value)
+        self.resampled = dict[str, Resampled]()
+        self.mean = self.scored.test.value.mean().item()
+        self.good_from = task.score.floor(self.mean)
         self.plane = principal_components(self.weights, 2)
 
     def align(self) -> None:
         """Make ready to measure up to permutation and scale, where the network's symmetries can be read."""
         try:
-            images = next(iter(self.train.batches(2)))[0]
-            spec = PermutationSpec.of(self.task.build().eval(), images, self.zoo.spec)
+            inputs = next(iter(self.train.batches(2)))[0]
+            spec = PermutationSpec.of(self.task.build().eval(), inputs, self.zoo.spec)
         except CannotAlign as error:
             self.notes.append(f"Distances are raw alone: this network cannot be aligned ({error}).")
         else:
@@ -177,41 +172,50 @@ class _Bench:
             self.aligned = Novelty(bank, self.runs, self.heldout.cpu(), self.heldout_runs)
 
     def aim(self) -> None:
-        """Make ready to count steps of fine-tuning: what is to be reached is the zoo's mean on val less one point."""
+        """Make ready to count steps of fine-tuning: to be reached is the zoo's mean on val, less the score's margin."""
         states = [self._complete(row) for row in self.weights]
-        self.aim_at = validation_scores(self.task, states, self.device).mean().item() - THRESHOLDS.point
+        self.aim_at = self.task.score.floor(validation_scores(self.task, states, self.device).mean().item())
 
     def references(self) -> list[Row]:
         """The zoo's own row, each network against the others, and the held-out runs' where there are any."""
-        seconds, near, runs = self.zoo.meta.get("seconds"), self.novelty, self.novelty.training_runs
-        zoo = self._row("zoo", "reference", self.weights, self.scored, SampleInfo(fit_seconds=seconds), own=True)
-        zoo = replace(
-            zoo, **self._ratios(near.own_ratios(), None if self.aligned is None else self.aligned.own_ratios())
+        novelty, aligned, info = self.novelty, self.aligned, SampleInfo(fit_seconds=self.zoo.meta.get("seconds"))
+        runs = torch.empty(0) if novelty.training_runs is None else novelty.training_runs
+        own = _Distances(
+            novelty.near, novelty.own, novelty.own_ratios(), None if aligned is None else aligned.own_ratios(), runs
         )
-        zoo = replace(zoo, **self._zu(torch.empty(0) if runs is None else runs))
-        if not self.heldout_indices:
-            return [zoo]
-        heldout = self._row("held-out runs", "reference", self.heldout, self.score(self.heldout), SampleInfo())
-        aligned = None if self.aligned is None else self.aligned.heldout_ratios()
-        ratios = self._ratios(near.heldout_ratios(), aligned)
-        return [zoo, replace(heldout, **ratios, **self._zu(torch.empty(0)))]  # they are what zu compares with
+        rows = [self._row("zoo", "reference", "zoo", self.weights, self.scored, info, own)]
+        if self.heldout_indices:
+            near = distances.nearest(self.heldout, self.weights)
+            ratios = None if aligned is None else aligned.heldout_ratios()
+            of = _Distances(
+                near, near.distance, novelty.heldout_ratios(), ratios, torch.empty(0)
+            )  # zu compares with them
+            scored = self.score(self.heldout)
+            rows.append(self._row("held-out runs", "reference", "heldout", self.heldout, scored, SampleInfo(), of))
+        return rows
 
     def judged(self, rows: Sequence[Row]) -> list[Row]:
         """The rows with their differences from each other and their flags."""
-        chance = self.task.chance(self.labels) or 0.0
-        works_from = chance + THRESHOLDS.works * (self.scored.accuracy.mean().item() - chance)
+        spec = self.task.score
+        chance = self.task.chance(self.test.targets)
+        chance = self._untrained() if chance is None else chance
+        works_from = chance + THRESHOLDS.works * (self.mean - chance)
         beside = [row.name for row in rows if row.kind != "reference" and row.n]
 
         def compared(row: Row) -> Row:
             mine = self.resampled.get(row.name)
             if row.kind != "generator" or mine is None:
                 return row
-            pairs = [against(name, mine, self.resampled[name]) for name in beside if name != row.name]
+            pairs = [against(name, mine, self.resampled[name], spec.sign) for name in beside if name != row.name]
             return replace(row, against=pairs)
 
         rows = [compared(row) for row in rows]
         several = self.checkpoints > 1
-        return [replace(row, flags=[*row.flags, *flags_of(row, rows, several, works_from)]) for row in rows]
+
+        def works(row: Row) -> bool:
+            return spec.sign * row.value("mean") >= spec.sign * works_from
+
+        return [replace(row, flags=[*row.flags, *flags_of(row, rows, several, works(row))]) for row in rows]
 
     def generator_row(self, samples: Samples, n: int) -> Row:
         """What a generator drew."""
@@ -219,18 +223,16 @@ class _Bench:
         info = samples.info
         if info.sample_seconds is not None and samples.total:
             info = replace(info, sample_seconds=info.sample_seconds * n / samples.total)
-        return self._row(samples.name, "generator", weights, self.score(weights), info, samples)
+        return self._row(samples.name, "generator", "generator", weights, self.score(weights), info, samples=samples)
 
     def baseline_row(self, name: str, n: int, seed: int) -> Row:
         """What a baseline drew from the train split."""
         seed = (seed + zlib.crc32(name.encode())) % 2**31
         start = time.perf_counter()
         if name in BASELINES:
-            pool = Pool(
-                self.weights.cpu(),
-                self.task.score.sign * self.scored.train.cpu(),
-                tuple(t.numel for t in self.zoo.spec.tensors),
-            )
+            assert self.scored.train is not None
+            goodness = self.task.score.sign * self.scored.train.cpu()
+            pool = Pool(self.weights.cpu(), goodness, tuple(t.numel for t in self.zoo.spec.tensors))
             weights = generate(name, pool, self.zoo.spec, n, seed)
         else:
             weights = TASK_BASELINES[name].draw(self.task, self.zoo, n, seed)
@@ -239,86 +241,86 @@ class _Bench:
             uses_task_data=name in TASK_BASELINES and TASK_BASELINES[name].uses_task_data,
         )
         weights = weights.to(self.device)
-        return self._row(name, "baseline", weights, self.score(weights), info)
+        role: Role = "untrained" if name in TASK_BASELINES and TASK_BASELINES[name].untrained else "baseline"
+        row = self._row(name, "baseline", role, weights, self.score(weights), info)
+        return replace(row, noise=BASELINES[name].noise if name in BASELINES else None)
 
-    def score(self, weights: Tensor) -> _Scored:
-        """Predictions of (N, P), on test and on train, and on test with batch norm recalibrated."""
+    def score(self, weights: Tensor) -> Scored:
+        """Scores of (N, P), on test and on train, and on test with batch norm recalibrated."""
         start = time.perf_counter()
         states = [self._complete(row) for row in weights]
         test, train = (self._scores(states, data) for data in (self.test, self.train))
-        assert test.predictions is not None  # classifiers have them
         recalibrated = None
-        if self.images:
-            states = recalibrate(self.model, states, self.images)
-            recalibrated = metrics.accuracy_summary(self._scores(states, self.test).value)
+        if self.inputs:
+            states = recalibrate(self.model, states, self.inputs)
+            recalibrated = self._scores(states, self.test).value
         self.forward_seconds += time.perf_counter() - start
-        return _Scored(test.predictions, test.value, train.value, recalibrated)
+        return Scored(test, train.value, recalibrated)
 
     def _scores(self, states: list[StateDict], data: SplitData) -> Scores:
         return score_networks(self.task, self.model, states, data, device=self.device)
+
+    def _untrained(self) -> float:
+        """Mean test score of fresh networks."""
+        fresh = random_init(self.task, self.zoo, UNTRAINED, 0).to(self.device)
+        return self._scores([self._complete(row) for row in fresh], self.test).value.mean().item()
 
     def _row(
         self,
         name: str,
         kind: Kind,
+        role: Role,
         weights: Tensor,
-        scored: _Scored,
+        scored: Scored,
         info: SampleInfo,
+        of: "_Distances | None" = None,
         samples: Samples | None = None,
-        own: bool = False,
     ) -> Row:
-        finite = weights.isfinite().all(1).cpu()  # (N,)
-        whole = weights[finite.to(self.device)]
-        near = self.novelty.near if own else distances.nearest(whole, self.weights)
-        wrong = metrics.wrong_iou_averages(scored.classes != self.labels, None if own else self.wrong)
-        distance = torch.full((len(weights),), float("nan"), dtype=torch.float64)
-        distance[finite] = self.novelty.own if own else near.distance.cpu()
+        finite, n = weights.isfinite().all(1).cpu(), len(weights)  # (N,)
+        kept = weights[finite.to(self.device)]
+        of = of or self._distances(kept)
+        distance = torch.full((n,), float("nan"), dtype=torch.float64)
+        distance[finite] = of.distance.cpu()
+        scores, scale = scored.test.value, self.novelty.run_scale
         if kind != "reference":
-            self.resampled[name] = self.bootstrap.resample(
-                scored.classes == self.labels, distance / self.novelty.length
-            )
-        scale, structure = self.novelty.run_scale, self.structure.of(whole)
-        aligned = (
-            None
-            if self.aligned is None or own
-            else self.aligned.ratios(self.aligned.bank.nearest(whole.cpu()).distance)
-        )
+            self.resampled[name] = self.bootstrap.resample(scores, scored.test.items, distance / self.novelty.length)
+        good = self.task.score.good(scores, self.good_from)
         identity, run = self._conditioned_on(samples, finite)
-        n = len(weights)
-        return Row(
-            name=name,
-            kind=kind,
+        context = Context(
             n=n,
-            nonfinite=n - len(whole),
-            accuracy=metrics.accuracy_summary(scored.accuracy, scored.train),
-            accuracy_recalibrated=scored.recalibrated,
-            ensemble_16=metrics.majority_accuracy(scored.classes[:16], self.labels),
-            **self._ratios(self.novelty.ratios(near.distance), aligned),
-            **self._zu(near.distance),
-            id_match=None if identity is None else metrics.id_match(near.index, identity),
-            run_match=None if run is None else metrics.id_match(self.runs[near.index.cpu()], run),
-            iou_wrong_max=wrong.nearest,
-            iou_wrong=wrong,
-            disagreement_nearest=metrics.disagreement(scored.classes[finite], self.scored.classes[near.index.cpu()]),
-            same_predictions=metrics.same_predictions(scored.classes, None if own else self.scored.classes),
-            disagreement_samples=metrics.disagreement_among(scored.classes),
-            cosine_zoo=metrics.cosine_max(whole, None if own else self.weights),
-            cosine_samples=metrics.cosine_max(whole),
-            dispersion=metrics.dispersion(whole, self.weights),
-            structure=structure.structure,
-            variance_inside=structure.inside,
-            novel_and_good={}
-            if scale is None
-            else metrics.novel_and_good(scored.accuracy, distance, self.good_from, scale.value),
-            fit_seconds=info.fit_seconds,
-            sample_seconds_per_network=None if info.sample_seconds is None else info.sample_seconds / n,
-            num_inference_steps=info.num_inference_steps,
-            generator_params=info.generator_params,
-            uses_task_data=info.uses_task_data,
+            weights=kept,
+            finite=finite,
+            zoo=self.weights,
+            own=role == "zoo",
+            near=of.near,
+            raw=of.raw,
+            spec=self.task.score,
+            aligned=of.aligned,
+            zu_of=of.zu,
+            heldout_runs=self.novelty.heldout_runs,
+            scored=scored,
+            zoo_scored=self.scored,
+            targets=self.test.targets,
+            reference=None if role == "zoo" else self.mean,
+            structured=self.structure.of(kept),
+            novel_and_good=None if scale is None else metrics.novel_and_good(good, distance, scale.value),
+            id_match=None if identity is None else metrics.id_match(of.near.index, identity),
+            run_match=None if run is None else metrics.id_match(self.runs[of.near.index.cpu()], run),
+            info=info,
+            sample_seconds=None if info.sample_seconds is None else info.sample_seconds / n,
             finetune_steps=self._finetune_steps(weights),
-            flags=[],
-            points=self._points(scored.accuracy, distance, weights),
         )
+        places = self.plane.place(weights) / self.novelty.length  # (N, 2)
+        points = Points(scores.tolist(), (distance / self.novelty.length).tolist(), places.tolist())
+        return make_row(name, kind, role, context, points)
+
+    def _distances(self, weights: Tensor) -> "_Distances":
+        """Of networks (n, P) that are no reference."""
+        near = distances.nearest(weights, self.weights)
+        aligned = None
+        if self.aligned is not None:
+            aligned = self.aligned.ratios(self.aligned.bank.nearest(weights.cpu()).distance)
+        return _Distances(near, near.distance, self.novelty.ratios(near.distance), aligned, near.distance)
 
     def _conditioned_on(self, samples: Samples | None, finite: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Networks and runs that conditioned the samples without NaN (n,); no runs where the zoo has one alone."""
@@ -329,28 +331,12 @@ class _Bench:
         identity, run = (None if of is None else of[: len(finite)][finite] for of in known)
         return identity, run
 
-    def _ratios(self, raw: Ratios, aligned: Ratios | None) -> dict[str, Any]:
-        """Fields of a row."""
-        found = {"run_ratio": raw.run, "nn_ratio": raw.step, "near_share": raw.near}
-        run, step, near = (None, None, None) if aligned is None else aligned
-        return found | {"run_ratio_aligned": run, "nn_ratio_aligned": step, "near_share_aligned": near}
-
-    def _zu(self, distance: Tensor) -> dict[str, Any]:
-        """Fields of a row from distances (n,)."""
-        heldout = self.novelty.heldout_runs
-        return {"zu": metrics.zu(distance, heldout), "zu_limit": metrics.zu_limit(len(distance), len(heldout))}
-
     def _finetune_steps(self, weights: Tensor) -> float | None:
         if self.aim_at is None:
             return None
         steps = steps_to_reach(self.task, self.zoo, weights[:STARTS], self.aim_at, device=self.device)
         middle: float = median(steps.tolist())
         return middle
-
-    def _points(self, accuracy: Tensor, distance: Tensor, weights: Tensor) -> Points:
-        """What the pictures need."""
-        xy = self.plane.place(weights) / self.novelty.length  # (N, 2)
-        return Points(accuracy.tolist(), (distance / self.novelty.length).tolist(), xy.tolist())
 
     def paths(self, trajectory: Tensor) -> list[list[list[float]]]:
         """Where networks (S, m, P) pass through the zoo's plane from noise to sample: m lines of S places."""
@@ -360,7 +346,25 @@ class _Bench:
     def _complete(self, vector: Tensor) -> StateDict:
         return {**self.base, **self.zoo.spec.unflatten(vector)}
 
-    def _recalibration_images(self) -> list[Tensor]:
+    def _recalibration_inputs(self) -> list[Tensor]:
         if not has_statistics(self.model):
             return []
         return [x.to(self.device) for x, _ in islice(self.train.batches(RECALIBRATION_BATCH), BATCHES)]
+
+
+class _Distances(NamedTuple):
+    """How far the n finite networks of a row lie from the training networks.
+
+    Args:
+        near: The nearest training network of each.
+        distance: (n,) as it is drawn.
+        raw: Median ratios.
+        aligned: The same up to permutation and scale.
+        zu: What is compared with held-out runs.
+    """
+
+    near: Nearest
+    distance: Tensor
+    raw: Ratios
+    aligned: Ratios | None
+    zu: Tensor

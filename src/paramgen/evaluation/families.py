@@ -22,25 +22,25 @@ from paramgen.core.params import state_tensors
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import START, Zoo
 from paramgen.errors import ParamgenError, did_you_mean
-from paramgen.evaluation import metrics
+from paramgen.evaluation.context import Context, Scored
 from paramgen.evaluation.intervals import Against, paired_interval
 from paramgen.evaluation.judgement import family_flags_of
-from paramgen.evaluation.metrics import AccuracySummary, WrongIoU
 from paramgen.evaluation.novelty import Novelty, RawBank
-from paramgen.evaluation.results import Kind, Points, Results, Row, TaskAccuracies, row_or_reason
-from paramgen.evaluation.thresholds import THRESHOLDS
+from paramgen.evaluation.results import Kind, Points, Results, Role, Row, TaskScores
+from paramgen.evaluation.rows import make_row, row_or_reason
 from paramgen.evaluation.unseen import (
     FAMILY_BASELINES,
     VOTE,
     VOTERS,
     WEIGHTS,
-    accuracy_of,
     conditions_of,
     nearest,
+    scores_of,
     seen_tasks,
     unseen_family,
     vote,
 )
+from paramgen.tasks.score import Scores
 
 NAN = float("nan")
 NOISE = 0.5  # of the zoo's spread, on a noised copy
@@ -61,7 +61,7 @@ def evaluate_family(
         zoo: What the generators learnt from; holds networks of the unseen tasks too, as held-out ones.
         samples: One set of networks a generator, which says what task each is for.
         baselines: Names of :data:`paramgen.evaluation.unseen.FAMILY_BASELINES`.
-        split: Images to score on; what is chosen must be chosen on ``val``.
+        split: Items to score on; what is chosen must be chosen on ``val``.
         device: Where networks run.
         finetune: Train every row's networks for unseen tasks on until they are as good on val as direct training, and say how many steps
             it took (Wild-P-Diff's Fig. 3); fresh weights and a noised copy of the nearest task's are rows then too.
@@ -82,23 +82,24 @@ def evaluate_family(
     rows += [bench.generator_row(s) for s in samples]
     rows += [row_or_reason(name, partial(bench.baseline_row, name)) for name in baselines]
     rows += bench.starts() if finetune else []
-    rows = [replace(row, against=_against(row, rows)) for row in rows]
+    rows = [replace(row, against=_against(row, rows, bench.family.score.sign)) for row in rows]
     several = bench.checkpoints > 1
     rows = [replace(row, flags=[*row.flags, *family_flags_of(row, rows, several)]) for row in rows]
     family = bench.family
     return Results(
         zoo=zoo.name,
         task=zoo.task_config,
+        score=family.score,
         networks=len(bench.weights),
         runs=len(bench.seen.names),
         heldout=len(zoo.indices("heldout")),
         params=zoo.spec.numel,
-        test_images=min(len(family.data([name], split)) for name in family.unseen),
-        train_images=len(family.data(family.seen[:1], "train")),
+        test_items=min(len(family.data([name], split)) for name in family.unseen),
+        train_items=len(family.data(family.seen[:1], "train")),
         n=max((row.n for row in rows if row.kind == "generator"), default=len(family.unseen)),
         seed=0,
         tau=bench.novelty.tau,
-        good_from=rows[0].accuracy.mean - THRESHOLDS.point,
+        good_from=family.score.floor(rows[0].value("mean")),
         seconds=time.perf_counter() - start,
         forward_seconds=bench.forward_seconds,
         generators={s.name: asdict(s.info) for s in samples},
@@ -130,14 +131,15 @@ class _Bench:
         self.plane = principal_components(self.weights, 2)
         self.forward_seconds = 0.0
         self.aims: dict[str, float] | None = None
+        self.reference: float | None = None  # mean score of direct training
 
     def aim(self) -> None:
-        """Make ready to count steps of fine-tuning: to reach is the mean on val of networks trained on the task, less one point."""
+        """Make ready to count steps of fine-tuning: to be reached is the mean on val of networks trained on the task, less the margin."""
         self.aims = {}
         for name in self.family.unseen:
             trained = [self.zoo.full(i) for i, entry in enumerate(self.zoo.entries) if entry.task == name]
             found = validation_scores(self.family.task(name), trained, self.device)
-            self.aims[name] = found.mean().item() - THRESHOLDS.point
+            self.aims[name] = self.family.score.floor(found.mean().item())
 
     def starts(self) -> list[Row]:
         """What else one could fine-tune from: fresh weights, and the nearest task's with noise."""
@@ -148,8 +150,8 @@ class _Bench:
             near = nearest(self.seen, self.condition)
             noised = near + NOISE * self.weights.std(0) * torch.randn_like(near)
         return [
-            self._row("random-init", "baseline", fresh, tasks),
-            self._row("nearest-noised", "baseline", noised, tasks),
+            self._row("random-init", "baseline", "untrained", fresh, tasks),
+            self._row("nearest-noised", "baseline", "baseline", noised, tasks),
         ]
 
     def references(self) -> list[Row]:
@@ -157,14 +159,15 @@ class _Bench:
         trained = [i for i, entry in enumerate(self.zoo.entries) if entry.task in set(self.family.unseen)]
         chosen = trained + self.indices
         tasks = [str(self.zoo.entries[i].task) for i in chosen]
-        direct = self._row("direct", "reference", self.zoo.matrix(chosen), tasks)
-        rows = [replace(direct, fit_seconds=self.zoo.meta.get("seconds"))]
+        info = SampleInfo(fit_seconds=self.zoo.meta.get("seconds"))
+        rows = [self._row("direct", "reference", "direct", self.zoo.matrix(chosen), tasks, info)]
+        self.reference = rows[0].value("mean")
         if (self.zoo.path / START).exists():
             pooled = self.zoo.meta["recipe"].get("start_task") == POOLED
             weights = self.zoo.spec.flatten(read_tensors(self.zoo.path / START))
-            rows.append(self._everywhere(POOLED if pooled else "start", weights))
+            rows.append(self._everywhere(POOLED if pooled else "start", "start", weights))
         if self.family.lora is not None:
-            rows.append(self._everywhere("no adapter", torch.zeros(self.zoo.spec.numel)))
+            rows.append(self._everywhere("no adapter", "no_adapter", torch.zeros(self.zoo.spec.numel)))
         return rows
 
     def generator_row(self, samples: Samples) -> Row:
@@ -177,83 +180,81 @@ class _Bench:
         self.family.check(samples.task)
         if missing := sorted(set(self.family.unseen) - set(samples.task)):
             raise ParamgenError(f"samples {samples.name!r} hold no network for the unseen task {missing[0]!r}")
-        row = self._row(samples.name, "generator", samples.weights, samples.task, samples.info)
-        per_network = None if samples.info.sample_seconds is None else samples.info.sample_seconds / samples.total
-        return replace(row, sample_seconds_per_network=per_network)
+        each = None if samples.info.sample_seconds is None else samples.info.sample_seconds / samples.total
+        return self._row(samples.name, "generator", "generator", samples.weights, samples.task, samples.info, each)
 
     def baseline_row(self, name: str) -> Row:
         """What needs no generator, one network for each unseen task; a vote has no weights."""
         tasks = self.family.unseen
         if name != VOTE:
-            return self._row(name, "baseline", WEIGHTS[name](self.seen, self.condition), tasks)
+            return self._row(name, "baseline", "baseline", WEIGHTS[name](self.seen, self.condition), tasks)
         none = torch.full((len(tasks), self.zoo.spec.numel), NAN)
-        found = vote(self.zoo, self.family, self.seen, tasks, VOTERS, self.split)
-        return replace(self._of(name, "baseline", none, tasks, found, SampleInfo()), nonfinite=0)
+        scores = vote(self.zoo, self.family, self.seen, tasks, VOTERS, self.split)
+        return replace(self._of(name, "baseline", "baseline", none, tasks, scores, SampleInfo()), nonfinite=0)
 
-    def _everywhere(self, name: str, vector: Tensor) -> Row:
+    def _everywhere(self, name: str, role: Role, vector: Tensor) -> Row:
         """One network on every task."""
         tasks = [*self.family.unseen, *self.family.seen]
-        return self._row(name, "reference", vector.expand(len(tasks), -1), tasks)
+        return self._row(name, "reference", role, vector.expand(len(tasks), -1), tasks)
 
-    def _row(self, name: str, kind: Kind, weights: Tensor, tasks: Sequence[str], info: SampleInfo | None = None) -> Row:
+    def _row(
+        self,
+        name: str,
+        kind: Kind,
+        role: Role,
+        weights: Tensor,
+        tasks: Sequence[str],
+        info: SampleInfo | None = None,
+        sample_seconds: float | None = None,
+    ) -> Row:
         start = time.perf_counter()
-        accuracy = accuracy_of(self.zoo, self.family, weights, tasks, self.split, self.device)
+        scores = scores_of(self.zoo, self.family, weights, tasks, self.split, self.device)
         self.forward_seconds += time.perf_counter() - start
-        return self._of(name, kind, weights, tasks, accuracy, info or SampleInfo())
+        return self._of(name, kind, role, weights, tasks, scores, info or SampleInfo(), sample_seconds)
 
     def _of(
-        self, name: str, kind: Kind, weights: Tensor, tasks: Sequence[str], accuracy: Tensor, info: SampleInfo
+        self,
+        name: str,
+        kind: Kind,
+        role: Role,
+        weights: Tensor,
+        tasks: Sequence[str],
+        scores: Tensor,
+        info: SampleInfo,
+        sample_seconds: float | None = None,
     ) -> Row:
-        """A row from the accuracy of every network; figures other than `tasks` are of networks for unseen tasks."""
-        found = defaultdict[str, list[float]](list)
-        for task, value in zip(tasks, accuracy.tolist(), strict=True):
-            found[task].append(value)
-        unseen = {task: mean(found.pop(task)) for task in self.family.unseen}
-        known = {task: mean(values) for task, values in found.items()} or None
+        """A row from the score of every network; values other than `seen` are of networks for unseen tasks."""
+        by_task = defaultdict[str, list[float]](list)
+        for task, value in zip(tasks, scores.tolist(), strict=True):
+            by_task[task].append(value)
+        unseen = {task: mean(by_task.pop(task)) for task in self.family.unseen}
+        seen = {task: mean(values) for task, values in by_task.items()} or None
         chosen = torch.tensor([task in unseen for task in tasks])
-        weights, accuracy = weights[chosen], accuracy[chosen].double()  # (N, P), (N,)
+        weights, scores = weights[chosen], scores[chosen].double()  # (N, P), (N,)
         finite = weights.isfinite().all(1)
-        whole = weights[finite]
+        kept = weights[finite]
+        near = distances.nearest(kept, self.weights)
         distance = torch.full((len(weights),), NAN, dtype=torch.float64)
-        distance[finite] = distances.nearest(whole, self.weights).distance
-        ratios = self.novelty.ratios(distance[finite])
-        spread = accuracy.std().item() if len(accuracy) > 1 else NAN
-        return Row(
-            name=name,
-            kind=kind,
+        distance[finite] = near.distance
+        context = Context(
             n=len(weights),
-            nonfinite=len(weights) - len(whole),
-            accuracy=AccuracySummary(NAN, mean(unseen.values()), NAN, NAN, spread, NAN),
-            accuracy_recalibrated=None,
-            ensemble_16=NAN,
-            run_ratio=ratios.run,
-            nn_ratio=ratios.step,
-            nn_ratio_aligned=None,
-            zu=NAN,
-            id_match=None,
-            run_match=None,
-            iou_wrong_max=NAN,
-            iou_wrong=WrongIoU(NAN, NAN, NAN, NAN),
-            disagreement_nearest=NAN,
-            disagreement_samples=NAN,
-            cosine_zoo=metrics.cosine_max(whole, self.weights),
-            cosine_samples=metrics.cosine_max(whole),
-            dispersion=metrics.dispersion(whole, self.weights),
-            novel_and_good={},
-            fit_seconds=info.fit_seconds,
-            sample_seconds_per_network=None,
-            num_inference_steps=info.num_inference_steps,
-            generator_params=info.generator_params,
-            uses_task_data=info.uses_task_data,
+            weights=kept,
+            finite=finite,
+            zoo=self.weights,
+            own=False,
+            near=near,
+            raw=self.novelty.ratios(near.distance),
+            spec=self.family.score,
+            scored=Scored(Scores(scores)),
+            reference=self.reference,
+            info=info,
+            sample_seconds=sample_seconds,
             finetune_steps=self._steps(weights, [task for task in tasks if task in unseen]),
-            flags=[],
-            points=Points(
-                accuracy.tolist(),
-                (distance / self.novelty.length).tolist(),
-                (self.plane.place(weights) / self.novelty.length).tolist(),
-            ),
-            tasks=TaskAccuracies(unseen, known),
+            tasks=TaskScores(unseen, seen),
         )
+        places = self.plane.place(weights) / self.novelty.length  # (N, 2)
+        points = Points(scores.tolist(), (distance / self.novelty.length).tolist(), places.tolist())
+        return make_row(name, kind, role, context, points)
 
     def _steps(self, weights: Tensor, tasks: Sequence[str]) -> float | None:
         """Median steps until the networks are as good as direct training; inf where half do not get there, None where none is counted."""
@@ -264,14 +265,14 @@ class _Bench:
         return middle
 
 
-def _against(row: Row, rows: Sequence[Row]) -> list[Against]:
-    """How far a generator lies from every other row in accuracy, paired over the unseen tasks: each task is one observation."""
+def _against(row: Row, rows: Sequence[Row], sign: int) -> list[Against]:
+    """How far a generator lies from every other row in score, paired over the unseen tasks: each task is one observation."""
     if row.kind != "generator" or row.tasks is None:
         return []
     pairs = []
     for other in rows:
         if other.tasks is not None and other.name != row.name:
             unseen = other.tasks.unseen
-            interval = paired_interval([accuracy - unseen[task] for task, accuracy in row.tasks.unseen.items()])
-            pairs.append(Against(other.name, interval.verdict, interval))
+            interval = paired_interval([score - unseen[task] for task, score in row.tasks.unseen.items()])
+            pairs.append(Against(other.name, interval.verdict(sign), interval))
     return pairs

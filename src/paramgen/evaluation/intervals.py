@@ -1,13 +1,13 @@
 """Whether a difference is more than chance: intervals within a seed, tests over seeds.
 
-Within a seed, a bootstrap over both what was drawn (the networks of a row) and what it was measured on (the test images): each resample
-draws networks and images with replacement, the same images for every row, so differences are paired on them. Over seeds, paired t-tests
+Within a seed, a bootstrap over both what was drawn (the networks of a row) and what it was measured on (the test items): each resample
+draws networks and test items with replacement, the same items for every row, so differences are paired on them. Over seeds, paired t-tests
 with Holm's correction over the comparisons of one generator.
 
-B: resamples. N: networks of a row. M: test images.
+B: resamples. N: networks of a row. M: test items.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isnan
 from statistics import mean, stdev
 from typing import Literal, NamedTuple
@@ -20,8 +20,13 @@ from paramgen.evaluation.thresholds import THRESHOLDS
 
 RESAMPLES = 1000
 _AT_ONCE = 100  # resamples in one matrix product: bounds memory at 100 x M floats
+ROUNDING = 1e-12  # relative error of means in float64, with room
 NAN = float("nan")
 Verdict = Literal["better", "alike", "worse"]
+
+
+def _mean(items: Tensor) -> Tensor:
+    return items.double().mean(1)
 
 
 class Interval(NamedTuple):
@@ -37,10 +42,14 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the difference is above 0, below 0, or cannot be told from it."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "alike"
+    def verdict(self, sign: int = 1) -> Verdict:
+        """Whether the row is better, worse, or cannot be told apart.
+
+        Args:
+            sign: 1 where higher is better, else -1.
+        """
+        low, high = sorted((sign * self.low, sign * self.high)) if not isnan(self.low) else (NAN, NAN)
+        return "better" if low > 0 else "worse" if high < 0 else "alike"
 
 
 class Against(NamedTuple):
@@ -48,57 +57,73 @@ class Against(NamedTuple):
 
     Args:
         name: The other row.
-        verdict: Whether the row is better in accuracy.
-        accuracy: Of mean test accuracies.
+        verdict: Whether the row has the better score.
+        score: Of mean test scores.
         distance: Of median distances to the nearest training network, in the unit of distances; None where it is not compared.
     """
 
     name: str
     verdict: Verdict
-    accuracy: Interval
+    score: Interval
     distance: Interval | None = None
 
 
 class Resampled(NamedTuple):
-    """What a row gives in each resample, the whole sample first: mean accuracy and median distance, (1 + B,) float64 each."""
+    """What a row gives in each resample, all of it first: mean score and median distance, (1 + B,) float64 each."""
 
-    accuracy: Tensor
+    score: Tensor
     distance: Tensor
 
 
 class Bootstrap:
-    """Resamples of test images, shared by all rows.
+    """Resamples of test items, shared by all rows.
 
     Args:
-        images: M.
+        items: M; 0 for a score that is no function of single items: networks alone are resampled.
+        value: Scores (N,) from items (N, M), as of :meth:`paramgen.tasks.score.Scored.value`.
         seed: Of the resamples.
         resamples: B.
     """
 
-    def __init__(self, images: int, seed: int = 0, resamples: int = RESAMPLES) -> None:
-        self.resamples = resamples
+    def __init__(
+        self, items: int, value: Callable[[Tensor], Tensor] = _mean, seed: int = 0, resamples: int = RESAMPLES
+    ) -> None:
+        self.resamples, self.value = resamples, value
         self.generator = Generator().manual_seed(seed)
-        self.images = torch.cat([counts.to(torch.uint8) for counts in self._counts(images)])  # (B, M)
+        self.items = [counts.to(torch.uint8) for counts in self._counts(items)] if items else []  # (b, M) each
 
-    def resample(self, correct: Tensor, distance: Tensor) -> Resampled:
+    def resample(self, scores: Tensor, items: Tensor | None, distance: Tensor) -> Resampled:
         """Draw networks of a row, independently of other rows.
 
         Args:
-            correct: (N, M) bool, True where a network is right.
+            scores: (N,).
+            items: (N, M) what they are computed from; None where they are no function of single items.
             distance: (N,) to the nearest training network, nan where there is none.
         """
-        right, M = correct.float().cpu(), correct.shape[1]
-        networks = torch.cat(list(self._counts(len(right))))  # (B, N)
-        accuracy = [
-            (some.float() @ right.T * drawn).sum(1).double() / (M * len(right))
-            for some, drawn in zip(self.images.split(_AT_ONCE), networks.split(_AT_ONCE), strict=True)
-        ]
+        scores = scores.double().cpu()
+        networks = list(self._counts(len(scores)))  # (b, N) each
+        resampled = (
+            [scores.expand(len(drawn), -1) for drawn in networks]
+            if items is None
+            else [self._scores(scores, items.cpu(), some) for some in self.items]
+        )
+        means = [(found * drawn).sum(1) / len(scores) for found, drawn in zip(resampled, networks, strict=True)]
         finite = distance[distance.isfinite()].double().cpu()
         middles = torch.full((1 + self.resamples,), NAN, dtype=torch.float64)
         if len(finite):
             drawn = torch.randint(len(finite), (self.resamples, len(finite)), generator=self.generator)
             middles = torch.cat([finite[None].quantile(0.5, 1), finite[drawn].quantile(0.5, 1)])
-        return Resampled(torch.cat([right.double().mean()[None], *accuracy]), middles)
+        return Resampled(torch.cat([scores.mean()[None], *means]), middles)
+
+    def _scores(self, scores: Tensor, items: Tensor, counts: Tensor) -> Tensor:
+        """Scores (b, N) of the items (N, M) that each resample draws, by how often (b, M)."""
+        values = items.float()
+        if torch.allclose(self.value(values.double().mean(1, keepdim=True)), scores, rtol=1e-4, equal_nan=True):
+            # a function of the mean over items, as accuracy, PSNR and perplexity are: one matrix product
+            means = (counts.float() @ values.T).double() / items.shape[1]  # (b, N)
+            return self.value(means.reshape(-1, 1)).view(means.shape)
+        drawn = [torch.arange(items.shape[1]).repeat_interleave(count.long()) for count in counts]  # (M,) each
+        return torch.stack([self.value(items[:, index]).double() for index in drawn])
 
     def _counts(self, n: int) -> list[Tensor]:
         """How often each of n is drawn in each resample, a piece of the resamples at a time: (b, n) float32."""
@@ -109,20 +134,25 @@ class Bootstrap:
         ]
 
 
-def against(name: str, row: Resampled, other: Resampled) -> Against:
+def against(name: str, row: Resampled, other: Resampled, sign: int = 1) -> Against:
     """A row less another, by what they give in the same resamples.
 
     Args:
         name: The other row.
         row: As of :meth:`Bootstrap.resample`.
         other: The same.
+        sign: 1 where a higher score is better, else -1.
     """
-    accuracy, distance = _percentiles(row.accuracy - other.accuracy), _percentiles(row.distance - other.distance)
-    return Against(name, accuracy.verdict, accuracy, None if isnan(distance.low) else distance)
+    score, distance = _percentiles(row.score, other.score), _percentiles(row.distance, other.distance)
+    return Against(name, score.verdict(sign), score, None if isnan(distance.low) else distance)
 
 
-def _percentiles(differences: Tensor) -> Interval:
+def _percentiles(row: Tensor, other: Tensor) -> Interval:
+    differences = row - other
+    differences[differences.abs() <= ROUNDING * row.abs()] = 0.0  # equal rows differ by nothing
     tail = (1 - THRESHOLDS.level) / 2
+    if differences[1:].isnan().any():  # a score that overflows, in both rows
+        return Interval(differences[0].item(), NAN, NAN)
     low, high = differences[1:].quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return Interval(differences[0].item(), low, high)
 

@@ -1,8 +1,8 @@
 """What is measured on generated networks, as functions of tensors.
 
-N: networks generated, K: networks of the zoo's train split, P: generated parameters, M: test images, C: classes.
+N: networks generated, K: networks of the zoo's train split, P: generated parameters, M: test items, C: classes.
 w_g, w_i: weights of a generated network and of a training one, as plain numbers (no normalisation): distances are L2 in weight space.
-Accuracies and shares are fractions in [0, 1]. ``nan`` stands for a figure that cannot be had (the spread of one network, say).
+Shares are fractions in [0, 1], scores are in the task's own unit. ``nan``: there is no such figure (the spread of one network).
 
 Sources: p-diff (Wang et al. 2024, arXiv:2402.13144) for the IoU of wrong predictions; Zeng et al. 2025 (arXiv:2506.07998) for distances to
 the nearest training network beside accuracy; Meehan et al. 2020 (arXiv:2004.05675) for the copying statistic.
@@ -19,13 +19,13 @@ from paramgen.core.distances import column_slices, median, nearest_other
 from paramgen.evaluation.thresholds import THRESHOLDS
 
 
-class AccuracySummary(NamedTuple):
-    """Accuracies of N networks on the test split; `selected` is the test accuracy of the one best on train."""
+class ScoreSummary(NamedTuple):
+    """Scores of N networks on the test split; `selected` is the test score of the one best on train."""
 
     best: float
     mean: float
     median: float
-    min: float
+    worst: float
     std: float
     selected: float
 
@@ -39,20 +39,24 @@ class WrongIoU(NamedTuple):
     nearest: float
 
 
-def accuracy_summary(test: Tensor, train: Tensor | None = None) -> AccuracySummary:
-    """Best, mean, median, minimum, spread, and p-diff's protocol (choose on train, report test).
+def score_summary(test: Tensor, train: Tensor | None = None, sign: int = 1) -> ScoreSummary:
+    """Best, mean, median, worst, spread, and p-diff's protocol (choose on train, report test). A score that is NaN counts as the worst.
 
     Args:
-        test: (N,) test accuracies.
-        train: (N,) train accuracies; without them `selected` is nan. Of equal ones the first is chosen.
+        test: (N,) test scores.
+        train: (N,) train scores; without them `selected` is nan. Of equal ones the first is chosen.
+        sign: 1 where higher is better, else -1.
     """
     test = test.double()
-    selected = float("nan") if train is None else test[train.argmax()].item()
-    return AccuracySummary(
-        best=test.max().item(),
+    known = torch.where(test.isnan(), -sign * float("inf"), test)
+    selected = float("nan")
+    if train is not None:
+        selected = test[torch.where(train.isnan(), -float("inf"), sign * train).argmax()].item()
+    return ScoreSummary(
+        best=sign * (sign * known).max().item(),
         mean=test.mean().item(),
-        median=median(test),
-        min=test.min().item(),
+        median=median(known),
+        worst=sign * (sign * known).min().item(),
         std=test.std().item() if len(test) > 1 else float("nan"),
         selected=selected,
     )
@@ -119,10 +123,10 @@ def id_match(index: Tensor, identity: Tensor) -> float:
 
 
 def wrong_iou(a: Tensor, b: Tensor) -> Tensor:
-    """|E_a ∩ E_b| / |E_a ∪ E_b| of every pair (p-diff eq. 7), E the wrongly predicted images; 1 where neither errs.
+    """|E_a ∩ E_b| / |E_a ∪ E_b| of every pair (p-diff eq. 7), E the wrongly predicted items; 1 where neither errs.
 
     Args:
-        a: (N, M) bool, True where network n is wrong on image m.
+        a: (N, M) bool, True where network n is wrong on item m.
         b: (K, M) bool.
 
     Returns:
@@ -155,7 +159,7 @@ def wrong_iou_averages(samples: Tensor, zoo: Tensor | None = None) -> WrongIoU:
 
 
 def disagreement(a: Tensor, b: Tensor) -> float:
-    """Share of images on which two networks say different classes, averaged over rows of (N, M) and (N, M) int64."""
+    """Share of items on which two networks predict differently, averaged over rows of (N, M) and (N, M) int64."""
     return (a != b).double().mean().item()
 
 
@@ -195,7 +199,7 @@ def cosine_max(queries: Tensor, bank: Tensor | None = None) -> float:
 def dispersion(samples: Tensor, zoo: Tensor) -> float:
     """‖std of the samples‖₂ ÷ ‖std of the zoo‖₂, std per weight across networks; nan where either has one network.
 
-    Below 0.8 the generator narrows, below 0.5 it has collapsed, whatever its accuracy.
+    Below 0.8 the generator narrows, below 0.5 it has collapsed, whatever its score.
 
     Args:
         samples: (N, P).
@@ -208,21 +212,20 @@ def dispersion(samples: Tensor, zoo: Tensor) -> float:
 
 
 def novel_and_good(
-    accuracy: Tensor, distance: Tensor, floor: float, scale: float, at: Sequence[float] = THRESHOLDS.curve
+    good: Tensor, distance: Tensor, scale: float, at: Sequence[float] = THRESHOLDS.curve
 ) -> dict[str, float]:
-    """Share of networks with accuracy at least `floor` and distance at least c·scale, for each c.
+    """Share of networks that are good and at least c·scale away from the zoo, for each c.
 
     Args:
-        accuracy: (N,) test accuracies.
+        good: (N,) bool, as of :meth:`paramgen.core.score.ScoreSpec.good`.
         distance: (N,) to the nearest training network.
-        floor: Usually the zoo's mean accuracy less one point.
         scale: How far a new run lies from its nearest training network: :class:`paramgen.evaluation.novelty.RunScale`.
         at: The factors c.
 
     Returns:
         ``{"0.25": share, …}``.
     """
-    good = accuracy.cpu() >= floor
+    good = good.cpu()
     return {f"{c:g}": (good & (distance.cpu() >= c * scale)).double().mean().item() for c in at}
 
 
@@ -239,7 +242,7 @@ def near_share(distance: Tensor, scale: float) -> float:
 
 
 def same_predictions(classes: Tensor, zoo: Tensor | None = None) -> float:
-    """Share of networks that predict the same class as one training network on every image.
+    """Share of networks that predict the same as one training network on every item.
 
     It sees what computes the same function in other weights, without alignment: permuted and rescaled copies. Noise hides from it.
 

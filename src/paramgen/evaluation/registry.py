@@ -1,371 +1,579 @@
-"""The columns of the report's table: what each figure is called, what it means, and how it is written."""
+"""The metrics of the report, one entry each: what it is called, what it means and needs, how it is computed and shown.
 
-from collections.abc import Callable, Collection
+Rows, columns, summaries of comparisons, the JSON schema and the table in docs/evaluation.md are made from :data:`METRICS`.
+"""
+
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from torch import Tensor
+
+from paramgen.core.score import ACCURACY, ScoreSpec
+from paramgen.evaluation import metrics
+from paramgen.evaluation.context import Context, Need
 from paramgen.evaluation.thresholds import THRESHOLDS
 
 RowDict = dict[str, Any]
+Better = Literal["higher", "lower", "score", None]
+Place = Literal["shown", "more", "absent"]
 T = THRESHOLDS
 SUBSPACE = f"{100 * T.subspace:.0f} %"
+VOTERS = 16
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of the table.
+class Form:
+    """How values of a metric are printed, and between which limits they lie.
 
     Args:
-        key: Names it in the page.
-        title: Its head.
-        definition: What it is, shown on demand.
-        value: Row to number, None where there is none.
-        show: Number to text.
-        more: Hidden until all figures are asked for.
-        behind: Key of a column that says the same better: where that one has figures, this one is hidden too.
-        mark: Row to what stands before the number.
+        show: Value and the zoo's score to text.
+        least: Smallest value; None where there is none, or where it depends on the score.
+        most: Largest value.
+    """
+
+    show: Callable[[float, ScoreSpec], str]
+    least: float | None = None
+    most: float | None = None
+
+
+def _plain(v: float, digits: int = 2) -> str:
+    return f"{v:.{digits}f}" if abs(v) < 10_000 else f"{v:.1e}"  # of a network far outside the zoo
+
+
+SCORE = Form(lambda v, spec: spec.text(v) if abs(v) < 10_000 else f"{v:.1e}")
+GAP = Form(lambda v, spec: spec.text(v, signed=True) if abs(v) < 10_000 else f"{v:+.1e}")
+SHARE = Form(lambda v, _: f"{100 * v:.1f}", 0, 1)
+RATIO = Form(lambda v, _: _plain(v), 0)
+FRACTION = Form(lambda v, _: f"{v:.2f}", 0, 1)
+COSINE = Form(lambda v, _: f"{v:.3f}", -1, 1)
+SIGNED = Form(lambda v, _: f"{v:+.1f}".replace("-", "−"))
+COUNT = Form(lambda v, _: f"{v:,.0f}", 0)
+SECONDS = Form(lambda v, _: f"{v:,.1f}", 0)
+MILLISECONDS = Form(lambda v, _: f"{1000 * v:,.1f}" if v >= 1e-4 else "<0.1", 0)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric.
+
+    Args:
+        key: Its name in ``results.json``.
+        title: The head of its column.
+        definition: What it is, shown on demand and in the docs.
+        compute: The value of a row, called only where the row has what is needed; None or nan where there is no value.
+        form: How values are printed.
+        needs: What a row must have.
+        better: Which way is better; ``score`` follows the score's own direction, None is no question of better.
+        report: Whether its column is shown in an evaluation's table, hidden until all figures are asked for, or absent.
+        summary: The same for the summary over seeds.
+        terminal: The head of its column in the terminal; None where it is not printed there.
+        behind: Key of a metric that says the same better: where that one has values, this one is hidden too.
+        mark: A row's values to what is printed before this one.
     """
 
     key: str
     title: str
     definition: str
-    value: Callable[[RowDict], float | None]
-    show: Callable[[float], str]
-    more: bool = False
+    compute: Callable[[Context], float | None]
+    form: Form = RATIO
+    needs: frozenset[Need] = frozenset()
+    better: Better = None
+    report: Place = "shown"
+    summary: Place = "absent"
+    terminal: str | None = None
     behind: str | None = None
-    mark: Callable[[RowDict], str] = lambda row: ""
+    mark: Callable[[Mapping[str, float | None]], str] = lambda values: ""
 
-    def waits(self, shown: Collection[str]) -> bool:
-        """Whether it is hidden until all figures are asked for, beside the columns whose keys are shown."""
-        return self.more or self.behind in shown
+    def value(self, row: RowDict) -> float | None:
+        """The value in a row of ``results.json``."""
+        found: float | None = row["values"].get(self.key)
+        return found
 
-    def text(self, row: RowDict) -> str:
-        """A row's figure in words, a dash where there is none."""
+    def hidden(self, shown: Collection[str], place: Place | None = None) -> bool:
+        """Whether its column is hidden until all figures are asked for.
+
+        Args:
+            shown: Keys of the metrics that have values.
+            place: :attr:`report` unless :attr:`summary` is given.
+        """
+        return (place or self.report) == "more" or self.behind in shown
+
+    def text(self, row: RowDict, spec: ScoreSpec | None = None) -> str:
+        """The printed value, a dash where there is none."""
         number = self.value(row)
-        return "–" if number is None else self.mark(row) + self.show(number)
+        return "–" if number is None else self.mark(row["values"]) + self.form.show(number, spec or ACCURACY)
+
+    def spread(self, std: float, spec: ScoreSpec | None = None) -> str:
+        """A standard deviation of values, printed."""
+        return self.form.show(std, spec or ACCURACY).lstrip("+")
 
 
-def _percent(v: float) -> str:
-    return f"{100 * v:.1f}"
+def needs(*what: Need) -> frozenset[Need]:
+    """What a metric needs."""
+    return frozenset(what)
 
 
-def _plain(v: float) -> str:
-    return f"{v:.2f}" if abs(v) < 10_000 else f"{v:.1e}"  # of a network far outside the zoo
+def values_of(context: Context) -> dict[str, float | None]:
+    """A value for each metric, None where the row lacks what it needs."""
+    return {m.key: m.compute(context) if m.needs <= context.has else None for m in METRICS}
 
 
-def _count(v: float) -> str:
-    return f"{v:,.0f}"
+def blank_values() -> dict[str, float | None]:
+    """The values of a row that could not be measured."""
+    return {m.key: None for m in METRICS}
 
 
-def _signed(v: float) -> str:
-    return f"{v:+.1f}".replace("-", "−")
+def metric(key: str) -> Metric:
+    """A metric by its key."""
+    return next(m for m in METRICS if m.key == key)
 
 
-def _seconds(v: float) -> str:
-    return f"{v:,.1f}"
+def with_values(rows: Collection[RowDict]) -> list[Metric]:
+    """The metrics that have a value in any of some rows of ``results.json``."""
+    return [m for m in METRICS if any(m.value(row) is not None for row in rows)]
 
 
-def _milliseconds(v: float) -> str:
-    return f"{1000 * v:,.1f}" if v >= 1e-4 else "<0.1"
+def _mean(c: Context) -> float:
+    return c.summary.mean if c.tasks is None else _average(c.tasks.unseen)
 
 
-def _worst(row: RowDict) -> float | None:
-    tasks = row.get("tasks")  # files written before families were measured have none
-    return min(tasks["unseen"].values()) if tasks else None
+def _average(scores: Mapping[str, float]) -> float:
+    return sum(scores.values()) / len(scores)
 
 
-def _seen(row: RowDict) -> float | None:
-    seen = (row.get("tasks") or {}).get("seen")
-    return sum(seen.values()) / len(seen) if seen else None
+def _worst_task(c: Context) -> float:
+    assert c.tasks is not None
+    assert c.spec is not None
+    sign = c.spec.sign
+    return sign * min(sign * score for score in c.tasks.unseen.values())
 
 
-def _saturated(row: RowDict) -> str:
-    zu, limit = row["zu"], row.get("zu_limit")
+def _seen(c: Context) -> float | None:
+    return _average(c.tasks.seen) if c.tasks is not None and c.tasks.seen else None
+
+
+def _recalibrated(c: Context) -> float | None:
+    assert c.scored is not None
+    return None if c.scored.recalibrated is None else c.scored.recalibrated.double().mean().item()
+
+
+def _vote(c: Context) -> float:
+    assert c.targets is not None
+    return metrics.majority_accuracy(c.predictions[:VOTERS], c.targets.cpu())
+
+
+def _zu(c: Context) -> float | None:
+    return None if c.zu_of is None or c.heldout_runs is None else metrics.zu(c.zu_of, c.heldout_runs)
+
+
+def _zu_limit(c: Context) -> float | None:
+    return None if c.zu_of is None or c.heldout_runs is None else metrics.zu_limit(len(c.zu_of), len(c.heldout_runs))
+
+
+def _saturated(values: Mapping[str, float | None]) -> str:
+    zu, limit = values["zu"], values["zu_limit"]
     return "" if zu is None or limit is None or abs(zu) < 0.9999 * limit else "≤ " if zu < 0 else "≥ "
 
 
-def _of(*path: str) -> Callable[[RowDict], float | None]:
-    def value(row: RowDict) -> float | None:
-        found: Any = row
-        for key in path:
-            found = None if found is None else found.get(key)
-        number: float | None = found
-        return number
-
-    return value
+def _disagreement(c: Context) -> float:
+    finite = c.finite.to(c.predictions.device)
+    return metrics.disagreement(c.predictions[finite], c.zoo_predictions[c.near.index.cpu()])
 
 
-COLUMNS = (
-    Column(
+def _others(c: Context) -> Tensor | None:
+    return None if c.own else c.zoo_predictions
+
+
+METRICS: list[Metric] = [
+    Metric(
         "n",
         "N",
-        "How many networks the row has. Best and minimum depend on it, so every row but the references has the same.",
-        _of("n"),
-        _count,
-        more=True,
+        "How many networks the row has. Best and worst depend on it, so every row but the references has the same.",
+        lambda c: float(c.n),
+        COUNT,
+        report="more",
     ),
-    Column(
+    Metric(
         "mean",
         "Mean",
-        "Mean test accuracy over all N networks, none selected, in percent. The figure to compare first. Of a family of tasks: "
-        "each network on its own unseen task, the mean over these tasks.",
-        _of("accuracy", "mean"),
-        _percent,
+        "Mean test score over all N networks, none selected. The figure to compare first. Of a family of tasks: each network on its own "
+        "unseen task, the mean over these tasks.",
+        _mean,
+        SCORE,
+        needs("score"),
+        better="score",
+        summary="shown",
+        terminal="mean",
     ),
-    Column(
-        "worst",
+    Metric(
+        "worst_task",
         "Worst task",
-        "Of a family of tasks: the unseen task with the lowest mean test accuracy.",
-        _worst,
-        _percent,
+        "Of a family of tasks: the unseen task with the worst mean test score.",
+        _worst_task,
+        SCORE,
+        needs("score", "tasks"),
+        better="score",
+        summary="shown",
+        terminal="worst task",
     ),
-    Column(
+    Metric(
         "seen",
         "Seen",
-        "Of a family of tasks: mean test accuracy on seen tasks, whose networks the generators learnt from.",
+        "Of a family of tasks: mean test score on seen tasks, whose networks the generators learnt from.",
         _seen,
-        _percent,
+        SCORE,
+        needs("score", "tasks"),
+        better="score",
+        summary="shown",
+        terminal="seen",
     ),
-    Column(
+    Metric(
         "std",
         "±",
-        "Standard deviation of the test accuracy across the networks, in points.",
-        _of("accuracy", "std"),
-        _percent,
+        "Standard deviation of the test score across the networks.",
+        lambda c: c.summary.std,
+        SCORE,
+        needs("score"),
+        summary="more",
+        terminal="±",
     ),
-    Column(
+    Metric(
+        "median",
+        "Median",
+        "Median test score over all N networks.",
+        lambda c: c.summary.median,
+        SCORE,
+        needs("score", "one_task"),
+        better="score",
+        report="more",
+        summary="more",
+    ),
+    Metric(
+        "worst",
+        "Worst",
+        "Worst test score: how bad a generated network can be.",
+        lambda c: c.summary.worst,
+        SCORE,
+        needs("score", "one_task"),
+        better="score",
+        summary="more",
+    ),
+    Metric(
         "best",
         "Best",
-        "Highest test accuracy. It is a maximum over N and chosen on test: an upper end, not a result.",
-        _of("accuracy", "best"),
-        _percent,
+        "Best test score. It is chosen on test among N: an upper end, not a result.",
+        lambda c: c.summary.best,
+        SCORE,
+        needs("score", "one_task"),
+        better="score",
+        summary="shown",
+        terminal="best",
     ),
-    Column(
-        "median", "Median", "Median test accuracy over all N networks.", _of("accuracy", "median"), _percent, more=True
-    ),
-    Column("min", "Min", "Lowest test accuracy: how bad a generated network can be.", _of("accuracy", "min"), _percent),
-    Column(
+    Metric(
         "selected",
         "Selected",
-        "Test accuracy of the one network that is best on the train split: p-diff's protocol, free of choosing on "
-        "test.",
-        _of("accuracy", "selected"),
-        _percent,
+        "Test score of the one network that is best on the train split: p-diff's protocol, free of choosing on test.",
+        lambda c: c.summary.selected,
+        SCORE,
+        needs("score", "one_task"),
+        better="score",
+        summary="shown",
+        terminal="select.",
     ),
-    Column(
+    Metric(
+        "gap",
+        "vs zoo",
+        "Mean test score less the zoo's own mean (of a family: less that of networks trained on the unseen tasks). Over seeds: seed by "
+        "seed; the spread is that of the differences.",
+        lambda c: 0.0 if c.reference is None else _mean(c) - c.reference,
+        GAP,
+        needs("score"),
+        better="score",
+        report="more",
+        summary="shown",
+    ),
+    Metric(
         "recalibrated",
         "Mean, BN recal.",
-        "Mean test accuracy after measuring batch-norm statistics anew on train images (reset, cumulative). 'Mean'"
-        " has the statistics as generated.",
-        _of("accuracy_recalibrated", "mean"),
-        _percent,
+        "Mean test score after measuring batch-norm statistics anew on train items (reset, cumulative). 'Mean' has the statistics as "
+        "generated.",
+        _recalibrated,
+        SCORE,
+        needs("score", "one_task"),
+        better="score",
+        terminal="recal.",
     ),
-    Column(
+    Metric(
         "ensemble",
-        "Vote of 16",
-        "Accuracy of a majority vote of the first 16 networks: whether they err differently enough to help each other.",
-        _of("ensemble_16"),
-        _percent,
-        more=True,
+        f"Vote of {VOTERS}",
+        f"Accuracy of a majority vote of the first {VOTERS} networks: whether they err differently enough to help each other.",
+        _vote,
+        SHARE,
+        needs("accuracy"),
+        better="higher",
+        report="more",
     ),
-    Column(
+    Metric(
         "run_ratio",
         "run_ratio",
         "Median L2 distance from a network to its nearest training network, over the same for held-out runs, each run counted once (for "
-        f"training runs left out in turn where none is held out). 0: copies; about 1: as far away as a new run. "
-        f"Below {T.within_run}, where runs have "
-        "several checkpoints, networks stay within the runs that were learnt from. The zoo's own: each run against the others.",
-        _of("run_ratio"),
-        _plain,
+        f"training runs left out in turn where none is held out). 0: copies; about 1: as far away as a new run. Below {T.within_run}, "
+        "where runs have several checkpoints, networks stay within the runs that were learnt from. The zoo's own: each run against the "
+        "others.",
+        lambda c: c.raw.run,
+        summary="shown",
+        terminal="run_ratio",
     ),
-    Column(
+    Metric(
         "run_ratio_aligned",
         "aligned",
-        "run_ratio after bringing each network's hidden units to the order and the scale in which it is nearest: a permuted copy "
-        "is a copy. An upper bound: matching is a search.",
-        _of("run_ratio_aligned"),
-        _plain,
+        "run_ratio after bringing each network's hidden units to the order and the scale in which it is nearest: a permuted copy is a "
+        "copy. An upper bound: matching is a search.",
+        lambda c: None if c.aligned is None else c.aligned.run,
+        summary="shown",
+        terminal="aligned",
     ),
-    Column(
+    Metric(
         "nn_ratio",
         "nn_ratio",
         "Median L2 distance from a network to its nearest training network in steps: over tau, the median distance of a training network "
         "to the nearest other one. Where runs have several checkpoints that is the step between neighbouring checkpoints: 0 is a copy, but "
         "many steps can still be within a run.",
-        _of("nn_ratio"),
-        _plain,
+        lambda c: c.raw.step,
+        summary="shown",
+        terminal="nn_ratio",
         behind="run_ratio",
     ),
-    Column(
+    Metric(
         "nn_ratio_aligned",
         "steps, aligned",
         "nn_ratio up to the order and the scale of hidden units.",
-        _of("nn_ratio_aligned"),
-        _plain,
+        lambda c: None if c.aligned is None else c.aligned.step,
+        summary="shown",
+        terminal="aligned",
         behind="run_ratio_aligned",
     ),
-    Column(
+    Metric(
         "zu",
         "zu",
         "Mann-Whitney z of those distances against the held-out runs', one value for each held-out run (Meehan et al. 2020). About 0: as "
         "far as held-out runs; far below 0: nearer, copying. ≤ marks the lowest value that the number of held-out runs allows: every "
         "network is nearer than every held-out run. Fewer than 4 held-out runs cannot reach −3, below which it is flagged.",
-        _of("zu"),
-        _signed,
+        _zu,
+        SIGNED,
+        needs("one_task"),
+        summary="shown",
+        terminal="zu",
         mark=_saturated,
     ),
-    Column(
+    Metric(
+        "zu_limit",
+        "zu limit",
+        "√(3mn/(m+n+1)): the largest |zu| of n networks and m held-out runs.",
+        _zu_limit,
+        needs=needs("one_task"),
+        report="absent",
+    ),
+    Metric(
         "near_share",
         "Near",
         f"Share of networks, in percent, that are nearer to a training network than {T.nearer} of the distance of a new run. The row of "
         "held-out runs shows what is usual. It sees a few copies among new networks, which a median does not.",
-        _of("near_share"),
-        _percent,
+        lambda c: c.raw.near,
+        SHARE,
+        needs("one_task"),
+        summary="shown",
     ),
-    Column(
+    Metric(
         "near_share_aligned",
         "Near, aligned",
         "The same up to the order and the scale of hidden units: permuted and rescaled copies are near.",
-        _of("near_share_aligned"),
-        _percent,
+        lambda c: None if c.aligned is None else c.aligned.near,
+        SHARE,
+        needs("one_task"),
+        summary="shown",
     ),
-    Column(
+    Metric(
         "same_predictions",
         "Same answers",
-        "Share of networks, in percent, that predict the same class as one training network on every test image. The row of held-out runs "
-        "shows what is usual. It sees permuted and rescaled copies without alignment; noise hides from it.",
-        _of("same_predictions"),
-        _percent,
+        "Share of networks, in percent, that predict the same as one training network on every test item. The row of held-out runs shows "
+        "what is usual. It sees permuted and rescaled copies without alignment; noise hides from it.",
+        lambda c: metrics.same_predictions(c.predictions, _others(c)),
+        SHARE,
+        needs("predictions"),
+        summary="shown",
     ),
-    Column(
+    Metric(
         "novel",
         "Novel & good",
-        "Share of networks with accuracy at least the zoo's mean less one point and at least half as far from the zoo as held-out runs, in "
-        "percent. The held-out runs' share is the ceiling. Noise of the right size reaches it too: read it with structure.",
-        _of("novel_and_good", "0.5"),
-        _percent,
+        "Share of networks, in percent, that are good (a score not worse than the zoo's mean by more than the score's margin, one point of "
+        "accuracy) and at least half as far from the zoo as held-out runs. The held-out runs' share is the ceiling. Noise of the right "
+        "size reaches it too: read it with structure.",
+        lambda c: (c.novel_and_good or {}).get("0.5"),
+        SHARE,
+        needs("score", "one_task"),
+        better="higher",
     ),
-    Column(
+    Metric(
+        "iou_wrong_max",
+        "IoU wrong",
+        "Intersection over union of the wrongly predicted test items with the training network where it is largest (p-diff eq. 7), "
+        "averaged. It sees copies of the same function from one in ten networks, noised ones never.",
+        lambda c: c.wrong_iou.nearest,
+        FRACTION,
+        needs("answers"),
+        report="more",
+        summary="more",
+    ),
+    Metric(
+        "iou_wrong_zoo",
+        "IoU, zoo",
+        "The same overlap among the zoo's networks, all pairs averaged (p-diff's Fig. 4a).",
+        lambda c: c.wrong_iou.zoo,
+        FRACTION,
+        needs("answers"),
+        report="absent",
+    ),
+    Metric(
+        "iou_wrong_samples",
+        "IoU, row",
+        "The same overlap among the row's networks.",
+        lambda c: c.wrong_iou.samples,
+        FRACTION,
+        needs("answers"),
+        report="absent",
+    ),
+    Metric(
+        "iou_wrong_between",
+        "IoU, between",
+        "The same overlap between the row's networks and the zoo's.",
+        lambda c: c.wrong_iou.between,
+        FRACTION,
+        needs("answers"),
+        report="absent",
+    ),
+    Metric(
         "dispersion",
         "Dispersion",
-        "Spread of the row's weights over the spread of the zoo's: norm of the standard deviation across networks."
-        f" Below {T.narrow} narrow, below {T.collapsed} collapsed, whatever the accuracy. "
-        "Independent noise has spread too: read it with structure.",
-        _of("dispersion"),
-        _plain,
+        "Spread of the row's weights over the spread of the zoo's: norm of the standard deviation across networks. Below "
+        f"{T.narrow} narrow, below {T.collapsed} collapsed, whatever the score. Independent noise has spread too: read it with structure.",
+        lambda c: metrics.dispersion(c.weights, c.zoo),
+        summary="shown",
+        terminal="disp.",
     ),
-    Column(
+    Metric(
         "structure",
         "Structure",
         "Whether the networks vary together as held-out networks do: the share of their variance in the subspace that holds "
-        f"{SUBSPACE} of the "
-        "zoo's, less the share of independent weights, over the same of held-out networks. 0: a mean plus independent noise on each "
-        "weight; 1: as structured as held-out networks, or more. "
+        f"{SUBSPACE} of the zoo's, less the share of independent weights, over the same of held-out networks. 0: a mean plus independent "
+        "noise on each weight; 1: as structured as held-out networks, or more. "
         f"Below {T.mean_plus_noise} it is flagged.",
-        _of("structure"),
-        _plain,
+        lambda c: None if c.structured is None else c.structured.structure,
+        FRACTION,
+        better="higher",
+        summary="shown",
+        terminal="struct.",
     ),
-    Column(
+    Metric(
         "variance_inside",
         "In subspace",
         f"Share of the row's variance, in percent, in the subspace that holds {SUBSPACE} of the zoo's.",
-        _of("variance_inside"),
-        _percent,
-        more=True,
+        lambda c: None if c.structured is None else c.structured.inside,
+        SHARE,
+        report="more",
     ),
-    Column(
-        "iou",
-        "IoU wrong",
-        "Intersection over union of the wrongly predicted test images with the training network where it is "
-        "largest (p-diff eq. 7), averaged. It sees copies of the same function from one in ten networks, noised ones never.",
-        _of("iou_wrong_max"),
-        _plain,
-        more=True,
-    ),
-    Column(
-        "disagree",
+    Metric(
+        "disagreement_nearest",
         "Disagree",
-        "Share of test images, in percent, on which a network and its nearest training network say different classes.",
-        _of("disagreement_nearest"),
-        _percent,
-        more=True,
+        "Share of test items, in percent, on which a network and its nearest training network predict differently.",
+        _disagreement,
+        SHARE,
+        needs("predictions"),
+        report="more",
     ),
-    Column(
-        "among",
+    Metric(
+        "disagreement_samples",
         "Among",
-        "Share of test images, in percent, on which two networks of the row say different classes.",
-        _of("disagreement_samples"),
-        _percent,
-        more=True,
+        "Share of test items, in percent, on which two networks of the row predict differently.",
+        lambda c: metrics.disagreement_among(c.predictions),
+        SHARE,
+        needs("predictions"),
+        report="more",
     ),
-    Column(
-        "cosine",
+    Metric(
+        "cosine_zoo",
         "Cosine",
         "Mean of the largest cosine between a network's weights and a training network's (Wild-P-Diff).",
-        _of("cosine_zoo"),
-        lambda v: f"{v:.3f}",
-        more=True,
+        lambda c: metrics.cosine_max(c.weights, None if c.own else c.zoo),
+        COSINE,
+        report="more",
     ),
-    Column(
+    Metric(
+        "cosine_samples",
+        "Cosine, row",
+        "Mean of the largest cosine between a network's weights and another's of the row.",
+        lambda c: metrics.cosine_max(c.weights),
+        COSINE,
+        report="absent",
+    ),
+    Metric(
         "id_match",
         "id match",
-        "Share of networks, in percent, whose nearest training network is the one whose identity conditioned them."
-        " High: the generator recalls.",
-        _of("id_match"),
-        _percent,
-        more=True,
+        "Share of networks, in percent, whose nearest training network is the one whose identity conditioned them. High: the generator "
+        "recalls.",
+        lambda c: c.id_match,
+        SHARE,
+        report="more",
+        summary="more",
     ),
-    Column(
+    Metric(
         "run_match",
         "run match",
-        "Share of networks, in percent, whose nearest training network is of the run that conditioned them, or that their identity is of."
-        " High: they reproduce the basin of their seed.",
-        _of("run_match"),
-        _percent,
-        more=True,
+        "Share of networks, in percent, whose nearest training network is of the run that conditioned them, or that their identity is of. "
+        "High: they reproduce the basin of their seed.",
+        lambda c: c.run_match,
+        SHARE,
+        report="more",
+        summary="more",
     ),
-    Column(
+    Metric(
         "sample_seconds",
         "ms / network",
         "Milliseconds to draw one network, all of the row drawn together.",
-        _of("sample_seconds_per_network"),
-        _milliseconds,
+        lambda c: c.sample_seconds,
+        MILLISECONDS,
+        better="lower",
     ),
-    Column(
+    Metric(
+        "finetune_steps",
+        "Steps to zoo",
+        "Steps of training from the row's first 16 networks (Adam, rate 0.001, 64 train items a step) until their score on the val split "
+        "is as good as the zoo's mean there, less the score's margin; the median, looked at every 5 steps. None where half do not get "
+        "there in 500. Of a family: from all of the row's networks for unseen tasks, until they are as good as networks trained on the "
+        "task, less the margin.",
+        lambda c: c.finetune_steps,
+        COUNT,
+        better="lower",
+        summary="shown",
+        terminal="steps",
+    ),
+    Metric(
         "fit_seconds",
         "s to fit",
         "Seconds to train the generator; for the zoo, seconds to build it.",
-        _of("fit_seconds"),
-        _seconds,
-        more=True,
+        lambda c: c.info.fit_seconds,
+        SECONDS,
+        better="lower",
+        report="more",
+        summary="more",
     ),
-    Column(
-        "finetune_steps",
-        "Steps to zoo",
-        "Steps of training from the row's first 16 networks (Adam, rate 0.001, 64 train images a step) until their accuracy on the val "
-        "split is the zoo's mean there less one point; the median, looked at every 5 steps. None where half do not get there in 500. "
-        "Of a family: from all of the row's networks for unseen tasks, until they are as good as networks trained on the task, less one.",
-        _of("finetune_steps"),
-        _count,
+    Metric(
+        "params",
+        "Parameters",
+        "Parameters of the generator.",
+        lambda c: c.info.generator_params,
+        COUNT,
+        report="more",
     ),
-    Column("params", "Parameters", "Parameters of the generator.", _of("generator_params"), _count, more=True),
-)
-
-GAP = Column(
-    "gap",
-    "vs zoo",
-    "Mean accuracy less the zoo's own mean (of a family: less that of networks trained on the unseen tasks), in points, seed by seed; "
-    "the spread is that of the differences.",
-    _of("gap"),
-    _signed,
-)
-
-PAPER = Column(
-    "paper",
-    "The paper's figure",
-    "As printed in the paper, in percent, on the paper's own task: the head of this page says what smaller task was run here.",
-    lambda row: None,
-    _percent,
-)
-
-BY_KEY = {column.key: column for column in [*COLUMNS, GAP, PAPER]}
+]

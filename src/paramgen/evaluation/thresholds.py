@@ -19,8 +19,7 @@ class Thresholds(NamedTuple):
         subspace: Share of the zoo's variance that its principal subspace holds.
         measurable: Share of held-out networks' variance that the subspace must hold, beyond what it holds of independent weights, for
             structure to be measured.
-        point: A network is good from the zoo's mean accuracy less this.
-        works: Share of the way from chance to the zoo's mean accuracy from which a row works at all; copying is not looked for below.
+        works: Share of the way from chance to the zoo's mean score from which a row works at all; copying is not looked for below.
         level: Confidence level of intervals and tests.
         curve: Multiples of the scale at which novel and good networks are counted.
     """
@@ -36,7 +35,6 @@ class Thresholds(NamedTuple):
     mean_plus_noise: float = 0.25
     subspace: float = 0.95
     measurable: float = 0.1
-    point: float = 0.01
     works: float = 0.5
     level: float = 0.95
     curve: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 2.0)

@@ -112,10 +112,10 @@ def conditions_of(zoo: Zoo, names: Sequence[str]) -> Tensor:
     return torch.tensor([known[name] for name in names])
 
 
-def accuracy_of(
+def scores_of(
     zoo: Zoo, family: TaskFamily, weights: Tensor, names: Sequence[str], split: str = "test", device: str = "cpu"
 ) -> Tensor:
-    """Accuracy (n,) of networks (n, P), each on its own task."""
+    """Scores (n,) of networks (n, P), each on its own task."""
     return score_family(zoo, [zoo.spec.unflatten(row) for row in weights], names, split, family, device)
 
 

@@ -144,6 +144,7 @@ class SampleQuality(Callback):
         return fit_figures(
             group([data.zoo.full(data.train_indices[i]) for i in shown.tolist()], weights[shown], novelty.own[shown]),
             group(networks, samples, novelty.bank.nearest(samples).distance),
+            task.score,
             task.count("val") if isinstance(task, Task) else len(task.data(task.seen[:1], "val")),
             novelty.unit,
             int(_runs(data, data.train_indices).unique(return_counts=True)[1].max()),

@@ -35,7 +35,7 @@ class Figure:
 
 
 def _any_row(key: str) -> Callable[[Results], bool]:
-    return lambda results: any(row[key] is not None for row in results["rows"])
+    return lambda results: any(row["values"][key] is not None for row in results["rows"])
 
 
 def _any_generator(key: str) -> Callable[[Results], bool]:
@@ -47,17 +47,18 @@ FIGURES = (
         "tasks",
         "Task by task",
         "One line an unseen task, easiest first; one dot a row. Black dots are what training on the task itself reaches.",
-        "Test accuracy on each unseen task, the mean over the row's networks for it, on a log axis of the error. Choose rows "
+        "Test score on each unseen task, the mean over the row's networks for it; of accuracy on a log axis of the error. Choose rows "
         "above; point at a dot for its figures.",
         wide=True,
-        needs=lambda results: bool(results["rows"][0].get("tasks")),
+        needs=lambda results: bool(results["rows"][0]["tasks"]),
     ),
     Figure(
         "strips",
-        "Accurate, new, and varied",
-        "One dot a network, one line a row. A good generator keeps to the dotted lines in all three columns: the zoo's accuracy, the "
+        "Good, new, and varied",
+        "One dot a network, one line a row. A good generator keeps to the dotted lines in all three columns: the zoo's mean score, the "
         "distance of a new run, the zoo's spread.",
-        "Left: test accuracy of every network, on a log axis of the error so that 97 and 98 % stay apart; the bar is the mean. "
+        "Left: test score of every network, better to the right (accuracy on a log axis of the error, so that 97 and 98 % stay apart); "
+        "the bar is the mean. "
         "Middle: L2 distance of every network to its nearest training network, over the distance of a new run (in steps between "
         "neighbouring checkpoints where the zoo has one run alone); the bar is the median, run_ratio. In its shaded band networks stay "
         "within the runs that were learnt from. Right: spread of the row's weights over the zoo's; in the shaded band a row has collapsed.",
@@ -65,28 +66,28 @@ FIGURES = (
     ),
     Figure(
         "plane",
-        "Accuracy against distance",
+        "Score against distance",
         "Up and to the right is better. On the grey line or below it, a generator does no more than noise.",
-        "Mean test accuracy of each row against its run_ratio (nn_ratio where the zoo has one run alone); small dots are single networks "
+        "Mean test score of each row against its run_ratio (nn_ratio where the zoo has one run alone); small dots are single networks "
         "of generators and held-out runs. The grey line joins training networks with white noise of growing size. In the shaded band "
-        "networks stay within the runs that were learnt from. Dotted: the distance of a new run, and the accuracy from which a network "
-        "counts as good, the zoo's mean less one point.",
-        needs=_any_row("nn_ratio"),
+        "networks stay within the runs that were learnt from. Dotted: the distance of a new run, and the score from which a network "
+        "counts as good, the zoo's mean less the score's margin (one point of accuracy).",
+        needs=lambda results: results["score"] is not None and _any_row("nn_ratio")(results),
     ),
     Figure(
         "novelty",
         "Novel and good",
         "How many networks are as good as the zoo and yet at a distance. Held-out runs, dashed, are the ceiling where there are any. "
         "A mean with independent noise can reach it too: read it with structure.",
-        "Share of a row's networks with accuracy at least the zoo's mean less one point and at least c times as far from every training "
+        "Share of a row's networks that are good and at least c times as far from every training "
         "network as a new run is, for c = " + ", ".join(f"{c:g}" for c in THRESHOLDS.curve) + ".",
         needs=lambda results: any(row["novel_and_good"] for row in results["rows"]),
     ),
     Figure(
         "alike",
-        "Accuracy against likeness of errors",
+        "Score against likeness of errors",
         "p-diff's own picture of novelty. It does not tell copies from fresh networks well; distance does.",
-        "Mean test accuracy against the largest intersection over union of wrongly predicted test images with a training "
+        "Mean test score against the largest intersection over union of wrongly predicted test items with a training "
         "network, averaged over the row (p-diff, eq. 7 and Fig. 4b). Dotted: the zoo's networks among each other.",
         needs=_any_row("iou_wrong_max"),
     ),
@@ -95,7 +96,7 @@ FIGURES = (
         "Where they lie",
         "Two dimensions of many: near here may be far in truth, but far here is far.",
         "Each network in the plane of the zoo's first two principal components, in the unit of the distances, one scale on both axes. "
-        "Noise is that of the zoo's own size, noise-1. Cut at the reach of the zoo, held-out runs and generators.",
+        "Noise is that of the zoo's own size. Cut at the reach of the zoo, held-out runs and generators.",
     ),
     Figure(
         "trajectories",
@@ -117,9 +118,9 @@ FIGURES = (
     Figure(
         "training",
         "While it learned",
-        "A falling loss says little; watch accuracy, distance and dispersion of the samples.",
+        "A falling loss says little; watch score, distance and dispersion of the samples.",
         "From the fit's own log, against optimizer steps: losses, and a few samples drawn now and then, measured on the task's "
-        "validation images. The test split is not in here.",
+        "val split. The test split is not in here.",
         wide=True,
         needs=_any_generator("history"),
     ),
@@ -137,5 +138,5 @@ def colour(rows: Sequence[RowDict], row: RowDict) -> str:
         names = [r["name"] for r in rows if r["kind"] == "generator"]
         return f"g{names.index(row['name']) % 6}"
     if row["kind"] == "reference":
-        return "zoo" if row["name"] in ("zoo", "direct") else "held"
+        return "zoo" if row["role"] in ("zoo", "direct") else "held"
     return "base"

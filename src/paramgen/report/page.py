@@ -1,34 +1,27 @@
 """``report.html``: one self-contained page made from ``results.json`` alone."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from paramgen import __version__
-from paramgen.evaluation.compare import FIGURES, paper_columns, paper_of, show, starred
+from paramgen.core.score import ScoreSpec
+from paramgen.evaluation.compare import paper_columns, paper_of, score_of, show, starred, with_figures
 from paramgen.evaluation.evaluate import ALL_BASELINES
 from paramgen.evaluation.flags import Flag, parse, say
 from paramgen.evaluation.intervals import RESAMPLES
-from paramgen.evaluation.registry import BY_KEY, COLUMNS, GAP, PAPER, RowDict
+from paramgen.evaluation.registry import METRICS, Metric, RowDict, with_values
 from paramgen.evaluation.thresholds import THRESHOLDS
 from paramgen.evaluation.unseen import FAMILY_BASELINES
 from paramgen.report import figures
 from paramgen.report.verdicts import LEVEL, between, over_seeds, verdict
 
 Results = dict[str, Any]
-WAITING = (
-    "median",
-    "min",
-    "std",
-    "iou",
-    "id_match",
-    "run_match",
-    "fit_seconds",
-)  # of a summary, shown when all figures are asked for
 
 
 def page(results: Results) -> str:
@@ -59,7 +52,7 @@ def comparison_page(comparison: dict[str, Any], results: Sequence[Results]) -> s
         comparison=comparison,
         evaluations=evaluations,
         summaries=[(zoo, _summary(zoo, comparison)) for zoo in zoos],
-        definitions=[*COLUMNS, GAP, PAPER, *figures.FIGURES],
+        definitions=[*METRICS, PAPER, *figures.FIGURES],
     )
 
 
@@ -73,18 +66,23 @@ class Evaluation:
 
     def __init__(self, results: Results, title: str = "") -> None:
         self.results, self.title, self.rows = results, title, results["rows"]
-        shown = [c for c in COLUMNS if any(c.value(row) is not None for row in self.rows)]
-        keys = {c.key for c in shown}
-        self.columns = [replace(c, more=c.waits(keys)) for c in shown]
+        self.spec = None if results["score"] is None else ScoreSpec.from_dict(results["score"])
+        shown = [m for m in with_values(self.rows) if m.report != "absent"]
+        keys = {m.key for m in shown}
+        self.columns = [Column(m, m.hidden(keys), self.spec) for m in shown]
         self.verdicts = [(row, verdict(row, results)) for row in self.rows if row["kind"] == "generator"]
         self.task = json.dumps(results["task"], indent=2)
         hidden = ("history", "fit_config")  # drawn, and shown apart
         info = {name: {k: v for k, v in i.items() if k not in hidden} for name, i in results["generators"].items()}
         self.generators = json.dumps(info, indent=2)
         self.figures = figures.shown(results)
-        self.family = bool(self.rows[0].get("tasks"))
+        self.family = bool(self.rows[0]["tasks"])
         known = FAMILY_BASELINES if self.family else ALL_BASELINES
         self.omitted = [name for name in known if name not in {row["name"] for row in self.rows}]
+
+    def score(self, value: float | None) -> str:
+        """A score without its unit, a dash where there is none."""
+        return "–" if value is None or self.spec is None else self.spec.text(value)
 
     def colour(self, row: RowDict) -> str:
         """Class that gives a row its colour."""
@@ -96,8 +94,56 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A column of an evaluation's table: its metric, whether it is hidden until all figures are asked for, and the zoo's score."""
+
+    metric: Metric
+    more: bool
+    spec: ScoreSpec | None
+
+    @property
+    def key(self) -> str:
+        """The metric's."""
+        return self.metric.key
+
+    @property
+    def title(self) -> str:
+        """The metric's."""
+        return self.metric.title
+
+    @property
+    def definition(self) -> str:
+        """The metric's."""
+        return self.metric.definition
+
+    def value(self, row: RowDict) -> float | None:
+        """To sort by."""
+        return self.metric.value(row)
+
+    def text(self, row: RowDict) -> str:
+        """As it is printed."""
+        return self.metric.text(row, self.spec)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a column of a summary is that is no metric."""
+
+    key: str
+    title: str
+    definition: str
+
+
+PAPER = Definition(
+    "paper",
+    "The paper's figure",
+    "As printed in the paper, on the paper's own task: the head of this page says what smaller task was run here.",
+)
+
+
+@dataclass(frozen=True)
 class Cell:
-    """A figure of the summary: the number to sort by, its text, and whether it waits until all figures are asked for."""
+    """A figure of the summary: the number to sort by, its text, and whether it is hidden until all figures are asked for."""
 
     value: float | None
     text: str
@@ -106,7 +152,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Head:
-    """A column's head: its text, the column that defines it, and whether it waits."""
+    """A column's head: its text, the key of its definition, and whether it is hidden."""
 
     title: str
     key: str
@@ -132,55 +178,52 @@ class Summary:
 
 def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
     rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
-    shown = [name for name in FIGURES if any(name in row["figures"] for row in rows)]
+    spec, shown = score_of(zoo, comparison), with_figures(rows)
+    keys = {m.key for m in shown}
     theirs = paper_of(zoo, comparison)
     paper = paper_columns(theirs)
-    layout = [  # (name, whether it is the paper's)
-        *(pair for name in shown for pair in [(name, False), *([(name, True)] if name in paper else [])]),
-        *((name, True) for name in paper if name not in shown),
+    heads, cells_of = list[Head](), list[Callable[[RowDict], Cell]]()
+    for m in shown:
+        more = m.hidden(keys, m.summary)
+        heads.append(Head(m.title, m.key, more))
+        cells_of.append(partial(_cell, m, spec, more))
+        if m.key in paper:
+            heads.append(Head(f"paper: {m.key}", "paper"))
+            cells_of.append(partial(_paper_cell, m.key, theirs, spec))
+    for name in (name for name in paper if name not in keys):
+        heads.append(Head(f"paper: {name}", "paper"))
+        cells_of.append(partial(_paper_cell, name, theirs, spec))
+    made = [
+        {
+            "name": starred(row),
+            "kind": row["kind"],
+            "colour": figures.colour(rows, row),
+            "flags": _flags_of_seeds(row) if row["kind"] == "generator" or not row["figures"] else [],
+            "cells": [cell(row) for cell in cells_of],
+        }
+        for row in rows
     ]
-    heads = [
-        Head(f"paper: {name}", "paper") if of_paper else Head(BY_KEY[name].title, name, _waits(name, shown))
-        for name, of_paper in layout
-    ]
-    made = []
-    for row in rows:
-        cells = [
-            _paper_cell(theirs.get(row["name"], {}).get(name))
-            if of_paper
-            else _cell(row["figures"].get(name), name, _waits(name, shown))
-            for name, of_paper in layout
-        ]
-        who = {"name": starred(row), "kind": row["kind"], "colour": figures.colour(rows, row)}
-        made.append(
-            {
-                **who,
-                "flags": _flags_of_seeds(row) if row["kind"] == "generator" or not row["figures"] else [],
-                "cells": cells,
-            }
-        )
     generators = {row["name"] for row in rows if row["kind"] == "generator"}
     apart = [pair for pair in comparison["differences"] if pair["zoo"] == zoo and pair["second"] in generators]
-    said = [*over_seeds(zoo, comparison), *(between(pair) for pair in apart)]
-    return Summary(_says(comparison["seeds"], rows), said, heads, made)
+    said = [*over_seeds(zoo, comparison), *(between(pair, spec) for pair in apart)]
+    return Summary(_says(comparison["seeds"], rows, spec), said, heads, made)
 
 
-def _waits(name: str, shown: Sequence[str]) -> bool:
-    return name in WAITING or BY_KEY[name].behind in shown
+def _cell(of: Metric, spec: ScoreSpec, more: bool, row: RowDict) -> Cell:
+    figure = row["figures"].get(of.key)
+    return Cell(None if figure is None else figure["mean"], show(figure, of, spec), more)
 
 
-def _cell(figure: dict[str, float | None] | None, name: str, waits: bool) -> Cell:
-    text = show(figure, name).replace("-", "−")
-    return Cell(None if figure is None else figure["mean"], text, waits)
+def _paper_cell(name: str, theirs: dict[str, dict[str, float]], spec: ScoreSpec, row: RowDict) -> Cell:
+    value = theirs.get(row["name"], {}).get(name)
+    return Cell(value, "" if value is None else spec.text(value))
 
 
-def _paper_cell(value: float | None) -> Cell:
-    return Cell(value, "" if value is None else f"{100 * value:.1f}")
-
-
-def _says(seeds: Sequence[int], rows: Sequence[dict[str, Any]]) -> str:
+def _says(seeds: Sequence[int], rows: Sequence[dict[str, Any]], spec: ScoreSpec) -> str:
     n = max((row["n"] for row in rows if row["kind"] != "reference"), default=rows[0]["n"])
-    measured = f"{n} networks a row and seed, accuracies in percent of the test images."
+    unit = f" in{spec.symbol}" if spec.symbol else ""
+    better = "" if spec.higher_is_better else " (lower is better)"
+    measured = f"{n} networks per row and seed; the score is {spec.name}{unit}{better} on test."
     if len(seeds) == 1:
         return f"One seed, so no spread over seeds. {measured}"
     return f"Mean ± standard deviation over {len(seeds)} seeds of the whole pipeline; {measured}"

@@ -1,6 +1,7 @@
-"""PNG pictures of an evaluation, made from ``results.json`` alone: accuracies, accuracy against distance, the zoo's plane, dispersion."""
+"""PNG pictures of an evaluation, made from ``results.json`` alone: scores, score against distance, the zoo's plane, dispersion."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import isfinite, log10
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
@@ -8,8 +9,10 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from paramgen.core.io import replacing
+from paramgen.core.score import ScoreSpec
 from paramgen.evaluation.novelty import Unit
 from paramgen.evaluation.thresholds import THRESHOLDS
 
@@ -48,7 +51,10 @@ def save_plots(results: Results, folder: Path) -> list[Path]:
     """
     files = []
     results = {**results, "rows": [row for row in results["rows"] if row["n"]]}  # not of baselines that failed
-    for name, draw in (("accuracy", accuracies), ("plane", plane), ("map", principal_map), ("dispersion", dispersions)):
+    pictures: dict[str, Callable[[Results], Figure]] = {"map": principal_map, "dispersion": dispersions}
+    if results["score"] is not None:
+        pictures = {"score": scores, "plane": plane, **pictures}
+    for name, draw in pictures.items():
         with mpl.rc_context(STYLE):
             figure = draw(results)
             files.append(folder / f"{name}.png")
@@ -60,106 +66,95 @@ class Group(NamedTuple):
     """Networks to draw in the course of a fit, one value a network.
 
     Args:
-        accuracy: On the val split.
+        score: On the val split.
         distance: To the nearest training network, in the unit.
         xy: Place in the plane of the zoo's first two principal components, in the unit.
         dispersion: Spread over the zoo's spread.
     """
 
-    accuracy: Sequence[float]
+    score: Sequence[float]
     distance: Sequence[float]
     xy: Sequence[Sequence[float]]
     dispersion: float
 
 
-def fit_figures(training: Group, samples: Group, images: int, unit: Unit, checkpoints: int) -> dict[str, Figure]:
+def fit_figures(
+    training: Group, samples: Group, spec: ScoreSpec, items: int, unit: Unit, checkpoints: int
+) -> dict[str, Figure]:
     """The report's pictures of a fit's last samples beside training networks.
 
     Args:
         training: Some of the zoo's networks.
         samples: As many of the generator's.
-        images: Val images that accuracies are measured on.
+        spec: What networks are scored by.
+        items: Val items that they are scored on.
         unit: Of the distances.
         checkpoints: The most training networks of one run.
     """
-    rows = [_row("zoo", "reference", training, unit), _row("samples", "generator", samples, unit)]
-    good = rows[0]["accuracy"]["mean"] - THRESHOLDS.point
-    results = {"rows": rows, "test_images": images, "good_from": good, "measured_on": "val"}
-    results |= {"unit": unit, "checkpoints": checkpoints}
+    rows = [_row("zoo", "reference", "zoo", training, unit), _row("samples", "generator", "generator", samples, unit)]
+    results = {"rows": rows, "score": spec.to_dict(), "test_items": items, "measured_on": "val"}
+    results |= {"good_from": spec.floor(rows[0]["values"]["mean"]), "unit": unit, "checkpoints": checkpoints}
     with mpl.rc_context(STYLE):
-        return {
-            name: draw(results) for name, draw in (("accuracy", accuracies), ("plane", plane), ("map", principal_map))
-        }
+        return {name: draw(results) for name, draw in (("score", scores), ("plane", plane), ("map", principal_map))}
 
 
-def _row(name: str, kind: str, group: Group, unit: Unit) -> RowDict:
-    points = {"accuracy": group.accuracy, "distance": group.distance, "xy": group.xy}
-    accuracy = {"mean": mean(group.accuracy)}
-    return {
-        "name": name,
-        "kind": kind,
-        "points": points,
-        "accuracy": accuracy,
-        RATIOS[unit]: median(group.distance),
-        "dispersion": group.dispersion,
-    }
+def _row(name: str, kind: str, role: str, group: Group, unit: Unit) -> RowDict:
+    values = {"mean": mean(group.score), RATIOS[unit]: median(group.distance), "dispersion": group.dispersion}
+    points = {"score": group.score, "distance": group.distance, "xy": group.xy}
+    return {"name": name, "kind": kind, "role": role, "noise": None, "points": points, "values": values}
 
 
-def accuracies(results: Results) -> Figure:
-    """A strip of dots a row: the test accuracy of each network; the bar is the mean, the dotted line the zoo's mean."""
+def scores(results: Results) -> Figure:
+    """A strip of dots per row: the test score of each network; the bar is the mean, the dotted line the zoo's mean."""
     rows = results["rows"][::-1]
     figure, axes = _figure(7, 0.6 + 0.28 * len(rows))
-    for y, row in enumerate(rows):
-        values = [v for v in row["points"]["accuracy"] if v is not None]
+    axis = _ScoreAxis(results)
+    drawn = [[axis.place(v) for v in row["points"]["score"] if _finite(v)] for row in rows]
+    for y, (row, values) in enumerate(zip(rows, drawn, strict=True)):
         heights = [y + ((i * 0.618) % 1 - 0.5) * 0.5 for i in range(len(values))]
-        axes.scatter(
-            [_error(v, results) for v in values], heights, s=7, alpha=0.4, color=_colour(results, row), linewidths=0
-        )
-        axes.vlines(
-            _error(row["accuracy"]["mean"], results), y - 0.35, y + 0.35, color=_colour(results, row), linewidth=2
-        )
+        axes.scatter(values, heights, s=7, alpha=0.4, color=_colour(results, row), linewidths=0)
+        if _finite(row["values"]["mean"]):
+            at = axis.place(row["values"]["mean"])
+            axes.vlines(at, y - 0.35, y + 0.35, color=_colour(results, row), linewidth=2)
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
-    axes.axvline(_error(results["rows"][0]["accuracy"]["mean"], results), color=INK, linestyle=":", linewidth=1)
-    errors = [_error(v, results) for row in rows for v in row["points"]["accuracy"] if v is not None]
-    _accuracy_axis(axes, "x", errors, results.get("measured_on", "test"))
+    if _finite(results["rows"][0]["values"]["mean"]):
+        axes.axvline(axis.place(results["rows"][0]["values"]["mean"]), color=INK, linestyle=":", linewidth=1)
+    axis.draw(axes, "x", [v for row, values in zip(rows, drawn, strict=True) if _trained(row) for v in values])
     return figure
 
 
 def plane(results: Results) -> Figure:
-    """Mean accuracy against distance: far and accurate is up and to the right; the noise sweep is a line."""
+    """Mean score against distance: far and good is up and to the right; the noise sweep is a line."""
     figure, axes = _figure(6.4, 4.6)
-    ratio = RATIOS[results["unit"]]
-    rows = [row for row in results["rows"] if row[ratio] is not None]
-    sweep = sorted((r for r in rows if r["name"].startswith("noise-")), key=lambda r: r[ratio])
+    axis, ratio = _ScoreAxis(results), RATIOS[results["unit"]]
+    rows = [row for row in results["rows"] if _finite(row["values"][ratio]) and _finite(row["values"]["mean"])]
+    spots = {row["name"]: (row["values"][ratio], axis.place(row["values"]["mean"])) for row in rows}
+    sweep = sorted(spots[row["name"]] for row in rows if row["noise"] is not None)
     if results["unit"] == "run" and results["checkpoints"] > 1:
         axes.axvspan(-0.01, THRESHOLDS.within_run, color=COLOURS[1], alpha=0.08, linewidth=0)
         axes.text(0, 1.01, "within a run", transform=axes.get_xaxis_transform(), fontsize=8, color=INK)
-    axes.plot(
-        [r[ratio] for r in sweep], [_error(r["accuracy"]["mean"], results) for r in sweep], color=GREY, linewidth=1
-    )
+    axes.plot([x for x, _ in sweep], [y for _, y in sweep], color=GREY, linewidth=1)
     for row in rows:
-        x, y = row[ratio], _error(row["accuracy"]["mean"], results)
-        face = "white" if row["name"] == "held-out runs" else _colour(results, row)
-        axes.scatter(
-            x, y, s=44 if row["kind"] == "generator" else 22, color=face, edgecolors=_colour(results, row), zorder=3
-        )
+        face = "white" if row["role"] == "heldout" else _colour(results, row)
+        size = 44 if row["kind"] == "generator" else 22
+        axes.scatter(*spots[row["name"]], s=size, color=face, edgecolors=_colour(results, row), zorder=3)
     axes.axvline(1, color=INK, linestyle=":", linewidth=1)
-    axes.axhline(_error(results["good_from"], results), color=INK, linestyle=":", linewidth=1)
+    if _finite(results["good_from"]):
+        axes.axhline(axis.place(results["good_from"]), color=INK, linestyle=":", linewidth=1)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set_xlim(left=-0.01)
     ticks = [t for t in (0, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000) if t <= axes.get_xlim()[1]]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.set_xlabel(AXES[results["unit"]])
-    errors = [_error(row["accuracy"]["mean"], results) for row in rows]
-    _accuracy_axis(axes, "y", errors, results.get("measured_on", "test"))
-    _name(axes, results, rows)
+    axis.draw(axes, "y", [spots[row["name"]][1] for row in rows if _trained(row)])
+    _name(axes, results, rows, spots)
     return figure
 
 
 def principal_map(results: Results) -> Figure:
     """Networks in the plane of the zoo's first two principal components, in the unit of the distances."""
     figure, axes = _figure(6.4, 4.6)
-    shown = [r for r in results["rows"] if r["kind"] != "baseline" or r["name"] in ("noise-1", "soup-16")]
+    shown = [r for r in results["rows"] if r["kind"] != "baseline" or r["noise"] == 1]
     for row in sorted(shown, key=lambda r: ("baseline", "reference", "generator").index(r["kind"])):
         points = [p for p in row["points"]["xy"] if None not in p]
         if points:
@@ -173,12 +168,12 @@ def principal_map(results: Results) -> Figure:
 
 def dispersions(results: Results) -> Figure:
     """Spread of each row over the zoo's: in the shaded band a generator has collapsed."""
-    rows = [row for row in results["rows"][::-1] if row["dispersion"] is not None]
+    rows = [row for row in results["rows"][::-1] if _finite(row["values"]["dispersion"])]
     figure, axes = _figure(7, 0.6 + 0.24 * len(rows))
     axes.axvspan(0, THRESHOLDS.collapsed, color=COLOURS[1], alpha=0.08, linewidth=0)
     axes.axvline(1, color=INK, linestyle=":", linewidth=1)
     axes.scatter(
-        [min(row["dispersion"], 2.5) for row in rows],
+        [min(row["values"]["dispersion"], 2.5) for row in rows],
         range(len(rows)),
         s=24,
         color=[_colour(results, row) for row in rows],
@@ -201,34 +196,70 @@ def _colour(results: Results, row: RowDict) -> str:
     return INK if row["kind"] == "reference" else GREY
 
 
-def _error(accuracy: float, results: Results) -> float:
-    """The error that is drawn: at least half an image, because the axis is logarithmic."""
-    error: float = max(1 - accuracy, 0.5 / results["test_images"])
-    return error
+def _finite(value: float | None) -> bool:
+    """Whether there is a number: ``results.json`` holds None for nan and inf."""
+    return value is not None and isfinite(value)
 
 
-def _accuracy_axis(axes: Axes, which: str, errors: list[float], split: str = "test") -> None:
-    """A log axis of the error over all that is drawn, labelled with the accuracy, better to the right or up."""
-    low, high = min(errors, default=0.1) / 1.3, min(1.0, 1.15 * max(errors, default=1.0))  # a plane may hold no row
-    getattr(axes, f"set_{which}scale")("log")
-    getattr(axes, f"set_{which}lim")(high, low)
-    kept = [t for t in (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001) if low <= t <= high]
-    getattr(axes, f"set_{which}ticks")(kept, [f"{100 * (1 - t):g}" for t in kept])
-    getattr(axes, f"set_{which}ticks")([], minor=True)
-    getattr(axes, f"set_{which}label")(f"{split} accuracy, %")
+def _trained(row: RowDict) -> bool:
+    """Whether the axes reach to a row: untrained networks would press the rest together."""
+    return bool(row["role"] != "untrained")
 
 
-def _name(axes: Axes, results: Results, rows: list[RowDict]) -> None:
+class _ScoreAxis:
+    """An axis of scores, better to the right or up: the logarithm of the error, of the score, or the score itself.
+
+    Args:
+        results: As ``results.json`` holds it.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.spec = ScoreSpec.from_dict(results["score"])
+        self.least = 0.5 / max(
+            1, results["test_items"]
+        )  # an error is drawn as half an item at least: a logarithm has no 0
+        self.split = results.get("measured_on", "test")
+
+    def place(self, value: float) -> float:
+        """Where a score is drawn; larger is better."""
+        if self.spec.axis == "linear":
+            return self.spec.sign * value
+        of = max(1 - value, self.least) if self.spec.axis == "error" else max(value, 1e-12)
+        return (-1 if self.spec.axis == "error" else self.spec.sign) * log10(of)
+
+    def value(self, place: float) -> float:
+        """The score that is drawn at a place."""
+        if self.spec.axis == "linear":
+            return self.spec.sign * place
+        return float(1 - 10**-place if self.spec.axis == "error" else 10 ** (self.spec.sign * place))
+
+    def draw(self, axes: Axes, which: str, places: list[float]) -> None:
+        """Limits, ticks and label of an axis over all that is drawn."""
+        low, high = min(places, default=0.0), max(places, default=1.0)  # a plane may hold no row
+        edge = 0.06 * (high - low) or 0.1
+        low, high = low - edge, high + edge
+        if self.spec.axis == "error":
+            values = [1 - t for t in (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001)]
+        else:
+            values = [float(v) for v in MaxNLocator(6).tick_values(*sorted((self.value(low), self.value(high))))]
+            values = [v for v in values if v > 0 or self.spec.axis == "linear"]
+        kept = [v for v in values if low <= self.place(v) <= high]
+        getattr(axes, f"set_{which}lim")(low, high)
+        getattr(axes, f"set_{which}ticks")([self.place(v) for v in kept], [f"{self.spec.shown(v):g}" for v in kept])
+        getattr(axes, f"set_{which}label")(f"{self.split} {self.spec.label}")
+
+
+def _name(axes: Axes, results: Results, rows: list[RowDict], spots: dict[str, tuple[float, float]]) -> None:
     """Names beside the spots of the plane, generators first, where they cover no other name."""
     taken: list[tuple[float, float]] = []
     for row in sorted(rows, key=lambda r: ("generator", "reference", "baseline").index(r["kind"])):
-        at = (row[RATIOS[results["unit"]]], _error(row["accuracy"]["mean"], results))
+        at = spots[row["name"]]
         x, y = axes.transData.transform(at)
         for side, anchor, up in ((1, "left", 3), (-1, "right", 3), (1, "left", -11), (-1, "right", -11)):
             middle, height = x + side * 35, y + 1.4 * up  # of the name, in pixels
             if all(abs(middle - a) > 60 or abs(height - b) > 11 for a, b in taken):
                 taken.append((middle, height))
-                style: dict[str, Any] = {"fontsize": 8, "color": _colour(results, row), "ha": anchor}
+                style: dict[str, Any] = {"fontsize": 8, "color": _colour(results, row), "ha": anchor, "clip_on": True}
                 axes.annotate(row["name"], at, xytext=(5 * side, up), textcoords="offset points", **style)
                 break
 

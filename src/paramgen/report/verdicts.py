@@ -5,7 +5,8 @@ from itertools import pairwise
 from math import ceil, log
 from typing import Any, get_args
 
-from paramgen.evaluation.compare import starred
+from paramgen.core.score import ScoreSpec
+from paramgen.evaluation.compare import score_of, starred
 from paramgen.evaluation.flags import Flag, FlagKind, details, parse
 from paramgen.evaluation.intervals import Verdict
 from paramgen.evaluation.thresholds import THRESHOLDS
@@ -35,7 +36,7 @@ PHRASES: Mapping[Verdict, str] = {
 COUNTED: Mapping[FlagKind, str] = {  # flags whose detail counts networks
     "some_near": "are nearer to a training network than new runs",
     "some_near_aligned": "are nearer to a training network than new runs, up to permutation and scale",
-    "same_predictions": "predict as one training network does on every test image",
+    "same_predictions": "predict as one training network does on every test item",
 }
 MOST_LISTED = 8  # rows; more are counted
 
@@ -47,17 +48,17 @@ def verdict(row: RowDict, results: Results) -> list[str]:
         row: The generator's row.
         results: All of it; the zoo's row comes first.
     """
-    flags = parse(row["flags"])
+    flags, spec = parse(row["flags"]), ScoreSpec.from_dict(results["score"])
     if row.get("tasks"):
-        sentences = _on_unseen_tasks(row, results["rows"])
+        sentences = _on_unseen_tasks(row, results["rows"], spec)
         saw = "It was trained on the data of seen tasks, which the ways that need no generator were not."
     else:
-        sentences = [_on_accuracy(row, results["rows"][0])]
-        if row["nn_ratio"] is not None:
+        sentences = [] if results["score"] is None else [_on_score(row, results["rows"][0], spec)]
+        if row["values"]["nn_ratio"] is not None:
             sentences += _on_distance(row, results, flags)
-        if row["dispersion"] is not None:
+        if row["values"]["dispersion"] is not None:
             sentences.append(_on_spread(row, results, flags))
-        sentences += _on_baselines(flags)
+        sentences += _on_baselines(flags, spec)
         saw = "It saw the task's data while it was trained, which the other rows did not."
     if row["nonfinite"]:
         sentences.append(f"{row['nonfinite']} of its {row['n']} networks hold NaN or inf.")
@@ -67,7 +68,7 @@ def verdict(row: RowDict, results: Results) -> list[str]:
 
 
 def over_seeds(zoo: str, comparison: dict[str, Any]) -> list[str]:
-    """What each generator of a zoo does beside all that is none, in mean accuracy: a sentence each.
+    """What each generator of a zoo does beside all that is none, in mean score: a sentence each.
 
     Args:
         zoo: Which.
@@ -76,29 +77,34 @@ def over_seeds(zoo: str, comparison: dict[str, Any]) -> list[str]:
     rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
     generators = {row["name"]: row for row in rows if row["kind"] == "generator"}
     pairs = [pair for pair in comparison["differences"] if pair["zoo"] == zoo and pair["second"] not in generators]
-    said = []
+    said, spec = [], score_of(zoo, comparison)
     for name, row in generators.items():
         mine = [pair for pair in pairs if pair["first"] == name]
-        judged = {verdict: [_gap(pair) for pair in mine if pair["verdict"] == verdict] for verdict in get_args(Verdict)}
+        judged = {
+            verdict: [_gap(pair, spec) for pair in mine if pair["verdict"] == verdict] for verdict in get_args(Verdict)
+        }
         clauses = "; ".join(f"{PHRASES[verdict]} {_counted(others)}" for verdict, others in judged.items() if others)
         if clauses:
-            measure = "accuracy on unseen tasks" if "worst" in row["figures"] else "mean accuracy"
-            said.append(f"{starred(row)} {clauses}. Points of {measure}; {_tested(mine)}.")
+            measure = f"{spec.name} on unseen tasks" if "worst_task" in row["figures"] else f"mean {spec.name}"
+            counted = (
+                f"{spec.points.capitalize() if spec.points == 'points' else spec.points} of " if spec.points else ""
+            )
+            measure = counted + measure if counted else measure[0].upper() + measure[1:]
+            said.append(f"{starred(row)} {clauses}. {measure}; {_tested(mine)}.")
     return said
 
 
-def between(pair: dict[str, Any]) -> str:
+def between(pair: dict[str, Any], spec: ScoreSpec) -> str:
     """The difference of two generators, in a sentence.
 
     Args:
         pair: Of the differences of ``comparison.json``.
+        spec: What networks are scored by.
     """
-    gap = f"{100 * pair['mean']:+.1f}".replace("-", "−")
-    said = f"{pair['first']} less {pair['second']}: {gap}"
-    if pair["std"] is not None:
-        said += f" ± {100 * pair['std']:.1f}"
     judged = "cannot be told apart" if pair["verdict"] == "alike" else "told apart"
-    return f"{said} points in mean accuracy: {judged}; {_tested([pair])}."
+    unit = f" {spec.points}" if spec.points else ""
+    gap = f"{_signed(pair, spec)}{unit} in mean {spec.name}"
+    return f"{pair['first']} less {pair['second']}: {gap}: {judged}; {_tested([pair])}."
 
 
 def _tested(pairs: Sequence[dict[str, Any]]) -> str:
@@ -111,52 +117,61 @@ def _tested(pairs: Sequence[dict[str, Any]]) -> str:
     return f"one seed, {LEVEL} intervals, each comparison alone"
 
 
-def _gap(pair: dict[str, Any]) -> str:
-    spread = "" if pair["std"] is None else f" ± {100 * pair['std']:.1f}"
-    gap = f"{100 * pair['mean']:+.1f}{spread}".replace("-", "−")
-    return f"{WAYS.get(pair['second'], pair['second'])} ({gap})"
+def _signed(pair: dict[str, Any], spec: ScoreSpec) -> str:
+    spread = "" if pair["std"] is None else f" ± {spec.text(pair['std'])}"
+    return spec.text(pair["mean"], signed=True) + spread
 
 
-def _on_accuracy(row: RowDict, zoo: RowDict) -> str:
-    mean, reference = row["accuracy"]["mean"], zoo["accuracy"]["mean"]
-    gap = 100 * (mean - reference)
-    spread = 100 * (zoo["accuracy"]["std"] or 0)
+def _gap(pair: dict[str, Any], spec: ScoreSpec) -> str:
+    return f"{WAYS.get(pair['second'], pair['second'])} ({_signed(pair, spec)})"
+
+
+def _on_score(row: RowDict, zoo: RowDict, spec: ScoreSpec) -> str:
+    mean, reference = row["values"]["mean"], zoo["values"]["mean"]
+    if mean is None or reference is None:
+        return f"The mean {spec.name} of its {row['n']} networks is not finite."
+    gap = mean - reference
     side = "above" if gap >= 0 else "below"
-    inside = ", inside the zoo's own spread" if abs(gap) <= spread else ""
-    selected = row["accuracy"]["selected"]
-    best = "" if selected is None else f"; the one best on train has {100 * selected:.1f} %"
+    inside = ", inside the zoo's own spread" if abs(gap) <= (zoo["values"]["std"] or 0) else ""
+    selected = row["values"]["selected"]
+    best = "" if selected is None else f"; the one best on train has {spec.full(selected)}"
+    direction = "" if spec.higher_is_better else " (lower is better)"
     return (
-        f"Its {row['n']} networks average {100 * mean:.1f} %, {abs(gap):.1f} points {side} the zoo's {100 * reference:.1f} %"
-        f"{inside}{best}."
+        f"Its {row['n']} networks have a mean {spec.name} of {spec.full(mean)}, {spec.gap(gap)} {side} the zoo's "
+        f"{spec.full(reference)}{direction}{inside}{best}."
     )
 
 
 def _on_distance(row: RowDict, results: Results, flags: Sequence[Flag]) -> list[str]:
     kinds = {flag.kind for flag in flags}
     several = results["checkpoints"] > 1
-    if row["run_ratio"] is None:
+    if row["values"]["run_ratio"] is None:
         said = f"They lie {_steps(row)} from the nearest training network"
         sentences = [f"{said}: they are copies with small changes." if "copies" in kinds else f"{said}."]
     else:
         fresh = "a held-out run" if results["run_scale"]["basis"] == "held-out runs" else "another training run"
         steps = f" ({_steps(row)})" if several else ""
-        meaning = _meaning(row["run_ratio"], several, results["runs"], fresh)
+        meaning = _meaning(row["values"]["run_ratio"], several, results["runs"], fresh)
         meaning = "they are copies with small changes" if "copies" in kinds else meaning
-        sentences = [f"They lie at {row['run_ratio']:.2f} of the distance of {fresh}{steps}: {meaning}."]
-    aligned = row["nn_ratio_aligned"] if row["run_ratio"] is None else row["run_ratio_aligned"]
+        sentences = [f"They lie at {row['values']['run_ratio']:.2f} of the distance of {fresh}{steps}: {meaning}."]
+    values = row["values"]
+    aligned = values["nn_ratio_aligned"] if values["run_ratio"] is None else values["run_ratio_aligned"]
     if aligned is not None:
         copied = ": copies" if "copies_aligned" in kinds else ""
         within = ": within the runs it learnt from" if "within_run_aligned" in kinds else ""
         sentences.append(f"Up to permutation and scale they lie at {aligned:.2f}{copied or within}.")
     sentences += [f"{flag.detail} networks {COUNTED[flag.kind]}." for flag in flags if flag.kind in COUNTED]
-    noisy = accuracy_of_noise(row["nn_ratio"], results["rows"])
+    noisy = score_of_noise(row["values"]["nn_ratio"], results["rows"])
     if noisy is not None:
-        sentences.append(f"Training networks with white noise that far away average {100 * noisy:.1f} %.")
+        spec = ScoreSpec.from_dict(results["score"])
+        sentences.append(
+            f"Training networks with white noise that far away have a mean {spec.name} of {spec.full(noisy)}."
+        )
     return sentences
 
 
 def _steps(row: RowDict) -> str:
-    return f"{row['nn_ratio']:.3g} steps between neighbouring checkpoints"
+    return f"{row['values']['nn_ratio']:.3g} steps between neighbouring checkpoints"
 
 
 def _meaning(ratio: float, several: bool, runs: int, fresh: str) -> str:
@@ -170,9 +185,9 @@ def _meaning(ratio: float, several: bool, runs: int, fresh: str) -> str:
 
 
 def _on_spread(row: RowDict, results: Results, flags: Sequence[Flag]) -> str:
-    kinds, said = {flag.kind for flag in flags}, f"Dispersion {row['dispersion']:.2f}: "
+    kinds, said = {flag.kind for flag in flags}, f"Dispersion {row['values']['dispersion']:.2f}: "
     said += (
-        "the generator has collapsed towards one network, whatever its accuracy"
+        "the generator has collapsed towards one network, whatever its score"
         if "collapsed" in kinds
         else "narrower than the zoo"
         if "narrow" in kinds
@@ -180,19 +195,19 @@ def _on_spread(row: RowDict, results: Results, flags: Sequence[Flag]) -> str:
     )
     if "mean_plus_noise" not in kinds:
         return said + "."
-    subspace = results["subspace"]
+    subspace, inside = results["subspace"], row["values"]["variance_inside"]
     return (
-        f"{said}, but without its structure: {100 * row['variance_inside']:.1f} % of the variance lies in the subspace that holds "
+        f"{said}, but without its structure: {100 * inside:.1f} % of the variance lies in the subspace that holds "
         f"{100 * results['thresholds']['subspace']:.0f} % of the zoo's, against {100 * subspace['share']:.0f} % of {subspace['basis']}. "
         "They are a mean with independent noise on each weight, as the baseline gaussian draws them."
     )
 
 
-def _on_baselines(flags: Sequence[Flag]) -> list[str]:
+def _on_baselines(flags: Sequence[Flag], spec: ScoreSpec) -> list[str]:
     worse, alike = details(flags, "worse"), details(flags, "alike")
     clauses = [
-        *([f"{_listed(worse)} {_are(worse)} more accurate"] if worse else []),
-        *([f"{_listed(alike)} cannot be told apart from it in accuracy"] if alike else []),
+        *([f"{_listed(worse)} {_are(worse)} better in {spec.name}"] if worse else []),
+        *([f"{_listed(alike)} cannot be told apart from it in {spec.name}"] if alike else []),
     ]
     if not clauses:
         return []
@@ -215,43 +230,41 @@ def _on_storage(name: str, results: Results) -> list[str]:
     ]
 
 
-def _on_unseen_tasks(row: RowDict, rows: Sequence[RowDict]) -> list[str]:
+def _on_unseen_tasks(row: RowDict, rows: Sequence[RowDict], spec: ScoreSpec) -> list[str]:
     """The same for a generator of networks for unseen tasks; direct training is the first row."""
-    unseen, mean = row["tasks"]["unseen"], row["accuracy"]["mean"]
-    direct = rows[0]["accuracy"]["mean"]
-    worst = min(unseen, key=unseen.__getitem__)
-    side = "above" if mean > direct else "below"
+    unseen, mean = row["tasks"]["unseen"], row["values"]["mean"]
+    gap = mean - rows[0]["values"]["mean"]
+    worst = min(unseen, key=lambda task: spec.sign * unseen[task])
+    side = "above" if gap > 0 else "below"
     sentences = [
-        f"On {len(unseen)} unseen tasks its networks average {100 * mean:.1f} %, {100 * abs(mean - direct):.1f} points {side} training "
-        f"on these tasks themselves; on the worst, {worst}, {100 * unseen[worst]:.1f} %."
+        f"On {len(unseen)} unseen tasks its networks have a mean {spec.name} of {spec.full(mean)}, {spec.gap(gap)} {side} training on "
+        f"these tasks themselves; on the worst, {worst}, {spec.full(unseen[worst])}."
     ]
     ways: dict[str, list[str]] = {verdict: [] for verdict in get_args(Verdict)}
     simple = {other["name"] for other in rows[1:] if other["kind"] != "generator"}
     for pair in row["against"]:
         if pair["name"] in simple:
-            gap = f"{100 * pair['accuracy']['difference']:+.1f}".replace("-", "−")
-            ways[pair["verdict"]].append(f"{WAYS.get(pair['name'], pair['name'])} ({gap})")
+            gap_to = spec.text(pair["score"]["difference"], signed=True)
+            ways[pair["verdict"]].append(f"{WAYS.get(pair['name'], pair['name'])} ({gap_to})")
     clauses = [f"{PHRASES[verdict]} {_listed(ways[verdict])}" for verdict in get_args(Verdict) if ways[verdict]]
     if clauses:
         sentences.append(f"At the {LEVEL} level, paired over the tasks, it {'; '.join(clauses)}.")
     return sentences
 
 
-def accuracy_of_noise(ratio: float, rows: list[RowDict]) -> float | None:
-    """Mean accuracy of noised copies at a distance, between the two nearest of the noise sweep; None beyond it.
+def score_of_noise(ratio: float, rows: Sequence[RowDict]) -> float | None:
+    """Mean score of noised copies at a distance, between the two nearest of the noise sweep; None beyond it.
 
     Args:
         ratio: nn_ratio to look at.
         rows: All rows.
     """
-    sweep = sorted(
-        (r["nn_ratio"], r["accuracy"]["mean"]) for r in rows if r["name"].startswith("noise-") and r["nn_ratio"]
-    )
+    found = [(row["values"]["nn_ratio"], row["values"]["mean"]) for row in rows if row["noise"] is not None]
+    sweep = sorted((at, score) for at, score in found if at and score is not None)
     for (near, there), (far, beyond) in pairwise(sweep):
         if near <= ratio <= far:
             share = log(ratio / near) / log(far / near) if far > near else 0.0
-            accuracy: float = there + share * (beyond - there)
-            return accuracy
+            return float(there + share * (beyond - there))
     return None
 
 

@@ -86,6 +86,7 @@ def main(
         "seeds": seeds,
         "paper": paper or {},
         "reports": [{"zoo": r.zoo, "seed": r.seed, "file": str(r.path.relative_to(folder))} for r in reports],
+        "scores": {report.zoo: report.results["score"] for report in reports},
         "summary": summarise(reports),
         "differences": differences(reports),
         "machine": machine(),

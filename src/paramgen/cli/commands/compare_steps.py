@@ -181,14 +181,14 @@ def draw_baseline(name: str, opened: Zoo, n: int, seed: int, out: Path) -> None:
     """Draw networks with a baseline and write them as samples.
 
     Raises:
-        ParamgenError: No such baseline, or one that chooses by accuracies that the zoo does not record.
+        ParamgenError: No such baseline, or one that chooses by scores that the zoo does not record.
     """
     entries = [opened.entries[i] for i in opened.indices("train")]
-    accuracy = [entry.scores.get("train", {}).get("accuracy") for entry in entries]
-    if name == "kde" and None in accuracy:
-        raise ParamgenError(f"kde keeps the best on train, but zoo {opened.name!r} records no train accuracies")
+    scores = [entry.scores.get("train", {}).get("score") for entry in entries]
+    if name == "kde" and None in scores:
+        raise ParamgenError(f"kde keeps the best on train, but zoo {opened.name!r} records no train scores")
     start = time.perf_counter()
-    known = torch.tensor([0.0 if a is None else a for a in accuracy])
+    known = opened.score.sign * torch.tensor([0.0 if score is None else score for score in scores])
     pool = Pool(opened.matrix(opened.indices("train")), known, tuple(t.numel for t in opened.spec.tensors))
     weights = generate(name, pool, opened.spec, n, seed)  # (n, P)
     seconds = time.perf_counter() - start

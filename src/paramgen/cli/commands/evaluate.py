@@ -11,12 +11,13 @@ from rich.text import Text
 from paramgen.core.command_line import command_line
 from paramgen.core.io import write_atomic, write_json
 from paramgen.core.samples import read_samples, with_distinct_names
+from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.evaluation.evaluate import ALL_BASELINES, evaluate
 from paramgen.evaluation.families import evaluate_family
 from paramgen.evaluation.flags import parse, say
-from paramgen.evaluation.registry import COLUMNS
+from paramgen.evaluation.registry import with_values
 from paramgen.evaluation.results import Results
 from paramgen.evaluation.unseen import FAMILY_BASELINES, many_tasks
 from paramgen.report.page import page
@@ -24,24 +25,6 @@ from paramgen.report.pictures import weight_pictures
 from paramgen.report.plots import save_plots
 from paramgen.report.verdicts import verdict
 from paramgen.tasks import task_of
-
-SHOWN = {  # column of the report: its head on the terminal
-    "mean": "mean",
-    "worst": "worst task",
-    "seen": "seen",
-    "std": "±",
-    "best": "best",
-    "selected": "select.",
-    "recalibrated": "recal.",
-    "run_ratio": "run_ratio",
-    "run_ratio_aligned": "aligned",
-    "nn_ratio": "nn_ratio",
-    "nn_ratio_aligned": "aligned",
-    "zu": "zu",
-    "dispersion": "disp.",
-    "structure": "struct.",
-    "finetune_steps": "steps",
-}
 
 
 def main(
@@ -114,15 +97,16 @@ def table(results: dict[str, Any]) -> Table:
     Args:
         results: As ``results.json`` holds it.
     """
-    rows = results["rows"]
-    known = {c.key for c in COLUMNS if any(c.value(row) is not None for row in rows)}
-    columns = [c for c in COLUMNS if c.key in known & SHOWN.keys() and not c.waits(known)]
+    rows, spec = results["rows"], ScoreSpec.from_dict(results["score"])
+    known = with_values(rows)
+    keys = {m.key for m in known}
+    columns = [m for m in known if m.terminal is not None and m.behind not in keys]
     made = Table(box=None, header_style="dim", pad_edge=False, collapse_padding=True)
     made.add_column("networks", no_wrap=True)
     for column in columns:
-        made.add_column(SHOWN[column.key], justify="right", no_wrap=True)
+        made.add_column(column.terminal or column.key, justify="right", no_wrap=True)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        cells = [c.text(row) for c in columns]
+        cells = [column.text(row, spec) for column in columns]
         ends = following is not None and following["kind"] != row["kind"]
         style = "bold" if row["kind"] == "generator" else None
         made.add_row(Text(row["name"]), *cells, style=style, end_section=ends)
@@ -132,8 +116,8 @@ def table(results: dict[str, Any]) -> Table:
 def _print(results: dict[str, Any], files: list[Path]) -> None:
     console = Console()
     console.print(
-        f"[bold]{results['zoo']}[/]: {results['networks']} networks of {results['params']:,} parameters, accuracies in % of "
-        f"{results['test_images']:,} test images, {results['n']} networks a row",
+        f"[bold]{results['zoo']}[/]: {results['networks']} networks of {results['params']:,} parameters, {_scored(results)}"
+        f"{results['n']} networks per row",
         highlight=False,
     )
     console.print(table(results))
@@ -145,6 +129,15 @@ def _print(results: dict[str, Any], files: list[Path]) -> None:
     for note in results["notes"]:
         console.print(Text(note, style="yellow"))
     console.print(Text("wrote " + ", ".join(map(str, files)), style="dim"), soft_wrap=True)
+
+
+def _scored(results: dict[str, Any]) -> str:
+    """What the scores are: ``accuracy in % on 597 test items, ``."""
+    if results["score"] is None:
+        return ""
+    spec = ScoreSpec.from_dict(results["score"])
+    better = "" if spec.higher_is_better else " (lower is better)"
+    return f"{spec.name}{spec.symbol and ' in'}{spec.symbol}{better} on {results['test_items']:,} test items, "
 
 
 def _baselines(asked: str | list[str], known: Sequence[str]) -> list[str]:

@@ -12,17 +12,34 @@ const DOTTED = { stroke: "var(--ink)", strokeDasharray: "1 4", strokeLinecap: "r
 const ORDER = { baseline: 0, reference: 1, generator: 2 };
 
 // Axes reach over all but the untrained networks, which would press the rest together; what lies beyond is drawn at the edge.
-const reach = (items) => { const near = items.filter((d) => d.row.name !== "random-init"); return near.length ? near : items; };
+const reach = (items) => { const near = items.filter((d) => d.row.role !== "untrained"); return near.length ? near : items; };
 
 const COARSE = [0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001];
 const FINE = [0.9, 0.8, 0.6, 0.4, 0.3, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.025, 0.02, 0.015, 0.01, 0.008, 0.006, 0.005, 0.004, 0.003, 0.002, 0.001];
 
-/** Accuracy on a log axis of the error, so that 97 and 98 % stay apart. */
-function accuracyScale(view, values, extra = {}) {
-  const errors = values.map((v) => view.error(v)), domain = [Math.min(Math.max(...errors) + 0.05, 0), Math.min(...errors) - 0.1];
-  const [coarse, fine] = [COARSE, FINE].map((errors) => errors.map(Math.log10).filter((t) => t <= domain[0] && t >= domain[1]));
-  const ticks = coarse.length > 3 ? coarse : fine;
-  return { domain, ticks, clamp: true, tickFormat: (t) => String(+(100 * (1 - 10 ** t)).toFixed(1)), ...extra };
+/** Where a score is drawn, better to the right or up: the logarithm of the error, of the score, or the score itself. */
+function axisOf(results) {
+  const spec = results.score || { name: "score", unit: "plain", axis: "linear", higher_is_better: true }, sign = spec.higher_is_better ? 1 : -1;
+  const factor = spec.unit === "percent" ? 100 : 1, symbol = { percent: " %", dB: " dB", plain: "" }[spec.unit], fixed = spec.unit === "plain" ? 2 : 1;
+  const least = 0.5 / Math.max(1, results.test_items); // an error is drawn as half an item at least: a log has no 0
+  return {
+    name: spec.name, label: spec.name + (symbol && "," + symbol), error: spec.axis === "error", factor,
+    text: (v, digits = fixed) => (factor * v).toFixed(digits) + symbol,
+    place: (v) => (v == null ? null : spec.axis === "error" ? -Math.log10(Math.max(1 - v, least)) : sign * (spec.axis === "log" ? Math.log10(Math.max(v, 1e-12)) : v)),
+    value: (at) => (spec.axis === "error" ? 1 - 10 ** -at : spec.axis === "log" ? 10 ** (sign * at) : sign * at),
+    between: (low, high) => (spec.axis === "log" ? d3.scaleLog().domain([low, high]).ticks(6) : d3.ticks(low, high, 6)),
+  };
+}
+
+/** The scale of an axis of scores over some values. */
+function scoreScale(view, values, extra = {}) {
+  const axis = view.axis, places = values.filter((v) => v != null).map(axis.place), [least, most] = places.length ? d3.extent(places) : [0, 1];
+  const domain = axis.error ? [Math.max(least - 0.05, 0), most + 0.1] : [least - 0.05 * (most - least || 1), most + 0.05 * (most - least || 1)];
+  const inside = (ticks) => ticks.filter((t) => t >= domain[0] && t <= domain[1]);
+  const [coarse, fine] = [COARSE, FINE].map((errors) => inside(errors.map((e) => -Math.log10(e))));
+  const ends = domain.map(axis.value).sort((a, b) => a - b);
+  const ticks = !axis.error ? inside(axis.between(...ends).map(axis.place)) : coarse.length > 3 ? coarse : fine;
+  return { domain, ticks, clamp: true, tickFormat: (t) => String(+(axis.factor * axis.value(t)).toPrecision(4)), ...extra };
 }
 
 /** The band in which networks stay within a run, where runs have several checkpoints. */
@@ -36,13 +53,13 @@ function ratioScale(values, extra = {}) {
 }
 
 const tip = (items, x, y) => Plot.tip(items, Plot.pointer({ x, y, title: "says", maxRadius: 24, lineHeight: 1.25, textPadding: 9, pointerSize: 6 }));
-const dotOf = (d) => ({ fill: d.row.name === "held-out runs" ? "var(--paper)" : d.colour, stroke: d.colour });
+const dotOf = (d) => ({ fill: d.row.role === "heldout" ? "var(--paper)" : d.colour, stroke: d.colour });
 
 /** Single networks of the given rows, with their numbers. */
 function networks(view, rows) {
-  return rows.flatMap((row) => row.points.accuracy.map((accuracy, i) => ({
-    row, colour: view.colour(row), i, accuracy, distance: row.points.distance[i], xy: row.points.xy[i],
-    says: [`${row.name}, network ${i}`, accuracy == null ? null : `accuracy ${percent(accuracy)}`, row.points.distance[i] == null ? null : `distance ${row.points.distance[i].toFixed(2)} ${unitOf(view).short}`].filter(Boolean).join("\n"),
+  return rows.flatMap((row) => row.points.distance.map((_, i) => ({
+    row, colour: view.colour(row), i, score: row.points.score[i], distance: row.points.distance[i], xy: row.points.xy[i],
+    says: [`${row.name}, network ${i}`, row.points.score[i] == null ? null : `${view.axis.name} ${view.axis.text(row.points.score[i])}`, row.points.distance[i] == null ? null : `distance ${row.points.distance[i].toFixed(2)} ${unitOf(view).short}`].filter(Boolean).join("\n"),
   })));
 }
 
@@ -71,57 +88,57 @@ function strips(view, width) {
     Plot.ruleX(middles, { x, y1: (d) => d.y - 0.4, y2: (d) => d.y + 0.4, stroke: (d) => (d.row.kind === "baseline" ? "var(--muted)" : d.colour), strokeWidth: 2.4 }),
     tip([...items, ...middles], x, "y"),
   ];
-  const accurate = dots.filter((d) => d.accuracy != null).map((d) => ({ ...d, error: view.error(d.accuracy) }));
-  const means = lines.map((d) => ({ ...d, error: view.error(d.row.accuracy.mean), says: `${d.row.name}\nmean accuracy ${percent(d.row.accuracy.mean, 2)}` }));
+  const scored = dots.filter((d) => d.score != null).map((d) => ({ ...d, at: view.axis.place(d.score) }));
+  const means = lines.filter((d) => d.row.values.mean != null).map((d) => ({ ...d, at: view.axis.place(d.row.values.mean), says: `${d.row.name}\nmean ${view.axis.name} ${view.axis.text(d.row.values.mean, 2)}` }));
   const far = dots.filter((d) => d.distance != null);
-  const unit = unitOf(view), ratio = (row) => row[unit.ratio];
+  const unit = unitOf(view), ratio = (row) => row.values[unit.ratio];
   const medians = lines.filter((d) => ratio(d.row) != null).map((d) => ({ ...d, distance: ratio(d.row), says: `${d.row.name}\n${unit.ratio} ${ratio(d.row).toFixed(3)}` }));
   const band = [-0.5, rows.length - 0.5];
-  const spread = lines.filter((d) => d.row.dispersion != null).map((d) => ({ ...d, at: Math.min(d.row.dispersion, 1.6), says: `${d.row.name}\ndispersion ${d.row.dispersion.toFixed(2)}` }));
+  const spread = lines.filter((d) => d.row.values.dispersion != null).map((d) => ({ ...d, at: Math.min(d.row.values.dispersion, 1.6), says: `${d.row.name}\ndispersion ${d.row.values.dispersion.toFixed(2)}` }));
   const dispersion = { domain: [0, 1.65], ticks: [0, 0.5, 1, 1.5], tickFormat: String };
   return [
-    panel(0, accuracyScale(view, reach(accurate).map((d) => d.accuracy)), [Plot.ruleX([view.error(view.zoo.accuracy.mean)], DOTTED), ...strip(accurate, means, "error")], "Test accuracy, %"),
+    panel(0, scoreScale(view, reach(scored).map((d) => d.score)), [Plot.ruleX(view.zoo.values.mean == null ? [] : [view.axis.place(view.zoo.values.mean)], DOTTED), ...strip(scored, means, "at")], "Test " + view.axis.label),
     panel(1, ratioScale(reach(far).map((d) => d.distance)), [withinRun(view, ...band), Plot.ruleX([1], DOTTED), ...strip(far, medians, "distance")], unit.axis[0].toUpperCase() + unit.axis.slice(1)),
     panel(2, dispersion, [
       Plot.rect([0], { x1: 0, x2: view.results.thresholds.collapsed, y1: band[0], y2: band[1], fill: "var(--warn)", fillOpacity: 0.08 }), Plot.ruleX([1], DOTTED),
       Plot.dot(spread, { x: "at", y: "y", r: 4, fill: "colour" }),
-      Plot.text(spread.filter((d) => d.row.dispersion > 1.6), { x: "at", y: "y", dx: -9, textAnchor: "end", fill: "var(--muted)", text: (d) => d.row.dispersion.toFixed(1) + " →" }),
+      Plot.text(spread.filter((d) => d.row.values.dispersion > 1.6), { x: "at", y: "y", dx: -9, textAnchor: "end", fill: "var(--muted)", text: (d) => d.row.values.dispersion.toFixed(1) + " →" }),
       tip(spread, "at", "y"),
     ], "Dispersion"),
   ];
 }
 
 function plane(view, width) {
-  const unit = unitOf(view), rows = view.rows.filter((r) => r[unit.ratio] != null);
-  const single = networks(view, rows.filter((r) => r.kind === "generator" || r.name === "held-out runs")).filter((d) => d.distance != null && d.accuracy != null).map((d) => ({ ...d, x: d.distance }));
-  const spots = spotsOf(view, rows, unit.ratio, (r) => `${unit.ratio} ${r[unit.ratio].toFixed(2)}`);
+  const unit = unitOf(view), rows = view.rows.filter((r) => r.values[unit.ratio] != null && r.values.mean != null);
+  const single = networks(view, rows.filter((r) => r.kind === "generator" || r.role === "heldout")).filter((d) => d.distance != null && d.score != null).map((d) => ({ ...d, x: d.distance }));
+  const spots = spotsOf(view, rows, unit.ratio, (r) => `${unit.ratio} ${r.values[unit.ratio].toFixed(2)}`);
   return against(view, width, spots, single, ratioScale(reach([...spots, ...single]).map((d) => d.x)), 1, unit.axis + " →", (y) => [withinRun(view, ...y), Plot.text(withinRun(view, ...y) ? ["within a run"] : [], { frameAnchor: "top-left", dx: 6, dy: 6, fill: "var(--warn)" })]);
 }
 
 function alike(view, width) {
-  const spots = spotsOf(view, view.rows.filter((r) => r.iou_wrong_max != null), "iou_wrong_max", (r) => `IoU ${r.iou_wrong_max.toFixed(2)}`);
-  return against(view, width, spots, [], { domain: [0, 1], ticks: [0, 0.25, 0.5, 0.75, 1], tickFormat: String }, view.zoo.iou_wrong_max, "IoU of wrong predictions with the zoo →");
+  const spots = spotsOf(view, view.rows.filter((r) => r.values.iou_wrong_max != null && r.values.mean != null), "iou_wrong_max", (r) => `IoU ${r.values.iou_wrong_max.toFixed(2)}`);
+  return against(view, width, spots, [], { domain: [0, 1], ticks: [0, 0.25, 0.5, 0.75, 1], tickFormat: String }, view.zoo.values.iou_wrong_max, "IoU of wrong predictions with the zoo →");
 }
 
 function spotsOf(view, rows, key, say) {
-  return rows.map((row) => ({ row, colour: view.colour(row), x: row[key], accuracy: row.accuracy.mean, says: `${row.name}\nmean accuracy ${percent(row.accuracy.mean)}\n${say(row)}` }))
+  return rows.map((row) => ({ row, colour: view.colour(row), x: row.values[key], score: row.values.mean, says: `${row.name}\nmean ${view.axis.name} ${view.axis.text(row.values.mean)}\n${say(row)}` }))
     .sort((a, b) => ORDER[a.row.kind] - ORDER[b.row.kind]);
 }
 
-/** Mean accuracy against something: one named spot a row, the noise sweep joined, single networks behind. */
+/** Mean score against something: one named spot a row, the noise sweep joined, single networks behind. */
 function against(view, width, spots, single, x, mark, label, band = () => []) {
-  const place = (list) => list.map((d) => ({ ...d, y: view.error(d.accuracy) }));
+  const place = (list) => list.map((d) => ({ ...d, y: view.axis.place(d.score) }));
   const [rows, dots] = [place(spots), place(single)];
-  const noise = rows.filter((d) => d.row.name.startsWith("noise-")).sort((a, b) => parseFloat(a.row.name.slice(6)) - parseFloat(b.row.name.slice(6)));
-  const held = rows.filter((d) => d.row.name === "held-out runs");
-  const y = accuracyScale(view, reach([...spots, ...single]).map((d) => d.accuracy).concat(view.results.good_from), { label: "↑ mean test accuracy, %", labelArrow: "none", tickSize: 0 });
+  const noise = rows.filter((d) => d.row.noise != null).sort((a, b) => a.row.noise - b.row.noise);
+  const held = rows.filter((d) => d.row.role === "heldout");
+  const y = scoreScale(view, reach([...spots, ...single]).map((d) => d.score).concat(view.results.good_from), { label: "↑ mean test " + view.axis.label, labelArrow: "none", tickSize: 0 });
   const plot = Plot.plot({
     className: "fig", width, height: Math.max(320, Math.min(420, width * 0.78)), marginLeft: 38, marginTop: 24, marginRight: 12, marginBottom: 44,
     x: { ...x, label, labelAnchor: "right", labelArrow: "none", tickSize: 0 },
     y,
     marks: [
       Plot.gridX({ ticks: x.ticks, stroke: "var(--rule)", strokeOpacity: 1 }), Plot.gridY({ ticks: y.ticks, stroke: "var(--rule)", strokeOpacity: 1 }),
-      ...band(y.domain), Plot.ruleX(mark == null ? [] : [mark], DOTTED), Plot.ruleY([view.error(view.results.good_from)], DOTTED),
+      ...band(y.domain), Plot.ruleX(mark == null ? [] : [mark], DOTTED), Plot.ruleY(view.results.good_from == null ? [] : [view.axis.place(view.results.good_from)], DOTTED),
       Plot.line(noise, { x: "x", y: "y", stroke: "var(--base)", strokeWidth: 1.4 }),
       Plot.dot(dots, { x: "x", y: "y", r: 2, fill: "colour", fillOpacity: 0.35 }),
       Plot.dot(rows, { x: "x", y: "y", r: (d) => (d.row.kind === "generator" ? 6.5 : 4.2), fill: (d) => dotOf(d).fill, stroke: "var(--paper)", strokeWidth: 1 }),
@@ -130,7 +147,7 @@ function against(view, width, spots, single, x, mark, label, band = () => []) {
     ],
     r: { type: "identity" },
   });
-  const beyond = (d) => (d.y > y.domain[0] ? " ↓" : "") + (x.type === "symlog" && d.x > x.domain[1] ? " →" : "");
+  const beyond = (d) => (d.y < y.domain[0] ? " ↓" : "") + (x.type === "symlog" && d.x > x.domain[1] ? " →" : "");
   name(plot, rows.map((d) => ({ ...d, text: d.row.name + beyond(d) })), width);
   return [plot];
 }
@@ -156,19 +173,19 @@ function name(plot, spots, width) {
 }
 
 function tasks(view, width) {
-  const direct = view.zoo.tasks.unseen, names = Object.keys(direct).sort((a, b) => direct[b] - direct[a]);
+  const direct = view.zoo.tasks.unseen, names = Object.keys(direct).sort((a, b) => view.axis.place(direct[b]) - view.axis.place(direct[a]));
   const rows = view.rows.filter((r) => r.tasks).sort((a, b) => ORDER[a.kind] - ORDER[b.kind]);
-  const dots = rows.flatMap((row) => names.map((task, y) => ({ row, y, colour: view.colour(row), accuracy: row.tasks.unseen[task], error: view.error(row.tasks.unseen[task]), says: `${row.name} on ${task}\naccuracy ${percent(row.tasks.unseen[task])}` })));
-  const x = accuracyScale(view, dots.map((d) => d.accuracy));
+  const dots = rows.flatMap((row) => names.map((task, y) => ({ row, y, colour: view.colour(row), score: row.tasks.unseen[task], at: view.axis.place(row.tasks.unseen[task]), says: `${row.name} on ${task}\n${view.axis.name} ${view.axis.text(row.tasks.unseen[task])}` })));
+  const x = scoreScale(view, dots.map((d) => d.score));
   return [Plot.plot({
     className: "fig", width, height: 44 + 18 * names.length, marginTop: 38, marginBottom: 6, marginRight: 18, marginLeft: LABEL.marginLeft,
     x: { ...x, axis: "top", label: null, tickSize: 0 }, y: { domain: [-0.5, names.length - 0.5], reverse: true, axis: null },
     marks: [
       Plot.gridX({ ticks: x.ticks, stroke: "var(--rule)", strokeOpacity: 1 }), Plot.ruleY(names.map((_, y) => y), { stroke: "var(--rule)" }),
-      Plot.text(["Test accuracy, %"], { frameAnchor: "top-left", dy: -34, fontWeight: 650, fill: "var(--ink)" }),
+      Plot.text(["Test " + view.axis.label], { frameAnchor: "top-left", dy: -34, fontWeight: 650, fill: "var(--ink)" }),
       Plot.text(names, { x: x.domain[0], y: (_, i) => i, text: (d) => d, textAnchor: "end", dx: -10, fill: "var(--ink)" }),
-      Plot.dot(dots, { x: "error", y: "y", r: (d) => (d.row.kind === "baseline" ? 2.6 : 4.2), fill: (d) => dotOf(d).fill, fillOpacity: 0.8 }),
-      tip(dots, "error", "y"),
+      Plot.dot(dots, { x: "at", y: "y", r: (d) => (d.row.kind === "baseline" ? 2.6 : 4.2), fill: (d) => dotOf(d).fill, fillOpacity: 0.8 }),
+      tip(dots, "at", "y"),
     ],
     r: { type: "identity" },
   })];
@@ -178,7 +195,7 @@ function novelty(view, width) {
   const rows = [...view.rows].sort((a, b) => ORDER[a.kind] - ORDER[b.kind]);
   const curve = view.results.thresholds.curve;
   const points = rows.flatMap((row) => Object.entries(row.novel_and_good).filter(([, v]) => v != null).sort(([a], [b]) => a - b).map(([c, v]) => ({ row, name: row.name, colour: view.colour(row), x: +c, y: 100 * v, says: `${row.name}\n${percent(v, 0)} good and ≥ ${c} of a new run's distance away` })));
-  const of = (test) => points.filter((d) => test(d.row)), held = (r) => r.name === "held-out runs";
+  const of = (test) => points.filter((d) => test(d.row)), held = (r) => r.role === "heldout";
   const line = (items, more) => Plot.line(items, { x: "x", y: "y", z: "name", stroke: "colour", ...more });
   const plot = Plot.plot({
     className: "fig", width, height: Math.max(320, Math.min(420, width * 0.78)), marginLeft: 38, marginTop: 24, marginRight: 100, marginBottom: 44,
@@ -208,16 +225,16 @@ function endLabels(plot, ends, left) {
 
 function map(view, width) {
   const height = Math.max(320, Math.min(420, width * 0.78));
-  const rows = view.rows.filter((r) => r.kind !== "baseline" || r.name === "noise-1").sort((a, b) => ORDER[a.kind] - ORDER[b.kind]);
+  const rows = view.rows.filter((r) => r.kind !== "baseline" || r.noise === 1).sort((a, b) => ORDER[a.kind] - ORDER[b.kind]);
   const dots = networks(view, rows).filter((d) => d.xy[0] != null).map((d) => ({ ...d, x: d.xy[0], y: d.xy[1] }));
   const frame = squareFrame(dots.filter((d) => d.row.kind !== "baseline"), width - 50, height - 68);
-  const held = dots.filter((d) => d.row.name === "held-out runs");
+  const held = dots.filter((d) => d.row.role === "heldout");
   return [Plot.plot({
     className: "fig", width, height, marginLeft: 38, marginTop: 24, marginRight: 12, marginBottom: 44,
     x: { domain: frame.x, label: `first principal component ${unitOf(view).place} →`, labelArrow: "none", tickSize: 0, ticks: 6 }, y: { domain: frame.y, label: "↑ second", labelArrow: "none", tickSize: 0, ticks: 6 },
     marks: [
       Plot.gridX({ stroke: "var(--rule)", strokeOpacity: 1, ticks: 6 }), Plot.gridY({ stroke: "var(--rule)", strokeOpacity: 1, ticks: 6 }),
-      Plot.dot(dots.filter((d) => d.row.name !== "held-out runs"), { x: "x", y: "y", r: (d) => (d.row.kind === "baseline" ? 2 : 3.2), fill: "colour", fillOpacity: (d) => (d.row.kind === "baseline" ? 0.4 : 0.7), clip: true }),
+      Plot.dot(dots.filter((d) => d.row.role !== "heldout"), { x: "x", y: "y", r: (d) => (d.row.kind === "baseline" ? 2 : 3.2), fill: "colour", fillOpacity: (d) => (d.row.kind === "baseline" ? 0.4 : 0.7), clip: true }),
       Plot.dot(held, { x: "x", y: "y", r: 3.4, stroke: "var(--ink)", strokeWidth: 1.5, clip: true }),
       tip(dots.filter((d) => inside(d, frame)), "x", "y"),
     ],
@@ -284,12 +301,12 @@ function training(view, width) {
   const series = view.rows.filter((r) => r.kind === "generator").flatMap((row) => Object.entries((view.results.generators[row.name] || {}).history || {}).map(([key, points]) => ({ row, key, points })));
   const keys = [...new Set(series.map((s) => s.key))], across = Math.max(1, Math.min(keys.length, Math.floor(width / 300))), panel = (width - 28 * (across - 1)) / across;
   return keys.map((key) => {
-    const relative = /(dispersion|_ratio)$/.test(key), share = key.includes("accuracy"), factor = share ? 100 : 1;
+    const relative = /(dispersion|_ratio)$/.test(key), scored = key.startsWith("sample/score"), factor = scored ? view.axis.factor : 1;
     const points = series.filter((s) => s.key === key).flatMap((s) => s.points.filter(([, v]) => v != null).map(([step, v]) => ({ step, value: v * factor, v, name: s.row.name, colour: view.colour(s.row), says: `${s.row.name}, step ${step.toLocaleString("en")}\n${key} ${v.toPrecision(3)}` })));
     const positive = key.includes("loss") && points.every((d) => d.value > 0), log = positive && d3.max(points, (d) => d.value) > 20 * d3.min(points, (d) => d.value);
     return Plot.plot({
       className: "fig", width: panel, height: 220, marginLeft: 44, marginTop: 26, marginBottom: 40, marginRight: 14,
-      x: { label: "optimizer steps →", labelArrow: "none", ticks: 4, tickFormat: "~s", tickSize: 0 }, y: { type: log ? "log" : "linear", label: "↑ " + key + (share ? ", %" : ""), labelArrow: "none", ticks: 4, tickSize: 0, zero: relative },
+      x: { label: "optimizer steps →", labelArrow: "none", ticks: 4, tickFormat: "~s", tickSize: 0 }, y: { type: log ? "log" : "linear", label: "↑ " + key + (scored ? ", " + view.axis.label : ""), labelArrow: "none", ticks: 4, tickSize: 0, zero: relative },
       marks: [
         Plot.gridY({ ticks: 4, stroke: "var(--rule)", strokeOpacity: 1 }), relative ? Plot.ruleY([1], DOTTED) : null,
         Plot.line(points, { x: "step", y: "value", z: "name", stroke: "colour", strokeWidth: 2 }), key.startsWith("sample/") ? Plot.dot(points, { x: "step", y: "value", fill: "colour", r: 2.6 }) : null,
@@ -308,7 +325,7 @@ function drawFigures(section) {
   const chips = [...section.querySelectorAll(".chip")], colours = new Map(chips.map((c) => [c.dataset.row, `var(--${c.dataset.colour})`]));
   const view = {
     results, zoo: results.rows[0], rows: measured, colour: (row) => colours.get(row.name),
-    error: (accuracy) => Math.log10(Math.max(1 - accuracy, 0.5 / results.test_images)), // half an image: a log has no 0
+    axis: axisOf(results),
   };
   const plots = [...section.querySelectorAll(".plot")].map((node) => {
     const plot = { width: 0, redraw: () => {

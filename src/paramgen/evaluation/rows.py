@@ -1,0 +1,71 @@
+"""Rows: a set of networks with a value for each metric, or with the reason why there is none."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+from paramgen.errors import ParamgenError
+from paramgen.evaluation.context import Context
+from paramgen.evaluation.flags import Flag
+from paramgen.evaluation.registry import blank_values, values_of
+from paramgen.evaluation.results import Kind, Points, Role, Row
+
+
+def make_row(name: str, kind: Kind, role: Role, context: Context, points: Points) -> Row:
+    """A row with the value of each metric.
+
+    Args:
+        name: Printed in tables and pictures.
+        kind: Reference, baseline or generator.
+        role: What the row is.
+        context: Its networks and what they are compared with.
+        points: One value per network.
+    """
+    return Row(
+        name=name,
+        kind=kind,
+        role=role,
+        n=context.n,
+        nonfinite=context.n - len(context.weights),
+        values=values_of(context),
+        novel_and_good=context.novel_and_good or {},
+        noise=None,
+        uses_task_data=context.info.uses_task_data,
+        flags=[],
+        points=points,
+        tasks=context.tasks,
+    )
+
+
+def row_or_reason(name: str, measure: Callable[[], Row]) -> Row:
+    """A baseline's row; if it fails, a row without values whose flag gives the reason, so that the other rows are still measured.
+
+    Args:
+        name: Of the baseline.
+        measure: Draws its networks and measures them.
+    """
+    try:
+        return measure()
+    except Exception as error:  # no single baseline may end a report, whatever goes wrong in it
+        reason = str(error).partition("\n")[0] or "no message"
+        reason = reason if isinstance(error, ParamgenError) else f"{type(error).__name__}: {reason}"
+        logging.getLogger(__name__).warning("baseline %s failed: %s", name, reason, exc_info=_unexpected(error))
+        return Row(
+            name=name,
+            kind="baseline",
+            role="baseline",
+            n=0,
+            nonfinite=0,
+            values=blank_values(),
+            novel_and_good={},
+            noise=None,
+            uses_task_data=False,
+            flags=[Flag("failed", reason)],
+            points=Points([], [], []),
+        )
+
+
+def _unexpected(error: Exception) -> bool:
+    """Whether a traceback helps: not for a user error, nor where memory ran out."""
+    return not isinstance(error, ParamgenError | MemoryError | torch.OutOfMemoryError)
