@@ -1,7 +1,7 @@
 """PNG pictures of an evaluation, made from ``results.json`` alone: scores, score against distance, the zoo's plane, dispersion."""
 
 from collections.abc import Callable, Sequence
-from math import isfinite, log10
+from math import inf, isfinite, log10
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from paramgen.core.io import replacing
 from paramgen.core.score import ScoreSpec
@@ -219,6 +219,8 @@ class _ScoreAxis:
             1, results["test_items"]
         )  # an error is drawn as half an item at least: a logarithm has no 0
         self.split = results.get("measured_on", "test")
+        untrained = [row["values"]["mean"] for row in results["rows"] if row["role"] == "untrained"]
+        self.floor = min((self.place(v) for v in untrained if _finite(v)), default=-inf)  # the axis reaches no further
 
     def place(self, value: float) -> float:
         """Where a score is drawn; larger is better."""
@@ -235,18 +237,24 @@ class _ScoreAxis:
 
     def draw(self, axes: Axes, which: str, places: list[float]) -> None:
         """Limits, ticks and label of an axis over all that is drawn."""
+        places = [place for place in places if place >= self.floor] or places
         low, high = min(places, default=0.0), max(places, default=1.0)  # a plane may hold no row
         edge = 0.06 * (high - low) or 0.1
         low, high = low - edge, high + edge
         if self.spec.axis == "error":
             values = [1 - t for t in (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001)]
         else:
-            values = [float(v) for v in MaxNLocator(6).tick_values(*sorted((self.value(low), self.value(high))))]
-            values = [v for v in values if v > 0 or self.spec.axis == "linear"]
+            values = self._between(*sorted((self.value(low), self.value(high))))
         kept = [v for v in values if low <= self.place(v) <= high]
         getattr(axes, f"set_{which}lim")(low, high)
         getattr(axes, f"set_{which}ticks")([self.place(v) for v in kept], [f"{self.spec.shown(v):g}" for v in kept])
         getattr(axes, f"set_{which}label")(f"{self.split} {self.spec.label}")
+
+    def _between(self, low: float, high: float) -> list[float]:
+        """Round scores in a range, for ticks: decades where a logarithm spans several, else evenly spaced ones."""
+        wide = self.spec.axis == "log" and high > 20 * low
+        locator = LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,), numticks=8) if wide else MaxNLocator(6)
+        return [float(v) for v in locator.tick_values(low, high) if v > 0 or self.spec.axis == "linear"]
 
 
 def _name(axes: Axes, results: Results, rows: list[RowDict], spots: dict[str, tuple[float, float]]) -> None:

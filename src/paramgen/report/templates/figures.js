@@ -33,7 +33,9 @@ function axisOf(results) {
 
 /** The scale of an axis of scores over some values. */
 function scoreScale(view, values, extra = {}) {
-  const axis = view.axis, places = values.filter((v) => v != null).map(axis.place), [least, most] = places.length ? d3.extent(places) : [0, 1];
+  const axis = view.axis, floor = axis.place(d3.min(view.results.rows.filter((r) => r.role === "untrained"), (r) => r.values.mean) ?? null);
+  const places = values.filter((v) => v != null).map(axis.place), known = places.filter((at) => floor == null || at >= floor); // no further than untrained networks
+  const [least, most] = places.length ? d3.extent(known.length ? known : places) : [0, 1];
   const domain = axis.error ? [Math.max(least - 0.05, 0), most + 0.1] : [least - 0.05 * (most - least || 1), most + 0.05 * (most - least || 1)];
   const inside = (ticks) => ticks.filter((t) => t >= domain[0] && t <= domain[1]);
   const [coarse, fine] = [COARSE, FINE].map((errors) => inside(errors.map((e) => -Math.log10(e))));
