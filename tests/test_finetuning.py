@@ -12,7 +12,7 @@ from measured import make_zoo
 from paramgen.collect.finetune import steps_on_tasks, steps_to_reach, validation_scores
 from paramgen.collect.multi import Pretraining
 from paramgen.collect.multi import main as collect_tasks
-from paramgen.collect.train import NetworkGroup, OptimSettings, Trainer
+from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
 from paramgen.evaluation.evaluate import evaluate
@@ -58,7 +58,7 @@ def test_steps_are_where_a_training_alone_first_gets_there(zoo, task):
     start, settings = starts(zoo, task)[1], OptimSettings(lr=3e-3)
     group = NetworkGroup(task.build(), [zoo.complete(zoo.spec.unflatten(start))], zoo.spec.names)
     course = {}
-    for step in Trainer(group, task.data("train"), settings, [0], 60).run():
+    for step in GroupTrainer(group, task.data("train"), settings, [0], 60).run():
         course[step] = validation_scores(task, group.states()).item()
     goal = course[60] - 0.02
     first = min(step for step, accuracy in course.items() if step % 5 == 0 and accuracy >= goal)
