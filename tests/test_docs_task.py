@@ -1,5 +1,6 @@
 """The task in docs/tasks.md is a complete one: its code and its commands run as they stand there."""
 
+import json
 import re
 import shlex
 import sys
@@ -46,13 +47,16 @@ def test_code_and_commands_run_as_they_stand_in_the_docs(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     Path("diabetes.py").write_text(block("python"))
-    for words in [words for words in commands() if words[0] != "evaluate"]:
+    for words in commands():
         assert main(words) == 0, (words, capsys.readouterr().err)
     assert "samples are not scored" not in capsys.readouterr().err
     zoo = Zoo("zoo")
     assert (zoo.score.name, zoo.score.higher_is_better) == ("RMSE", False)
     scores = [entry.scores["val"]["score"] for entry in zoo.entries]
     assert 40 < min(scores) <= max(scores) < 160  # in the data's own unit, whose standard deviation is 77
+    results = json.loads(Path("report/results.json").read_text())
+    assert [row["name"] for row in results["rows"]] == ["zoo", "held-out runs", "samples", "soup-2", "noise-1"]
+    assert results["score"]["name"] == "RMSE"
     sys.modules.pop("diabetes")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import network_kinds
@@ -12,6 +13,7 @@ from gaussian_backend import GaussianBackend
 from paramgen.cli.main import main
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
+from paramgen.evaluation.baselines import BASELINES
 from paramgen.tasks import task_of
 
 
@@ -185,3 +187,48 @@ def test_no_network_is_built_or_run(monkeypatch):
     write(states(2))
     monkeypatch.setattr(nn.Module, "__call__", lambda *_: pytest.fail("a network ran"))
     imported()
+
+
+def test_distances_are_evaluated_without_scores(capsys):
+    write(states(8))
+    imported("--one_run", "false", "--heldout_networks", "2")
+    Path("drawn").mkdir()
+    for i, state in enumerate([*states(2)]):  # copies of training networks
+        torch.save(state, f"drawn/n{i}.pt")
+        save_file({name: t.contiguous() for name, t in state.items()}, f"drawn/n{i}.safetensors")
+    capsys.readouterr()
+    assert (
+        main(["evaluate", "--zoo", "zoo", "--samples", "drawn", "--out", "report", "--n", "4", "--aligned", "true"])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "accuracy" not in said
+    assert "copies" in said
+    results = json.loads(Path("report/results.json").read_text())
+    assert results["task"] is results["score"] is results["good_from"] is None
+    rows = {row["name"]: row for row in results["rows"]}
+    assert rows.keys() == {"zoo", "held-out runs", "drawn", *BASELINES}
+    assert rows["drawn"]["values"]["nn_ratio"] == 0
+    assert rows["kde"]["values"]["dispersion"] > 0
+    assert 0.5 < rows["held-out runs"]["values"]["run_ratio"] < 2
+    for row in rows.values():
+        assert row["n"] > 0, row["flags"]
+        assert row["points"]["score"] == []
+        assert not [
+            key for key in ("mean", "best", "std", "selected", "iou_wrong_max") if row["values"][key] is not None
+        ]
+    assert any("takes a task" in note for note in results["notes"])
+    page = Path("report/report.html").read_text()
+    assert "accuracy" not in page.partition("<script")[0].partition("<body")[2]
+    assert sorted(path.name for path in Path("report").glob("*.png")) == ["dispersion.png", "map.png"]
+
+
+def test_a_baseline_that_needs_a_task_says_so_in_its_row(capsys):
+    write(states(4))
+    imported()
+    assert (
+        main(["evaluate", "--zoo", "zoo", "--out", "report", "--n", "2", "--baselines", "[random-init, soup-2]"]) == 0
+    )
+    assert "random-init needs a task, and zoo 'zoo' has none" in capsys.readouterr().out
+    assert main(["evaluate", "--zoo", "zoo", "--out", "report", "--n", "2", "--finetune", "true"]) == 2
+    assert "finetune needs a task with data" in capsys.readouterr().err

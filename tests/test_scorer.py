@@ -178,3 +178,30 @@ def test_a_typed_scorer_of_the_working_folder_is_remembered_with_its_zoo(tmp_pat
 
 def test_import_function_finds_what_import_class_would():
     assert import_function("own_scorers.bias", "scorer") is own_scorers.bias
+
+
+def test_a_scored_zoo_is_evaluated_without_items_or_predictions(theirs, capsys):
+    assert main([*theirs, "--one_run", "false", "--task.scorer", "own_scorers.bias", "--task.name", "bias"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--zoo", "zoo", "--out", "report", "--n", "3", "--baselines", "all"]) == 0
+    assert "bias" in capsys.readouterr().out
+    results = json.loads(Path("report/results.json").read_text())
+    rows = {row["name"]: row for row in results["rows"]}
+    assert results["score"]["name"] == "bias"
+    assert rows["zoo"]["values"]["mean"] == pytest.approx(0.8125)
+    assert rows["zoo"]["values"]["best"] == 2
+    assert rows["random-init"]["n"] == 3
+    assert "finetuned-copy" not in rows
+    assert rows["zoo"]["values"]["same_predictions"] is None
+
+
+def test_networks_that_could_not_be_scored_are_counted_in_the_report(theirs):
+    assert main([*theirs, "--one_run", "false", "--task.scorer", "own_scorers.positive_only"]) == 0
+    assert main(["evaluate", "--zoo", "zoo", "--out", "report", "--n", "3", "--baselines", "[copy]"]) == 0
+    results = json.loads(Path("report/results.json").read_text())
+    assert any(
+        "1 of 4 networks of the zoo could not be scored (network 1: own_scorers.positive_only raised ValueError" in note
+        for note in results["notes"]
+    )
+    assert results["rows"][0]["points"]["score"] == [0.5, None, 2.0, 1.0]
+    assert results["good_from"] == pytest.approx(3.5 / 3 - 0.01)

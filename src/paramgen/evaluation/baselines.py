@@ -31,10 +31,10 @@ _TINY = 1e-12  # below any variance that batch norm meets; its own eps is 1e-5
 
 
 class Pool(NamedTuple):
-    """What a baseline may see: weights (K, P), train scores (K,), signed so that higher is better, and the sizes of the tensors in P."""
+    """What a baseline may see: weights (K, P), train scores (K,) with higher ones better or None, and the sizes of the tensors in P."""
 
     weights: Tensor
-    goodness: Tensor
+    goodness: Tensor | None
     sizes: tuple[int, ...]
 
 
@@ -109,7 +109,10 @@ def kde(pool: Pool, n: int, generator: Generator, share: float = TOP_SHARE) -> T
     The latent is the zoo's principal components; Gaussian kernels with Scott's bandwidth std x k^(-1/5), k networks kept.
     """
     mean, basis, z = principal_components(pool.weights, len(pool.weights))
-    kept = z[pool.goodness.argsort(descending=True, stable=True)[: max(2, round(share * len(z)))]]  # (k, d)
+    best = torch.arange(len(z))  # all, where there are no scores
+    if pool.goodness is not None:
+        best = pool.goodness.argsort(descending=True, stable=True)[: max(2, round(share * len(z)))]
+    kept = z[best]  # (k, d)
     k, d = kept.shape
     centres = kept.gather(0, torch.randint(k, (n, d), generator=generator))  # (n, d)
     bandwidth: Tensor = _std(kept).to(kept.dtype) * k**-0.2

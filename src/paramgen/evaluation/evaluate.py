@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import islice
 from statistics import median
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.evaluation import metrics
-from paramgen.evaluation.baselines import BASELINES, TASK_BASELINES, Pool, generate, random_init
+from paramgen.evaluation.baselines import BASELINES, TASK_BASELINES, Pool, generate
 from paramgen.evaluation.context import Context, Scored
 from paramgen.evaluation.intervals import Bootstrap, Resampled, against
 from paramgen.evaluation.judgement import flags_of
@@ -34,24 +33,27 @@ from paramgen.evaluation.notes import notes_of
 from paramgen.evaluation.novelty import Novelty, Ratios, RawBank
 from paramgen.evaluation.results import Kind, Points, Results, Role, Row
 from paramgen.evaluation.rows import make_row, row_or_reason
+from paramgen.evaluation.scoring import Scoring
 from paramgen.evaluation.structure import Structure
 from paramgen.evaluation.thresholds import THRESHOLDS
 from paramgen.symmetry import AlignedZoo, CannotAlign, PermutationSpec
-from paramgen.tasks import SplitData, Task
-from paramgen.tasks.base import FirstImages
-from paramgen.tasks.batchnorm import BATCHES, has_statistics, recalibrate
-from paramgen.tasks.score import Scores
-from paramgen.tasks.scoring import score_networks
+from paramgen.tasks import Task
 
-RECALIBRATION_BATCH = 128
 STARTS = 16  # networks of a row that are trained on
-UNTRAINED = 8  # networks that show what no training reaches, where the task does not say
 ALL_BASELINES = (*BASELINES, *TASK_BASELINES)
+
+
+def baselines_of(task: Task | None) -> list[str]:
+    """The baselines that a zoo with this task can have: some need a network to build, or data to train on."""
+    built = (
+        [] if task is None else [name for name, of in TASK_BASELINES.items() if task.has_data or not of.uses_task_data]
+    )
+    return [*BASELINES, *built]
 
 
 def evaluate(
     zoo: Zoo,
-    task: Task,
+    task: Task | None,
     samples: Sequence[Samples] = (),
     baselines: Sequence[str] = ALL_BASELINES,
     n: int = 100,
@@ -65,7 +67,7 @@ def evaluate(
 
     Args:
         zoo: What the generators learnt from.
-        task: Its task; gives the data and the network.
+        task: Its task; gives the data and the network. None for a zoo of weights alone: distances are measured, and no scores.
         samples: One set of networks a generator.
         baselines: Names of :data:`ALL_BASELINES`.
         n: Networks of every row but the references; the smallest set of samples lowers it for all, because best and min depend on it.
@@ -76,7 +78,8 @@ def evaluate(
         finetune: Train the first 16 networks of every row on until they are as good as the zoo on val, and say how many steps it took.
 
     Raises:
-        ParamgenError: n below 1, an unknown baseline, a zoo with fewer than two training networks, or a device that cannot be used.
+        ParamgenError: n below 1, an unknown baseline, a zoo with fewer than two training networks, a device that cannot be used, or
+            finetune without a task that has data.
     """
     require_positive(n=n, train_images=train_images)
     if unknown := [name for name in baselines if name not in ALL_BASELINES]:
@@ -91,29 +94,30 @@ def evaluate(
         bench.align()
     if finetune:
         bench.aim()
-    notes = [*zoo.meta.get("warnings", []), *bench.notes]
+    notes = [*zoo.meta.get("warnings", [])]
     notes += notes_of(bench.weights, bench.novelty, bench.structure.reference, [len(s.weights) for s in samples], n)
     n = min([n, *(len(s.weights) for s in samples)])
     rows = bench.references()
     rows += [bench.generator_row(s, n) for s in samples]
     rows += [row_or_reason(name, partial(bench.baseline_row, name, n, seed)) for name in baselines]
-    rows = bench.judged(rows)
+    rows, scoring = bench.judged(rows), bench.scoring
+    notes += bench.notes if scoring is None else [*bench.notes, *scoring.notes]
     return Results(
         zoo=zoo.name,
         task=zoo.task_config,
-        score=task.score,
+        score=None if task is None else task.score,
         networks=len(bench.weights),
         runs=len(bench.runs.unique()),
         heldout=len(bench.heldout_indices),
         params=zoo.spec.numel,
-        test_items=len(bench.test),
-        train_items=len(bench.train),
+        test_items=0 if scoring is None else scoring.test_items,
+        train_items=0 if scoring is None else scoring.train_items,
         n=n,
         seed=seed,
         tau=bench.novelty.tau,
         good_from=bench.good_from,
         seconds=time.perf_counter() - start,
-        forward_seconds=bench.forward_seconds,
+        forward_seconds=0.0 if scoring is None else scoring.seconds,
         generators={s.name: asdict(s.info) for s in samples},
         trajectories={s.name: bench.paths(s.trajectory) for s in samples if s.trajectory is not None},
         notes=notes,
@@ -128,20 +132,18 @@ def evaluate(
 class _Bench:
     """What every row is measured against, computed once."""
 
-    def __init__(self, zoo: Zoo, task: Task, device: torch.device, train_items: int) -> None:
+    def __init__(self, zoo: Zoo, task: Task | None, device: torch.device, train_items: int) -> None:
         self.zoo, self.task, self.device = zoo, task, device
+        self.scoring = None if task is None else Scoring(task, device, train_items)
         self.indices, self.heldout_indices = zoo.indices("train"), zoo.indices("heldout")
         if len(self.indices) < 2:
             raise ParamgenError(
                 f"zoo {zoo.name!r} has {len(self.indices)} training network, expected at least 2 to measure distances by"
             )
-        self.forward_seconds, self.notes = 0.0, list[str]()
+        self.notes = list[str]()
         self.aligned: Novelty | None = None
         self.aim_at: float | None = None
-        self.model = task.build().to(device).eval()
-        self.test, self.train = task.data("test"), FirstImages(task.data("train"), train_items)
         self.base = {name: t.to(device) for name, t in zoo.base().items()}
-        self.inputs = self._recalibration_inputs()
         self.runs, self.heldout_runs = (
             torch.tensor([zoo.entries[i].run for i in split], dtype=torch.int64)
             for split in (self.indices, self.heldout_indices)
@@ -152,19 +154,22 @@ class _Bench:
         self.heldout = zoo.matrix(self.heldout_indices).to(device)  # (m, P), m may be 0
         self.novelty = Novelty(RawBank(self.weights), self.runs, self.heldout, self.heldout_runs)
         self.structure = Structure(self.weights, self.runs, self.heldout)
-        self.scored = self.score(self.weights)
-        items = self.scored.test.items
-        self.bootstrap = Bootstrap(0 if items is None else items.shape[1], task.value)
+        self.scored = self.score("the zoo", self.weights)
+        items = None if self.scored is None else self.scored.test.items
+        self.bootstrap = Bootstrap(0) if task is None or items is None else Bootstrap(items.shape[1], task.value)
         self.resampled = dict[str, Resampled]()
-        self.mean = self.scored.test.value.mean().item()
-        self.good_from = task.score.floor(self.mean)
+        self.mean = None if self.scored is None else self.scored.test.value.nanmean().item()
+        self.good_from = None if task is None or self.mean is None else task.score.floor(self.mean)
         self.plane = principal_components(self.weights, 2)
 
     def align(self) -> None:
         """Make ready to measure up to permutation and scale, where the network's symmetries can be read."""
+        if self.scoring is None or self.scoring.train is None:
+            self.notes.append("Distances are raw alone: to align networks takes a task with data.")
+            return
         try:
-            inputs = next(iter(self.train.batches(2)))[0]
-            spec = PermutationSpec.of(self.task.build().eval(), inputs, self.zoo.spec)
+            inputs = next(iter(self.scoring.train.batches(2)))[0]
+            spec = PermutationSpec.of(self.scoring.task.build().eval(), inputs, self.zoo.spec)
         except CannotAlign as error:
             self.notes.append(f"Distances are raw alone: this network cannot be aligned ({error}).")
         else:
@@ -173,6 +178,8 @@ class _Bench:
 
     def aim(self) -> None:
         """Make ready to count steps of fine-tuning: to be reached is the zoo's mean on val, less the score's margin."""
+        if self.task is None or not self.task.has_data:
+            raise ParamgenError(f"finetune needs a task with data, and zoo {self.zoo.name!r} has none; leave it out")
         states = [self._complete(row) for row in self.weights]
         self.aim_at = self.task.score.floor(validation_scores(self.task, states, self.device).mean().item())
 
@@ -190,30 +197,28 @@ class _Bench:
             of = _Distances(
                 near, near.distance, novelty.heldout_ratios(), ratios, torch.empty(0)
             )  # zu compares with them
-            scored = self.score(self.heldout)
+            scored = self.score("the held-out runs", self.heldout)
             rows.append(self._row("held-out runs", "reference", "heldout", self.heldout, scored, SampleInfo(), of))
         return rows
 
     def judged(self, rows: Sequence[Row]) -> list[Row]:
         """The rows with their differences from each other and their flags."""
-        spec = self.task.score
-        chance = self.task.chance(self.test.targets)
-        chance = self._untrained() if chance is None else chance
-        works_from = chance + THRESHOLDS.works * (self.mean - chance)
+        sign = 1 if self.scoring is None else self.scoring.spec.sign
+        works_from = self._works_from()
         beside = [row.name for row in rows if row.kind != "reference" and row.n]
 
         def compared(row: Row) -> Row:
             mine = self.resampled.get(row.name)
             if row.kind != "generator" or mine is None:
                 return row
-            pairs = [against(name, mine, self.resampled[name], spec.sign) for name in beside if name != row.name]
+            pairs = [against(name, mine, self.resampled[name], sign) for name in beside if name != row.name]
             return replace(row, against=pairs)
 
         rows = [compared(row) for row in rows]
         several = self.checkpoints > 1
 
         def works(row: Row) -> bool:
-            return spec.sign * row.value("mean") >= spec.sign * works_from
+            return works_from is None or sign * row.value("mean") >= sign * works_from
 
         return [replace(row, flags=[*row.flags, *flags_of(row, rows, several, works(row))]) for row in rows]
 
@@ -223,17 +228,19 @@ class _Bench:
         info = samples.info
         if info.sample_seconds is not None and samples.total:
             info = replace(info, sample_seconds=info.sample_seconds * n / samples.total)
-        return self._row(samples.name, "generator", "generator", weights, self.score(weights), info, samples=samples)
+        return self._row(
+            samples.name, "generator", "generator", weights, self.score(samples.name, weights), info, samples=samples
+        )
 
     def baseline_row(self, name: str, n: int, seed: int) -> Row:
         """What a baseline drew from the train split."""
         seed = (seed + zlib.crc32(name.encode())) % 2**31
         start = time.perf_counter()
         if name in BASELINES:
-            assert self.scored.train is not None
-            goodness = self.task.score.sign * self.scored.train.cpu()
-            pool = Pool(self.weights.cpu(), goodness, tuple(t.numel for t in self.zoo.spec.tensors))
+            pool = Pool(self.weights.cpu(), self._goodness(), tuple(t.numel for t in self.zoo.spec.tensors))
             weights = generate(name, pool, self.zoo.spec, n, seed)
+        elif self.task is None:
+            raise ParamgenError(f"{name} needs a task, and zoo {self.zoo.name!r} has none")
         else:
             weights = TASK_BASELINES[name].draw(self.task, self.zoo, n, seed)
         info = SampleInfo(
@@ -242,28 +249,26 @@ class _Bench:
         )
         weights = weights.to(self.device)
         role: Role = "untrained" if name in TASK_BASELINES and TASK_BASELINES[name].untrained else "baseline"
-        row = self._row(name, "baseline", role, weights, self.score(weights), info)
+        row = self._row(name, "baseline", role, weights, self.score(name, weights), info)
         return replace(row, noise=BASELINES[name].noise if name in BASELINES else None)
 
-    def score(self, weights: Tensor) -> Scored:
-        """Scores of (N, P), on test and on train, and on test with batch norm recalibrated."""
-        start = time.perf_counter()
-        states = [self._complete(row) for row in weights]
-        test, train = (self._scores(states, data) for data in (self.test, self.train))
-        recalibrated = None
-        if self.inputs:
-            states = recalibrate(self.model, states, self.inputs)
-            recalibrated = self._scores(states, self.test).value
-        self.forward_seconds += time.perf_counter() - start
-        return Scored(test, train.value, recalibrated)
+    def score(self, name: str, weights: Tensor) -> Scored | None:
+        """Scores of a row's networks (N, P); None without a task."""
+        return None if self.scoring is None else self.scoring.score(name, [self._complete(row) for row in weights])
 
-    def _scores(self, states: list[StateDict], data: SplitData) -> Scores:
-        return score_networks(self.task, self.model, states, data, device=self.device)
+    def _works_from(self) -> float | None:
+        """The score from which networks work at all; None without scores."""
+        if self.scoring is None or self.mean is None:
+            return None
+        untrained = self.scoring.untrained(self.zoo)
+        return untrained + THRESHOLDS.works * (self.mean - untrained)
 
-    def _untrained(self) -> float:
-        """Mean test score of fresh networks."""
-        fresh = random_init(self.task, self.zoo, UNTRAINED, 0).to(self.device)
-        return self._scores([self._complete(row) for row in fresh], self.test).value.mean().item()
+    def _goodness(self) -> Tensor | None:
+        """Train scores (K,), larger is better, -inf where there is none; None without a task."""
+        if self.scoring is None or self.scored is None or self.scored.train is None:
+            return None
+        signed = self.scoring.spec.sign * self.scored.train.cpu()
+        return signed.where(~signed.isnan(), -torch.inf)
 
     def _row(
         self,
@@ -271,7 +276,7 @@ class _Bench:
         kind: Kind,
         role: Role,
         weights: Tensor,
-        scored: Scored,
+        scored: Scored | None,
         info: SampleInfo,
         of: "_Distances | None" = None,
         samples: Samples | None = None,
@@ -281,10 +286,11 @@ class _Bench:
         of = of or self._distances(kept)
         distance = torch.full((n,), float("nan"), dtype=torch.float64)
         distance[finite] = of.distance.cpu()
-        scores, scale = scored.test.value, self.novelty.run_scale
-        if kind != "reference":
+        scores, scale = torch.empty(0) if scored is None else scored.test.value, self.novelty.run_scale
+        if kind != "reference" and scored is not None:
             self.resampled[name] = self.bootstrap.resample(scores, scored.test.items, distance / self.novelty.length)
-        good = self.task.score.good(scores, self.good_from)
+        spec = None if self.task is None else self.task.score
+        good = None if spec is None or self.good_from is None else spec.good(scores, self.good_from)
         identity, run = self._conditioned_on(samples, finite)
         context = Context(
             n=n,
@@ -294,16 +300,18 @@ class _Bench:
             own=role == "zoo",
             near=of.near,
             raw=of.raw,
-            spec=self.task.score,
+            spec=spec,
             aligned=of.aligned,
             zu_of=of.zu,
             heldout_runs=self.novelty.heldout_runs,
             scored=scored,
             zoo_scored=self.scored,
-            targets=self.test.targets,
+            targets=None if self.scoring is None else self.scoring.targets,
             reference=None if role == "zoo" else self.mean,
             structured=self.structure.of(kept),
-            novel_and_good=None if scale is None else metrics.novel_and_good(good, distance, scale.value),
+            novel_and_good=None
+            if scale is None or good is None
+            else metrics.novel_and_good(good, distance, scale.value),
             id_match=None if identity is None else metrics.id_match(of.near.index, identity),
             run_match=None if run is None else metrics.id_match(self.runs[of.near.index.cpu()], run),
             info=info,
@@ -332,7 +340,7 @@ class _Bench:
         return identity, run
 
     def _finetune_steps(self, weights: Tensor) -> float | None:
-        if self.aim_at is None:
+        if self.aim_at is None or self.task is None:
             return None
         steps = steps_to_reach(self.task, self.zoo, weights[:STARTS], self.aim_at, device=self.device)
         middle: float = median(steps.tolist())
@@ -345,11 +353,6 @@ class _Bench:
 
     def _complete(self, vector: Tensor) -> StateDict:
         return {**self.base, **self.zoo.spec.unflatten(vector)}
-
-    def _recalibration_inputs(self) -> list[Tensor]:
-        if not has_statistics(self.model):
-            return []
-        return [x.to(self.device) for x, _ in islice(self.train.batches(RECALIBRATION_BATCH), BATCHES)]
 
 
 class _Distances(NamedTuple):

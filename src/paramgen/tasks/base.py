@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ __all__ = ["FirstImages", "SplitData", "Task"]
 
 class Task(Scored):
     """A target network, its data and its score, from plain arguments."""
+
+    has_data: ClassVar[bool] = True  # whether networks can be trained, run on items and aligned: data() answers
 
     @abstractmethod
     def build(self) -> nn.Module:

@@ -48,6 +48,8 @@ class ScorerTask(Task):
         ParamgenError: The function cannot be imported, or the margin is below 0.
     """
 
+    has_data = False
+
     def __init__(
         self,
         network: str,

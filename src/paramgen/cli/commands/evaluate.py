@@ -14,7 +14,7 @@ from paramgen.core.samples import read_samples, with_distinct_names
 from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
-from paramgen.evaluation.evaluate import ALL_BASELINES, evaluate
+from paramgen.evaluation.evaluate import ALL_BASELINES, baselines_of, evaluate
 from paramgen.evaluation.families import evaluate_family
 from paramgen.evaluation.flags import parse, say
 from paramgen.evaluation.registry import with_values
@@ -69,7 +69,9 @@ def main(
     require_positive(n=n, train_images=train_images)
     opened = Zoo(zoo, trust)
     many = many_tasks(opened)
-    names = _baselines(baselines, FAMILY_BASELINES if many else ALL_BASELINES)
+    task = None if many or opened.task_config is None else task_of(opened)
+    known, possible = (FAMILY_BASELINES, FAMILY_BASELINES) if many else (ALL_BASELINES, baselines_of(task))
+    names = _baselines(baselines, known, possible)
     folders = [samples] if isinstance(samples, str) else samples or []
     read = with_distinct_names(
         [read_samples(folder, opened, limit=None if many else n, partial=partial) for folder in folders], folders
@@ -79,7 +81,6 @@ def main(
     if many:
         results = evaluate_family(opened, read, names, device=device, finetune=finetune)
     else:
-        task = task_of(opened)
         results = evaluate(opened, task, read, names, n, seed, device, train_images, aligned, finetune)
     pictures = weight_pictures(opened, read)
     values = {**results.to_dict(), "command": command, "weights": pictures}
@@ -137,12 +138,14 @@ def _scored(results: dict[str, Any]) -> str:
         return ""
     spec = ScoreSpec.from_dict(results["score"])
     better = "" if spec.higher_is_better else " (lower is better)"
-    return f"{spec.name}{spec.symbol and ' in'}{spec.symbol}{better} on {results['test_items']:,} test items, "
+    items = f" on {results['test_items']:,} test items" if results["test_items"] else ""
+    return f"{spec.name}{spec.symbol and ' in'}{spec.symbol}{better}{items}, "
 
 
-def _baselines(asked: str | list[str], known: Sequence[str]) -> list[str]:
+def _baselines(asked: str | list[str], known: Sequence[str], possible: Sequence[str]) -> list[str]:
+    """The baselines asked for by name, of those that are known; ``all`` are those that the zoo can have."""
     if asked in ("all", "none"):
-        return list(known) if asked == "all" else []
+        return list(possible) if asked == "all" else []
     names = [asked] if isinstance(asked, str) else asked
     if unknown := [name for name in names if name not in known]:
         raise ParamgenError(f"Unknown baseline {unknown[0]!r}. {did_you_mean(unknown[0], known)}")
