@@ -205,3 +205,18 @@ def test_networks_that_could_not_be_scored_are_counted_in_the_report(theirs):
     )
     assert results["rows"][0]["points"]["score"] == [0.5, None, 2.0, 1.0]
     assert results["good_from"] == pytest.approx(3.5 / 3 - 0.01)
+
+
+def test_a_zoo_without_a_task_is_evaluated_with_a_scorer_that_is_typed(theirs, capsys):
+    assert main([*theirs[: -len(SCORER)], "--one_run", "false"]) == 0
+    line = ["evaluate", "--zoo", "zoo", "--out", "report", "--n", "3", "--baselines", "[copy]"]
+    assert main([*line, *SCORER, "--task.scorer", "own_scorers.bias"]) == 0
+    results = json.loads(Path("report/results.json").read_text())
+    assert results["rows"][0]["values"]["mean"] == pytest.approx(0.8125)
+    assert results["task"]["init_args"]["scorer"] == "own_scorers.bias"
+    assert "own_scorers.bias" in results["command"]
+    capsys.readouterr()
+    wide = [*SCORER, "--task.scorer", "own_scorers.bias", "--task.network_args", "{width: 7}"]
+    assert main([*line, *wide]) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert "zoo 'zoo': 'out.weight' has shape (3, 4), expected (7, 4)" in said

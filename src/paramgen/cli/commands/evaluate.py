@@ -1,6 +1,7 @@
 """``paramgen evaluate``: compare generated networks with the zoo, held-out runs and baselines."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paramgen.core.command_line import command_line
+from paramgen.core.intake import Architecture
 from paramgen.core.io import write_atomic, write_json
 from paramgen.core.samples import read_samples, with_distinct_names
 from paramgen.core.score import ScoreSpec
@@ -24,7 +26,7 @@ from paramgen.report.page import page
 from paramgen.report.pictures import weight_pictures
 from paramgen.report.plots import save_plots
 from paramgen.report.verdicts import verdict
-from paramgen.tasks import task_of
+from paramgen.tasks import Task, task_of
 
 
 def main(
@@ -40,6 +42,7 @@ def main(
     finetune: bool = False,
     partial: bool = False,
     trust: bool = False,
+    task: Task | None = None,
 ) -> Results:
     """Compare generated networks with the zoo, held-out runs and baselines.
 
@@ -61,6 +64,7 @@ def main(
             tasks. Slow.
         partial: Accept the incomplete output of an interrupted ``paramgen sample``.
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
+        task: Score networks by this task instead of the zoo's own, for example ScorerTask. The zoo's networks must fit it.
 
     Raises:
         ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
@@ -69,8 +73,8 @@ def main(
     require_positive(n=n, train_images=train_images)
     opened = Zoo(zoo, trust)
     many = many_tasks(opened)
-    task = None if many or opened.task_config is None else task_of(opened)
-    known, possible = (FAMILY_BASELINES, FAMILY_BASELINES) if many else (ALL_BASELINES, baselines_of(task))
+    scored_by = _task(opened, many, task)
+    known, possible = (FAMILY_BASELINES, FAMILY_BASELINES) if many else (ALL_BASELINES, baselines_of(scored_by))
     names = _baselines(baselines, known, possible)
     folders = [samples] if isinstance(samples, str) else samples or []
     read = with_distinct_names(
@@ -81,7 +85,9 @@ def main(
     if many:
         results = evaluate_family(opened, read, names, device=device, finetune=finetune)
     else:
-        results = evaluate(opened, task, read, names, n, seed, device, train_images, aligned, finetune)
+        results = evaluate(opened, scored_by, read, names, n, seed, device, train_images, aligned, finetune)
+    if task is not None:
+        results = replace(results, task=task.config())
     pictures = weight_pictures(opened, read)
     values = {**results.to_dict(), "command": command, "weights": pictures}
     folder = Path(out)
@@ -140,6 +146,16 @@ def _scored(results: dict[str, Any]) -> str:
     better = "" if spec.higher_is_better else " (lower is better)"
     items = f" on {results['test_items']:,} test items" if results["test_items"] else ""
     return f"{spec.name}{spec.symbol and ' in'}{spec.symbol}{better}{items}, "
+
+
+def _task(zoo: Zoo, many: bool, given: Task | None) -> Task | None:
+    """What a zoo's networks are scored by: the task that was given, else the zoo's own; None for families and zoos without a task."""
+    if given is None:
+        return None if many or zoo.task_config is None else task_of(zoo)
+    if many:
+        raise ParamgenError(f"zoo {zoo.name!r} is of many tasks, which score their own networks; leave --task out")
+    Architecture(given.build()).fit(zoo.full(0), f"zoo {zoo.name!r}")
+    return given
 
 
 def _baselines(asked: str | list[str], known: Sequence[str], possible: Sequence[str]) -> list[str]:
