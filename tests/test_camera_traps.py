@@ -106,7 +106,7 @@ def test_a_location_without_empty_images_has_no_background_unless_one_is_given(r
         ({"seen": ["A2"]}, "Unknown location 'A2'.*Did you mean 'A02'"),
         ({"seen": ["D01"]}, "'D01' has no images"),
         ({"seen": ["A01"]}, "given twice"),
-        ({"seen": 4}, "4 locations are asked for by number"),
+        ({"seen": 4}, "4 locations were requested by number"),
         ({"classes": 9}, "need 8 species"),
     ],
 )

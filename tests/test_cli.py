@@ -146,7 +146,7 @@ def test_one_line_says_which_scan_a_fit_runs_on(config, tmp_path, capsys):
 def test_states_and_trajectories_are_refused_by_generators_that_have_none(config, tmp_path, capsys):
     main(["fit", "--config", config()])
     line = refuses(capsys, "sample", "--ckpt_path", tmp_path / "fit" / "last.ckpt", "--state", "random")
-    assert "'random' was asked for, but this GaussianBackend has no states" in line
+    assert "'random' was requested, but this GaussianBackend has no states" in line
     line = refuses(capsys, "sample", "--ckpt_path", tmp_path / "fit" / "last.ckpt", "--trajectory", "true")
     assert "GaussianBackend has no trajectory to keep" in line
     line = refuses(capsys, "sample", "--ckpt_path", tmp_path / "fit" / "last.ckpt", "--scheduler", "DDIM")
@@ -253,7 +253,7 @@ def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
         (["fit", "--model", "PDif"], "unknown ParameterGenerator 'PDif'. Did you mean 'PDiff'"),
         (["zoo", "inspect"], "Unknown command 'zoo inspect'"),
         (["zoo", "info", "--zoo", "nowhere"], "Unknown zoo 'nowhere'"),
-        (["sample", "--ckpt_path", "nowhere.ckpt"], "no checkpoint 'nowhere.ckpt'"),
+        (["sample", "--ckpt_path", "nowhere.ckpt"], "checkpoint not found: 'nowhere.ckpt'"),
         (["sample", "--ckpt_path", "x.ckpt", "--n", "0"], "n is 0"),
         (["sample", "--ckpt_path", "x.ckpt", "--n", "many"], "n: Expected a int. Got value: many"),
         (["sample", "--ckpt_path", "x.ckpt", "--temperature", "-1"], "temperature is -1.0"),
@@ -266,7 +266,10 @@ def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
         ([*COLLECT, "--device", "gpux"], "device 'gpux' cannot be used"),
         ([*COLLECT, "--out", __file__], "is a file; choose a folder"),
         (["validate", "--config", "pdiff_digits_mlp"], "validate needs a fitted generator: --ckpt_path"),
-        (["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", "nowhere.ckpt"], "no checkpoint 'nowhere.ckpt'"),
+        (
+            ["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", "nowhere.ckpt"],
+            "checkpoint not found: 'nowhere.ckpt'",
+        ),
         (["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", __file__], "not written by torch.save"),
         (["configs", "--show", "pdiff_digts"], "Did you mean 'pdiff_digits'"),
         (["configs", "--folder", "zo"], "Unknown config folder 'zo'. Did you mean 'zoo'"),
@@ -318,7 +321,7 @@ def test_what_a_class_refuses_is_one_line_where_its_argument_may_be_left_out(con
 
 def test_a_file_that_is_no_text_is_no_config(tmp_path, capsys):
     (tmp_path / "weights.ckpt").write_bytes(b"\x80\x81")
-    assert "is no YAML" in refuses(capsys, "fit", "--config", tmp_path / "weights.ckpt")
+    assert "is not valid YAML" in refuses(capsys, "fit", "--config", tmp_path / "weights.ckpt")
 
 
 def test_samples_are_refused_before_they_are_drawn(config, tmp_path, capsys):

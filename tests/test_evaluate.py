@@ -103,7 +103,7 @@ def spoil(folder: Path) -> None:
     ("change", "message"),
     [
         (["--zoo", "nowhere"], "Unknown zoo 'nowhere'"),
-        (["--samples", "absent"], "no folder of samples 'absent'"),
+        (["--samples", "absent"], "samples folder not found: 'absent'"),
         (["--n", "0"], "n is 0, expected 1 or more"),
         (["--n", "many"], "n"),
         (["--device", "gpu"], "device 'gpu' cannot be used"),

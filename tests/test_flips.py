@@ -60,7 +60,7 @@ def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
         (tmp_path / "rotated", [], "RotatedFamily; only codes"),
         (zoo.path, ["--codes", "0"], "codes is 0"),
         (zoo.path, ["--per_code", "0"], "per_code is 0"),
-        (zoo.path, ["--ckpt_path", json.dumps([str(tmp_path / "no.ckpt")])], "no checkpoint"),
+        (zoo.path, ["--ckpt_path", json.dumps([str(tmp_path / "no.ckpt")])], "checkpoint not found"),
     ):
         assert paramgen(["flips", "--zoo", str(path), *more, "--out", str(tmp_path / "out")]) == 2
         error = capsys.readouterr().err

@@ -110,9 +110,9 @@ def test_checkpoint_of_another_zoo_is_refused(fitted, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no checkpoint"),
+        (None, "checkpoint not found"),
         (b"garbage", "cannot read"),
-        ({"state_dict": {}}, "no checkpoint of paramgen"),
+        ({"state_dict": {}}, "not a paramgen checkpoint"),
     ],
 )
 def test_what_is_no_checkpoint_is_named(tmp_path, content, message):

@@ -192,7 +192,7 @@ def test_an_unfinished_zoo_goes_on_with_the_tensors_that_its_networks_share_and_
     writer.add(state, run=0, step=0, seed=0)
     again, _ = zoo_of("Permuted", tmp_path / "zoo")
     assert again.done == {(0, 0)}
-    with pytest.raises(ParamgenError, match="half-written zoo with another 'perm'"):
+    with pytest.raises(ParamgenError, match="incomplete zoo with another 'perm'"):
         zoo_of("Permuted", tmp_path / "zoo", seed=1)
 
 

@@ -123,7 +123,7 @@ def test_no_networks_are_refused(zoo, tmp_path):
 
 
 def test_a_missing_folder_is_named(zoo, tmp_path):
-    with pytest.raises(ParamgenError, match=r"no folder of samples .*absent"):
+    with pytest.raises(ParamgenError, match=r"samples folder not found: .*absent"):
         read_samples(tmp_path / "absent", zoo)
 
 

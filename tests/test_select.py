@@ -60,7 +60,7 @@ def test_tied_tensors_are_chosen_under_both_names():
         (["last_two_norm"], "Did you mean 'last_two_norms'"),
         (["re:("], "no regular expression"),
         (["norms.0.num_batches_tracked"], "matches nothing"),
-        ([], "no parameters chosen"),
+        ([], "no parameters selected"),
     ],
 )
 def test_pattern_that_selects_nothing_is_one_line_with_near_names(cnn, patterns, message):

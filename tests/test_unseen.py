@@ -165,4 +165,4 @@ def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
     with pytest.raises(ParamgenError, match="seen_tasks is -1, expected 0 or more"):
         tasks_to_draw(zoo, 1, -1)
     assert paramgen(["unseen", "--zoo", str(zoo.path), "--ckpt_path", str(tmp_path / "no.ckpt")]) == 2
-    assert "no checkpoint" in capsys.readouterr().err
+    assert "checkpoint not found" in capsys.readouterr().err

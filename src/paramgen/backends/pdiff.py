@@ -141,7 +141,7 @@ class PDiff(ParameterGenerator):
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Reconstruction in the first phase, denoising in the second; ``ae_loss`` and ``diffusion_loss`` are logged apart."""
         if batch.token is not None:
-            raise ParamgenError("p-diff sees whole networks: leave data.tokens_per_step out")
+            raise ParamgenError("p-diff needs complete networks: remove data.tokens_per_step")
         x = batch.x.flatten(1)  # (B, P)
         if not self.training:
             terms = {} if not self.phase.trained else {"ae_loss": self._reconstruction(x, 0.0, 0.0)}

@@ -143,7 +143,7 @@ class RPG(ParameterGenerator):
     def denoised(self, batch: ParamBatch, from_noise: bool = False) -> Denoised:
         """Predictions of whole networks, all tokens of one at one step."""
         if batch.token is not None:
-            raise ParamgenError("the behavioural loss sees whole networks: leave data.tokens_per_step out")
+            raise ParamgenError("the behavioural loss needs complete networks: remove data.tokens_per_step")
         keys, which = distinct_keys(self._keys(batch))
         c = self.head.project(self.prototypes(keys))[which].flatten(0, 1)  # (B L, ...)
 

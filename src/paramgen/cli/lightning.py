@@ -136,8 +136,8 @@ def _last_checkpoint(folder: str | None, root: Path) -> str:
             root,
         )
     if not found:
-        ways = "" if folder else ", or --checkpoint.dirpath its folder"
-        raise ParamgenError(f"no last.ckpt under {where}; give --ckpt_path its path{ways}")
+        alternative = "" if folder else ", or its folder as --checkpoint.dirpath"
+        raise ParamgenError(f"no last.ckpt under {where}; pass its path as --ckpt_path{alternative}")
     return str(max(found, key=lambda path: path.stat().st_mtime))
 
 

@@ -26,7 +26,7 @@ class ConfigFile(ActionConfigFile):
         try:
             super().__call__(parser, cfg, find_config(values, self.folder), option_string)  # type: ignore[no-untyped-call]
         except UnicodeDecodeError as error:
-            raise ParamgenError(f"config {values!r} is no YAML: {error}") from error
+            raise ParamgenError(f"config {values!r} is not valid YAML: {error}") from error
 
 
 class OneLineErrors(ArgumentParser):

@@ -63,7 +63,7 @@ class Recipe:
             if getattr(self, name) < 0:
                 raise ParamgenError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if self.runs * self.checkpoints < 2:
-            raise ParamgenError("runs x checkpoints is 1; a zoo to learn from needs 2 networks or more")
+            raise ParamgenError("runs x checkpoints is 1; a zoo needs at least 2 networks")
         if self.heldout_runs + self.val_runs >= self.runs and (self.heldout_runs or self.val_runs):
             given = f"heldout_runs {self.heldout_runs} and val_runs {self.val_runs}"
             raise ParamgenError(f"{given} leave no run to learn from, of {self.runs}")
@@ -125,7 +125,7 @@ def main(
     torch.set_flush_denormal(True)  # networks that have converged are full of them, and they are slow
     optim, finetune = optim or OptimSettings(), finetune or OptimSettings(lr=4e-3)
     if start is not None and mode == "seeds":
-        raise ParamgenError("start is for mode trajectory; seeds begin from scratch")
+        raise ParamgenError("start needs mode trajectory; mode seeds starts from scratch")
     recipe = Recipe(
         mode=mode,
         runs=runs,

@@ -114,7 +114,7 @@ class NetworkGroup:
             else:
                 self.moving[name] = torch.stack(tensors)
         if not self.leaves:
-            raise ParamgenError("nothing to train: the chosen tensors are statistics alone")
+            raise ParamgenError("nothing to train: only statistics were selected")
         self._stacked = stacked
         self._together = stacked_forward(self.network, shared=self.fixed.keys())
 

@@ -94,7 +94,7 @@ class ParamSpec:
         wanted = {firsts[name] for name in (state if names is None else names)}
         chosen = {name: tensor for name, tensor in state.items() if firsts[name] in wanted and can_be_generated(tensor)}
         if not chosen:
-            raise ParamgenError("nothing to generate: no floating or complex tensor was chosen")
+            raise ParamgenError("nothing to generate: no floating or complex tensor was selected")
         tensors = tuple(
             TensorSpec(name, tuple(tensor.shape), _kind(name), str(tensor.dtype).removeprefix("torch."))
             for name, tensor in chosen.items()

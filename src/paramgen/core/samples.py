@@ -196,10 +196,10 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None, partial
     """
     path = Path(folder)
     if not path.is_dir():
-        raise ParamgenError(f"no folder of samples {str(path)!r}")
+        raise ParamgenError(f"samples folder not found: {str(path)!r}")
     if is_torn(path) and not partial:
         raise ParamgenError(
-            f"{path} is incomplete: the command that wrote it was stopped; draw the samples again, or read what is there "
+            f"{path} is incomplete: the command that wrote it was stopped; rerun paramgen sample, or evaluate the partial output "
             "(--partial true)"
         )
     if (path / INDEX).exists():
@@ -257,7 +257,7 @@ def _read_network(folder: Path, entry: dict[str, Any], zoo: Zoo, base: StateDict
     path = inside(folder, entry["file"])
     state = read_tensors(path)  # a truncated file is named here
     if entry.get("sha256") and sha256(path) != entry["sha256"]:
-        raise ParamgenError(f"{path}: altered (its sha256 is not the one in {INDEX})")
+        raise ParamgenError(f"{path}: checksum mismatch with {INDEX}: the file was modified")
     zoo.spec.check(state, str(path), finite=False)
     check_network(
         state, zoo.spec, base, str(path), rtol=1e-3

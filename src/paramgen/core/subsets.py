@@ -26,7 +26,7 @@ def select_tensors(network: nn.Module | Mapping[str, Tensor], patterns: Sequence
     state = state_tensors(network) if isinstance(network, nn.Module) else network
     names = [name for name, tensor in state.items() if can_be_generated(tensor)]
     if not patterns:
-        raise ParamgenError(f"no parameters chosen; give globs, re:… or a subset: {', '.join(SUBSETS)}")
+        raise ParamgenError(f"no parameters selected; give globs, re:… or a subset: {', '.join(SUBSETS)}")
     chosen: set[str] = set()
     for pattern in patterns:
         matched = _subset(pattern, network, names) if pattern in SUBSETS else _match(pattern, names)
@@ -54,7 +54,7 @@ def _match(pattern: str, names: list[str]) -> list[str]:
     try:
         expression = re.compile(pattern.removeprefix("re:"))
     except re.error as error:
-        raise ParamgenError(f"parameter pattern {pattern!r} is no regular expression: {error}") from error
+        raise ParamgenError(f"parameter pattern {pattern!r} is not a valid regular expression: {error}") from error
     return [name for name in names if expression.fullmatch(name)]
 
 

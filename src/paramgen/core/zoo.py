@@ -153,7 +153,7 @@ class Zoo(Sequence[StateDict]):
         return self.complete(self[index])
 
     def verify(self) -> list[str]:
-        """What is wrong with its files, one line each; empty when every file is whole and finite."""
+        """What is wrong with its files, one line each; empty when all files match their checksums and finite."""
         problems = []
         reads: list[Callable[[], object]] = [self.base, *(partial(self._verify, index) for index in range(len(self)))]
         for read in reads:
@@ -192,4 +192,4 @@ class Zoo(Sequence[StateDict]):
 
 def _check_digest(path: Path, entry: ZooEntry) -> None:
     if entry.sha256 and sha256(path) != entry.sha256:
-        raise ParamgenError(f"{path}: altered or truncated (its sha256 is not the recorded one)")
+        raise ParamgenError(f"{path}: checksum mismatch: the file was modified or truncated")

@@ -144,7 +144,7 @@ class ZooWriter:
             same = name in self._base and name in stored and same_values(self._base[name], stored[name])
             if not same and last_part(name) != COUNTER:
                 raise ParamgenError(
-                    f"{self.path} holds a half-written zoo with another {name!r}, which its networks share; "
+                    f"{self.path} contains an incomplete zoo with another {name!r}, which its networks share; "
                     "choose another folder or delete it"
                 )
 
@@ -172,7 +172,7 @@ class ZooWriter:
             return
         if found.header["spec"] != self._header["spec"]:
             raise ParamgenError(
-                f"{self.path} holds a half-written zoo of other tensors; choose another folder or delete it"
+                f"{self.path} contains an incomplete zoo of other tensors; choose another folder or delete it"
             )
         recorded = {(entry.run, entry.step): entry for entry in found.records}
         self.entries = [entry for entry in recorded.values() if _is_whole(self.path / entry.file, entry)]
@@ -210,7 +210,7 @@ def check_resumable(path: str | Path, task_config: dict[str, Any] | None, recipe
     if differing := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
         key = differing[0]
         raise ParamgenError(
-            f"{path} holds a half-written zoo made with {key}={old.get(key)!r}, now {key}={new.get(key)!r}; "
+            f"{path} contains an incomplete zoo made with {key}={old.get(key)!r}, now {key}={new.get(key)!r}; "
             "choose another folder or delete it"
         )
 

@@ -177,9 +177,9 @@ class ParameterGenerator(LightningModule, ABC):
         if conditional and not self.cond_dim:
             raise ParamgenError(f"a condition was given, but this {kind} was fitted on a zoo without conditions")
         if request.guidance_scale is not None and not (conditional and self.has_guidance):
-            raise ParamgenError("guidance_scale is for a condition, and for generators that take one")
+            raise ParamgenError("guidance_scale needs a condition and a generator that takes one")
         if request.state is not None and not self.has_states:
-            raise ParamgenError(f"state {request.state!r} was asked for, but this {kind} has no states to sample from")
+            raise ParamgenError(f"state {request.state!r} was requested, but this {kind} has no states to sample from")
         if request.keep_trajectory and not self.has_solver:
             raise ParamgenError(f"this {kind} has no trajectory to keep: it does not start from noise step by step")
         if (request.scheduler or request.num_inference_steps) and not self.has_solver:
@@ -282,7 +282,7 @@ class ParameterGenerator(LightningModule, ABC):
             )
         saved = checkpoint.get("paramgen")
         if saved is None:
-            raise ParamgenError("this is no checkpoint of paramgen: it holds no codec")
+            raise ParamgenError("this is not a paramgen checkpoint: it has no codec")
         mine = f"{type(self).__module__}.{type(self).__qualname__}"
         if saved["class_path"] != mine:
             raise ParamgenError(f"the checkpoint was made by {saved['class_path']}, the config asks for {mine}")

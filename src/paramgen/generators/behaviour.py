@@ -51,7 +51,7 @@ class BehaviouralLoss(Callback):
         )
         if from_noise and signal_weighting:
             raise ParamgenError(
-                "behavioural loss: from_noise counts for nothing with signal_weighting, expected signal_weighting: false"
+                "behavioural loss: from_noise has no effect with signal_weighting, expected signal_weighting: false"
             )
         self.weight, self.images_per_step, self.from_noise = weight, images_per_step, from_noise
         self.networks_per_step, self.signal_weighting = networks_per_step, signal_weighting

@@ -34,10 +34,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ParamgenError: No such file, no checkpoint of paramgen, or one that does not fit ``checkpoint.schema.json``; the field is named.
     """
     if not Path(path).exists():
-        raise ParamgenError(f"no checkpoint {str(path)!r}")
+        raise ParamgenError(f"checkpoint not found: {str(path)!r}")
     checkpoint = read_pickle(path)
     if not isinstance(checkpoint, dict) or "paramgen" not in checkpoint:
-        raise ParamgenError(f"{str(path)!r} is no checkpoint of paramgen: it holds no codec")
+        raise ParamgenError(f"{str(path)!r} is not a paramgen checkpoint: it has no codec")
     check(checkpoint, "checkpoint", str(path))
     codec = checkpoint["paramgen"]["codec"]
     spec = ParamSpec.from_dict(codec["spec"], where=f"{path}: paramgen.core.codec")
@@ -109,9 +109,7 @@ def _no_larger_than(weights: Mapping[str, Tensor]) -> Iterator[None]:
 def _check_size(path: str | Path, field: str, numbers: float) -> None:
     size = regular_file(path)
     if numbers > PER_BYTE * size:
-        raise ParamgenError(
-            f"{path}: {field} describes {numbers:,} numbers; a file of {size:,} bytes can be no generator of these"
-        )
+        raise ParamgenError(f"{path}: {field} describes {numbers:,} numbers; a file of {size:,} bytes cannot hold them")
 
 
 def _sizes(value: Any) -> Iterator[float]:

@@ -50,7 +50,7 @@ class _MambaLayer(nn.Module):
     def _fused(self, u: Tensor, fused: Callable[..., Tensor], *inputs: Any) -> Tensor | None:
         """The kernel's result, or None when torch is to compute it."""
         if self.kernel == "cuda" and not u.is_cuda:
-            raise ParamgenError(f"kernel 'cuda' was demanded, but the tensors are on {u.device}; use kernel: auto")
+            raise ParamgenError(f"kernel 'cuda' was requested, but the tensors are on {u.device}; use kernel: auto")
         name = type(self).__name__
         if self.kernel == "torch" or not u.is_cuda or not kernels():
             say_once(f"{name}: torch")

@@ -105,7 +105,7 @@ class CausalTransformer(nn.Module):
     def __init__(self, width: int, layers: int, heads: int = 8) -> None:
         super().__init__()
         if width % heads:
-            raise ParamgenError(f"d_model {width} is no multiple of the transformer's {heads} heads")
+            raise ParamgenError(f"d_model {width} is not a multiple of the transformer's {heads} heads")
         self.heads = heads
         self.blocks = nn.ModuleList(
             nn.ModuleDict(

@@ -179,7 +179,7 @@ def write_adapter(folder: str | Path, state: Mapping[str, Tensor], settings: Lor
     """
     names = adapter_names(state)
     if not names:
-        raise ParamgenError(f"no adapters to write to {folder}: no tensor is named …lora_A… or …lora_B…")
+        raise ParamgenError(f"no adapters to write to {folder}: no tensor name contains lora_A or lora_B")
     layers = list(dict.fromkeys(name.partition(".lora_")[0] for name in names))
     config = _config(settings, layers)
     config.base_model_name_or_path = base_name or None

@@ -24,7 +24,7 @@ def main(samples: str, zoo: str, out: str, trust: bool = False) -> None:
     found = Zoo(zoo, trust)
     family = family_of(found)
     if family.lora is None:
-        raise ParamgenError(f"zoo {found.name!r} holds whole networks, not adapters")
+        raise ParamgenError(f"zoo {found.name!r} contains complete networks, not adapters")
     base = {n.replace(".base_layer.", "."): t for n, t in found.base().items()}
     write_tensors(Path(out) / "base.safetensors", base)
     name = str(getattr(family, "network", ""))

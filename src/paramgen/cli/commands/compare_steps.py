@@ -103,7 +103,7 @@ def make_zoo(
     target = folder / "zoo"
     if source.align:
         if source.align not in others:
-            raise ParamgenError(f"zoo {source.align!r} must stand before {folder.name!r}, which aligns it")
+            raise ParamgenError(f"zoo {source.align!r} must come before {folder.name!r}, which aligns it")
         made = Made(target / "zoo.json", {"command": "align", "zoo": _digest(others[source.align])})
         arguments: dict[str, Any] = {"zoo": str(others[source.align].path), "out": str(target), "trust": trust}
         function: Callable[..., Any] = zoo.align
@@ -263,7 +263,7 @@ def _read_config(name: str) -> dict[str, Any]:
     try:
         return yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamgenError(f"config {name!r} is no YAML: {str(error).splitlines()[0]}") from error
+        raise ParamgenError(f"config {name!r} is not valid YAML: {str(error).splitlines()[0]}") from error
 
 
 def _digest(opened: Zoo) -> str:

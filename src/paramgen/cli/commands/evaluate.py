@@ -81,7 +81,7 @@ def main(
         [read_samples(folder, opened, limit=None if many else n, partial=partial) for folder in folders], folders
     )
     if many and aligned:
-        raise ParamgenError(f"zoo {opened.name!r} is of many tasks: aligned is for zoos of one")
+        raise ParamgenError(f"zoo {opened.name!r} has many tasks; aligned needs a zoo of one task")
     if many:
         results = evaluate_family(opened, read, names, device=device, finetune=finetune)
     else:

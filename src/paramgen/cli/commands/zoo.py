@@ -58,7 +58,7 @@ def verify(zoo: str) -> None:
     problems = found.verify()
     if problems:
         raise ParamgenError(f"{len(problems)} of {len(found)} networks are damaged: {'; '.join(problems)}")
-    print(f"{found.name}: {len(found)} networks, every file is whole")
+    print(f"{found.name}: {len(found)} networks, all files match their checksums")
 
 
 def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0, trust: bool = False) -> None:

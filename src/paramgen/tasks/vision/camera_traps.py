@@ -45,12 +45,12 @@ def read_camera_traps(annotations: Path) -> list[Picture]:
     """The images of a COCO Camera Traps file that show one species, or nothing.
 
     Raises:
-        ParamgenError: The file is missing or is no COCO Camera Traps json; what it lacks is named.
+        ParamgenError: The file is missing or is not a COCO Camera Traps json; what it lacks is named.
     """
     content = read_json(annotations)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ParamgenError(f"{annotations} is no COCO Camera Traps json: it has no list {key!r}")
+            raise ParamgenError(f"{annotations} is not a COCO Camera Traps json: it has no list {key!r}")
     try:
         species = {c["id"]: str(c["name"]) for c in content["categories"]}
         seen: dict[Any, set[str]] = defaultdict(set)
@@ -62,7 +62,7 @@ def read_camera_traps(annotations: Path) -> list[Picture]:
             if len(seen[i["id"]]) == 1
         ]
     except (KeyError, TypeError) as error:
-        raise ParamgenError(f"{annotations} is no COCO Camera Traps json: an entry lacks {error}") from error
+        raise ParamgenError(f"{annotations} is not a COCO Camera Traps json: an entry lacks {error}") from error
 
 
 class CameraTrapFamily(TaskFamily):
@@ -174,13 +174,15 @@ class CameraTrapFamily(TaskFamily):
             if name not in self._at:
                 raise ParamgenError(f"Unknown location {name!r} in {self.annotations}. {did_you_mean(name, known)}")
             if name not in known:
-                raise ParamgenError(f"location {name!r} has no images of the {self.classes} chosen classes")
+                raise ParamgenError(f"location {name!r} has no images of the {self.classes} selected classes")
         if len(set(named)) < len(named):
             raise ParamgenError("a location is given twice; pretrain, seen and unseen may not overlap")
         free = sorted(known - set(named))
         count = sum(names for names in wanted if isinstance(names, int))
         if count > len(free):
-            raise ParamgenError(f"{count} locations are asked for by number, {self.annotations} has {len(free)} left")
+            raise ParamgenError(
+                f"{count} locations were requested by number, but {self.annotations} has only {len(free)} left"
+            )
         drawn = iter(np.random.default_rng(seed).permutation(free).tolist())
         first, second, third = (
             [next(drawn) for _ in range(names)] if isinstance(names, int) else list(names) for names in wanted
@@ -254,5 +256,7 @@ def _frequent(pictures: Sequence[Picture], classes: int, exclude: Sequence[str])
     counts = Counter(p.species for p in pictures if p.species != EMPTY and p.species not in exclude)
     ordered = sorted(counts, key=lambda name: (-counts[name], name))
     if len(ordered) < classes - 1:
-        raise ParamgenError(f"{classes} classes need {classes - 1} species beside {EMPTY!r}, there are {len(ordered)}")
+        raise ParamgenError(
+            f"{classes} classes need {classes - 1} species besides {EMPTY!r}, but there are {len(ordered)}"
+        )
     return [EMPTY, *ordered[: classes - 1]]

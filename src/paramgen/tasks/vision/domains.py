@@ -64,7 +64,7 @@ class DomainFamily(TaskFamily):
                 )
         self.unseen, self.seen = list(unseen), [d for d in domains if d not in unseen]
         if not self.seen:
-            raise ParamgenError("every domain is unseen; leave one at least to learn from")
+            raise ParamgenError("every domain is unseen; at least one must be seen")
         self.classes = _classes(self._root, domains)
         self.network, self.network_args, self.pretrained = network, dict(network_args or {}), pretrained
         self.lora = lora_settings(lora)

@@ -128,7 +128,9 @@ def _divide(classes: int, seen: int | list[str], unseen: int | list[str], seed: 
     counts = sum(given for given in (seen, unseen) if isinstance(given, int))
     left = [code for code in codes if code not in named]
     if counts > len(left) or min(g if isinstance(g, int) else len(g) for g in (seen, unseen)) < 0:
-        raise ParamgenError(f"seen and unseen ask for {counts} codes; {classes} classes leave {len(left)}")
+        raise ParamgenError(
+            f"seen and unseen request {counts} codes, but only {len(left)} of the codes of {classes} classes are left"
+        )
     drawn = [left[i] for i in np.random.default_rng(seed).permutation(len(left))[:counts]]
     first = drawn[:seen] if isinstance(seen, int) else list(seen)
     second = drawn[counts - unseen :] if isinstance(unseen, int) else list(unseen)

@@ -97,7 +97,9 @@ class RotatedFamily(TaskFamily):
             raise ParamgenError(f"Unknown corruption {corruption!r}. {did_you_mean(corruption, CORRUPTIONS)}")
         levels = [*seen, *unseen]
         if len(set(levels)) < len(levels) or not seen:
-            raise ParamgenError(f"levels are seen {seen} and unseen {unseen}, expected each once and one seen at least")
+            raise ParamgenError(
+                f"seen is {seen} and unseen is {unseen}, expected each level once and at least one seen level"
+            )
         self._levels = {f"{corruption}{level:+04g}": float(level) for level in levels}
         names = list(self._levels)
         self._seen_levels, self._unseen_levels = list(seen), list(unseen)
@@ -146,7 +148,9 @@ class RotatedFamily(TaskFamily):
     def _corrupt(self, level: float, split: str) -> InMemory:
         whole = self.base.data(split)
         if not isinstance(whole, TensorSplit):
-            raise ParamgenError(f"dataset {self.dataset!r} is streamed; corruptions need a set that lies in memory")
+            raise ParamgenError(
+                f"dataset {self.dataset!r} is streamed; corruptions need a dataset that is kept in memory"
+            )
         white = self.base.source.white
         raw = CORRUPTIONS[self.corruption](whole.raw.float(), level).round().clamp(0, white).byte()
         return self._images(raw, whole.targets)
