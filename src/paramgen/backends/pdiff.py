@@ -147,10 +147,12 @@ class PDiff(ParameterGenerator):
             terms = {} if not self.phase.trained else {"ae_loss": self._reconstruction(x, 0.0, 0.0)}
             if self.denoiser is not None and (self.learned or not terms):
                 z = (self._encode(x) - self.latent_mean) / self.latent_std
-                terms["diffusion_loss"] = self.diffusion.loss(self._told(batch.condition, len(x)), z)
+                terms["diffusion_loss"] = self.diffusion.loss(self._conditioned(batch.condition, len(x)), z)
             return {"loss": next(reversed(terms.values())), **terms}
         if self._latents is not None:
-            loss = self.diffusion.loss(self._told(batch.condition, len(x)), self._latents[batch.index])  # (B, C, l)
+            loss = self.diffusion.loss(
+                self._conditioned(batch.condition, len(x)), self._latents[batch.index]
+            )  # (B, C, l)
             return {"loss": loss, "diffusion_loss": loss}
         loss = self._reconstruction(x[: self.phase.batch_size], self.phase.input_noise, self.phase.latent_noise)
         return {"loss": loss, "ae_loss": loss}
@@ -175,11 +177,11 @@ class PDiff(ParameterGenerator):
             x = self.autoencoder.decode(z + self.phase.latent_noise * torch.randn_like(z))
             return Denoised(x.view_as(batch.x), x.new_ones(len(x)))
         z0 = self._latents[batch.index]
-        z, abar = self.diffusion.predict(self._told(batch.condition, len(z0)), z0, from_noise=from_noise)
+        z, abar = self.diffusion.predict(self._conditioned(batch.condition, len(z0)), z0, from_noise=from_noise)
         return Denoised(self._decode(z), abar)
 
-    def _told(self, condition: Tensor | None, n: int) -> Denoiser:
-        """The denoiser of n latents, told their conditions (n, C)."""
+    def _conditioned(self, condition: Tensor | None, n: int) -> Denoiser:
+        """The denoiser of n latents under their conditions (n, C)."""
         assert self.denoiser is not None
         if not isinstance(self.denoiser, ConditionedDenoiser):
             return self.denoiser
@@ -187,10 +189,10 @@ class PDiff(ParameterGenerator):
 
     def _guided(self, condition: Tensor | None, n: int, scale: float | None) -> Denoiser:
         """The same in sampling, with guidance where there is a condition."""
-        told = self._told(condition, n)
+        conditional = self._conditioned(condition, n)
         if condition is None or scale is None or scale == 1 or not isinstance(self.denoiser, ConditionedDenoiser):
-            return told
-        return guided(told, self._told(None, n), scale)
+            return conditional
+        return guided(conditional, self._conditioned(None, n), scale)
 
     def _encode(self, x: Tensor) -> Tensor:
         """Latents (B, C, l), not yet standardised, of networks (B, P)."""

@@ -187,7 +187,7 @@ class RPG(ParameterGenerator):
         weights = prototypes.states.asked(n, asked, draw)  # (n, K)
         scale = 1.0 if request.guidance_scale is None else request.guidance_scale
         keys, which = distinct_keys(prototypes.keys(weights.to(self.device), request.condition))
-        if scale != 1:  # the same without the condition stands behind
+        if scale != 1:  # the same without the condition follows
             without, which_without = distinct_keys(prototypes.keys(weights.to(self.device), None))
             which_without, keys = which_without + len(keys), torch.cat([keys, without])
         at_once = {"sequential": 1, "partial": max(1, PIECE // n), "full": L}[self.sampling]
@@ -231,7 +231,7 @@ class RPG(ParameterGenerator):
         )
 
     def _places(self, weights: Tensor, what: str) -> list[int | None]:
-        """The training network or run that each state (n, K) stands for, by its place in the zoo's train split."""
+        """The training network or run of each state (n, K), by its place in the zoo's train split."""
         places = self.zoo_info.get(what) or []
         if len(places) < weights.shape[1]:
             raise ParamgenError(f"the checkpoint knows {len(places)} {what} of its zoo and {weights.shape[1]} states")

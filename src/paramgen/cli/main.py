@@ -17,7 +17,7 @@ def main(args: list[str] | None = None) -> int:
         args: The command line after ``paramgen``; the process's own when None.
 
     Returns:
-        0; for a mistake that the user can mend, said in one line on stderr, its exit code (2; 3 for a fit that diverged);
+        0; after a user error, printed as one line on stderr, its exit code (2; 3 for a diverged fit);
         128 and the signal's number for a command that a signal stopped.
     """
     try:

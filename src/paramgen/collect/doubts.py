@@ -9,7 +9,7 @@ from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import SplitScores, ZooEntry
 from paramgen.tasks.score import Scored
 
-SPREAD = 2.0  # standard deviations of a share that is measured on so many items
+SPREAD = 2.0  # standard deviations of a share of n items
 WORSE = 2.0  # margins of a good network that fine-tuning may cost where nothing is wrong
 
 
@@ -58,7 +58,7 @@ def doubts(
 
 
 def unscored(entries: Sequence[ZooEntry]) -> list[str]:
-    """A sentence about networks that were scored and have no score on val; empty where there are none."""
+    """A sentence about networks that were scored but have no score on val; empty if none."""
     scored = [e.scores["val"] for e in entries if "score" in e.scores.get("val", {})]
     missing = sum(scores["score"] is None for scores in scored)
     return [f"{missing} of {len(scored)} networks could not be scored."] if missing else []
@@ -74,5 +74,5 @@ def _is_lost(scores: SplitScores) -> bool:
 
 
 def _deviation(score: ScoreSpec, value: float, items: int) -> float:
-    """The standard deviation of a share on so many items; 0 for other scores."""
+    """The standard deviation of a share of n items; 0 for other scores."""
     return sqrt(value * (1 - value) / items) if score.unit == "percent" else 0.0

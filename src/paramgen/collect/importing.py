@@ -187,7 +187,7 @@ def _check_runs(task: Task, state: StateDict) -> None:
         task.evaluate([state], "train", most=2)
     except ParamgenError:
         raise
-    except Exception as error:  # whatever the network's own code raises
+    except Exception as error:  # the network's own code may raise anything
         raise ParamgenError(f"the network cannot be run on the task's data: {one_line(error)}") from error
 
 

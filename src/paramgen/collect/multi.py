@@ -139,8 +139,8 @@ def main(
     warnings = _doubts(writer.entries, family) if score else []
     for warning in warnings:
         _log.warning("warning: %s", warning)
-    told = {"warnings": warnings} if warnings else {}
-    zoo = writer.close(score=family.score.to_dict(), seconds=time.perf_counter() - begun, **made_by, **told)
+    noted = {"warnings": warnings} if warnings else {}
+    zoo = writer.close(score=family.score.to_dict(), seconds=time.perf_counter() - begun, **made_by, **noted)
     print(_summary(zoo))
     return zoo
 

@@ -28,7 +28,7 @@ _CONSTANT = 1e-10  # a relative spread below this is rounding
 
 @dataclass(frozen=True)
 class Block:
-    """Where one tensor stands in the row of L * D numbers: `rows` pieces of `width` numbers, one every `stride`, from `offset`."""
+    """Position of one tensor in the row of L * D numbers: `rows` pieces of `width` numbers, one every `stride`, from `offset`."""
 
     spec: TensorSpec
     source: int  # where it starts among the P parameters
@@ -333,7 +333,7 @@ def _end_to_end(spec: ParamSpec) -> list[Block]:
 
 
 def _scale(variance: Tensor, level: Tensor) -> Tensor:
-    """Standard deviation, 0 where the spread is rounding beside `level`."""
+    """Standard deviation, 0 where the spread is only rounding error of `level`."""
     std = variance.clamp_min(0).sqrt()
     return torch.where(std > _CONSTANT * level.abs(), std, 0.0)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-COLUMNS_AT_ONCE = 1 << 18  # weights worked on at once: bounds memory at N x 2^18 doubles, whatever P
+COLUMNS_AT_ONCE = 1 << 18  # weights worked on at once: bounds memory at N x 2^18 doubles for any P
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Journal:
             raise cannot_write(self.path, error) from error
 
     def read(self, parse: Callable[[dict[str, Any]], Record]) -> Contents[Record] | None:
-        """What stands in it, or None if nothing does: no file, or a first line that was cut short.
+        """Its records, or None if it has none: no file, or a first line that was cut short.
 
         Args:
             parse: Makes a record of a line after the header; raises ParamgenError, KeyError, TypeError or ValueError if it is none.

@@ -122,16 +122,16 @@ def _holder(descriptor: int) -> str:
 
 
 @contextmanager
-def temporary_file(beside: Path) -> Iterator[IO[bytes]]:
-    """A file in the folder of `beside` to write and rename to it; what was not renamed is deleted at the end.
+def temporary_file(target: Path) -> Iterator[IO[bytes]]:
+    """A file in the folder of `target` to write and rename to it; what was not renamed is deleted at the end.
 
     While it is open it is locked, so that :func:`remove_dead` of another process leaves it alone.
 
     Args:
-        beside: The file that is to be written.
+        target: The file that is to be written.
     """
-    # the name is there before the file, so that a request to stop leaves no file at whatever moment it comes
-    path, file = beside.parent / f".{beside.name}.{secrets.token_hex(4)}{TEMPORARY}", None
+    # the name is there before the file, so that a request to stop leaves no file at any moment
+    path, file = target.parent / f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}", None
     try:
         while True:
             file = open(path, "x+b", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115  closed below

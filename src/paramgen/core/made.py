@@ -1,4 +1,4 @@
-"""What made a result, kept beside it in ``made.json``: so that a result of other settings is never taken for it.
+"""Provenance of a result, in a ``made.json`` next to it: a result of other settings is never reused.
 
 The settings hold all that decides the result: configuration, arguments, seed, and the checksums of the files that it was made from.
 """
@@ -38,7 +38,7 @@ class Made:
         path: The file of the result; of several the one that is written last.
         settings: All that decides it, plain values, nested as they come.
         whole: The file is complete whenever it is there. A checkpoint is there before its fit ends.
-        record: Where this is kept; ``made.json`` beside the file when left out.
+        record: File of this record. Default: ``made.json`` next to the result.
     """
 
     path: Path

@@ -199,7 +199,7 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def is_extra_state(name: str) -> bool:
-    """Whether a key of a state dict stands for what ``get_extra_state`` returned."""
+    """Whether a key of a state dict holds the result of ``get_extra_state``."""
     return last_part(name) == _EXTRA
 
 

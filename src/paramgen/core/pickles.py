@@ -100,7 +100,7 @@ def _problem(tensor: Tensor, size: int) -> str | None:
 
 
 class _NumpyType:
-    """Stands for ``numpy.dtype`` in a file: plain numbers alone, and nothing of numpy's own unpickling."""
+    """Replaces ``numpy.dtype`` of a file: plain numbers alone, and nothing of numpy's own unpickling."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not re.fullmatch(r"[fiub][1248]", code):

@@ -33,7 +33,7 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave it as it is."""
+        """Do nothing."""
         if self._bar is not None:
             self._bar.stop()
 

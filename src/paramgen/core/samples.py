@@ -86,7 +86,7 @@ class Samples:
     """Generated networks as the evaluator takes them.
 
     Args:
-        name: Stands in the report.
+        name: Name in the report.
         weights: (N, P) float32, the generated tensors in the zoo's order; may hold NaN.
         info: Where they come from.
         identity: (N,) which network of the zoo's train split conditioned each, if any.
@@ -182,12 +182,12 @@ def refuse_samples(folder: str | Path) -> None:
 def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None, partial: bool = False) -> Samples:
     """Read a folder of networks of the zoo's architecture.
 
-    NaN and inf in the weights are read as they are: the evaluator counts them.
+    NaN and inf in the weights are kept: the evaluator counts them.
 
     Args:
         folder: With or without ``samples.json``.
         zoo: Says which tensors are generated, and what the rest must be.
-        limit: Read the first so many.
+        limit: Maximum number of networks to read.
         partial: Read what a stopped command had written too, rather than refuse it.
 
     Raises:
@@ -223,7 +223,7 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None, partial
 
 
 def with_distinct_names(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
-    """Give folders of the same name the names of their parents too, so that rows can be told apart."""
+    """Give folders of the same name the names of their parents too, so that row names are unique."""
     pairs = [(s, Path(f).resolve()) for s, f in zip(samples, folders, strict=True)]
     names = [s.name for s, _ in pairs]
     return [replace(s, name="/".join(f.parts[-2:])) if names.count(s.name) > 1 else s for s, f in pairs]

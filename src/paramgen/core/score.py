@@ -15,7 +15,7 @@ class ScoreSpec:
     """A score's name, direction and form.
 
     Args:
-        name: Stands in tables and on axes: ``accuracy``, ``PSNR``, ``perplexity``.
+        name: Name in tables and on axes: ``accuracy``, ``PSNR``, ``perplexity``.
         unit: ``percent`` (values are fractions), ``dB`` or ``plain``.
         higher_is_better: The direction.
         margin: A network is good when its score is not worse than the zoo's mean by more than this.
@@ -61,12 +61,12 @@ class ScoreSpec:
         return 100 * value if self.unit == "percent" else value
 
     def text(self, value: float, signed: bool = False) -> str:
-        """A score, or with `signed` a difference of two, as it is printed, without its unit."""
+        """A score, or with `signed` a difference of two, as printed, without its unit."""
         digits = 2 if self.unit == "plain" else 1
         return f"{self.shown(value):{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
     def floor(self, mean: float) -> float:
-        """The score from which a network is good, beside a mean score of the zoo."""
+        """The score from which a network is good, given the zoo's mean score."""
         return mean - self.sign * self.margin
 
     def good(self, value: Tensor, floor: float) -> Tensor:

@@ -80,4 +80,4 @@ SUBSETS: dict[str, Callable[[nn.Module, list[str]], list[str]]] = {
     "classifier": _classifier,
 }
 """Subsets by name. ``norms`` are all normalisation layers with their statistics, ``last_two_norms`` the weights and biases of the last two
-(p-diff's 2,048 numbers of ResNet-18), whose statistics then stay as they are."""
+(p-diff's 2,048 numbers of ResNet-18), whose statistics then do not change."""

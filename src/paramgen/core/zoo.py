@@ -28,7 +28,7 @@ from paramgen.errors import ParamgenError
 
 ZOO_FORMAT = 2
 BASE = "base.safetensors"
-START = "start.safetensors"  # beside a zoo of tasks: what its networks started from, where that is trained
+START = "start.safetensors"  # in a zoo of tasks: the trained weights that its networks started from
 Split = Literal["train", "val", "heldout"]
 SplitScores = Mapping[str, Mapping[str, Any]]  # by split: accuracy, and a loss that may be None
 

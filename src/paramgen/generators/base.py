@@ -113,7 +113,7 @@ class ParameterGenerator(LightningModule, ABC):
         return self._mask[1]
 
     def stored_bytes(self) -> int:
-        """Bytes of what draws networks: parameters, buffers, the codec's statistics; no optimizer's state, no tensors left as they are."""
+        """Bytes of what draws networks: parameters, buffers, the codec's statistics; no optimizer state, no constant tensors."""
         assert self.codec is not None
         tensors = [*self.state_dict().values(), self.codec.shift, self.codec.scale]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
@@ -242,7 +242,7 @@ class ParameterGenerator(LightningModule, ABC):
         self.log_dict({f"{name}/{k}": v for k, v in terms.items()}, batch_size=len(batch.x), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store what sampling needs beside the weights: the class, the codec, the tensors that are not generated."""
+        """Store what sampling needs in addition to the weights: the class, the codec, the tensors that are not generated."""
         if bad := self._not_finite(checkpoint["state_dict"]):
             step = checkpoint["global_step"]
             raise DivergedError(

@@ -85,7 +85,7 @@ class SampleQuality(Callback):
             self._remember(trainer, "val/loss", trainer.global_step)
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Draw the last samples beside training networks, where they are scored and the logger takes images; in the first process."""
+        """Plot the last samples with training networks if they are scored and the logger accepts images; first process only."""
         writer = getattr(trainer.logger, "experiment", None)
         if (
             self.sample_every
@@ -161,7 +161,7 @@ class SampleQuality(Callback):
             _LOG.warning("samples are not scored, only their distances are watched: %s", reason)
 
     def _measures(self, data: ParameterDataModule) -> tuple[Task | TaskFamily | None, Tensor, Novelty]:
-        """The task, the training networks (K, P), and the scales of distances; val runs stand in for held-out ones."""
+        """The task, the training networks (K, P), and the scales of distances; val runs replace held-out ones."""
         if self._task is None and self._scored:
             self._find_task(data.zoo)
         if self._weights is None or self._novelty is None:
@@ -234,7 +234,7 @@ def _runs(data: ParameterDataModule, indices: list[int]) -> Tensor:
 
 
 def _spread(K: int, n: int) -> Tensor:
-    """As many as n of K training networks, from the first to the last; fewer stand more than once."""
+    """Indices of `n` of K training networks, from the first to the last; repeated if K is below `n`."""
     return torch.linspace(0, K - 1, n).round().long()
 
 

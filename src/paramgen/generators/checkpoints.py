@@ -1,4 +1,4 @@
-"""Checkpoints of a fit: saved also where it is asked to stop, and complete whatever happens while they are written."""
+"""Checkpoints of a fit: also saved on a request to stop, and complete at any interruption."""
 
 import logging
 import signal
@@ -115,7 +115,7 @@ class Checkpoints(ModelCheckpoint):
 
 
 class CompleteCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints that are complete or absent: beside their final place, tensor by tensor, then renamed.
+    """Writes checkpoints that are complete or absent: to a temporary file next to the target, tensor by tensor, then renamed.
 
     Lightning's holds the whole file in memory, writes it to the folder for temporary files and copies it from there where that is on
     another file system.

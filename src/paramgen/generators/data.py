@@ -326,7 +326,7 @@ def data_of(trainer: Trainer) -> ParameterDataModule:
 
 
 def _taken(networks: list[StateDict]) -> Iterator[StateDict]:
-    """One after the other, each forgotten as it is taken."""
+    """One after the other; each is released when taken."""
     networks.reverse()
     while networks:
         yield networks.pop()

@@ -93,11 +93,11 @@ class Divergence(Callback):
         rate = f", at learning rate {' and '.join(f'{r:g}' for r in rates)}" if rates else ""
         start = "" if self._start is None else f" (its start: {self._start:.3g})"
         since = f" since step {self._since}" if self._since is not None and isfinite(loss) else ""
-        ways = "try a lower learning rate"
+        advice = "try a lower learning rate"
         if isfinite(loss):
-            ways += ", or raise --divergence.factor if such losses are expected"
+            advice += ", or raise --divergence.factor if such losses are expected"
         return DivergedError(
-            f"the fit diverged: the loss is {loss:.3g}{start} at step {trainer.global_step}{since}{rate}; {kept(trainer)}; {ways}"
+            f"the fit diverged: the loss is {loss:.3g}{start} at step {trainer.global_step}{since}{rate}; {kept(trainer)}; {advice}"
         )
 
 

@@ -48,7 +48,7 @@ def scheduled(optimizer: Optimizer, *factors: Callable[[int], float]) -> Optimiz
 
 
 def decay_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: matrices, which are decayed, then norms, biases and whatever says ``_no_weight_decay``, which are not.
+    """Two parameter groups: matrices, which are decayed, then norms, biases and parameters marked ``_no_weight_decay``, which are not.
 
     Args:
         module: Its parameters make the groups; an empty group is left out.
@@ -104,7 +104,7 @@ def adamw8bit() -> Any:
     """
     try:
         from bitsandbytes.optim import AdamW8bit
-    except Exception as error:  # it fails in several ways where there is no CUDA
+    except Exception as error:  # without CUDA it raises several kinds of error
         raise ParamgenError(
             f"optimizer 'adamw8bit' needs bitsandbytes, which cannot be imported here ({error}); "
             "pip install 'paramgen[adamw8bit]', or use optimizer: adamw"

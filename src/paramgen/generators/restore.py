@@ -113,7 +113,7 @@ def _check_size(path: str | Path, field: str, numbers: float) -> None:
 
 
 def _sizes(value: Any) -> Iterator[float]:
-    """The integers above 1 in plain arguments: sizes, as far as they are large."""
+    """The integers above 1 in plain arguments, which may be sizes."""
     if isinstance(value, int) and value > 1:
         yield value
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():

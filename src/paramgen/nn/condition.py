@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from paramgen.errors import ParamgenError
 
 ConditionEntry = Literal["latent", "film", "concat"]
-"""Where a condition enters a denoiser: added to its input, the scale and shift of every layer, or beside its input."""
+"""Where a condition enters a denoiser: added to its input, the scale and shift of every layer, or an additional channel."""
 
 FILM_WIDTH = 256  # features of a condition that modulate layers
 

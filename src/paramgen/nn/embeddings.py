@@ -1,4 +1,4 @@
-"""What a network is told about the diffusion step."""
+"""Embeddings of the diffusion step."""
 
 import math
 

@@ -1,7 +1,7 @@
 """Mamba-1 (Gu & Dao 2023, arXiv:2312.00752) and Mamba-2 (Dao & Gu 2024, arXiv:2405.21060) in plain torch.
 
 Parameters have the names, shapes, initialisation and order of random draws of ``mamba_ssm.Mamba`` and ``mamba_ssm.Mamba2``,
-so state dicts load strictly both ways. On CUDA the scan itself runs in ``mamba_ssm``'s kernels when they are installed.
+so state dicts load strictly in both directions. On CUDA the scan itself runs in ``mamba_ssm``'s kernels when they are installed.
 
 Letters: B batch, L tokens, H heads, P width of a head, G groups, N d_state, D = expand * d_model = H * P.
 
@@ -31,7 +31,7 @@ from paramgen.nn.scan import (
 
 
 class MambaState(NamedTuple):
-    """Where a layer stands after a piece of the sequence."""
+    """State of a layer after a piece of the sequence."""
 
     conv: Tensor  # (B, channels, d_conv - 1): the last inputs of the causal convolution
     scan: Tensor  # Mamba-2 (B, H, N, P), Mamba-1 (B, D, N)

@@ -1,4 +1,4 @@
-"""What the diffusion head is told of each token, its prototype (RPG, Wang et al. 2025, arXiv:2501.11587, section 2.3).
+"""Prototypes, the diffusion head's input for each token (RPG, Wang et al. 2025, arXiv:2501.11587, section 2.3).
 
 A recurrent model reads, for every token, its position, the network's permutation state and, where there is one, its condition. It never
 sees the tokens, so that networks of one state and condition share their prototypes: they are computed once for each distinct *key*.
@@ -25,7 +25,7 @@ class Prototypes(nn.Module):
         states: Embeds the permutation states.
         condition: Embeds conditions; None for networks without.
         recurrence: (S, L, d_in) -> (S, L, d_model), never looking ahead; with ``resume`` piece by piece.
-        condition_tokens: The condition reaches the last so many tokens; all when left out.
+        condition_tokens: Number of last tokens that get the condition. Default: all.
     """
 
     def __init__(

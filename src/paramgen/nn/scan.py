@@ -130,12 +130,12 @@ def _scan_chunk(x: Tensor, dt: Tensor, A: Tensor, Bm: Tensor, Cm: Tensor, h: Ten
     return Scan(torch.einsum("tbdn,btn->btd", torch.stack(states), Cm), h)
 
 
-INSTALL = "install it beside a CUDA build of torch: pip install --no-build-isolation 'paramgen[cuda]'"
+INSTALL = "install it with a CUDA build of torch: pip install --no-build-isolation 'paramgen[cuda]'"
 
 
 @cache
 def kernels() -> dict[str, Callable[..., Any]]:
-    """``mamba_ssm``'s scans by name; empty where the package or its CUDA build is missing, whatever way it fails in."""
+    """``mamba_ssm``'s scans by name; empty if the package or its CUDA build is missing or broken."""
     try:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
         from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined

@@ -1,4 +1,4 @@
-"""Permutation states: which trained network, or training run, a sequence stands for (RPG, arXiv:2501.11587, sections 2.3 and B.6).
+"""Permutation states: which trained network or training run a sequence represents (RPG, arXiv:2501.11587, sections 2.3 and B.6).
 
 A state is given by weights over the K known ones, (S, K) with rows that sum to 1: one-hot for a known state, anything between for a
 mixture.
@@ -141,7 +141,7 @@ class StateEmbeddings(nn.Module):
 
 
 def known(weights: Tensor) -> list[int | None]:
-    """Which known state each of n weights (n, K) stands for; None for mixtures, and where there are no states."""
+    """The known state of each of n weights (n, K); None for mixtures, and without states."""
     if weights.shape[1] == 0:
         return [None] * len(weights)
     share, state = weights.max(1)

@@ -109,7 +109,7 @@ def main(
 
 
 def changes(seen: Sequence[str], most: int) -> list[Change]:
-    """The first codes whose inverse is not seen, as they are, with each bit turned that makes an unseen code, and with all turned."""
+    """The first codes whose inverse is unseen: unchanged, with each single flip that gives an unseen code, and with all bits flipped."""
     known, found = set(seen), []
     for code in [code for code in seen if flipped(code) not in known][:most]:
         found.append(Change("none", code, code))

@@ -16,7 +16,7 @@ FIXED = -1
 
 
 class CannotAlign(ParamgenError):  # noqa: N818 - read as a sentence where it is caught
-    """The network's hidden units cannot be told apart from its graph; fall back to raw weights and say so."""
+    """The network's hidden units cannot be identified from its graph. Callers compare raw weights and report it."""
 
 
 class Segment(NamedTuple):

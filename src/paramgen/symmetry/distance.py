@@ -95,7 +95,7 @@ class AlignedZoo:
 
 
 def _prepared(W: Tensor, spec: PermutationSpec, scale: bool) -> Tensor:
-    """Weights as they are compared, on the CPU, where assignments are solved."""
+    """Weights to compare, on the CPU, where assignments are solved."""
     W = W.detach().float().cpu()
     return balance_matrix(W, spec) if scale else W
 

@@ -45,7 +45,7 @@ class PermutationSpec:
     Args:
         params: The tensors it speaks of, in the order of the vectors below.
         groups: Group name (the first tensor and axis that carry it) to all its places.
-        gauges: The same for rescaling: one positive factor a unit leaves the function as it is.
+        gauges: The same for rescaling: one positive factor per unit does not change the function.
     """
 
     params: ParamSpec
@@ -75,7 +75,7 @@ class PermutationSpec:
         example = example_input if isinstance(example_input, tuple) else (example_input,)
         try:
             program = torch.export.export(copy.deepcopy(network).eval(), example, strict=False)
-        except Exception as error:  # the exporter passes on whatever the network's own code raises
+        except Exception as error:  # the exporter passes on any error of the network's own code
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CannotAlign(f"the network cannot be traced: {first_line}") from error
         order = Walker(roots, free, "permutation", find_rule).run(program)
@@ -89,7 +89,7 @@ class PermutationSpec:
 
     @cached_property
     def slices(self) -> dict[str, slice]:
-        """Where each tensor stands in a vector (P,)."""
+        """Position of each tensor in a vector (P,)."""
         ends = list(accumulate(t.numel for t in self.params.tensors))
         return {t.name: slice(end - t.numel, end) for t, end in zip(self.params.tensors, ends, strict=True)}
 
@@ -194,7 +194,7 @@ def pick(perms: Mapping[str, Tensor], k: int) -> Permutations:
 
 
 def coupled(groups: Mapping[str, Iterable[Place]]) -> dict[str, set[str]]:
-    """For each group those that meet it on another axis of a tensor; itself, if it stands on two axes of one."""
+    """For each group those that meet it on another axis of a tensor; itself, if it is on two axes of one."""
     on: dict[str, list[tuple[str, int]]] = {}
     for group, places in groups.items():
         for place in places:

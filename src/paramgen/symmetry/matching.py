@@ -42,7 +42,7 @@ def match(reference: Tensor, W: Tensor, spec: PermutationSpec, keep_order: bool 
 
     Args:
         reference: (K, P) or (1, P), float32 on the CPU, where assignments are solved.
-        W: (K, P), likewise; networks with NaN or infinite weights are left as they are.
+        W: (K, P), likewise; networks with NaN or infinite weights do not change.
         spec: The architecture's groups.
         keep_order: Start from the order the networks have (they are nearly aligned) rather than from none.
     """

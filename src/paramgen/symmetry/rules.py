@@ -67,7 +67,7 @@ def _linear(w: Walker, c: Call) -> Labels:
 
 def _conv(w: Walker, c: Call) -> Labels:
     x, (shape,), groups = w[c.input], shapes_of(c.node), c.args["groups"]
-    at = len(x) - int(c.name[-2]) - 1  # the axis of channels; a batch axis stands before it or not
+    at = len(x) - int(c.name[-2]) - 1  # the axis of channels; a batch axis may precede it
     if depthwise := groups == length(x[at]) > 1:
         into, out = 0, 0
     elif groups != 1:

@@ -46,7 +46,7 @@ def _balance(W: Tensor, spec: PermutationSpec, tolerance: float) -> Tensor:
         most = 0.0
         for gauge, places in spec.gauges.items():
             into, out = (_squares(X, spec, places, inverted) for inverted in (False, True))  # (K, U)
-            power = 0.125 if gauge in neighbours[gauge] else 0.25  # half steps where both sides stand in one tensor
+            power = 0.125 if gauge in neighbours[gauge] else 0.25  # half steps where both sides are in one tensor
             factor = torch.where((into > 0) & (out > 0), out / into, 1.0) ** power  # (K, U)
             spec.rescale_(X, gauge, factor)
             most = max(most, (factor - 1).abs().max().item() if factor.numel() else 0.0)

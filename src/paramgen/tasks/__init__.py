@@ -49,7 +49,7 @@ def load_task(config: Mapping[str, Any], trust: bool = False, where: str = SOMEW
     Args:
         config: ``{"class_path": …, "init_args": {…}}``; the class may be given by its name alone where paramgen has it.
         trust: Import classes that are not part of paramgen.
-        where: The file that it stood in, for messages.
+        where: The file that contains it, for messages.
 
     Raises:
         UntrustedError: `trust` is false, and the configuration names such a class, or a file to read or fetch.

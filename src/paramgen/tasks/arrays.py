@@ -1,4 +1,4 @@
-"""A split whose inputs and targets are tensors in memory, used as they are."""
+"""A split whose inputs and targets are tensors in memory, used unchanged."""
 
 from collections.abc import Iterator, Sequence
 

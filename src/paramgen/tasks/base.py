@@ -48,7 +48,7 @@ class Task(Scored):
         Args:
             states: N complete state dicts.
             split: ``train``, ``val`` or ``test``.
-            most: Score on so many items at most, evenly spaced; on all when not given.
+            most: Maximum number of items to score on, evenly spaced. Default: all.
             device: Where to compute.
         """
         return score_networks(self, self._network.to(device), states, self._items(split, most), device=device)

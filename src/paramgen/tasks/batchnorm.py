@@ -31,7 +31,7 @@ def recalibrate(
     Equal to torch's own ``momentum=None`` over the same batches. Many networks run at once where that is faster, else one by one.
 
     Args:
-        model: The architecture; its own weights do not matter and are left as they are.
+        model: The architecture; its own weights are not used and do not change.
         states: N complete state dicts.
         images: Batches of train images, each (B, ...).
         chunk: Networks run at once.

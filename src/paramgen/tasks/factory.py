@@ -22,7 +22,7 @@ class Recorded(NamedTuple):
 
 
 def recorded(config: Any, what: str, where: str = SOMEWHERE) -> Recorded:
-    """The class and the arguments of a configuration that stood in a file.
+    """The class and the arguments of a configuration from a file.
 
     Raises:
         ParamgenError: It is no configuration.
@@ -34,7 +34,7 @@ def recorded(config: Any, what: str, where: str = SOMEWHERE) -> Recorded:
 
 
 def construct(config: Mapping[str, Any], base: type[T], what: str, trust: bool = False, where: str = SOMEWHERE) -> T:
-    """An instance of a subclass of `base`, from a configuration that stood in a file.
+    """An instance of a subclass of `base`, from a configuration in a file.
 
     Unless the file is trusted, the class must be there already, its network must be one of paramgen's, timm's or torchvision's, and
     nothing is fetched.
@@ -43,7 +43,7 @@ def construct(config: Mapping[str, Any], base: type[T], what: str, trust: bool =
         config: ``{"class_path": …, "init_args": {…}}``; the class may be given by its name alone where paramgen has it.
         base: What it must be a subclass of.
         what: What to call it in messages.
-        trust: Import classes that are not part of paramgen, and take the arguments as they are.
+        trust: Import classes that are not part of paramgen, and do not check the arguments.
         where: The file, for messages.
 
     Raises:

@@ -35,7 +35,7 @@ class Description:
     Args:
         name: The task.
         index: Its place among the family's names.
-        code: (C,) numbers that say what the task is: the bits of a relabeling, cosine and sine of an angle; None where there are none.
+        code: (C,) numbers that say what the task is: the bits of a relabeling, cosine and sine of an angle; or None.
         background: (channels, H, W) in [0, 1], the place without anything in it; None where there is none.
         images: (m, channels, H, W) in [0, 1], a few unlabelled train images.
     """
@@ -151,7 +151,7 @@ def load_family(config: Mapping[str, Any], trust: bool = False, where: str = SOM
     Args:
         config: ``{"class_path": …, "init_args": {…}}``; the class may be given by its name alone where paramgen has it.
         trust: Import classes that are not part of paramgen.
-        where: The file that it stood in, for messages.
+        where: The file that contains it, for messages.
 
     Raises:
         UntrustedError: `trust` is false, and the configuration names such a class, or a file to read or fetch.
@@ -250,7 +250,7 @@ class SideBySide(SplitData):
 
     def batches(self, batch_size: int) -> Any:
         """Not defined: networks of several tasks are scored by :func:`score_family`."""
-        raise NotImplementedError("splits that stand side by side are for training")
+        raise NotImplementedError("parallel splits are for training only")
 
     def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Any:
         """As in the base class, row r of the order from split r."""

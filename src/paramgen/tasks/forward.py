@@ -39,7 +39,7 @@ def loadable(network: nn.Module, state: Mapping[str, Tensor], device: torch.devi
 
 
 def call(network: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """What a network returns under other weights; its own are left as they are.
+    """What a network returns under other weights; its own do not change.
 
     Args:
         network: The architecture, in the mode that it will run in.

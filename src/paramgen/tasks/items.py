@@ -75,7 +75,7 @@ class Takes(Protocol):
 
 
 def spread(data: SplitData, most: int | None) -> SplitData:
-    """At most so many of a split's items, evenly spaced, so that a set sorted by class keeps its shares; all for None."""
+    """A limited number of a split's items, evenly spaced, so that a dataset sorted by class keeps its class shares; all for None."""
     if most is None or len(data) <= most or not isinstance(data, Takes):
         return data
     return data.take(torch.arange(most) * len(data) // most)

@@ -120,7 +120,7 @@ def adapter_spec(network: nn.Module) -> ParamSpec:
 
 
 def into_adapted(plain: Mapping[str, Tensor], adapted: nn.Module) -> StateDict:
-    """A plain network's weights under the names of the adapted one; adapters as they are there."""
+    """A plain network's weights under the names of the adapted one; adapters unchanged."""
     return {name: plain.get(name.replace(".base_layer.", "."), tensor) for name, tensor in adapted.state_dict().items()}
 
 

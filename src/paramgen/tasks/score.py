@@ -19,7 +19,7 @@ class Measured(NamedTuple):
 
     Args:
         items: (N, B) what the score is computed from, for example whether an image is classified correctly, or its squared error.
-        predictions: (N, B) discrete answers that can agree or differ; None where there are none.
+        predictions: (N, B) discrete answers that can agree or differ; or None.
     """
 
     items: Tensor

@@ -104,7 +104,7 @@ class ScorerTask(Task):
         return 1
 
     def data(self, split: str) -> NoReturn:
-        """There are none."""
+        """Always empty."""
         raise self._without_data()
 
     def loss(self, output: Tensor, target: Tensor) -> NoReturn:
@@ -141,7 +141,7 @@ class ScorerTask(Task):
         try:
             returned = self._function(network, split) if self._takes_split else self._function(network)
             value = float(returned.detach() if isinstance(returned, Tensor) else returned)
-        except Exception as error:  # whatever the user's own code raises
+        except Exception as error:  # the user's code may raise anything
             return Score(nan, f"{self.scorer} raised {type(error).__name__}: {one_line(error)}")
         return Score(value) if isfinite(value) else Score(nan, f"{self.scorer} returned {value}")
 

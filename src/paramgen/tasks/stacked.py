@@ -47,7 +47,7 @@ def can_stack(network: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> boo
     try:
         with torch.no_grad():
             stacked_forward(network)(pair, x.expand(2, *x.shape))
-    except Exception:  # whatever it is, the plain forward will raise it again if it is not vmap's
+    except Exception:  # the plain forward raises it again if vmap is not the cause
         return False
     return True
 

@@ -1,6 +1,6 @@
 """The steps of a comparison: a zoo, fits, samples, an evaluation. Each is done unless its result, of the same settings, is there.
 
-Every step keeps what made its result beside it (:mod:`paramgen.core.made`), with the checksum of what it was made from, so that a change of
+Every step records what made its result (:mod:`paramgen.core.made`), with the checksum of what it was made from, so that a change of
 a zoo reaches its fits, and a change of a fit its samples and their evaluation.
 """
 

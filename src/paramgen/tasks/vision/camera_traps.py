@@ -152,7 +152,7 @@ class CameraTrapFamily(TaskFamily):
         return Description(name, self.names.index(name), None, self._pixels(self.background(name)), images)
 
     def background(self, name: str) -> str:
-        """File of the picture that stands for a location without animals.
+        """File of a location's image without animals.
 
         Raises:
             ParamgenError: It has none, and none is given.

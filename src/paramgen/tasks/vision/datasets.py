@@ -36,7 +36,7 @@ class Source:
         torchvision: Class in ``torchvision.datasets``.
         train: Its arguments for the training images, one dictionary for each part.
         test: Its arguments for the test images.
-        files: What stands under `root`, for the message when it does not.
+        files: The files expected under `root`, for messages.
         downloads: Whether torchvision can fetch it.
         white: Value of a white pixel.
     """
@@ -56,7 +56,7 @@ class Source:
 
     @property
     def streamed(self) -> bool:
-        """Whether the images are decoded from files as they are needed."""
+        """Whether the images are decoded from files on demand."""
         return self.shape[1] > SMALL
 
 
@@ -273,9 +273,9 @@ def _torchvision(name: str, source: Source, root: Path, download: bool, how: dic
     try:
         found: Dataset[Any] = getattr(datasets, source.torchvision)(str(root), **how, **options)
     except (RuntimeError, OSError, ValueError) as error:  # missing, damaged, unreachable: torchvision has no one class
-        mend = "download=true (in a zoo only with --trust true) fetches it, or " if source.downloads else ""
+        fix = "download=true (in a zoo only with --trust true) fetches it, or " if source.downloads else ""
         raise ParamgenError(
-            f"dataset {name!r} is not in {root.absolute()} (expected there: {source.files}); {mend}set root or PARAMGEN_DATA "
+            f"dataset {name!r} is not in {root.absolute()} (expected there: {source.files}); {fix}set root or PARAMGEN_DATA "
             f"({str(error).strip().splitlines()[0]})"
         ) from error
     return found

@@ -53,7 +53,7 @@ class ImageFolders:
     Args:
         root: The folder.
         image_size: Height and width that are asked for; None for the images' own.
-        streamed: Stream all images in three channels, whatever they are.
+        streamed: Stream all images in three channels.
 
     Raises:
         ParamgenError: No images, or one that cannot be read.

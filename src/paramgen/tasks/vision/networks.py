@@ -341,7 +341,7 @@ def load_weights(network: nn.Module, weights: StateDict, where: str) -> None:
         where: Where the weights come from, for the message.
 
     Raises:
-        ParamgenError: Missing, unexpected or differently shaped tensors, or others that the network cannot take as they are; the first is
+        ParamgenError: Missing, unexpected or differently shaped tensors, or others that the network cannot take unchanged; the first is
             named.
     """
     architecture = Architecture(network)

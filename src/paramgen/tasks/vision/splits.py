@@ -85,7 +85,7 @@ class TensorSplit(SplitData):
         return F.interpolate(x, (self.size, self.size), mode="bilinear", align_corners=False)
 
     def take(self, index: Tensor) -> "TensorSplit":
-        """Some of its images, the rest as it is."""
+        """Some of its images; everything else is unchanged."""
         part = copy.copy(self)
         part.raw, part.targets = self.raw[index], self.targets[index]
         part._ready = None if self._ready is None else self._ready[index]
@@ -173,7 +173,7 @@ class StreamedSplit(SplitData):
             yield x.unflatten(0, index.shape), self.targets[index]
 
     def take(self, index: Tensor) -> "StreamedSplit":
-        """Some of its images, the rest as it is."""
+        """Some of its images; everything else is unchanged."""
         part = copy.copy(self)
         part.targets = self.targets[index]
         part._plain, part._varied = (
