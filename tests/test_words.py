@@ -7,12 +7,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "paramgen"
 BANNED = (  # phrases that are not idiomatic technical English here
-    r"so many|the like\b|\bas (it is|they are)\b|\bwhatever|\bst(and|ands|ood)\b|\bbeside\b|\btold\b|was to be had|left and right"
+    r"so many|the like\b|\bas (it is|they are)\b|\bwhatever|\bst(and|ands|ood)\b|\bbeside\b|\btold(?! apart)\b|was to be had|left and right"
     r"|who imports|\bways\b|\bmend|\bare none\b|\bnow and then\b|when left out"
 )
 FOLDERS_NOT_EDITED_YET = {"evaluation", "report"}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
-NOT_EDITED_YET = {"evaluation.md", "lab-notes.md"}
 
 
 def test_architecture_lists_every_folder_at_its_level():
@@ -28,7 +27,7 @@ def test_architecture_lists_every_folder_at_its_level():
 
 
 def test_docs_use_no_banned_phrases():
-    pages = [ROOT / "README.md", *(p for p in (ROOT / "docs").glob("*.md") if p.name not in NOT_EDITED_YET)]
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     assert [hit for page in pages for hit in banned(page.name, page.read_text())] == []
 
 
