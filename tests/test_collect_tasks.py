@@ -142,7 +142,7 @@ def test_generated_adapters_are_written_for_peft(converged, tmp_path):
 
 def test_whole_networks_are_not_written_as_adapters(codes, tmp_path, capsys):
     assert paramgen(["adapters", "--samples", "x", "--zoo", str(codes.path), "--out", str(tmp_path)]) == 2
-    assert "holds whole networks" in capsys.readouterr().err
+    assert "contains complete networks" in capsys.readouterr().err
 
 
 def test_a_half_written_zoo_goes_on_with_what_is_left(codes, tmp_path):

@@ -172,7 +172,7 @@ def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
     for arguments, said in (
         (["--samples", str(untold)], "do not say what task"),
         (["--samples", str(few)], "no network for the unseen task"),
-        (["--aligned", "true"], "is of many tasks"),
+        (["--aligned", "true"], "has many tasks"),
         (["--baselines", "soup-4"], "Unknown baseline 'soup-4'"),
     ):
         assert main(["evaluate", "--zoo", str(zoo.path), "--out", str(tmp_path / "out"), *arguments]) == 2

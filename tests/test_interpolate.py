@@ -117,7 +117,7 @@ def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
     for tasks, more, said in (
         ([first, "01x"], [], "Unknown task '01x'"),
         ([first, first], [], "twice"),
-        ([first], [], "tasks are 1, expected two"),
+        ([first], [], "tasks: got 1, expected two"),
         ([first, second], ["--points", "4"], "points is 4"),
         ([first, second], ["--per_point", "0"], "per_point is 0"),
         ([first, second], ["--comparison", str(tmp_path)], "expected a zoo with its ckpt_path, or a comparison"),

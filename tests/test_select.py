@@ -58,7 +58,7 @@ def test_tied_tensors_are_chosen_under_both_names():
         (["convs.0.wieght"], "'convs.0.wieght' matches nothing. Did you mean 'convs.0.weight'"),
         (["all", "layer4.*"], r"'layer4.\*' matches nothing"),
         (["last_two_norm"], "Did you mean 'last_two_norms'"),
-        (["re:("], "no regular expression"),
+        (["re:("], "not a valid regular expression"),
         (["norms.0.num_batches_tracked"], "matches nothing"),
         ([], "no parameters selected"),
     ],

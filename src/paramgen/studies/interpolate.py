@@ -84,7 +84,7 @@ def main(
     """
     command = command_line("paramgen interpolate", main, locals())
     if len(tasks) != 2:
-        raise ParamgenError(f"tasks has {len(tasks)} entries, expected two: --tasks [A, B]")
+        raise ParamgenError(f"tasks: got {len(tasks)}, expected two: --tasks [A, B]")
     if tasks[0] == tasks[1]:
         raise ParamgenError(f"tasks are {tasks[0]!r} twice, expected two different ones")
     if points < 3 or points % 2 == 0:
