@@ -23,7 +23,7 @@ from paramgen.tasks.lora import LoraSettings
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks
 from paramgen.tasks.vision.relabel import all_codes, flipped
-from paramgen.tasks.vision.rotated import contrast, noise, rotate, shear
+from paramgen.tasks.vision.rotated import contrast, rotate, shear, with_noise
 
 
 class WholeZoo:
@@ -110,9 +110,9 @@ def test_rotation_by_a_right_angle_is_rot90_and_back_is_identity():
 
 def test_corruptions_of_no_strength_change_nothing_and_noise_is_the_same_every_time():
     x = torch.rand(5, 1, 8, 8) * 16
-    for corrupted in (rotate(x, 0), shear(x, 0), contrast(x, 1), noise(x, 0)):
+    for corrupted in (rotate(x, 0), shear(x, 0), contrast(x, 1), with_noise(x, 0)):
         assert torch.allclose(corrupted, x, atol=1e-4)
-    assert torch.equal(noise(x, 0.3), noise(x, 0.3))
+    assert torch.equal(with_noise(x, 0.3), with_noise(x, 0.3))
     assert torch.allclose(contrast(x, 0.5).std((1, 2, 3)), 0.5 * x.std((1, 2, 3)), atol=1e-4)
 
 

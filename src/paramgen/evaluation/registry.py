@@ -457,7 +457,7 @@ METRICS: list[Metric] = [
         "dispersion",
         "Dispersion",
         "Spread of the row's weights over the spread of the zoo's: norm of the standard deviation across networks. Below "
-        f"{T.narrow} narrow, below {T.collapsed} collapsed, whatever the score. Independent noise has spread too: read it with structure.",
+        f"{T.narrow} narrow, below {T.collapsed} collapsed, at any score. Independent noise has spread too: read it with structure.",
         lambda c: metrics.dispersion(c.weights, c.zoo),
         summary="shown",
         terminal="disp.",
