@@ -234,7 +234,7 @@ def test_mistakes_are_said(one_task, family_zoo):
         BehaviouralLoss(images_per_step=0)
     with pytest.raises(ParamgenError, match="signal_weighting: false"):
         BehaviouralLoss(from_noise=True)
-    with pytest.raises(ParamgenError, match=r"leave data\.tokens_per_step out"):
+    with pytest.raises(ParamgenError, match=r"remove data\.tokens_per_step"):
         fit(family_zoo, rpg, BehaviouralLoss(), 1, codec=TokenCodec(32), tokens_per_step=2)
     with pytest.raises(ParamgenError, match="GaussianBackend has no behavioural loss"):
         fit(one_task, lambda d: GaussianBackend(d.seq_len, d.token_dim), BehaviouralLoss(), 1)

@@ -92,7 +92,7 @@ def test_relabelings_cannot_be_pooled():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seen": 1000, "unseen": 40}, "leave 1022"),
+        ({"seen": 1000, "unseen": 40}, "only 1022 of the codes"),
         ({"seen": ["0000000000"]}, "no code"),
         ({"seen": ["0100000000"], "unseen": ["0100000000"]}, "twice"),
     ],
@@ -196,7 +196,7 @@ def test_unknown_tasks_splits_and_levels_are_named():
         family.task("rotation+091")
     with pytest.raises(ParamgenError, match="train, val, test"):
         family.data(family.seen[:1], "dev")
-    with pytest.raises(ParamgenError, match="each once"):
+    with pytest.raises(ParamgenError, match="each level once"):
         RotatedFamily(seen=[0.0, 10.0], unseen=[10.0])
     with pytest.raises(ParamgenError, match=r"Unknown task family 'RotateFamily'. Did you mean 'RotatedFamily'"):
         load_family({"class_path": "RotateFamily"})
