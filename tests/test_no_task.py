@@ -166,6 +166,11 @@ def test_what_needs_a_task_says_so_in_a_line(capsys):
     )
     with pytest.raises(ParamgenError, match="has no task"):
         task_of(zoo)
+    assert (
+        main(["compare", "--zoos", "{z: {path: zoo}}", "--generators", "{s: {baseline: soup-2}}", "--out", "out"]) == 2
+    )
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "zoo 'zoo' has no task" in line
 
 
 def test_an_unknown_task_is_still_named(capsys):

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.func import functional_call
 
 import own_scorers
 from gaussian_backend import GaussianBackend
 from own_scorers import Net
 from paramgen.cli.main import main
 from paramgen.core.params import state_tensors
+from paramgen.core.score import ScoreSpec
 from paramgen.core.trust import UntrustedError, foreign_classes, import_function
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.tasks import ScorerTask, load_task, task_of
+from paramgen.tasks import FieldTask, ScorerTask, load_task, task_of
+from paramgen.tasks.score import Scores
 
 SCORER = ["--task", "ScorerTask", "--task.network", "own_scorers.Net"]
 
@@ -220,3 +223,29 @@ def test_a_zoo_without_a_task_is_evaluated_with_a_scorer_that_is_typed(theirs, c
     assert main([*line, *wide]) == 2
     (said,) = capsys.readouterr().err.strip().splitlines()
     assert "zoo 'zoo': 'out.weight' has shape (3, 4), expected (7, 4)" in said
+
+
+class SetScore(FieldTask):
+    """A score of all outputs together, as FID and mAP are: the spread of the picture that a network draws."""
+
+    score = ScoreSpec("spread", unit="plain", axis="linear")
+
+    def evaluate(self, states, split, most=None, device="cpu"):
+        outputs = [functional_call(self.build(), state, self.data(split).inputs) for state in states]
+        return Scores(torch.stack([output.std() for output in outputs]).double().detach())
+
+
+def test_a_score_of_no_single_items_overrides_one_method(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task = ["--task", f"{__name__}.SetScore", "--task.hidden", "4", "--task.resolution", "4"]
+    recipe = ["--mode", "seeds", "--runs", "4", "--checkpoints", "1", "--epochs", "2", "--heldout_runs", "1"]
+    assert main(["collect", *task, *recipe, "--out", "zoo"]) == 0
+    zoo, made = Zoo("zoo"), SetScore(hidden=4, resolution=4)
+    expected = made.evaluate([zoo.full(i) for i in range(4)], "val").value
+    assert val_scores(zoo) == pytest.approx(expected.tolist())
+    line = ["evaluate", "--zoo", "zoo", "--out", "report", "--n", "2", "--baselines", "[soup-2]", "--finetune", "true"]
+    assert main(line) == 0
+    results = json.loads(Path("report/results.json").read_text())
+    own = made.evaluate([zoo.full(i) for i in zoo.indices("train")], "test").value
+    assert results["rows"][0]["points"]["score"] == pytest.approx(own.tolist(), rel=1e-5)
+    assert results["score"]["name"] == "spread"

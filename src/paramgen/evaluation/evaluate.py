@@ -73,7 +73,7 @@ def evaluate(
         n: Networks of every row but the references; the smallest set of samples lowers it for all, because best and min depend on it.
         seed: Of the baselines.
         device: Where networks run.
-        train_images: `selected` is chosen on this many of the first train items.
+        train_images: `selected` is chosen on this many train items, evenly spaced.
         aligned: Measure distances up to permutation and scale too: a permuted copy is a copy. About a second a row of 100 small networks.
         finetune: Train the first 16 networks of every row on until they are as good as the zoo on val, and say how many steps it took.
 

@@ -185,12 +185,11 @@ def draw_baseline(name: str, opened: Zoo, n: int, seed: int, out: Path) -> None:
     """
     entries = [opened.entries[i] for i in opened.indices("train")]
     scores = [entry.scores.get("train", {}).get("score") for entry in entries]
-    if name == "kde" and opened.task_config is not None and None in scores:
+    if name == "kde" and None in scores:
         raise ParamgenError(f"kde keeps the best on train, but zoo {opened.name!r} records no train scores")
     start = time.perf_counter()
     known = opened.score.sign * torch.tensor([0.0 if score is None else score for score in scores])
-    goodness = None if opened.task_config is None else known
-    pool = Pool(opened.matrix(opened.indices("train")), goodness, tuple(t.numel for t in opened.spec.tensors))
+    pool = Pool(opened.matrix(opened.indices("train")), known, tuple(t.numel for t in opened.spec.tensors))
     weights = generate(name, pool, opened.spec, n, seed)  # (n, P)
     seconds = time.perf_counter() - start
     info = SampleInfo(generator=name, zoo=opened.name, seed=seed, sample_seconds=seconds)
