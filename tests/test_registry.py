@@ -9,6 +9,7 @@ import torch
 
 from measured import folder_of, make_zoo
 from paramgen.cli.commands.evaluate import table
+from paramgen.cli.main import main
 from paramgen.core.params import ParamSpec
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.schema import load_schema
@@ -18,12 +19,13 @@ from paramgen.core.zoo_writer import ZooWriter
 from paramgen.evaluation.compare import Report, differences, score_of, show, summarise, summary_table
 from paramgen.evaluation.evaluate import evaluate
 from paramgen.evaluation.intervals import Bootstrap, against
+from paramgen.evaluation.metric import SHARE, Metric, needs
 from paramgen.evaluation.metrics import score_summary
-from paramgen.evaluation.registry import METRICS, SHARE, Metric, metric, needs
+from paramgen.evaluation.registry import METRICS, metric
 from paramgen.evaluation.schema import comparison_schema, results_schema, with_docs_table
 from paramgen.report.page import comparison_page, page
 from paramgen.report.plots import plane, save_plots, scores
-from paramgen.tasks import FieldTask, Task, TextTask
+from paramgen.tasks import FieldTask, Task, TextTask, task_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -119,7 +121,7 @@ def test_a_comparison_knows_the_direction_of_a_score(other, tmp_path):
     for seed, shift in enumerate((0.0, 0.01, 0.02)):
         changed = json.loads(json.dumps({**results, "command": "paramgen evaluate", "weights": []}))
         for row in changed["rows"]:
-            row["values"]["mean"] += shift
+            row["values"]["mean"] += shift * (1 + len(row["name"]) % 5)
         file = tmp_path / f"{seed}.json"
         file.write_text(json.dumps(changed))
         reports.append(Report("z", seed, file))
@@ -193,7 +195,6 @@ def nearest_share():
 def test_one_entry_of_the_registry_is_a_metric_in_row_column_summary_schema_and_docs(nearest_share, tmp_path):
     zoo = make_zoo(tmp_path / "zoo", runs=4, heldout=1, hidden=[4])
     assert folder_of(zoo, zoo.matrix([0]), tmp_path / "drawn").exists()
-    from paramgen.tasks import task_of
 
     results = {**evaluate(zoo, task_of(zoo), [], ["copy"], n=2).to_dict(), "command": None, "weights": []}
     assert [row["values"]["own"] for row in results["rows"]] == [1.0, 1.0, 1.0]
@@ -214,7 +215,6 @@ def test_one_entry_of_the_registry_is_a_metric_in_row_column_summary_schema_and_
 
 def test_a_summary_shows_every_metric_that_asks_for_it(nearest_share, tmp_path):
     zoo = make_zoo(tmp_path / "zoo", runs=4, heldout=1, hidden=[4])
-    from paramgen.tasks import task_of
 
     report = Report("z", 0, tmp_path / "none.json")
     report.__dict__["results"] = evaluate(zoo, task_of(zoo), [], ["copy"], n=2).to_dict()
@@ -242,3 +242,28 @@ def test_every_metric_has_a_key_of_its_own_and_a_definition():
     assert len({m.key for m in METRICS}) == len(METRICS)
     assert all(m.title and m.definition.endswith(".") for m in METRICS)
     assert {m.behind for m in METRICS} - {None} <= {m.key for m in METRICS}
+
+
+def test_a_zoo_without_a_task_has_distances_alone(tmp_path):
+    zoo = make_zoo(tmp_path / "zoo", runs=5, heldout=2, hidden=[4])
+    index = json.loads((zoo.path / "zoo.json").read_text())
+    (zoo.path / "zoo.json").write_text(json.dumps({**index, "task": None}))
+    drawn = folder_of(zoo, zoo.matrix([0, 1]) * 1.001, tmp_path / "drawn")
+    out = tmp_path / "out"
+    asked = ["evaluate", "--zoo", str(zoo.path), "--samples", str(drawn), "--n", "2", "--out", str(out)]
+    assert main(asked) == 0
+    results = json.loads((out / "results.json").read_text())
+    jsonschema.validate(results, load_schema("results"))
+    rows = rows_of(results)
+    assert results["score"] is results["task"] is results["good_from"] is None
+    assert not {"random-init", "finetuned-copy"} & rows.keys()  # they need a network
+    assert [flag["kind"] for flag in rows["drawn"]["flags"]] == ["copies"]
+    for row in rows.values():
+        assert row["values"]["run_ratio"] is not None
+        assert row["values"]["dispersion"] is not None
+        assert all(row["values"][m.key] is None for m in METRICS if m.needs & needs("score", "predictions", "answers"))
+    html = (out / "report.html").read_text()
+    assert "The score is" not in html
+    assert 'popovertarget="def-mean"' not in html
+    assert sorted(file.name for file in out.iterdir()) == ["dispersion.png", "map.png", "report.html", "results.json"]
+    assert main([*asked, "--finetune", "true"]) == 2

@@ -23,7 +23,8 @@ from paramgen.core.io import read_json
 from paramgen.core.score import ScoreSpec
 from paramgen.evaluation.flags import PER_SEED, Flag, parse
 from paramgen.evaluation.intervals import Interval, Verdict, holm, paired_interval, paired_p
-from paramgen.evaluation.registry import METRICS, Metric, metric
+from paramgen.evaluation.metric import Metric
+from paramgen.evaluation.registry import METRICS, metric
 from paramgen.evaluation.thresholds import THRESHOLDS
 
 
@@ -165,7 +166,8 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
     keys = {m.key for m in found}
     shown = [m for m in found if not m.hidden(keys, m.summary)]
     seeds = len(comparison["seeds"])
-    title = f"{zoo}, {spec.name}, {seeds} seed{'s' if seeds > 1 else ''}"
+    scored = f"{spec.name}, " if "mean" in keys else ""
+    title = f"{zoo}, {scored}{seeds} seed{'s' if seeds > 1 else ''}"
     table = Table(title=title, box=None, header_style="dim", title_justify="left")
     table.add_column("networks", no_wrap=True)
     paper = paper_of(zoo, comparison)

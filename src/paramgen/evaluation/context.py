@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +42,24 @@ class Scored:
         if predictions is None or predictions.shape[1:] != targets.shape or targets.is_floating_point():
             return None
         return predictions == targets
+
+
+class Distances(NamedTuple):
+    """How far the n finite networks of a row lie from the training networks.
+
+    Args:
+        near: The nearest training network of each.
+        distance: (n,) as it is drawn.
+        raw: Median ratios.
+        aligned: The same up to permutation and scale.
+        zu: What is compared with held-out runs.
+    """
+
+    near: Nearest
+    distance: Tensor
+    raw: Ratios
+    aligned: Ratios | None
+    zu: Tensor
 
 
 @dataclass(frozen=True)

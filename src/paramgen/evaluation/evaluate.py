@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from statistics import median
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,18 +18,17 @@ from torch import Tensor
 from paramgen.collect.finetune import steps_to_reach, validation_scores
 from paramgen.core import distances
 from paramgen.core.components import principal_components
-from paramgen.core.distances import Nearest
 from paramgen.core.params import StateDict
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.evaluation import metrics
 from paramgen.evaluation.baselines import BASELINES, TASK_BASELINES, Pool, generate
-from paramgen.evaluation.context import Context, Scored
+from paramgen.evaluation.context import Context, Distances, Scored
 from paramgen.evaluation.intervals import Bootstrap, Resampled, against
 from paramgen.evaluation.judgement import flags_of
 from paramgen.evaluation.notes import notes_of
-from paramgen.evaluation.novelty import Novelty, Ratios, RawBank
+from paramgen.evaluation.novelty import Novelty, RawBank
 from paramgen.evaluation.results import Kind, Points, Results, Role, Row
 from paramgen.evaluation.rows import make_row, row_or_reason
 from paramgen.evaluation.scoring import Scoring
@@ -187,14 +185,14 @@ class _Bench:
         """The zoo's own row, each network against the others, and the held-out runs' where there are any."""
         novelty, aligned, info = self.novelty, self.aligned, SampleInfo(fit_seconds=self.zoo.meta.get("seconds"))
         runs = torch.empty(0) if novelty.training_runs is None else novelty.training_runs
-        own = _Distances(
+        own = Distances(
             novelty.near, novelty.own, novelty.own_ratios(), None if aligned is None else aligned.own_ratios(), runs
         )
         rows = [self._row("zoo", "reference", "zoo", self.weights, self.scored, info, own)]
         if self.heldout_indices:
             near = distances.nearest(self.heldout, self.weights)
             ratios = None if aligned is None else aligned.heldout_ratios()
-            of = _Distances(
+            of = Distances(
                 near, near.distance, novelty.heldout_ratios(), ratios, torch.empty(0)
             )  # zu compares with them
             scored = self.score("the held-out runs", self.heldout)
@@ -278,7 +276,7 @@ class _Bench:
         weights: Tensor,
         scored: Scored | None,
         info: SampleInfo,
-        of: "_Distances | None" = None,
+        of: Distances | None = None,
         samples: Samples | None = None,
     ) -> Row:
         finite, n = weights.isfinite().all(1).cpu(), len(weights)  # (N,)
@@ -322,13 +320,13 @@ class _Bench:
         points = Points(scores.tolist(), (distance / self.novelty.length).tolist(), places.tolist())
         return make_row(name, kind, role, context, points)
 
-    def _distances(self, weights: Tensor) -> "_Distances":
+    def _distances(self, weights: Tensor) -> Distances:
         """Of networks (n, P) that are no reference."""
         near = distances.nearest(weights, self.weights)
         aligned = None
         if self.aligned is not None:
             aligned = self.aligned.ratios(self.aligned.bank.nearest(weights.cpu()).distance)
-        return _Distances(near, near.distance, self.novelty.ratios(near.distance), aligned, near.distance)
+        return Distances(near, near.distance, self.novelty.ratios(near.distance), aligned, near.distance)
 
     def _conditioned_on(self, samples: Samples | None, finite: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Networks and runs that conditioned the samples without NaN (n,); no runs where the zoo has one alone."""
@@ -353,21 +351,3 @@ class _Bench:
 
     def _complete(self, vector: Tensor) -> StateDict:
         return {**self.base, **self.zoo.spec.unflatten(vector)}
-
-
-class _Distances(NamedTuple):
-    """How far the n finite networks of a row lie from the training networks.
-
-    Args:
-        near: The nearest training network of each.
-        distance: (n,) as it is drawn.
-        raw: Median ratios.
-        aligned: The same up to permutation and scale.
-        zu: What is compared with held-out runs.
-    """
-
-    near: Nearest
-    distance: Tensor
-    raw: Ratios
-    aligned: Ratios | None
-    zu: Tensor

@@ -13,7 +13,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from paramgen.core.score import ScoreSpec
 from paramgen.evaluation.flags import FlagKind
 from paramgen.evaluation.intervals import Verdict
-from paramgen.evaluation.registry import METRICS, Metric
+from paramgen.evaluation.metric import Metric
+from paramgen.evaluation.registry import METRICS
 from paramgen.evaluation.results import FORMAT, Kind, Results, Role, Row
 from paramgen.evaluation.thresholds import Thresholds
 

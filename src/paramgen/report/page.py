@@ -15,7 +15,8 @@ from paramgen.evaluation.compare import paper_columns, paper_of, score_of, show,
 from paramgen.evaluation.evaluate import ALL_BASELINES
 from paramgen.evaluation.flags import Flag, parse, say
 from paramgen.evaluation.intervals import RESAMPLES
-from paramgen.evaluation.registry import METRICS, Metric, RowDict, with_values
+from paramgen.evaluation.metric import Metric, RowDict
+from paramgen.evaluation.registry import METRICS, with_values
 from paramgen.evaluation.thresholds import THRESHOLDS
 from paramgen.evaluation.unseen import FAMILY_BASELINES
 from paramgen.report import figures
@@ -223,7 +224,9 @@ def _says(seeds: Sequence[int], rows: Sequence[dict[str, Any]], spec: ScoreSpec)
     n = max((row["n"] for row in rows if row["kind"] != "reference"), default=rows[0]["n"])
     unit = f" in{spec.symbol}" if spec.symbol else ""
     better = "" if spec.higher_is_better else " (lower is better)"
-    measured = f"{n} networks per row and seed; the score is {spec.name}{unit}{better} on test."
+    measured = f"{n} networks per row and seed"
+    scored = any("mean" in row["figures"] for row in rows)  # not of a zoo without a task
+    measured += f"; the score is {spec.name}{unit}{better} on test." if scored else "."
     if len(seeds) == 1:
         return f"One seed, so no spread over seeds. {measured}"
     return f"Mean ± standard deviation over {len(seeds)} seeds of the whole pipeline; {measured}"

@@ -72,7 +72,8 @@ function strips(view, width) {
   const lines = rows.map((row, y) => ({ row, y, colour: view.colour(row) }));
   const dots = networks(view, rows).map((d) => ({ ...d, y: rows.indexOf(d.row) + jitter(d.i) }));
   const ends = lines.filter(({ y }) => y + 1 < rows.length && rows[y].kind !== rows[y + 1].kind).map(({ y }) => y + 0.5);
-  const side = width > 820, phone = width < PHONE, share = side ? [0.5, 0.29, 0.21] : Array(3).fill(phone ? 0.86 : 1); // on a phone the next one shows at the edge
+  const side = width > 820, phone = width < PHONE, wide = view.results.score ? [0.5, 0.29, 0.21] : [0.6, 0.4];
+  const share = side ? wide : Array(3).fill(phone ? 0.86 : 1); // on a phone the next one shows at the edge
   const panel = (k, x, marks, label) => Plot.plot({
     className: "fig", width: width * share[k], height: 44 + 24 * rows.length, marginTop: 38, marginBottom: 6, marginRight: 18,
     marginLeft: k === 0 || !side ? LABEL.marginLeft : 18, x: { ...x, axis: "top", label: null, tickSize: 0 },
@@ -98,16 +99,17 @@ function strips(view, width) {
   const band = [-0.5, rows.length - 0.5];
   const spread = lines.filter((d) => d.row.values.dispersion != null).map((d) => ({ ...d, at: Math.min(d.row.values.dispersion, 1.6), says: `${d.row.name}\ndispersion ${d.row.values.dispersion.toFixed(2)}` }));
   const dispersion = { domain: [0, 1.65], ticks: [0, 0.5, 1, 1.5], tickFormat: String };
+  const k = view.results.score ? 1 : 0; // without scores there are two strips
   return [
-    panel(0, scoreScale(view, reach(scored).map((d) => d.score)), [Plot.ruleX(view.zoo.values.mean == null ? [] : [view.axis.place(view.zoo.values.mean)], DOTTED), ...strip(scored, means, "at")], "Test " + view.axis.label),
-    panel(1, ratioScale(reach(far).map((d) => d.distance)), [withinRun(view, ...band), Plot.ruleX([1], DOTTED), ...strip(far, medians, "distance")], unit.axis[0].toUpperCase() + unit.axis.slice(1)),
-    panel(2, dispersion, [
+    !k ? null : panel(0, scoreScale(view, reach(scored).map((d) => d.score)), [Plot.ruleX(view.zoo.values.mean == null ? [] : [view.axis.place(view.zoo.values.mean)], DOTTED), ...strip(scored, means, "at")], "Test " + view.axis.label),
+    panel(k, ratioScale(reach(far).map((d) => d.distance)), [withinRun(view, ...band), Plot.ruleX([1], DOTTED), ...strip(far, medians, "distance")], unit.axis[0].toUpperCase() + unit.axis.slice(1)),
+    panel(k + 1, dispersion, [
       Plot.rect([0], { x1: 0, x2: view.results.thresholds.collapsed, y1: band[0], y2: band[1], fill: "var(--warn)", fillOpacity: 0.08 }), Plot.ruleX([1], DOTTED),
       Plot.dot(spread, { x: "at", y: "y", r: 4, fill: "colour" }),
       Plot.text(spread.filter((d) => d.row.values.dispersion > 1.6), { x: "at", y: "y", dx: -9, textAnchor: "end", fill: "var(--muted)", text: (d) => d.row.values.dispersion.toFixed(1) + " →" }),
       tip(spread, "at", "y"),
     ], "Dispersion"),
-  ];
+  ].filter(Boolean);
 }
 
 function plane(view, width) {

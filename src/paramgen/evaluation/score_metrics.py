@@ -1,0 +1,261 @@
+"""Metrics of what networks answer: scores, and predictions beside those of the zoo."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from paramgen.evaluation import metrics
+from paramgen.evaluation.context import Context
+from paramgen.evaluation.metric import COUNT, FRACTION, GAP, SCORE, SHARE, Metric, needs
+
+VOTERS = 16
+
+
+def _mean(c: Context) -> float:
+    return c.summary.mean if c.tasks is None else _average(c.tasks.unseen)
+
+
+def _average(scores: Mapping[str, float]) -> float:
+    return sum(scores.values()) / len(scores)
+
+
+def _worst_task(c: Context) -> float:
+    assert c.tasks is not None
+    assert c.spec is not None
+    sign = c.spec.sign
+    return sign * min(sign * score for score in c.tasks.unseen.values())
+
+
+def _seen(c: Context) -> float | None:
+    return _average(c.tasks.seen) if c.tasks is not None and c.tasks.seen else None
+
+
+def _recalibrated(c: Context) -> float | None:
+    assert c.scored is not None
+    return None if c.scored.recalibrated is None else c.scored.recalibrated.double().mean().item()
+
+
+def _vote(c: Context) -> float:
+    assert c.targets is not None
+    return metrics.majority_accuracy(c.predictions[:VOTERS], c.targets.cpu())
+
+
+def _disagreement(c: Context) -> float:
+    finite = c.finite.to(c.predictions.device)
+    return metrics.disagreement(c.predictions[finite], c.zoo_predictions[c.near.index.cpu()])
+
+
+def _others(c: Context) -> Tensor | None:
+    return None if c.own else c.zoo_predictions
+
+
+SCORES = [
+    Metric(
+        "n",
+        "N",
+        "How many networks the row has. Best and worst depend on it, so every row but the references has the same.",
+        lambda c: float(c.n),
+        COUNT,
+        report="more",
+    ),
+    Metric(
+        "mean",
+        "Mean",
+        "Mean test score over all N networks, none selected. The figure to compare first. Of a family of tasks: each network on its own "
+        "unseen task, the mean over these tasks.",
+        _mean,
+        SCORE,
+        needs("score"),
+        better="score",
+        summary="shown",
+        terminal="mean",
+    ),
+    Metric(
+        "worst_task",
+        "Worst task",
+        "Of a family of tasks: the unseen task with the worst mean test score.",
+        _worst_task,
+        SCORE,
+        needs("score", "tasks"),
+        better="score",
+        summary="shown",
+        terminal="worst task",
+    ),
+    Metric(
+        "seen",
+        "Seen",
+        "Of a family of tasks: mean test score on seen tasks, whose networks the generators learnt from.",
+        _seen,
+        SCORE,
+        needs("score", "tasks"),
+        better="score",
+        summary="shown",
+        terminal="seen",
+    ),
+    Metric(
+        "std",
+        "±",
+        "Standard deviation of the test score across the networks.",
+        lambda c: c.summary.std,
+        SCORE,
+        needs("score"),
+        summary="more",
+        terminal="±",
+    ),
+    Metric(
+        "median",
+        "Median",
+        "Median test score over all N networks.",
+        lambda c: c.summary.median,
+        SCORE,
+        needs("score", "one_task"),
+        better="score",
+        report="more",
+        summary="more",
+    ),
+    Metric(
+        "worst",
+        "Worst",
+        "Worst test score: how bad a generated network can be.",
+        lambda c: c.summary.worst,
+        SCORE,
+        needs("score", "one_task"),
+        better="score",
+        summary="more",
+    ),
+    Metric(
+        "best",
+        "Best",
+        "Best test score. It is chosen on test among N: an upper end, not a result.",
+        lambda c: c.summary.best,
+        SCORE,
+        needs("score", "one_task"),
+        better="score",
+        summary="shown",
+        terminal="best",
+    ),
+    Metric(
+        "selected",
+        "Selected",
+        "Test score of the one network that is best on the train split: p-diff's protocol, free of choosing on test.",
+        lambda c: c.summary.selected,
+        SCORE,
+        needs("score", "one_task"),
+        better="score",
+        summary="shown",
+        terminal="select.",
+    ),
+    Metric(
+        "gap",
+        "vs zoo",
+        "Mean test score less the zoo's own mean (of a family: less that of networks trained on the unseen tasks). Over seeds: seed by "
+        "seed; the spread is that of the differences.",
+        lambda c: 0.0 if c.reference is None else _mean(c) - c.reference,
+        GAP,
+        needs("score"),
+        better="score",
+        report="more",
+        summary="shown",
+    ),
+    Metric(
+        "recalibrated",
+        "Mean, BN recal.",
+        "Mean test score after measuring batch-norm statistics anew on train items (reset, cumulative). 'Mean' has the statistics as "
+        "generated.",
+        _recalibrated,
+        SCORE,
+        needs("score", "one_task"),
+        better="score",
+        terminal="recal.",
+    ),
+    Metric(
+        "ensemble",
+        f"Vote of {VOTERS}",
+        f"Accuracy of a majority vote of the first {VOTERS} networks: whether they err differently enough to help each other.",
+        _vote,
+        SHARE,
+        needs("accuracy"),
+        better="higher",
+        report="more",
+    ),
+]
+
+PREDICTIONS = [
+    Metric(
+        "same_predictions",
+        "Same answers",
+        "Share of networks, in percent, that predict the same as one training network on every test item. The row of held-out runs shows "
+        "what is usual. It sees permuted and rescaled copies without alignment; noise hides from it.",
+        lambda c: metrics.same_predictions(c.predictions, _others(c)),
+        SHARE,
+        needs("predictions"),
+        summary="shown",
+    ),
+    Metric(
+        "novel",
+        "Novel & good",
+        "Share of networks, in percent, that are good (a score not worse than the zoo's mean by more than the score's margin, one point of "
+        "accuracy) and at least half as far from the zoo as held-out runs. The held-out runs' share is the ceiling. Noise of the right "
+        "size reaches it too: read it with structure.",
+        lambda c: (c.novel_and_good or {}).get("0.5"),
+        SHARE,
+        needs("score", "one_task"),
+        better="higher",
+    ),
+    Metric(
+        "iou_wrong_max",
+        "IoU wrong",
+        "Intersection over union of the wrongly predicted test items with the training network where it is largest (p-diff eq. 7), "
+        "averaged. It sees copies of the same function from one in ten networks, noised ones never.",
+        lambda c: c.wrong_iou.nearest,
+        FRACTION,
+        needs("answers"),
+        report="more",
+        summary="more",
+    ),
+    Metric(
+        "iou_wrong_zoo",
+        "IoU, zoo",
+        "The same overlap among the zoo's networks, all pairs averaged (p-diff's Fig. 4a).",
+        lambda c: c.wrong_iou.zoo,
+        FRACTION,
+        needs("answers"),
+        report="absent",
+    ),
+    Metric(
+        "iou_wrong_samples",
+        "IoU, row",
+        "The same overlap among the row's networks.",
+        lambda c: c.wrong_iou.samples,
+        FRACTION,
+        needs("answers"),
+        report="absent",
+    ),
+    Metric(
+        "iou_wrong_between",
+        "IoU, between",
+        "The same overlap between the row's networks and the zoo's.",
+        lambda c: c.wrong_iou.between,
+        FRACTION,
+        needs("answers"),
+        report="absent",
+    ),
+    Metric(
+        "disagreement_nearest",
+        "Disagree",
+        "Share of test items, in percent, on which a network and its nearest training network predict differently.",
+        _disagreement,
+        SHARE,
+        needs("predictions"),
+        report="more",
+    ),
+    Metric(
+        "disagreement_samples",
+        "Among",
+        "Share of test items, in percent, on which two networks of the row predict differently.",
+        lambda c: metrics.disagreement_among(c.predictions),
+        SHARE,
+        needs("predictions"),
+        report="more",
+    ),
+]
