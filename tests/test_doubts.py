@@ -24,7 +24,7 @@ def test_guessing_is_the_commonest_class_and_what_chance_adds():
 def test_networks_that_guess_are_counted():
     found = doubts(entries([0.1, 0.12, 0.11, 0.9]), ACCURACY, {None: 0.13}, 300)
     assert found == [
-        "3 of 4 networks are no better on val than always naming the commonest class: 30.8 % on average. "
+        "3 of 4 networks are no better on val than always predicting the most frequent class: 30.8 % on average. "
         "There is nothing to learn from them."
     ]
     assert not doubts(entries([0.1, 0.8, 0.7, 0.9]), ACCURACY, {None: 0.13}, 300)
@@ -44,7 +44,7 @@ def test_networks_without_a_loss_have_diverged():
 
 def test_networks_worse_than_their_start_are_noticed():
     (found,) = doubts(entries([0.6, 0.7]), ACCURACY, {None: 0.1}, 300, start=0.95)
-    assert "65.0 % on val, 95.0 % where they began. Use" in found
+    assert "65.0 % on val, 95.0 % at its start. Use" in found
     assert not doubts(entries([0.94, 0.93]), ACCURACY, {None: 0.1}, 300, start=0.95)
 
 

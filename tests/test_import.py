@@ -169,7 +169,7 @@ def test_a_last_checkpoint_that_is_a_copy_is_left_out_and_this_is_said(tmp_path,
     write(tmp_path / "theirs", states, ["step=8.ckpt", "step=10.ckpt", "last.ckpt"])
     zoo = imported(tmp_path, "Plain")
     assert [entry.step for entry in zoo.entries] == [8, 10]
-    assert "left out last.ckpt: the same network as step=10.ckpt" in capsys.readouterr().err
+    assert "skipped last.ckpt: the same network as step=10.ckpt" in capsys.readouterr().err
 
 
 def test_a_last_checkpoint_that_is_another_network_is_kept_at_the_end(tmp_path):
@@ -181,7 +181,7 @@ def test_hidden_files_are_left_out_and_named(tmp_path, capsys):
     write(tmp_path / "theirs", [state_of("Plain", s) for s in range(2)])
     (tmp_path / "theirs" / "._n0.pt").write_bytes(b"\0\5\26\7 of a Mac")
     assert len(imported(tmp_path, "Plain")) == 2
-    assert "left out hidden files: ._n0.pt" in capsys.readouterr().err
+    assert "skipped hidden files: ._n0.pt" in capsys.readouterr().err
 
 
 def test_marks_are_words_of_their_own():

@@ -115,7 +115,7 @@ def test_a_zoo_of_other_settings_is_refused_by_name_and_made_again_when_asked(be
 def test_a_zoo_of_unknown_making_is_not_taken_for_the_comparison_s(begun, tmp_path):
     shutil.copytree(begun, tmp_path / "c")
     (tmp_path / "c" / "out" / "digits" / "zoo" / "made.json").unlink()
-    with pytest.raises(ParamgenError, match=r"digits/zoo holds no made\.json that says what made it"):
+    with pytest.raises(ParamgenError, match=r"digits/zoo has no made\.json with its settings"):
         asked(tmp_path / "c")
 
 
@@ -181,5 +181,5 @@ def test_a_step_that_was_stopped_is_done_again_unless_its_result_is_whole(tmp_pa
     made.finish()
     assert made.find() == ("same", "", True)
     made.path.write_text("{ }")
-    assert made.find() == ("other", "was changed since: the checksum of zoo.json is another one", True)
+    assert made.find() == ("other", "was modified: the checksum of zoo.json differs", True)
     assert Made(made.path, {"a": {}}).find() == ("other", "was made with a=none given, now {}", True)

@@ -142,7 +142,7 @@ def test_a_generator_is_fitted_and_sampled_and_distances_are_watched(capsys):
     line = ["fit", "--model", GaussianBackend.__name__, "--data.zoo", "zoo", "--quality.sample_every", "2", *quiet]
     assert main(line) == 0
     assert (
-        capsys.readouterr().err.count("samples are not scored, only their distances are watched: the zoo has no task")
+        capsys.readouterr().err.count("samples are not scored; only their distances are logged: the zoo has no task")
         == 1
     )
     (checkpoint,) = Path().rglob("last.ckpt")

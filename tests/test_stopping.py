@@ -55,8 +55,8 @@ def test_a_fit_ends_its_step_saves_and_says_where(name, fit, tmp_path, monkeypat
     last = tmp_path / "fit" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 7
     error = capsys.readouterr().err
-    assert f"saved step 7; to go on, run the same command with --ckpt_path {last}" in error
-    assert f"paramgen: stopped by {name}; what was written is complete" in error
+    assert f"saved step 7; to resume, run the same command with --ckpt_path {last}" in error
+    assert f"paramgen: stopped by {name}; all files written so far are complete" in error
     assert signal.getsignal(signum) == before
     assert main([*fit, "--ckpt_path", str(last)]) == 0
     assert torch.load(last, weights_only=True)["global_step"] == 20
@@ -103,7 +103,7 @@ def test_a_request_that_native_code_turns_into_its_own_error_is_still_a_request(
     make_zoo(tmp_path / "zoo")
     monkeypatch.setattr("paramgen.core.io.load_file", load_file)
     assert main(["zoo", "verify", "--zoo", str(tmp_path / "zoo")]) == 143
-    assert capsys.readouterr().err == "paramgen: stopped by SIGTERM; what was written is complete\n"
+    assert capsys.readouterr().err == "paramgen: stopped by SIGTERM; all files written so far are complete\n"
 
 
 def test_other_processes_of_a_stopped_fit_end_well(fit, monkeypatch, capsys):
@@ -224,7 +224,7 @@ def test_doctor_fails_where_it_finds_a_fault(monkeypatch, capsys):
     ("signum", "code", "said"),
     [
         (signal.SIGKILL, 2, "another process of this fit ended unexpectedly"),
-        (signal.SIGTERM, 143, "stopped by SIGTERM; what was written is complete"),
+        (signal.SIGTERM, 143, "stopped by SIGTERM; all files written so far are complete"),
     ],
 )
 def test_two_processes_end_when_one_of_them_is_signalled(signum, code, said, fit, tmp_path):

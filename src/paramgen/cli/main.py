@@ -45,7 +45,7 @@ def _stopped(request: StopRequested) -> int:
     """Say that a command was stopped. Of several processes the first speaks; the others end well, or their launcher would kill it."""
     if not first_process():
         return 0
-    print(f"paramgen: stopped by {request}; what was written is complete", file=sys.stderr)
+    print(f"paramgen: stopped by {request}; all files written so far are complete", file=sys.stderr)
     return request.exit_code
 
 

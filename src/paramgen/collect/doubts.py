@@ -45,13 +45,13 @@ def doubts(
     guessers = sum(least is not None and score.sign * value <= score.sign * least for value, least in scored)
     if guessers > len(scored) / 2:
         found.append(
-            f"{guessers} of {len(scored)} networks are no better on val than always naming the commonest class: "
+            f"{guessers} of {len(scored)} networks are no better on val than always predicting the most frequent class: "
             f"{_text(score, mean)} on average. There is nothing to learn from them."
         )
     lost_to_start = 0.0 if start is None else score.sign * (start - mean)
     if start is not None and lost_to_start > max(WORSE * score.margin, SPREAD * _deviation(score, start, items)):
         found.append(
-            f"Fine-tuning made the networks worse: {_text(score, mean)} on val, {_text(score, start)} where they began. "
+            f"Fine-tuning made the networks worse: {_text(score, mean)} on val, {_text(score, start)} at its start. "
             "Use a lower finetune.lr."
         )
     return found

@@ -132,7 +132,7 @@ class _Reader:
             The files that make the zoo, in order.
         """
         if listing.hidden:
-            _log.info("left out hidden files: %s", ", ".join(p.name for p in listing.hidden))
+            _log.info("skipped hidden files: %s", ", ".join(p.name for p in listing.hidden))
         if self.architecture.extra:
             _log.info(
                 "extra state belongs to the architecture and is not stored: %s", ", ".join(self.architecture.extra)
@@ -149,7 +149,7 @@ class _Reader:
             check_network(state, self.spec, self.base, str(path))
             digest = state_digest(state)
             if is_marked(path) and digest in seen:
-                _log.info("left out %s: the same network as %s", path.name, seen[digest])
+                _log.info("skipped %s: the same network as %s", path.name, seen[digest])
                 continue
             seen.setdefault(digest, path.name)
             kept.append(path)

@@ -335,5 +335,5 @@ def _stored(rest: Path) -> StateDict | None:
     try:
         return read_tensors(rest) if rest.exists() else None
     except ParamgenError as error:
-        _log.warning("%s; that training starts again", error)
+        _log.warning("%s; that training restarts", error)
         return None

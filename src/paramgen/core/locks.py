@@ -175,7 +175,7 @@ def _flock(descriptor: int, wait: bool = False, unsupported: bool = True) -> boo
     except OSError as error:  # some network file systems
         if not _warned:
             _warned.append(True)
-            _log.warning("this file system has no locks (%s): start no two commands on one folder", error.strerror)
+            _log.warning("this file system has no locks (%s): do not run two commands on one folder", error.strerror)
         return unsupported
     return True
 

@@ -65,7 +65,7 @@ class Made:
         """
         there = self.path.exists()
         if not self._record.exists():
-            return Found("other", f"holds no {self._record.name} that says what made it") if there else Found("nothing")
+            return Found("other", f"has no {self._record.name} with its settings") if there else Found("nothing")
         record = read_json(self._record, "made")
         if record["fingerprint"] != self.fingerprint:
             return Found("other", difference(record["settings"], self.flat))
@@ -74,7 +74,7 @@ class Made:
         if record["sha256"] is None:
             return Found("same", recorded=False) if self.whole else Found("nothing")
         if record["sha256"] != sha256(self.path):
-            return Found("other", f"was changed since: the checksum of {self.path.name} is another one")
+            return Found("other", f"was modified: the checksum of {self.path.name} differs")
         return Found("same")
 
     def begin(self) -> None:

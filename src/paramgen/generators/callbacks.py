@@ -158,7 +158,7 @@ class SampleQuality(Callback):
             reason = str(error)
         self._scored = self._task is not None
         if not self._scored:
-            _LOG.warning("samples are not scored, only their distances are watched: %s", reason)
+            _LOG.warning("samples are not scored; only their distances are logged: %s", reason)
 
     def _measures(self, data: ParameterDataModule) -> tuple[Task | TaskFamily | None, Tensor, Novelty]:
         """The task, the training networks (K, P), and the scales of distances; val runs replace held-out ones."""

@@ -111,7 +111,7 @@ class Checkpoints(ModelCheckpoint):
             self.last_model_path = str(path)
             trainer.save_checkpoint(path, self.save_weights_only)
         if path.exists():
-            _log.info("saved step %d; to go on, run the same command with --ckpt_path %s", trainer.global_step, path)
+            _log.info("saved step %d; to resume, run the same command with --ckpt_path %s", trainer.global_step, path)
 
 
 class CompleteCheckpoints(TorchCheckpointIO):

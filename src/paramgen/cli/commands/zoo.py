@@ -101,7 +101,7 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
 
 def _task_line(config: Mapping[str, Any] | None) -> str:
     if config is None:
-        return "none: the weights alone are known"
+        return "none (weights only)"
     arguments = ", ".join(f"{k}={v}" for k, v in config["init_args"].items() if v not in (None, {}, []))
     return f"{config['class_path'].rsplit('.', 1)[-1]}({arguments})"
 
