@@ -141,7 +141,7 @@ def test_given_samples_that_changed_are_measured_again(tmp_path):
         source = {"mine": GeneratorSource(samples=str(tmp_path / "mine"))}
         compare({"z": ZooSource(path=str(zoo.path))}, source, str(tmp_path / "out"), n=3, baselines="none")
         rows = json.loads((tmp_path / "out" / "z" / "results.json").read_text())["rows"]
-        return next(row for row in rows if row["name"] == "mine")["nn_ratio"]
+        return next(row for row in rows if row["name"] == "mine")["values"]["nn_ratio"]
 
     assert run(weights) == 0
     assert run(1.1 * weights) > 0
