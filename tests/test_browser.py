@@ -241,3 +241,15 @@ def test_the_three_strips_scroll_sideways_on_a_phone_and_the_next_one_shows(resu
         tmp_path,
     )
     assert found == {"scrolls": sideways, "seen": True, "level": True, "page": True}
+
+
+def test_without_scores_the_strips_have_no_column_of_them(results, tmp_path):
+    rows = [
+        {**row, "values": {**row["values"], "mean": None}, "points": {**row["points"], "score": []}}
+        for row in results["rows"]
+    ]
+    blank = {**results, "score": None, "good_from": None, "test_items": 0, "train_items": 0, "rows": rows}
+    columns = "return [...document.querySelectorAll('[data-figure=strips] svg.fig')].map((svg) => svg.textContent);"
+    found = visit(page(blank), columns, 1280, tmp_path)
+    assert len(found) == 2
+    assert not any("Test" in text for text in found)
