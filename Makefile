@@ -1,4 +1,4 @@
-# Every target sets up what it needs: a virtual environment in .venv, made anew when pyproject.toml changes.
+# Every target installs what it needs in a virtual environment, .venv, which is rebuilt when pyproject.toml changes.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -8,7 +8,7 @@ PARAMGEN := OMP_NUM_THREADS=1 $(BIN)/paramgen
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-browser fuzz lint bench clean
 
-help: ## This list
+help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv and install paramgen with its development tools
@@ -18,24 +18,24 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## The main job on real digits: collect, fit, generate, evaluate; see runs/demo/report.html
+demo: $(STAMP) ## Run the demo on real digits: collect, fit, sample, evaluate; see runs/demo/report.html
 	rm -rf runs/demo
 	$(PARAMGEN) compare --config digits --out runs/demo
 
-test: $(STAMP) ## The tests, with coverage (under 5 minutes)
+test: $(STAMP) ## Run the tests with coverage (under 5 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
 
-test-slow: $(STAMP) ## The slow tests too
+test-slow: $(STAMP) ## Run all tests, including slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
-test-browser: $(STAMP) ## The report in a real headless Chromium (as root on Debian it installs one)
+test-browser: $(STAMP) ## Test the report in headless Chromium (installs it when root on Debian)
 	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_browser.py -rs $(ARGS)
 
-fuzz: $(STAMP) ## 100,000 damaged files in all, spread over every kind that is read (a few minutes)
+fuzz: $(STAMP) ## Read 100,000 damaged files of all formats (a few minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --total 100000 $(ARGS)
 
-lint: $(STAMP) ## ruff, mypy, and the one-way imports
+lint: $(STAMP) ## Run ruff, mypy and the import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -45,5 +45,5 @@ bench: $(STAMP) ## Measure speed against the published code's figures; writes be
 	$(BIN)/python benchmarks/pdiff_speed.py
 	$(BIN)/python benchmarks/rpg_speed.py
 
-clean: ## Remove what the targets made
+clean: ## Remove generated files
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .mypy_cache .coverage htmlcov dist

@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+from paramgen.errors import did_you_mean
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "paramgen"
 BANNED = (  # phrases that are not idiomatic technical English here
@@ -48,3 +50,10 @@ def banned(name, text):
     """Each banned phrase with its line."""
     lines = enumerate(text.splitlines(), 1)
     return [f"{name}:{i}: {m[0]}" for i, line in lines for m in re.finditer(BANNED, line, re.IGNORECASE)]
+
+
+def test_an_unknown_name_gets_a_suggestion_and_the_available_names():
+    assert did_you_mean("digts", ["mnist", "digits"]) == "Did you mean 'digits'? Available: digits, mnist."
+    assert did_you_mean("x", ["digits"]) == "Available: digits."
+    assert did_you_mean("x", []) == "None available."
+    assert did_you_mean("x", map(str, range(20)), limit=2) == "Available: 0, 1 and 18 more."
