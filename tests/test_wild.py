@@ -148,7 +148,7 @@ def test_command_guides_where_there_is_a_condition(zoo, tmp_path):
         command(out=str(tmp_path / f"{scale}"), condition=[0.0, 9.0, 1.0], guidance_scale=scale)
     weights = [read_samples(tmp_path / f"{scale}", zoo[0]).weights for scale in (0.0, 1.0, 4.0)]
     assert not torch.allclose(weights[1], weights[2])
-    with pytest.raises(ParamgenError, match="guidance_scale is for a condition"):
+    with pytest.raises(ParamgenError, match="guidance_scale needs a condition"):
         command(out=str(tmp_path / "none"), guidance_scale=2.0)
 
 
