@@ -189,7 +189,7 @@ PREDICTIONS = [
         lambda c: metrics.same_predictions(c.predictions, _others(c)),
         SHARE,
         needs("predictions"),
-        summary="shown",
+        summary="more",
     ),
     Metric(
         "novel",
