@@ -86,8 +86,8 @@ def large(networks: int, folder: Path) -> dict[str, float]:
     zoo = write_zoo(folder / "large", task, varied(task, networks), heldout=0)
     with on_cpu_time():
         results = evaluate(zoo, task, n=networks, baselines=["noise-0.5"])
-    images = results.test_images + results.train_images
-    recalibration = min(results.train_images, 20 * 128) + results.test_images  # batch norm anew, and test once more
+    images = results.test_items + results.train_items
+    recalibration = min(results.train_items, 20 * 128) + results.test_items  # batch norm anew, and test once more
     scored = 2 * networks  # the zoo's row and the baseline's
     per_image = results.forward_seconds / (scored * (images + recalibration))
     rest = (results.seconds - results.forward_seconds) / scored
