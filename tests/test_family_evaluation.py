@@ -159,7 +159,7 @@ def test_the_family_draws_its_tasks_by_the_seed_where_it_has_one():
 
 
 def test_what_is_measured_on_request_is_passed_on(zoo, tmp_path):
-    with pytest.raises(ParamgenError, match="aligned is for zoos of one"):
+    with pytest.raises(ParamgenError, match="aligned needs a zoo of one task"):
         compare.main({"codes": ZooSource(path=str(zoo.path))}, out=str(tmp_path), aligned=True, finetune=True)
     asked = json.loads((tmp_path / "codes" / "made.json").read_text())["settings"]
     assert (asked["aligned"], asked["finetune"]) == (True, True)

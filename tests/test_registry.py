@@ -120,8 +120,8 @@ def test_a_comparison_knows_the_direction_of_a_score(other, tmp_path):
     reports = []
     for seed, shift in enumerate((0.0, 0.01, 0.02)):
         changed = json.loads(json.dumps({**results, "command": "paramgen evaluate", "weights": []}))
-        for row in changed["rows"]:
-            row["values"]["mean"] += shift * (1 + (len(row["name"]) * (seed + 1)) % 5)
+        for i, row in enumerate(changed["rows"]):
+            row["values"]["mean"] += shift * (1 + i * (seed + 1) % 5)
         file = tmp_path / f"{seed}.json"
         file.write_text(json.dumps(changed))
         reports.append(Report("z", seed, file))
