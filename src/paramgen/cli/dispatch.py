@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, NamedTuple, get_args
 
 from paramgen import __version__
+from paramgen.core.command_line import typed
 from paramgen.core.locks import locked
 from paramgen.errors import ParamgenError, did_you_mean
 
@@ -117,7 +118,7 @@ def _run_function(command: str, args: list[str]) -> None:
         function, prog = functions.main, f"paramgen {command}"
     config = arguments_of(function, prog, table.configs, args)
     folder = None if table.out_is_file else config.get("out")
-    with locked(folder) if folder else nullcontext():
+    with typed([*prog.split()[1:], *args]), locked(folder) if folder else nullcontext():
         function(**{name: value for name, value in config.items() if name != "config"})
 
 

@@ -1,21 +1,38 @@
-"""The command line that calls a function again, from the arguments of the call: what every result records of how it was made."""
+"""What every result records of how it was made: the command as it was typed, or the command line that repeats a call from Python."""
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from inspect import signature
 from typing import Any
 
+_typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
+
+
+@contextmanager
+def typed(line: Sequence[str]) -> Iterator[None]:
+    """The words after ``paramgen`` that the user typed, while the command that they name runs."""
+    token = _typed.set(tuple(line))
+    try:
+        yield
+    finally:
+        _typed.reset(token)
+
 
 def command_line(prog: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
-    """``prog --name value …``; arguments at their defaults are left out.
+    """The command as the user typed it; of a call from Python ``prog --name value …`` without arguments at their defaults.
 
     Args:
         prog: ``paramgen`` and the command.
         function: What was called.
         arguments: Its arguments by name, for example its ``locals()`` before anything else is assigned.
     """
+    line = _typed.get()
+    if line and prog == f"paramgen {line[0]}":
+        return shlex.join(["paramgen", *line])
     words = [prog]
     for name, parameter in signature(function).parameters.items():
         if arguments[name] != parameter.default:
