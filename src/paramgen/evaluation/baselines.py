@@ -4,7 +4,7 @@ They see what a generator sees: the zoo's train split, and the train accuracies 
 Zeng et al. 2025 (arXiv:2506.07998) found that averages of a few checkpoints, or one Gaussian a weight, match what p-diff generates.
 
 Convex combinations of networks stay in raw weights. The others draw with batch-norm's `running_var` in log space and come back through
-exp, so that a variance is never negative; :func:`generate` does both ways.
+exp, so that a variance is never negative; :func:`generate` does both conversions.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,7 +56,7 @@ class Baseline(NamedTuple):
 
 
 def copy(pool: Pool, n: int, generator: Generator) -> Tensor:
-    """Training networks as they are, without replacement as long as they last: retrieval."""
+    """Copies of training networks, without replacement until all are used: retrieval."""
     K = len(pool.weights)
     rounds = [torch.randperm(K, generator=generator) for _ in range(-(-n // K))]
     return pool.weights[torch.cat(rounds)[:n]]  # (n, P)

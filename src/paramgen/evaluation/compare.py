@@ -1,4 +1,4 @@
-"""Several evaluations beside each other: means over seeds with their spread, a paper's figures beside ours.
+"""Several evaluations in one comparison: means over seeds with their spread, a paper's figures next to ours.
 
 The spread is the standard deviation over seeds of each seed's figure; differences to the zoo are paired by seed.
 """

@@ -49,7 +49,7 @@ class Distances(NamedTuple):
 
     Args:
         near: The nearest training network of each.
-        distance: (n,) as it is drawn.
+        distance: (n,) as the pictures show it.
         raw: Median ratios.
         aligned: The same up to permutation and scale.
         zu: What is compared with held-out runs.

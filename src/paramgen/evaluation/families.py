@@ -55,7 +55,7 @@ def evaluate_family(
     device: str = "cpu",
     finetune: bool = False,
 ) -> Results:
-    """Measure generators on the unseen tasks of a family beside direct training and what needs no generator.
+    """Measure generators on the unseen tasks of a family and compare them with direct training and with methods that need no generator.
 
     Args:
         zoo: What the generators learnt from; holds networks of the unseen tasks too, as held-out ones.

@@ -5,7 +5,7 @@ w_g, w_i: weights of a generated network and of a training one, as plain numbers
 Shares are fractions in [0, 1], scores are in the task's own unit. ``nan``: there is no such figure (the spread of one network).
 
 Sources: p-diff (Wang et al. 2024, arXiv:2402.13144) for the IoU of wrong predictions; Zeng et al. 2025 (arXiv:2506.07998) for distances to
-the nearest training network beside accuracy; Meehan et al. 2020 (arXiv:2004.05675) for the copying statistic.
+the nearest training network in addition to accuracy; Meehan et al. 2020 (arXiv:2004.05675) for the copying statistic.
 """
 
 from collections import Counter
@@ -199,7 +199,7 @@ def cosine_max(queries: Tensor, bank: Tensor | None = None) -> float:
 def dispersion(samples: Tensor, zoo: Tensor) -> float:
     """‖std of the samples‖₂ ÷ ‖std of the zoo‖₂, std per weight across networks; nan where either has one network.
 
-    Below 0.8 the generator narrows, below 0.5 it has collapsed, whatever its score.
+    Below 0.8 the generator narrows, below 0.5 it has collapsed, regardless of its score.
 
     Args:
         samples: (N, P).

@@ -28,7 +28,7 @@ class RunScale(NamedTuple):
 
     Args:
         value: Median over runs of the median over a run's checkpoints.
-        basis: The held-out runs, or where there are none the training runs, each measured against the others.
+        basis: The held-out runs, or, without any, the training runs, each measured against the others.
         runs: How many runs that is.
     """
 
@@ -51,7 +51,7 @@ class Bank(Protocol):
 
 @dataclass(frozen=True)
 class RawBank:
-    """Training networks (K, P), compared as they are."""
+    """Training networks (K, P), compared without alignment."""
 
     weights: Tensor
 

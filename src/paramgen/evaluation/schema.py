@@ -148,7 +148,7 @@ def docs_table() -> str:
 
 
 def with_docs_table(page: str) -> str:
-    """A page of the docs with the table as it is now."""
+    """A page of the docs with the current table."""
     return page[: page.index(BEGIN)] + docs_table() + page[page.index(END) + len(END) :]
 
 

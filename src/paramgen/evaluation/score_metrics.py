@@ -1,4 +1,4 @@
-"""Metrics of what networks answer: scores, and predictions beside those of the zoo."""
+"""Metrics of what networks answer: scores, and predictions compared with those of the zoo."""
 
 from collections.abc import Mapping
 

@@ -1,7 +1,7 @@
 """What needs no generator: weights for a new task from those of seen tasks, by the condition alone.
 
-T: seen tasks. n: new tasks. C: numbers of a condition. P: generated parameters. Every generator of weights for unseen tasks stands beside
-these.
+T: seen tasks. n: new tasks. C: numbers of a condition. P: generated parameters. Every generator of weights for unseen tasks
+is compared with these.
 """
 
 from collections.abc import Callable, Sequence
@@ -161,7 +161,7 @@ class TaskConditions(NamedTuple):
 
 
 def tasks_to_draw(zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:
-    """So many networks for each unseen task of a zoo, then for each of its first seen tasks.
+    """`per_task` networks for each unseen task of a zoo, then for each of its first `seen_tasks` seen tasks.
 
     Raises:
         ParamgenError: seen_tasks below 0, or as :func:`unseen_family` and :func:`conditions_of`.

@@ -122,7 +122,7 @@ class Column:
         return self.metric.value(row)
 
     def text(self, row: RowDict) -> str:
-        """As it is printed."""
+        """As printed."""
         return self.metric.text(row, self.spec)
 
 
@@ -167,7 +167,7 @@ class Summary:
     Args:
         says: What the figures are means of.
         between: Differences between generators, in words.
-        heads: Of the columns, a paper's beside ours of the same name.
+        heads: Of the columns; a paper's column is next to ours of the same name.
         rows: ``{"name", "kind", "colour", "flags", "cells"}``.
     """
 

@@ -1,4 +1,4 @@
-"""What the report draws beyond the rows' figures: weights of a first sample beside its nearest training network (p-diff, Fig. 3)."""
+"""What the report draws beyond the rows' figures: weights of a first sample next to its nearest training network's (p-diff, Fig. 3)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -81,7 +81,7 @@ class Group(NamedTuple):
 def fit_figures(
     training: Group, samples: Group, spec: ScoreSpec, items: int, unit: Unit, checkpoints: int
 ) -> dict[str, Figure]:
-    """The report's pictures of a fit's last samples beside training networks.
+    """The report's pictures of a fit's last samples next to training networks.
 
     Args:
         training: Some of the zoo's networks.
@@ -258,7 +258,7 @@ class _ScoreAxis:
 
 
 def _name(axes: Axes, results: Results, rows: list[RowDict], spots: dict[str, tuple[float, float]]) -> None:
-    """Names beside the spots of the plane, generators first, where they cover no other name."""
+    """Names next to the spots of the plane, generators first, where they cover no other name."""
     taken: list[tuple[float, float]] = []
     for row in sorted(rows, key=lambda r: ("generator", "reference", "baseline").index(r["kind"])):
         at = spots[row["name"]]

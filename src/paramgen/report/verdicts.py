@@ -68,7 +68,7 @@ def verdict(row: RowDict, results: Results) -> list[str]:
 
 
 def over_seeds(zoo: str, comparison: dict[str, Any]) -> list[str]:
-    """What each generator of a zoo does beside all that is none, in mean score: a sentence each.
+    """How each generator of a zoo compares with all other rows, in mean score: a sentence each.
 
     Args:
         zoo: Which.
