@@ -26,7 +26,7 @@ from paramgen.tasks.conditions import ConditionEncoder
 from paramgen.tasks.family import SideBySide
 from paramgen.tasks.lora import adapter_names, align_gauge, fix_gauge, into_adapted
 
-POOLED = "pooled"
+POOLED = "pooled"  # start_task of adapters whose start was trained on all seen tasks
 _log = logging.getLogger(__name__)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from paramgen.collect.finetune import steps_on_tasks, validation_scores
+from paramgen.collect.multi import POOLED
 from paramgen.core import distances
 from paramgen.core.components import principal_components
 from paramgen.core.io import read_tensors
@@ -44,7 +45,6 @@ from paramgen.tasks.score import Scores
 
 NAN = float("nan")
 NOISE = 0.5  # of the zoo's spread, on a noised copy
-POOLED = "pooled"  # name of a start that was trained on all seen tasks
 
 
 def evaluate_family(
