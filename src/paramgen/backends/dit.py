@@ -1,0 +1,139 @@
+"""A diffusion transformer over all tokens of a network (DiT: Peebles and Xie 2022, arXiv:2212.09748).
+
+x: networks as tokens (B, L, D). The denoiser sees all noisy tokens of a network together, so that the tokens of a sample fit together without a
+permutation state: where RPG's tokens are independent of each other given their prototypes, these are not.
+"""
+
+from functools import partial
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from paramgen.diffusion import Denoiser, Trajectory
+from paramgen.errors import ParamgenError
+from paramgen.generators.base import Denoised, ParameterGenerator
+from paramgen.generators.data import NetworkTokens, ParamBatch
+from paramgen.generators.optim import adamw, decay_groups, fused_kernel, lr_factor, scheduled
+from paramgen.generators.sampling import Drawn, SampleRequest
+from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
+from paramgen.nn.condition import guided
+from paramgen.nn.transformer import TransformerSettings
+
+CONDITION, DENOISER = ConditionSettings(), TransformerSettings()
+DIFFUSION = DiffusionSettings(
+    beta_schedule="squaredcos_cap_v2", prediction_type="sample", scheduler="DDIM", num_inference_steps=30
+)
+OPTIMIZER = OptimizerSettings(schedule="cosine", warmup_steps=50, weight_decay=1e-2)
+TOKENS_AT_ONCE = 2**15  # of generated networks
+
+
+class DiT(ParameterGenerator):
+    """A diffusion transformer over all tokens of a network.
+
+    Args:
+        seq_len: L, from the data.
+        token_dim: D, from the data.
+        cond_dim: C, width of a condition, from the data; 0 for none.
+        condition: Training and sampling with a condition.
+        denoiser: The transformer.
+        diffusion: Noise schedule, prediction and default solver.
+        optimizer: AdamW and its learning rate.
+
+    Raises:
+        ParamgenError: An unknown choice, or a size that does not fit.
+    """
+
+    shape: tuple[int, int]
+    has_solver = has_guidance = True
+
+    def __init__(
+        self,
+        seq_len: int,
+        token_dim: int,
+        cond_dim: int = 0,
+        condition: ConditionSettings = CONDITION,
+        denoiser: TransformerSettings = DENOISER,
+        diffusion: DiffusionSettings = DIFFUSION,
+        optimizer: OptimizerSettings = OPTIMIZER,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        condition = settings(CONDITION, condition, "condition")
+        diffusion = settings(DIFFUSION, diffusion, "diffusion")
+        self.optimizer_settings = settings(OPTIMIZER, optimizer, "optimizer")
+        self.shape, self.cond_dim, self.guidance_scale = (seq_len, token_dim), cond_dim, condition.guidance_scale
+        self.scheduler, self.num_inference_steps = diffusion.scheduler, diffusion.num_inference_steps
+        self.diffusion = diffusion.make()
+        made = settings(DENOISER, denoiser, "denoiser")
+        self.denoiser = made.make(seq_len, token_dim, cond_dim, condition.dropout)
+
+    def setup(self, stage: str) -> None:
+        """Take the places of the tokens from the codec."""
+        super().setup(stage)
+        positions = self.denoiser.positions
+        if self.codec is not None and not torch.equal(positions.places.cpu(), self.codec.positions):
+            positions.place(self.codec.positions)
+
+    def begin(self, networks: NetworkTokens) -> None:
+        """Standardise conditions."""
+        if self.denoiser.condition is not None and networks.conditions is not None:
+            self.denoiser.condition.standardise(networks.conditions)
+
+    def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
+        """Mean squared error of the predicted tokens; padding does not count."""
+        return {"loss": self.diffusion.loss(self._conditioned(batch), batch.x, self.token_mask())}
+
+    def denoised(self, batch: ParamBatch, from_noise: bool = False) -> Denoised:
+        """Predictions of the networks of a batch."""
+        return Denoised(*self.diffusion.predict(self._conditioned(batch), batch.x, from_noise=from_noise))
+
+    def _conditioned(self, batch: ParamBatch) -> Denoiser:
+        """The denoiser of a batch of training networks."""
+        if batch.token is not None:
+            raise ParamgenError("DiT needs complete networks: remove data.tokens_per_step")
+        return self._under(batch.condition, len(batch.x))
+
+    def _under(self, condition: Tensor | None, n: int) -> Denoiser:
+        """The denoiser of n networks under their conditions (n, C)."""
+        entry = self.denoiser.condition
+        return self.denoiser if entry is None else partial(self.denoiser, marked=entry.mark(condition, n))
+
+    def sample_tokens(self, request: SampleRequest) -> Drawn:
+        """New networks, as many at once as memory allows."""
+        L, _ = self.shape
+        rows, kept = max(1, TOKENS_AT_ONCE // L), Trajectory()
+        pieces = []
+        for first in range(0, request.n, rows):
+            n = min(rows, request.n - first)
+            watch = kept if request.keep_trajectory and first == 0 else None
+            pieces.append(self._solve(request, slice(first, first + n), n, watch))
+        mask = self.token_mask()
+        states = torch.stack(kept.states) * mask if kept.states else None
+        return Drawn(torch.cat(pieces) * mask, trajectory=states)
+
+    def _solve(self, request: SampleRequest, rows: slice, n: int, watch: Trajectory | None) -> Tensor:
+        """Tokens (n, L, D) of some of the networks that are asked for."""
+        assert request.scheduler is not None
+        assert request.num_inference_steps is not None
+        condition = None if request.condition is None else request.condition[rows]
+        denoise = self._under(condition, n)
+        if condition is not None and request.guidance_scale not in (None, 1):
+            denoise = guided(denoise, self._under(None, n), request.guidance_scale)
+        return self.diffusion.sample(
+            denoise,
+            (n, *self.shape),
+            scheduler=request.scheduler,
+            num_inference_steps=request.num_inference_steps,
+            temperature=request.temperature,
+            generator=request.generator,
+            device=self.device,
+            callback=watch,
+        )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW without decay on biases."""
+        chosen = self.optimizer_settings
+        groups = decay_groups(self, chosen.lr, chosen.weight_decay)
+        factor = lr_factor(chosen.schedule, int(self.trainer.estimated_stepping_batches), chosen.warmup_steps)
+        return scheduled(adamw(groups, chosen.name, fused_kernel(self)), *[factor] * len(groups))
