@@ -1,7 +1,7 @@
 """A diffusion transformer over all tokens of a network (DiT: Peebles and Xie 2022, arXiv:2212.09748).
 
-x: networks as tokens (B, L, D). The denoiser sees all noisy tokens of a network together, so that the tokens of a sample fit together without a
-permutation state: where RPG's tokens are independent of each other given their prototypes, these are not.
+x: networks as tokens (B, L, D). The denoiser sees all noisy tokens of a network together. So the tokens of a sample fit together without a
+permutation state; RPG's tokens are independent of each other given their prototypes.
 """
 
 from functools import partial
@@ -18,9 +18,10 @@ from paramgen.generators.optim import adamw, decay_groups, fused_kernel, lr_fact
 from paramgen.generators.sampling import Drawn, SampleRequest
 from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 from paramgen.nn.condition import guided
+from paramgen.nn.mixing import MixingSettings
 from paramgen.nn.transformer import TransformerSettings
 
-CONDITION, DENOISER = ConditionSettings(), TransformerSettings()
+CONDITION, DENOISER, MIXING = ConditionSettings(), TransformerSettings(), MixingSettings()
 DIFFUSION = DiffusionSettings(
     beta_schedule="squaredcos_cap_v2", prediction_type="sample", scheduler="DDIM", num_inference_steps=30
 )
@@ -38,6 +39,7 @@ class DiT(ParameterGenerator):
         condition: Training and sampling with a condition.
         denoiser: The transformer.
         diffusion: Noise schedule, prediction and default solver.
+        mixing: Training on mixtures of networks.
         optimizer: AdamW and its learning rate.
 
     Raises:
@@ -55,6 +57,7 @@ class DiT(ParameterGenerator):
         condition: ConditionSettings = CONDITION,
         denoiser: TransformerSettings = DENOISER,
         diffusion: DiffusionSettings = DIFFUSION,
+        mixing: MixingSettings = MIXING,
         optimizer: OptimizerSettings = OPTIMIZER,
     ) -> None:
         super().__init__()
@@ -65,6 +68,7 @@ class DiT(ParameterGenerator):
         self.shape, self.cond_dim, self.guidance_scale = (seq_len, token_dim), cond_dim, condition.guidance_scale
         self.scheduler, self.num_inference_steps = diffusion.scheduler, diffusion.num_inference_steps
         self.diffusion = diffusion.make()
+        self.mixing = settings(MIXING, mixing, "mixing")
         made = settings(DENOISER, denoiser, "denoiser")
         self.denoiser = made.make(seq_len, token_dim, cond_dim, condition.dropout)
 
@@ -82,11 +86,15 @@ class DiT(ParameterGenerator):
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Mean squared error of the predicted tokens; padding does not count."""
-        return {"loss": self.diffusion.loss(self._conditioned(batch), batch.x, self.token_mask())}
+        return {"loss": self.diffusion.loss(self._conditioned(batch), self._networks(batch), self.token_mask())}
 
     def denoised(self, batch: ParamBatch, from_noise: bool = False) -> Denoised:
         """Predictions of the networks of a batch."""
-        return Denoised(*self.diffusion.predict(self._conditioned(batch), batch.x, from_noise=from_noise))
+        return Denoised(*self.diffusion.predict(self._conditioned(batch), self._networks(batch), from_noise=from_noise))
+
+    def _networks(self, batch: ParamBatch) -> Tensor:
+        """What the denoiser learns: the networks of a batch, or mixtures of them."""
+        return self.mixing.mix(batch.x) if self.training else batch.x
 
     def _conditioned(self, batch: ParamBatch) -> Denoiser:
         """The denoiser of a batch of training networks."""

@@ -4,8 +4,9 @@ B networks, L tokens of D numbers. d: width. c: features of the step, and of the
 Every layer normalises, then scales and shifts by c; every residual branch is gated by c. Gates and last projection start at 0, so that the
 untrained network answers 0, the mean of standardised tokens.
 
-Departs from DiT: the noisy tokens themselves, scaled by c, are added to the answer. At low noise the answer is close to the input, and tokens
-may be wider than d. A start (G.pt: Peebles et al. 2022, arXiv:2209.12892) is a second set of tokens, added to the embedding of the first.
+Departs from DiT: the noisy tokens themselves, scaled by c, are added to the answer. At low noise the answer is close to the input, and
+tokens may be wider than d. A start (G.pt: Peebles et al. 2022, arXiv:2209.12892) is a second set of tokens, added to the embedding of the
+first.
 """
 
 from dataclasses import dataclass
@@ -44,9 +45,7 @@ class TransformerSettings:
     position: Position = "learned"
 
     def __post_init__(self) -> None:
-        require_positive(
-            "denoiser.", width=self.width, depth=self.depth, heads=self.heads, expansion=self.expansion
-        )
+        require_positive("denoiser.", width=self.width, depth=self.depth, heads=self.heads, expansion=self.expansion)
         if self.width % self.heads:
             raise ParamgenError(f"denoiser.width {self.width} is not a multiple of denoiser.heads {self.heads}")
         if not 0 <= self.dropout < 1:
@@ -82,7 +81,7 @@ class Modulation(nn.Module):
         self.layer = zeroed(nn.Linear(width, parts * width))
 
     def forward(self, c: Tensor) -> tuple[Tensor, ...]:
-        """c (B or 1, d) -> `parts` vectors (B or 1, 1, d)."""
+        """C (B or 1, d) -> `parts` vectors (B or 1, 1, d)."""
         return self.layer(F.silu(c))[:, None].chunk(self.parts, -1)  # type: ignore[no-any-return]
 
 
@@ -108,7 +107,7 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
-        """h (B, L, d) -> (B, L, d)."""
+        """Tokens' features (B, L, d) after this layer."""
         scale, shift, gate, scale_mlp, shift_mlp, gate_mlp = self.modulation(c)
         h = h + gate * self.dropout(self._attend(self.norms[0](h) * (1 + scale) + shift))
         updated: Tensor = h + gate_mlp * self.dropout(self.mlp(self.norms[1](h) * (1 + scale_mlp) + shift_mlp))
