@@ -139,13 +139,13 @@ def test_gradient_reaches_the_tokens_and_is_that_of_finite_differences(family_zo
 
 
 def test_only_train_images_of_seen_tasks_are_read(family_zoo, monkeypatch):
-    read, plain = [], RelabelFamily.data
+    read, plain = [], RelabelFamily.pooled
 
-    def data(self, names, split):
+    def pooled(self, names, split):
         read.append((tuple(names), split))
         return plain(self, names, split)
 
-    monkeypatch.setattr(RelabelFamily, "data", data)
+    monkeypatch.setattr(RelabelFamily, "pooled", pooled)
     fit(family_zoo, direct, BehaviouralLoss(images_per_step=5), 2)
     assert set(read) == {((name,), "train") for name in load_family(family_zoo.task_config).seen}
 
@@ -254,7 +254,7 @@ def test_quality_is_seen_on_the_task_of_each_sample(family_zoo):
     names = [family_zoo.entries[i].task for i in (0, 2, 5, 7)]
     assert asked[0].tolist() == [[float(bit) for bit in name] for name in names]
     expected = [
-        score_networks(CLASSIFIES, family.build(), [family_zoo.full(i)], family.data([name], "val")).value.item()
+        score_networks(CLASSIFIES, family.build(), [family_zoo.full(i)], family.task(name).data("val")).value.item()
         for i, name in zip((0, 2, 5, 7), names, strict=True)
     ]
     assert found["sample/score_mean"] == pytest.approx(sum(expected) / 4)

@@ -76,12 +76,12 @@ def test_a_burst_never_stands_in_two_splits(root):
     sequences = [{p.sequence for p in family._divided("A02")[s]} for s in ("train", "val", "test")]
     assert all(sequences)
     assert sum(map(len, sequences)) == len(set.union(*sequences))
-    assert len(family.data(["A02"], "test")) >= 0.3 * 18
+    assert len(family.pooled(["A02"], "test")) >= 0.3 * 18
 
 
 def test_pooled_locations_hold_every_image_once(root):
     family = traps(root, seen=["A01", "A02"], pretrain=[])
-    assert len(family.data(["A01", "A02"], "train")) == sum(len(family.data([n], "train")) for n in ("A01", "A02"))
+    assert len(family.pooled(["A01", "A02"], "train")) == sum(len(family.pooled([n], "train")) for n in ("A01", "A02"))
     assert family.pretraining("train") is None
 
 

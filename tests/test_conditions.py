@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from paramgen.errors import ParamgenError
 from paramgen.nn.condition import ConditionInput, FiLM, guided
 from paramgen.nn.unet1d import ConvChain, MLPDenoiser, UNet1d
+from paramgen.tasks.base import Description
 from paramgen.tasks.conditions import CodeCondition, ImageCondition, load_encoder
-from paramgen.tasks.family import Description
 
 TOWER = {"name": "test_vit", "pretrained": False}
 

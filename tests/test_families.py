@@ -16,24 +16,13 @@ from paramgen.tasks import (
     TaskFamily,
     load_family,
     load_task,
-    score_family,
 )
-from paramgen.tasks.family import SideBySide
+from paramgen.tasks.items import SideBySide
 from paramgen.tasks.lora import LoraSettings
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks
 from paramgen.tasks.vision.relabel import all_codes, flipped
 from paramgen.tasks.vision.rotated import contrast, rotate, shear, with_noise
-
-
-class WholeZoo:
-    """What scoring needs of a zoo that generates every tensor."""
-
-    def __init__(self, family: TaskFamily) -> None:
-        self.task_config = family.config()
-
-    def complete(self, generated):
-        return dict(generated)
 
 
 def small_relabel(**more) -> RelabelFamily:
@@ -86,7 +75,7 @@ def test_flipped_codes_turn_every_bit_and_pairs_are_seen_with_unseen():
 def test_relabelings_cannot_be_pooled():
     family = small_relabel()
     with pytest.raises(ParamgenError, match="label the same images differently"):
-        family.data(family.seen[:2], "train")
+        family.pooled(family.seen[:2], "train")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +108,7 @@ def test_corruptions_of_no_strength_change_nothing_and_noise_is_the_same_every_t
 def test_pooled_tasks_hold_every_tasks_images_once():
     family = rotations()
     parts = [next(iter(family.task(n).data("val").batches(10_000))) for n in family.seen]
-    pooled, labels = next(iter(family.data(family.seen, "val").batches(10_000)))
+    pooled, labels = next(iter(family.pooled(family.seen, "val").batches(10_000)))
     assert torch.equal(pooled, torch.cat([x for x, _ in parts]))
     assert torch.equal(labels, torch.cat([y for _, y in parts]))
 
@@ -150,7 +139,7 @@ def test_each_network_is_scored_on_its_own_task(make):
     family = make()
     names = [family.names[i] for i in (0, 2, 1, 0, 3)]
     states = fresh_states(family.build, range(5))
-    scores = score_family(WholeZoo(family), states, names, "test")
+    scores = family.evaluate_each(states, names, "test").value
     for state, name, score in zip(states, names, scores, strict=True):
         task = family.task(name)
         assert float(score_networks(CLASSIFIES, task.build(), [state], task.data("test")).value[0]) == pytest.approx(
@@ -161,7 +150,7 @@ def test_each_network_is_scored_on_its_own_task(make):
 def test_a_network_that_is_right_on_a_code_is_wrong_on_the_flipped_one():
     family = small_relabel(seen=["1011101000"], unseen=["0100010111"])
     (state,) = fresh_states(family.build, [0])
-    right, wrong = score_family(WholeZoo(family), [state, state], family.names, "test")
+    right, wrong = family.evaluate_each([state, state], family.names, "test").value
     assert float(right + wrong) == pytest.approx(1.0)
 
 
@@ -187,7 +176,55 @@ def test_a_family_is_not_taken_for_one_task():
 def test_a_family_of_one_task_is_that_task():
     family = RotatedFamily(seen=[30.0], unseen=[], network_args={"hidden": [8]})
     task = load_task(family.config())
-    assert torch.equal(next(task.data("test").batches(9))[0], next(family.data(["rotation+030"], "test").batches(9))[0])
+    assert torch.equal(
+        next(task.data("test").batches(9))[0], next(family.pooled(["rotation+030"], "test").batches(9))[0]
+    )
+
+
+def test_a_single_task_is_a_family_of_one():
+    task = ClassificationTask(network_args={"hidden": [8]})
+    assert isinstance(task, TaskFamily)
+    assert (task.names, list(task.seen), list(task.unseen), task.lora) == ([None], [], [], None)
+    assert task.task(None) is task.task() is task
+    assert load_family(task.config()).config() == task.config()
+    assert torch.equal(task.pooled([], "val").targets, task.data("val").targets)
+    assert task.pretraining("train") is None
+    states = fresh_states(task.build, range(3))
+    alone, each = task.evaluate(states, "val", 50), task.evaluate_each(states, [None] * 3, "val", 50)
+    for one, other in ((alone.value, each.value), (alone.loss, each.loss), (alone.items, each.items)):
+        assert torch.equal(one, other)
+    with pytest.raises(ParamgenError, match="Unknown task 'x'"):
+        task.evaluate_each(states, ["x"] * 3, "val")
+    with pytest.raises(ParamgenError, match="describes no task"):
+        task.describe("x")
+
+
+@pytest.mark.parametrize("make", [small_relabel, rotations])
+def test_each_network_has_the_loss_and_the_answers_that_it_has_on_its_task_alone(make):
+    family = make()
+    names = [family.names[i] for i in (1, 0, 1, 2)]
+    states = fresh_states(family.build, range(4))
+    found = family.evaluate_each(states, names, "val")
+    for i, (state, name) in enumerate(zip(states, names, strict=True)):
+        alone = family.task(name).evaluate([state], "val")
+        assert found.loss[i] == pytest.approx(alone.loss.item(), rel=1e-5)
+        assert torch.equal(found.items[i], alone.items[0])
+        assert torch.equal(found.predictions[i], alone.predictions[0])
+    assert found.value.tolist() == found.items.double().mean(1).tolist()
+
+
+def test_networks_of_tasks_of_different_sizes_have_scores_and_no_common_items(tmp_path):
+    for domain, count in (("a", 10), ("b", 20)):
+        for label in ("cat", "dog"):
+            (tmp_path / domain / label).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (8, 8), (i, 10 * i, 0)).save(tmp_path / domain / label / f"{i}.png")
+    family = DomainFamily(unseen=[], root=str(tmp_path), image_size=8, network="mlp")
+    states = fresh_states(family.build, range(3))
+    found = family.evaluate_each(states, ["b", "a", "b"], "test")
+    assert found.items is None
+    alone = [family.task(n).evaluate([s], "test").value.item() for n, s in zip("bab", states, strict=True)]
+    assert found.value.tolist() == alone
 
 
 def test_unknown_tasks_splits_and_levels_are_named():
@@ -195,7 +232,7 @@ def test_unknown_tasks_splits_and_levels_are_named():
     with pytest.raises(ParamgenError, match=r"rotation\+091.*Did you mean 'rotation\+090'"):
         family.task("rotation+091")
     with pytest.raises(ParamgenError, match="train, val, test"):
-        family.data(family.seen[:1], "dev")
+        family.pooled(family.seen[:1], "dev")
     with pytest.raises(ParamgenError, match="each level once"):
         RotatedFamily(seen=[0.0, 10.0], unseen=[10.0])
     with pytest.raises(ParamgenError, match=r"Unknown task family 'RotateFamily'. Did you mean 'RotatedFamily'"):
@@ -214,7 +251,7 @@ def test_one_domain_is_left_out_and_its_images_are_its_own(domains):
             assert sorted(blue[labels == c].tolist()) == list(range(10))  # every image in one split alone
         assert all((p.raw[:, 0] == 80 * d).all() for p in parts)
         assert all((p.raw[:, 1, 0, 0] == 200 * p.targets).all() for p in parts)
-    assert len(family.data(family.seen, "train")) == 28
+    assert len(family.pooled(family.seen, "train")) == 28
     assert family.pretraining("train") is None
 
 

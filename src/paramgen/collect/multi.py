@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,9 @@ from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo import START, Zoo, ZooEntry
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
-from paramgen.tasks import SplitData, TaskFamily, score_family
+from paramgen.tasks import SplitData, TaskFamily
 from paramgen.tasks.conditions import ConditionEncoder
-from paramgen.tasks.family import SideBySide
+from paramgen.tasks.items import SideBySide
 from paramgen.tasks.lora import adapter_names, align_gauge, fix_gauge, into_adapted
 
 POOLED = "pooled"  # start_task of adapters whose start was trained on all seen tasks
@@ -213,7 +213,7 @@ class _FamilyCollector:
                     f"start_task: unknown seen task {source!r}. {did_you_mean(source, [POOLED, *self.family.seen])}"
                 )
             names = self.family.seen if source == POOLED else [source]
-            data = self.family.data(names, "train")
+            data = self.family.pooled(names, "train")
             (first,) = [states for _, states in self._run("start", data, first, steps, [mix(self.seed, 2)], {steps})]
         return first * count
 
@@ -221,7 +221,7 @@ class _FamilyCollector:
         self, tasks: Sequence[int], starts: Sequence[StateDict], steps: int, networks: int, every: int, shared: bool
     ) -> Iterator[tuple[int, dict[int, StateDict]]]:
         """Steps at which networks are kept, with the complete state dicts by task; tasks of one size are trained at once."""
-        splits = {i: self.family.data([self.family.names[i]], "train") for i in tasks}
+        splits = {i: self.family.task(self.family.names[i]).data("train") for i in tasks}
         sizes: dict[int, list[int]] = defaultdict(list)
         for i, split in splits.items():
             sizes[len(split)].append(i)
@@ -258,27 +258,19 @@ class _FamilyCollector:
     def _with_base(self, fresh: Mapping[str, Tensor]) -> StateDict:
         return {**fresh, **self.base}
 
-    def complete(self, generated: Mapping[str, Tensor]) -> StateDict:
-        """State dicts here are complete."""
-        return dict(generated)
-
-    @property
-    def task_config(self) -> dict[str, Any]:
-        """The family's."""
-        return self.family.config()
-
 
 def _scores(
-    collector: _FamilyCollector, states: Sequence[Mapping[str, Tensor]], names: Sequence[str]
+    collector: _FamilyCollector, states: Sequence[Mapping[str, Tensor]], names: Sequence[str | None]
 ) -> list[dict[str, dict[str, float]]]:
     """Scores on train and val images of each network's own task."""
-    parts = {s: score_family(collector, states, names, s, collector.family, collector.device) for s in ("train", "val")}
+    evaluate = collector.family.evaluate_each
+    parts = {s: evaluate(states, names, s, device=collector.device).value for s in ("train", "val")}
     return [{s: {"score": float(value[i])} for s, value in parts.items()} for i in range(len(states))]
 
 
 def _doubts(entries: Sequence[ZooEntry], family: TaskFamily) -> list[str]:
     """What makes a zoo of tasks useless to learn from."""
-    targets = {entry.task: family.data([entry.task or ""], "val").targets for entry in entries}
+    targets = {entry.task: family.task(entry.task).data("val").targets for entry in entries}
     guess: dict[str | None, float | None] = {task: guessing(family, of) for task, of in targets.items()}
     return doubts(entries, family.score, guess, min(len(of) for of in targets.values()))
 

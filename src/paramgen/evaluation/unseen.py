@@ -12,8 +12,7 @@ from torch import Tensor
 
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_non_negative
-from paramgen.tasks import Task, TaskFamily, family_of, task_of
-from paramgen.tasks.family import score_family
+from paramgen.tasks import TaskFamily, family_of, score_family
 from paramgen.tasks.scoring import score_networks
 
 PENALTIES = tuple(10.0**e for e in range(-3, 5))
@@ -92,7 +91,7 @@ def vote(
     model, accuracy = family.build(), torch.empty(len(names), dtype=torch.float64)
     for i, (name, chosen) in enumerate(zip(names, neighbours(seen, condition, k), strict=True)):
         states = [zoo.complete(zoo.spec.unflatten(seen.weights[j])) for j in chosen]
-        data = family.data([name], split)
+        data = family.task(name).data(split)
         found = score_networks(family, model, states, data)
         assert found.predictions is not None  # classifiers vote
         accuracy[i] = (found.predictions.mode(0).values == data.targets).float().mean()
@@ -122,16 +121,6 @@ def scores_of(
 def many_tasks(zoo: Zoo) -> bool:
     """Whether a zoo's networks are of several tasks, so that each is scored on its own."""
     return len({entry.task for entry in zoo.entries}) > 1
-
-
-def tasks_of(zoo: Zoo) -> Task | TaskFamily:
-    """What a zoo's networks do: one task, or the tasks of a family.
-
-    Raises:
-        UntrustedError: It names a class that is not part of paramgen, and the zoo is not trusted.
-        ParamgenError: As :func:`paramgen.tasks.load_task`.
-    """
-    return family_of(zoo) if many_tasks(zoo) else task_of(zoo)
 
 
 def unseen_family(zoo: Zoo) -> TaskFamily:

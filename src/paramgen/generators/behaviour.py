@@ -12,12 +12,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from paramgen.core.params import StateDict, state_tensors
-from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.data import ParamBatch, data_of
 from paramgen.nn.statistics import with_statistics_gradients
-from paramgen.tasks import SplitData, Task, TaskFamily, family_of, task_of
+from paramgen.tasks import family_of
 from paramgen.tasks.forward import call, loadable
 from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
 
@@ -64,8 +63,9 @@ class BehaviouralLoss(Callback):
         data = data_of(trainer)
         zoo = data.zoo
         self._names = [zoo.entries[i].task for i in data.train_indices]  # of each training network
-        self._task, self._splits = _task_and_splits(zoo, self._names)
-        self._network = with_statistics_gradients(self._task.build())
+        self._family = family_of(zoo)
+        self._splits = {name: self._family.task(name).data("train") for name in dict.fromkeys(self._names)}
+        self._network = with_statistics_gradients(self._family.build())
         self._base: StateDict = zoo.base()
         x, _ = self._draw([0], torch.device("cpu"))  # (1, m, ...)
         complete = loadable(self._network, {**state_tensors(self._network), **self._base})
@@ -99,7 +99,7 @@ class BehaviouralLoss(Callback):
             rows = [{name: t if name in shared else t[i] for name, t in state.items()} for i in range(len(x))]
             each = zip(rows, x, strict=True)
             output = torch.stack([call(self._network, row, channels_innermost(z)) for row, z in each])
-        return self._task.loss(output, y).mean(1)
+        return self._family.loss(output, y).mean(1)
 
     def _draw(self, index: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Random train images of the tasks of some training networks: (B, m, C, H, W) and labels (B, m)."""
@@ -116,12 +116,3 @@ def _some(batch: ParamBatch, rows: Tensor) -> ParamBatch:
     condition = None if batch.condition is None else batch.condition[rows.to(batch.condition.device)]
     index, run = (v[rows.to(v.device)] for v in (batch.index, batch.run))
     return ParamBatch(batch.x[rows], condition, index, run, batch.token)
-
-
-def _task_and_splits(zoo: Zoo, names: list[str | None]) -> tuple[Task | TaskFamily, dict[str | None, SplitData]]:
-    """What the networks of a zoo do, and the train split of each of its tasks; a zoo of one task has the name None."""
-    if set(names) == {None}:
-        task = task_of(zoo)
-        return task, {None: task.data("train")}
-    family = family_of(zoo)
-    return family, {name: family.data([name], "train") for name in dict.fromkeys(names) if name is not None}

@@ -18,10 +18,9 @@ from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.evaluation import metrics
 from paramgen.evaluation.novelty import Novelty, RawBank
-from paramgen.evaluation.unseen import tasks_of
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.data import ParameterDataModule, data_of
-from paramgen.tasks import Task, TaskFamily, score_family
+from paramgen.tasks import TaskFamily, family_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +50,7 @@ class SampleQuality(Callback):
             )
         self.sample_every, self.n = sample_every, n
         self._scored = True  # whether the zoo's task can be had
-        self._task: Task | TaskFamily | None = None
+        self._family: TaskFamily | None = None
         self._weights: Tensor | None = None
         self._novelty: Novelty | None = None
         self._last = 0
@@ -89,7 +88,7 @@ class SampleQuality(Callback):
         writer = getattr(trainer.logger, "experiment", None)
         if (
             self.sample_every
-            and self._task is not None
+            and self._family is not None
             and trainer.is_global_zero
             and writer is not None
             and hasattr(writer, "add_figure")
@@ -110,11 +109,11 @@ class SampleQuality(Callback):
 
     def look(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, float]:
         """Score, distance over both scales and dispersion of `n` new networks."""
-        task, weights, novelty = self._measures(data)
+        family, weights, novelty = self._measures(data)
         shown = _spread(len(weights), self.n)
         networks = module.sample(self.n, _conditions(module, data, shown))
         samples = data.zoo.spec.flatten_many(networks)  # (n, P)
-        scores = {} if task is None else _summary(task.score, _scores(task, data, networks, shown))
+        scores = {} if family is None else _summary(family.score, _scores(family, data, networks, shown))
         ratios = novelty.ratios(novelty.bank.nearest(samples).distance)
         return {
             **scores,
@@ -127,14 +126,14 @@ class SampleQuality(Callback):
         """Pictures of `n` new networks and as many training networks, on the val images."""
         from paramgen.report.plots import Group, fit_figures  # matplotlib takes a second, and most fits draw nothing
 
-        task, weights, novelty = self._measures(data)
-        assert task is not None  # there are no pictures without scores
+        family, weights, novelty = self._measures(data)
+        assert family is not None  # there are no pictures without scores
         shown = _spread(len(weights), self.n)
         networks, plane = module.sample(self.n, _conditions(module, data, shown)), principal_components(weights, 2)
         length = novelty.length
 
         def group(states: list[StateDict], vectors: Tensor, distance: Tensor) -> "Group":
-            accuracy = _scores(task, data, states, shown)
+            accuracy = _scores(family, data, states, shown)
             xy = plane.place(vectors) / length  # (n, 2)
             return Group(
                 accuracy.tolist(), (distance / length).tolist(), xy.tolist(), metrics.dispersion(vectors, weights)
@@ -144,32 +143,32 @@ class SampleQuality(Callback):
         return fit_figures(
             group([data.zoo.full(data.train_indices[i]) for i in shown.tolist()], weights[shown], novelty.own[shown]),
             group(networks, samples, novelty.bank.nearest(samples).distance),
-            task.score,
-            task.count("val") if isinstance(task, Task) else len(task.data(task.seen[:1], "val")),
+            family.score,
+            family.task(family.names[0]).count("val"),
             novelty.unit,
             int(_runs(data, data.train_indices).unique(return_counts=True)[1].max()),
         )
 
     def _find_task(self, zoo: Zoo) -> None:
         try:
-            self._task = None if zoo.task_config is None else tasks_of(zoo)
+            self._family = None if zoo.task_config is None else family_of(zoo)
             reason = "the zoo has no task"
         except UntrustedError as error:
             reason = str(error)
-        self._scored = self._task is not None
+        self._scored = self._family is not None
         if not self._scored:
             _LOG.warning("samples are not scored; only their distances are logged: %s", reason)
 
-    def _measures(self, data: ParameterDataModule) -> tuple[Task | TaskFamily | None, Tensor, Novelty]:
-        """The task, the training networks (K, P), and the scales of distances; val runs replace held-out ones."""
-        if self._task is None and self._scored:
+    def _measures(self, data: ParameterDataModule) -> tuple[TaskFamily | None, Tensor, Novelty]:
+        """The tasks, the training networks (K, P), and the scales of distances; val runs replace held-out ones."""
+        if self._family is None and self._scored:
             self._find_task(data.zoo)
         if self._weights is None or self._novelty is None:
             self._weights, val = data.training_weights(), data.zoo.indices("val")
             self._novelty = Novelty(
                 RawBank(self._weights), _runs(data, data.train_indices), data.zoo.matrix(val), _runs(data, val)
             )
-        return self._task, self._weights, self._novelty
+        return self._family, self._weights, self._novelty
 
     def _remember(self, trainer: Trainer, name: str, step: int) -> None:
         points, value = self.history.setdefault(name, []), trainer.callback_metrics.get(name)
@@ -252,9 +251,7 @@ def _summary(score: ScoreSpec, values: Tensor) -> dict[str, float]:
     return {"sample/score_mean": float(known.mean()), "sample/score_best": float(best)}
 
 
-def _scores(task: Task | TaskFamily, data: ParameterDataModule, networks: list[StateDict], shown: Tensor) -> Tensor:
-    """Scores (n,) on the val split: of the zoo's task, or of the tasks of some training networks where it has many."""
-    if isinstance(task, Task):
-        return task.evaluate(networks, "val").value
-    names = [data.zoo.entries[data.train_indices[i]].task or "" for i in shown.tolist()]
-    return score_family(data.zoo, networks, names, "val", task)
+def _scores(family: TaskFamily, data: ParameterDataModule, networks: list[StateDict], shown: Tensor) -> Tensor:
+    """Scores (n,) on the val split, each network on the task of its training network."""
+    names = [data.zoo.entries[data.train_indices[i]].task for i in shown.tolist()]
+    return family.evaluate_each(networks, names, "val").value

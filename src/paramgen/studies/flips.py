@@ -137,7 +137,7 @@ def _by_class(
 ) -> Tensor:
     """Accuracy (N, K) of the networks asked for each change, mean over them, on the images of every class."""
     labels = family.base.data(split).targets  # (M,), in 0 to K - 1
-    images = family.data(family.seen[:1], split)  # those of every code
+    images = family.task(family.seen[0]).data(split)  # those of every code
     scores = score_networks(family, family.build(), [zoo.complete(state) for state in networks], images)
     assert scores.predictions is not None  # relabelings are classified
     found = scores.predictions  # (N * n, M)

@@ -1,17 +1,18 @@
 """Tasks: which network is trained, on what, and how it is scored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paramgen.core.trust import SOMEWHERE
+import torch
+from torch import Tensor
+
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.tasks.arrays import ArraySplit
-from paramgen.tasks.base import SplitData, Task
-from paramgen.tasks.factory import construct, recorded
-from paramgen.tasks.family import Member, TaskFamily, load_family, score_family
+from paramgen.tasks.base import Member, SplitData, Task, TaskFamily
+from paramgen.tasks.factory import load_family, load_task
 from paramgen.tasks.fields import FieldTask
-from paramgen.tasks.score import Measured
+from paramgen.tasks.score import Classifies, Measured
 from paramgen.tasks.scorer import ScorerTask
 from paramgen.tasks.text import TextTask
 from paramgen.tasks.vision.camera_traps import CameraTrapFamily
@@ -24,6 +25,7 @@ __all__ = [
     "ArraySplit",
     "CameraTrapFamily",
     "ClassificationTask",
+    "Classifies",
     "DomainFamily",
     "FieldTask",
     "Measured",
@@ -43,50 +45,53 @@ __all__ = [
 ]
 
 
-def load_task(config: Mapping[str, Any], trust: bool = False, where: str = SOMEWHERE) -> Task:
-    """The task of a recorded configuration; of a family of one task, that task.
-
-    Args:
-        config: ``{"class_path": …, "init_args": {…}}``; the class may be given by its name alone where paramgen has it.
-        trust: Import classes that are not part of paramgen.
-        where: The file that contains it, for messages.
-
-    Raises:
-        UntrustedError: `trust` is false, and the configuration names such a class, or a file to read or fetch.
-        ParamgenError: No such class, arguments that it does not take, or a family of several tasks.
-    """
-    path, arguments = recorded(config, "task", where)
-    if path.rpartition(".")[2] in {family.__name__ for family in TaskFamily.__subclasses__()}:
-        family = load_family(config, trust, where)
-        if len(family.names) == 1:
-            return family.task(family.names[0])
-        raise ParamgenError(
-            f"{path} is a family of many tasks, not one: `paramgen evaluate` scores its zoos; choose one of "
-            "its tasks with the class Member"
-        )
-    if isinstance(arguments.get("family"), Mapping):  # of a Member
-        config = {**config, "init_args": {**arguments, "family": load_family(arguments["family"], trust, where)}}
-    return construct(config, Task, "task", trust, where)  # type: ignore[type-abstract]
-
-
-def task_of(zoo: Zoo) -> Task:
-    """What the networks of a zoo do, where they all do the same.
-
-    Raises:
-        UntrustedError: The zoo names a class that is not part of paramgen, and is not trusted.
-        ParamgenError: The zoo has no task, or as :func:`load_task`.
-    """
-    return load_task(_task_config(zoo), zoo.trusted, f"zoo {zoo.name!r}")
-
-
 def family_of(zoo: Zoo) -> TaskFamily:
-    """The tasks of the networks of a zoo, where they differ.
+    """The tasks of the networks of a zoo; a single task is a family of one.
 
     Raises:
         UntrustedError: The zoo names a class that is not part of paramgen, and is not trusted.
         ParamgenError: The zoo has no task, or as :func:`load_family`.
     """
     return load_family(_task_config(zoo), zoo.trusted, f"zoo {zoo.name!r}")
+
+
+def task_of(zoo: Zoo) -> Task:
+    """The task of the networks of a zoo, where they all have the same.
+
+    Raises:
+        UntrustedError: As :func:`family_of`.
+        ParamgenError: As :func:`family_of`, or the zoo is of a family of several tasks.
+    """
+    return load_task(_task_config(zoo), zoo.trusted, f"zoo {zoo.name!r}")
+
+
+def score_family(
+    zoo: Zoo,
+    weights: Sequence[Mapping[str, Tensor]],
+    names: Sequence[str | None],
+    split: str,
+    family: TaskFamily | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Scores of N networks of a zoo, each on its own task; see :meth:`TaskFamily.evaluate_each`.
+
+    Args:
+        zoo: Completes the weights, and says which family it is.
+        weights: N generated state dicts.
+        names: N names of tasks; None where the zoo is of a single task.
+        split: ``train``, ``val`` or ``test``.
+        family: The zoo's family where it is at hand: its data are then read once. A zoo that names classes of its own needs it.
+        device: Where to compute.
+
+    Returns:
+        (N,) scores, float64.
+
+    Raises:
+        ValueError: Not as many names as weights.
+        ParamgenError: No such task or split.
+    """
+    family = family or family_of(zoo)
+    return family.evaluate_each([zoo.complete(state) for state in weights], names, split, device=device).value
 
 
 def _task_config(zoo: Zoo) -> dict[str, Any]:

@@ -20,6 +20,11 @@ class ArraySplit(SplitData):
         super().__init__(targets)
         self.inputs = inputs
 
+    @property
+    def input_source(self) -> object:
+        """The inputs."""
+        return self.inputs
+
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As in the base class."""
         yield from zip(self.inputs.split(batch_size), self.targets.split(batch_size), strict=True)

@@ -1,7 +1,11 @@
-"""What a task is: a network to build, data to train and score it on."""
+"""What tasks are: a network to build, data to train it on, and a score. A single task is a family of one.
+
+N: networks. C: numbers of a condition.
+"""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from inspect import signature
 from typing import Any, ClassVar
@@ -9,18 +13,154 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.tasks.items import FirstImages, SplitData, spread
-from paramgen.tasks.score import Scored, Scores
-from paramgen.tasks.scoring import score_networks
+from paramgen.tasks.lora import LoraSettings, inject
+from paramgen.tasks.score import Measured, Scored, Scores
+from paramgen.tasks.scoring import score_each, score_networks
 from paramgen.tasks.vision.networks import load_weights, read_weights
 
-__all__ = ["FirstImages", "SplitData", "Task"]
+__all__ = ["UNLABELLED", "Description", "FirstImages", "Member", "SplitData", "Task", "TaskFamily"]
+
+UNLABELLED = 64  # train images that a description holds
 
 
-class Task(Scored):
-    """A target network, its data and its score, from plain arguments."""
+@dataclass(frozen=True)
+class Description:
+    """What is known of a task without its labels; a condition is made from it.
 
-    has_data: ClassVar[bool] = True  # whether networks can be trained, run on items and aligned: data() answers
+    Args:
+        name: The task.
+        index: Its place among the family's names.
+        code: (C,) numbers that say what the task is: the bits of a relabeling, cosine and sine of an angle; or None.
+        background: (channels, H, W) in [0, 1], the place without anything in it; None where there is none.
+        images: (m, channels, H, W) in [0, 1], a few unlabelled train images.
+    """
+
+    name: str
+    index: int
+    code: Tensor | None
+    background: Tensor | None
+    images: Tensor
+
+
+class TaskFamily(Scored):
+    """Related tasks of one network and one score, from plain arguments.
+
+    A subclass sets ``seen``, ``unseen`` (names of tasks) and ``lora`` and keeps its arguments as attributes of the same names. A single
+    task (:class:`Task`) is a family of one. Its name is None, which is what ``zoo.json`` records.
+    """
+
+    seen: Sequence[str] = ()
+    unseen: Sequence[str] = ()
+    lora: LoraSettings | None = None
+    has_data: ClassVar[bool] = True  # whether networks can be trained, run on items and aligned
+
+    @abstractmethod
+    def plain(self) -> nn.Module:
+        """The network without adapters, freshly initialised from torch's global seed."""
+
+    @abstractmethod
+    def pooled(self, names: Sequence[str], split: str) -> SplitData:
+        """A split (``train``, ``val``, ``test``) of one task, or of several together.
+
+        Raises:
+            ParamgenError: No such task or split, the tasks cannot be pooled, or the data are not there.
+        """
+
+    def describe(self, name: str) -> Description:
+        """What is known of a task without its labels.
+
+        Raises:
+            ParamgenError: No such task, or it lacks what describes it.
+        """
+        raise ParamgenError(f"{type(self).__name__} describes no task, so it has no conditions; leave condition out")
+
+    def pretraining(self, split: str) -> SplitData | None:
+        """What the network is trained on before any task is; None when it is not."""
+        return None
+
+    @property
+    def names(self) -> list[str | None]:
+        """All tasks, seen ones first; [None] of a single task."""
+        return [*self.seen, *self.unseen] or [None]
+
+    def build(self) -> nn.Module:
+        """The network that is trained for every task: with adapters where the family has them."""
+        network = self.plain()
+        return network if self.lora is None else inject(network, self.lora)
+
+    def task(self, name: str | None = None) -> "Task":
+        """One task of the family, by its name; the only one where the family has one.
+
+        Raises:
+            ParamgenError: No such task, or no name and several tasks.
+        """
+        if name is None and len(self.names) == 1:
+            name = self.names[0]
+        if name is None:
+            raise ParamgenError(
+                f"{type(self).__name__} is a family of many tasks, not one: `paramgen evaluate` scores its zoos; choose one of "
+                "its tasks with the class Member"
+            )
+        return Member(self, name)
+
+    def check(self, names: Sequence[str | None], split: str = "train") -> None:
+        """Raise ParamgenError for a task or split that is not there."""
+        if split not in ("train", "val", "test"):
+            raise ParamgenError(f"Unknown split {split!r}. Available: train, val, test.")
+        available = set(self.names)
+        for name in names:
+            if name not in available:
+                named = [other for other in available if other is not None]
+                raise ParamgenError(f"Unknown task {name!r} of this family. {did_you_mean(str(name), named)}")
+
+    def evaluate_each(
+        self,
+        states: Sequence[Mapping[str, Tensor]],
+        names: Sequence[str | None],
+        split: str,
+        most: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Scores:
+        """Scores of complete networks, each on its own task. Tasks that share their inputs (relabelings) are run together.
+
+        Args:
+            states: N complete state dicts.
+            names: N names of tasks.
+            split: ``train``, ``val`` or ``test``.
+            most: Maximum number of items of each task to score on, evenly spaced. Default: all.
+            device: Where to compute.
+
+        Raises:
+            ValueError: Not as many names as networks.
+            ParamgenError: No such task or split.
+        """
+        splits = {name: spread(self.task(name).data(split), most) for name in dict.fromkeys(names)}
+        return score_each(self, self._network.to(device), states, [splits[name] for name in names], device)
+
+    def config(self) -> dict[str, Any]:
+        """``{"class_path", "init_args"}`` with plain values, for :func:`paramgen.tasks.load_family`.
+
+        The arguments of the class are read from attributes of the same names.
+        """
+        arguments = {name: _plain(getattr(self, name)) for name in signature(type(self)).parameters}
+        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": arguments}
+
+    @classmethod
+    def upgraded(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments that a file records, as this version takes them: what a missing one meant when the file was written is filled in."""
+        return arguments
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        """The architecture, for running networks; the random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            return self.build()
+
+
+class Task(TaskFamily):
+    """A target network, its data and its score, from plain arguments: a family whose only task is itself."""
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -33,6 +173,20 @@ class Task(Scored):
         Raises:
             ParamgenError: No such split, or the data are not there.
         """
+
+    def plain(self) -> nn.Module:
+        """The network, which has no adapters."""
+        return self.build()
+
+    def pooled(self, names: Sequence[str], split: str) -> SplitData:
+        """A split of this task, which has no name."""
+        self.check(names, split)
+        return self.data(split)
+
+    def task(self, name: str | None = None) -> "Task":
+        """This task."""
+        self.check([name])
+        return self
 
     def evaluate(
         self,
@@ -53,22 +207,23 @@ class Task(Scored):
         """
         return score_networks(self, self._network.to(device), states, self._items(split, most), device=device)
 
+    def evaluate_each(
+        self,
+        states: Sequence[Mapping[str, Tensor]],
+        names: Sequence[str | None],
+        split: str,
+        most: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Scores:
+        """As :meth:`evaluate`: every name is that of this task."""
+        if len(names) != len(states):
+            raise ValueError(f"expected one name for each of {len(states)} networks, got {len(names)}")
+        self.check(names)
+        return self.evaluate(states, split, most, device)
+
     def count(self, split: str, most: int | None = None) -> int:
         """How many items :meth:`evaluate` runs each network on; what it costs grows with them."""
         return len(self._items(split, most))
-
-    def config(self) -> dict[str, Any]:
-        """``{"class_path", "init_args"}`` with plain values, for :func:`paramgen.tasks.load_task`.
-
-        The arguments of the class are read from attributes of the same names.
-        """
-        arguments = {name: getattr(self, name) for name in signature(type(self)).parameters}
-        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": arguments}
-
-    @classmethod
-    def upgraded(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Arguments that a file records, as this version takes them: what a missing one meant when the file was written is filled in."""
-        return arguments
 
     def start(self, source: str) -> nn.Module:
         """The network with start weights: ``pretrained``, or those of a weights file.
@@ -80,12 +235,6 @@ class Task(Scored):
         load_weights(network, read_weights(source), where=source)
         return network
 
-    @cached_property
-    def _network(self) -> nn.Module:
-        """The architecture, for running networks; the random state is left as it was."""
-        with torch.random.fork_rng(devices=[]):
-            return self.build()
-
     def _items(self, split: str, most: int | None) -> SplitData:
         """Items of a split, made once for each number of them."""
         if (split, most) not in self._splits:
@@ -95,3 +244,50 @@ class Task(Scored):
     @cached_property
     def _splits(self) -> dict[tuple[str, int | None], SplitData]:
         return {}
+
+
+class Member(Task):
+    """One task of a family, by itself.
+
+    Args:
+        family: The family.
+        name: The task.
+
+    Raises:
+        ParamgenError: The family has no such task.
+    """
+
+    def __init__(self, family: TaskFamily, name: str) -> None:
+        family.check([name])
+        self.family, self.name, self.score = family, name, family.score
+
+    def build(self) -> nn.Module:
+        """The family's network."""
+        return self.family.build()
+
+    def data(self, split: str) -> SplitData:
+        """A split of this task alone."""
+        return self.family.pooled([self.name], split)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The family's."""
+        return self.family.loss(output, target)
+
+    def measure(self, output: Tensor, target: Tensor) -> Measured:
+        """The family's."""
+        return self.family.measure(output, target)
+
+    def value(self, items: Tensor) -> Tensor:
+        """The family's."""
+        return self.family.value(items)
+
+    def chance(self, targets: Tensor) -> float | None:
+        """The family's."""
+        return self.family.chance(targets)
+
+
+def _plain(value: Any) -> Any:
+    """An argument as a file holds it."""
+    if isinstance(value, TaskFamily):
+        return value.config()
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

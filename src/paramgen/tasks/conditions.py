@@ -21,7 +21,7 @@ from paramgen.core.arguments import check_arguments
 from paramgen.core.io import read_tensors
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError
 from paramgen.errors import ParamgenError, did_you_mean
-from paramgen.tasks.family import Description
+from paramgen.tasks.base import Description
 
 CLIP = "vit_base_patch32_clip_224"
 

@@ -1,15 +1,13 @@
-"""An object from its recorded configuration."""
+"""Tasks and families from their recorded configurations."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from paramgen.core.arguments import check_arguments
 from paramgen.core.trust import SOMEWHERE, find_class, refusal
 from paramgen.errors import ParamgenError
-from paramgen.tasks.base import Task
+from paramgen.tasks.base import Member, Task, TaskFamily
 from paramgen.tasks.vision.networks import check_named_network
-
-T = TypeVar("T")
 
 FETCHING = ("download", "pretrained")  # a zoo holds its weights; what the user has not asked for is not fetched
 
@@ -21,37 +19,46 @@ class Recorded(NamedTuple):
     init_args: dict[str, Any]
 
 
-def recorded(config: Any, what: str, where: str = SOMEWHERE) -> Recorded:
-    """The class and the arguments of a configuration from a file.
-
-    Raises:
-        ParamgenError: It is no configuration.
-    """
-    arguments = (config.get("init_args") or {}) if isinstance(config, Mapping) else None
-    if not isinstance(arguments, Mapping) or not isinstance(config.get("class_path", ""), str):
-        raise ParamgenError(f"{where} describes no {what}: expected {{class_path: NAME, init_args: {{…}}}}")
-    return Recorded(config.get("class_path", ""), dict(arguments))
-
-
-def construct(config: Mapping[str, Any], base: type[T], what: str, trust: bool = False, where: str = SOMEWHERE) -> T:
-    """An instance of a subclass of `base`, from a configuration in a file.
-
-    Unless the file is trusted, the class must be there already, its network must be one of paramgen's, timm's or torchvision's, and
-    nothing is fetched.
+def load_family(config: Mapping[str, Any], trust: bool = False, where: str = SOMEWHERE) -> TaskFamily:
+    """The tasks of a recorded configuration: a family of many, or a single task, which is a family of one.
 
     Args:
         config: ``{"class_path": …, "init_args": {…}}``; the class may be given by its name alone where paramgen has it.
-        base: What it must be a subclass of.
-        what: What to call it in messages.
-        trust: Import classes that are not part of paramgen, and do not check the arguments.
-        where: The file, for messages.
+        trust: Import classes that are not part of paramgen.
+        where: The file that contains it, for messages.
 
     Raises:
-        UntrustedError: `trust` is false, and a class would have to be imported or a file read or fetched.
+        UntrustedError: `trust` is false, and the configuration names such a class, or a file to read or fetch.
         ParamgenError: No such class, or arguments that it does not take.
     """
-    path, arguments = recorded(config, what, where)
-    cls = find_class(path, base, what, trust, where)
+    return _construct(config, "task family", trust, where)
+
+
+def load_task(config: Mapping[str, Any], trust: bool = False, where: str = SOMEWHERE) -> Task:
+    """The task of a recorded configuration; of a family of one task, that task.
+
+    Args:
+        config: As of :func:`load_family`.
+        trust: Import classes that are not part of paramgen.
+        where: The file that contains it, for messages.
+
+    Raises:
+        UntrustedError: As :func:`load_family`.
+        ParamgenError: As :func:`load_family`, or a family of several tasks.
+    """
+    return _construct(config, "task", trust, where).task()
+
+
+def _construct(config: Mapping[str, Any], what: str, trust: bool, where: str) -> TaskFamily:
+    """The tasks of a configuration in a file, which messages call `what`.
+
+    Unless the file is trusted, the class must be there already, its network must be one of paramgen's, timm's or torchvision's, and
+    nothing is fetched.
+    """
+    path, arguments = _recorded(config, what, where)
+    cls = find_class(path, TaskFamily, what, trust, where)  # type: ignore[type-abstract]
+    if issubclass(cls, Member) and isinstance(arguments.get("family"), Mapping):
+        arguments["family"] = load_family(arguments["family"], trust, where)
     if not trust:
         check_arguments(cls, arguments, f"{what} {path!r}")
         if "network" in arguments or "network_args" in arguments:
@@ -59,9 +66,15 @@ def construct(config: Mapping[str, Any], base: type[T], what: str, trust: bool =
         if "scorer" in arguments:
             raise refusal(str(arguments["scorer"]), where, "function")
         arguments |= {name: False for name in FETCHING if name in arguments}
-    if issubclass(cls, Task):
-        arguments = cls.upgraded(arguments)
     try:
-        return cls(**arguments)
+        return cls(**cls.upgraded(arguments))
     except TypeError as error:
         raise ParamgenError(f"{what} {path!r} does not take these arguments: {error}") from error
+
+
+def _recorded(config: Any, what: str, where: str) -> Recorded:
+    """The class and the arguments of a configuration from a file."""
+    arguments = (config.get("init_args") or {}) if isinstance(config, Mapping) else None
+    if not isinstance(arguments, Mapping) or not isinstance(config.get("class_path", ""), str):
+        raise ParamgenError(f"{where} describes no {what}: expected {{class_path: NAME, init_args: {{…}}}}")
+    return Recorded(config.get("class_path", ""), dict(arguments))

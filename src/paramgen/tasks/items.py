@@ -23,6 +23,11 @@ class SplitData(ABC):
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def input_source(self) -> object:
+        """What its inputs are read from: splits with the same object have the same inputs, and may differ in their targets."""
+        return self
+
     @abstractmethod
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every item once, in order, never augmented: inputs (B, ...) and targets (B, ...)."""
@@ -64,6 +69,48 @@ class FirstImages(SplitData):
             left -= len(y)
             if left <= 0:
                 return
+
+
+class SideBySide(SplitData):
+    """Training data of R networks, each its own task's: network r draws from split r.
+
+    Args:
+        splits: R splits of one length.
+
+    Raises:
+        ValueError: They differ in length, so that one epoch is not one epoch for all.
+    """
+
+    def __init__(self, splits: Sequence[SplitData]) -> None:
+        if len({len(split) for split in splits}) != 1:
+            raise ValueError("expected splits of one length")
+        super().__init__(splits[0].targets)
+        self.splits = splits
+        same = len({id(split.input_source) for split in splits}) == 1
+        self._targets = torch.stack([split.targets for split in splits]) if same else None  # (R, M, ...)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Not defined: networks of several tasks are scored by :meth:`paramgen.tasks.TaskFamily.evaluate_each`."""
+        raise NotImplementedError("parallel splits are for training only")
+
+    def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
+        """As in the base class, row r of the order from split r."""
+        if self._targets is not None:  # the same inputs for all: read once
+            rows = torch.arange(len(self.splits))[:, None]
+            inputs = self.splits[0].training_batches(order, generators)
+            for (x, _), index in zip(inputs, order, strict=True):
+                yield x, self._targets[rows, index]
+            return
+        columns = [
+            split.training_batches(order[:, r : r + 1], generators[r : r + 1]) for r, split in enumerate(self.splits)
+        ]
+        for batches in zip(*columns, strict=True):
+            yield torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+
+
+def side_by_side(splits: Sequence[SplitData]) -> SplitData:
+    """Training data of R networks, one split for each; one split alone where all are the same."""
+    return splits[0] if all(split is splits[0] for split in splits) else SideBySide(splits)
 
 
 @runtime_checkable

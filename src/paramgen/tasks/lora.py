@@ -53,6 +53,14 @@ class LoraSettings:
         require_positive("lora.", r=self.r)
 
 
+def lora_settings(given: LoraSettings | Mapping[str, Any] | None) -> LoraSettings | None:
+    """Settings given as such or, in a recorded configuration, as plain values."""
+    try:
+        return LoraSettings(**given) if isinstance(given, Mapping) else given
+    except TypeError as error:
+        raise ParamgenError(f"lora does not take these settings: {error}") from error
+
+
 class Pair(NamedTuple):
     """Names of one layer's A and B."""
 

@@ -67,7 +67,7 @@ class Scored(ABC):
 
         Args:
             output: What networks return, (N, B, ...).
-            target: (B, ...).
+            target: (B, ...), or (N, B, ...) where each network has its own.
         """
 
     def value(self, items: Tensor) -> Tensor:

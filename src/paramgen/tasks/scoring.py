@@ -3,6 +3,7 @@
 N: networks. M: items of the split. B: batch. n: networks that run together.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -73,6 +74,7 @@ def score_networks(
     data: SplitData,
     batch_size: int = 1024,
     device: torch.device | str = "cpu",
+    targets: Sequence[Tensor] | None = None,
 ) -> Scores:
     """Scores of N networks on a split.
 
@@ -85,6 +87,7 @@ def score_networks(
         data: The split.
         batch_size: Items at a time.
         device: Where to compute.
+        targets: (M, ...) for each network, where they are not those of the split.
 
     Raises:
         ValueError: A state dict lacks a tensor of the model.
@@ -93,7 +96,8 @@ def score_networks(
     loss, items = torch.zeros(N), torch.empty(N, M)
     predictions: Tensor | None = None
     for run in run_many(model, weights, data, batch_size, device):
-        measured = task.measure(run.output, run.target)
+        target = run.target if targets is None else _own(targets, run)
+        measured = task.measure(run.output, target)
         if run.items.start == run.networks.start == 0:  # the first shows the types
             items = items.to(measured.items.dtype)
             if measured.predictions is not None:
@@ -101,9 +105,61 @@ def score_networks(
         items[run.networks, run.items] = measured.items.cpu()
         if measured.predictions is not None and predictions is not None:
             predictions[run.networks, run.items] = measured.predictions.cpu()
-        targets = run.target.expand(len(run.output), *run.target.shape)
-        loss[run.networks] += task.loss(run.output, targets).sum(1).float().cpu()
+        each = target.expand(len(run.output), *run.target.shape)
+        loss[run.networks] += task.loss(run.output, each).sum(1).float().cpu()
     return Scores(task.value(items), loss / max(M, 1), items, predictions)
+
+
+def score_each(
+    task: Scored,
+    model: nn.Module,
+    weights: Sequence[Mapping[str, Tensor]],
+    splits: Sequence[SplitData],
+    device: torch.device | str = "cpu",
+) -> Scores:
+    """Scores of N networks, each on its own split; networks whose splits have the same inputs are run together.
+
+    Args:
+        task: Says what the score is.
+        model: The architecture; it comes back as it was.
+        weights: N complete state dicts.
+        splits: N splits.
+        device: Where to compute.
+
+    Returns:
+        Scores; their items and predictions are there where all splits have equally many items.
+
+    Raises:
+        ValueError: Not as many splits as networks, or a state dict lacks a tensor of the model.
+    """
+    if len(weights) != len(splits):
+        raise ValueError(f"expected one split for each of {len(weights)} networks, got {len(splits)}")
+    alike: dict[int, list[int]] = defaultdict(list)  # networks of the same inputs
+    for i, split in enumerate(splits):
+        alike[id(split.input_source)].append(i)
+    parts = []
+    for places in alike.values():
+        first = splits[places[0]]
+        own = None if all(splits[i] is first for i in places) else [splits[i].targets for i in places]
+        parts.append(score_networks(task, model, [weights[i] for i in places], first, device=device, targets=own))
+    order = torch.tensor([i for places in alike.values() for i in places], dtype=torch.int64).argsort()
+    value = torch.cat([torch.empty(0, dtype=torch.float64), *(part.value for part in parts)])[order]
+    loss, items, predictions = (
+        _joined([getattr(part, name) for part in parts], order) for name in ("loss", "items", "predictions")
+    )
+    return Scores(value, loss, items, predictions)
+
+
+def _joined(parts: Sequence[Tensor | None], order: Tensor) -> Tensor | None:
+    """One tensor of all networks, in order; None where a part is missing or they differ in their number of items."""
+    tensors = [part for part in parts if part is not None]
+    whole = len(tensors) == len(parts) and len({tensor.shape[1:] for tensor in tensors}) == 1
+    return torch.cat(tensors)[order] if whole else None
+
+
+def _own(targets: Sequence[Tensor], run: Output) -> Tensor:
+    """Each network's own targets (n, B, ...) of a batch."""
+    return torch.stack([target[run.items] for target in targets[run.networks]]).to(run.output.device)
 
 
 def _run(

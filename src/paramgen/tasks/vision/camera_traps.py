@@ -20,9 +20,9 @@ from torch.utils.data import Dataset
 
 from paramgen.core.io import inside, read_json
 from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
-from paramgen.tasks.base import SplitData
-from paramgen.tasks.family import Description, TaskFamily, lora_settings
-from paramgen.tasks.lora import LoraSettings
+from paramgen.tasks.base import Description, SplitData, TaskFamily
+from paramgen.tasks.lora import LoraSettings, lora_settings
+from paramgen.tasks.score import Classifies
 from paramgen.tasks.vision.datasets import IMAGENET, data_root
 from paramgen.tasks.vision.networks import build_network
 from paramgen.tasks.vision.splits import StreamedSplit
@@ -65,7 +65,7 @@ def read_camera_traps(annotations: Path) -> list[Picture]:
         raise ParamgenError(f"{annotations} is not a COCO Camera Traps json: an entry lacks {error}") from error
 
 
-class CameraTrapFamily(TaskFamily):
+class CameraTrapFamily(Classifies, TaskFamily):
     """Classification of animals at camera locations. A task's name is its location.
 
     Args:
@@ -132,7 +132,7 @@ class CameraTrapFamily(TaskFamily):
         shape = (3, self.image_size, self.image_size)
         return build_network(self.network, len(self.species), shape, pretrained=self.pretrained, **self.network_args)
 
-    def data(self, names: Sequence[str], split: str) -> SplitData:
+    def pooled(self, names: Sequence[str], split: str) -> SplitData:
         """Images of one location, or of several pooled."""
         self.check(names, split)
         return self._streamed([p for name in names for p in self._divided(name)[split]], names)

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
-from paramgen.tasks.base import SplitData
-from paramgen.tasks.family import Description, InMemory, TaskFamily, lora_settings
-from paramgen.tasks.lora import LoraSettings
+from paramgen.tasks.base import Description, SplitData, TaskFamily
+from paramgen.tasks.lora import LoraSettings, lora_settings
+from paramgen.tasks.score import Classifies
 from paramgen.tasks.vision.datasets import IMAGENET, data_root, stratified
 from paramgen.tasks.vision.networks import build_network
+from paramgen.tasks.vision.splits import InMemory
 
 
-class DomainFamily(TaskFamily):
+class DomainFamily(Classifies, TaskFamily):
     """Classification of the same classes in several domains. A task's name is its domain's folder.
 
     Args:
@@ -77,7 +78,7 @@ class DomainFamily(TaskFamily):
         shape = (3, self.image_size, self.image_size)
         return build_network(self.network, len(self.classes), shape, pretrained=self.pretrained, **self.network_args)
 
-    def data(self, names: Sequence[str], split: str) -> SplitData:
+    def pooled(self, names: Sequence[str], split: str) -> SplitData:
         """Images of one domain, or of several pooled."""
         self.check(names, split)
         parts = [self._part(name, split) for name in names]
@@ -85,7 +86,7 @@ class DomainFamily(TaskFamily):
 
     def pretraining(self, split: str) -> SplitData | None:
         """The seen domains pooled."""
-        return None if self.lora is None else self.data(self.seen, split)
+        return None if self.lora is None else self.pooled(self.seen, split)
 
     def describe(self, name: str) -> Description:
         """Some of its images."""

@@ -3,6 +3,7 @@
 code: (classes,) one bit a class, the label that its images get. Ten classes have 2^10 - 2 = 1,022 codes, all zeros and all ones left out.
 """
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.errors import ParamgenError, require_non_negative
-from paramgen.tasks.base import SplitData
-from paramgen.tasks.family import UNLABELLED, Description, TaskFamily, lora_settings, relabelled
-from paramgen.tasks.lora import LoraSettings
+from paramgen.tasks.base import UNLABELLED, Description, SplitData, TaskFamily
+from paramgen.tasks.lora import LoraSettings, lora_settings
+from paramgen.tasks.score import Classifies
 from paramgen.tasks.vision.classification import ClassificationTask
 from paramgen.tasks.vision.networks import build_network
 
@@ -29,7 +30,7 @@ def flipped(code: str) -> str:
     return code.translate(str.maketrans("01", "10"))
 
 
-class RelabelFamily(TaskFamily):
+class RelabelFamily(Classifies, TaskFamily):
     """Binary relabelings of a dataset's classes. A task's name is its code, such as ``0110010101``.
 
     Args:
@@ -75,7 +76,7 @@ class RelabelFamily(TaskFamily):
         """The network with two outputs."""
         return build_network(self.network, 2, self.base.in_shape, **self.network_args)
 
-    def data(self, names: Sequence[str], split: str) -> SplitData:
+    def pooled(self, names: Sequence[str], split: str) -> SplitData:
         """The set's images under a code's labels; codes cannot be pooled, they contradict each other."""
         self.check(names, split)
         if len(names) != 1:
@@ -135,3 +136,10 @@ def _divide(classes: int, seen: int | list[str], unseen: int | list[str], seed: 
     first = drawn[:seen] if isinstance(seen, int) else list(seen)
     second = drawn[counts - unseen :] if isinstance(unseen, int) else list(unseen)
     return first, second
+
+
+def relabelled(split: SplitData, labels: Tensor) -> SplitData:
+    """The same images under other labels (M,); pixels are shared."""
+    other = copy.copy(split)
+    other.targets = labels
+    return other

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paramgen.errors import ParamgenError, did_you_mean
-from paramgen.tasks.base import SplitData
-from paramgen.tasks.family import Description, InMemory, TaskFamily, lora_settings
-from paramgen.tasks.lora import LoraSettings
+from paramgen.tasks.base import Description, SplitData, TaskFamily
+from paramgen.tasks.lora import LoraSettings, lora_settings
+from paramgen.tasks.score import Classifies
 from paramgen.tasks.vision.classification import ClassificationTask
 from paramgen.tasks.vision.networks import build_network
-from paramgen.tasks.vision.splits import TensorSplit
+from paramgen.tasks.vision.splits import InMemory, TensorSplit
 
 Corruption = Literal["rotation", "shear", "contrast", "noise"]
 
@@ -56,7 +56,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 
-class RotatedFamily(TaskFamily):
+class RotatedFamily(Classifies, TaskFamily):
     """Classification of a dataset that is rotated, sheared, faded or noisy. Task names are like ``rotation+030``.
 
     Args:
@@ -119,7 +119,7 @@ class RotatedFamily(TaskFamily):
         self.check([name])
         return self._levels[name]
 
-    def data(self, names: Sequence[str], split: str) -> SplitData:
+    def pooled(self, names: Sequence[str], split: str) -> SplitData:
         """The set's images at one level, or at several pooled."""
         self.check(names, split)
         parts = [self._corrupted(self._levels[name], split) for name in names]

@@ -5,7 +5,7 @@ M: images in the split. R: networks trained at once. B: batch.
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from paramgen.tasks.base import UNLABELLED
 from paramgen.tasks.items import SplitData
 
 
@@ -50,6 +51,11 @@ class TensorSplit(SplitData):
         self._shift = (torch.tensor(mean) / torch.tensor(std)).view(-1, 1, 1)
         small = raw.numel() <= 1 << 22 and not (pad or flip or self.size)
         self._ready = self._normalise(raw) if small else None  # a few MB: cheaper than normalising at every step
+
+    @property
+    def input_source(self) -> object:
+        """The pixels."""
+        return self.raw
 
     @property
     def images(self) -> Tensor:
@@ -105,6 +111,43 @@ def crop(images: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
     """
     windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)  # (n, C, rows, columns, h, w), a view
     return windows[torch.arange(len(images)), :, corner[:, 0], corner[:, 1]]
+
+
+class InMemory:
+    """Raw images and labels of some tasks, and what turns them into a split.
+
+    Args:
+        raw: (M, C, H, W) uint8.
+        labels: (M,) int64.
+        mean: Per channel, of pixels in [0, 1].
+        std: Per channel.
+        white: Value of a white pixel.
+        pad: Random crops in training, as :class:`TensorSplit` has them.
+        flip: Random flips in training.
+    """
+
+    def __init__(
+        self,
+        raw: Tensor,
+        labels: Tensor,
+        mean: Sequence[float],
+        std: Sequence[float],
+        white: int = 255,
+        pad: int = 0,
+        flip: bool = False,
+    ) -> None:
+        self.raw, self.labels, self.white = raw, labels, white
+        self.normal = {"mean": mean, "std": std, "white": white, "pad": pad, "flip": flip}
+
+    @cached_property
+    def split(self) -> TensorSplit:
+        """The images as a split."""
+        return TensorSplit(self.raw, self.labels, **self.normal)  # type: ignore[arg-type]
+
+    def pixels(self, most: int = UNLABELLED) -> Tensor:
+        """Some images, evenly spaced (m, C, H, W), in [0, 1]."""
+        chosen = torch.linspace(0, len(self.raw) - 1, min(most, len(self.raw))).round().long()
+        return self.raw[chosen].float() / self.white
 
 
 class _Seeded(Dataset[Any]):
