@@ -55,6 +55,11 @@ def _begun(case: dict[str, Any]) -> dict[str, Any]:
     return case
 
 
+def diffuses(case: dict[str, Any]) -> bool:
+    """Whether the backend of a case has the settings of a diffusion."""
+    return "diffusion" in inspect.signature(_class(ParameterGenerator, case["model"]["class_path"])).parameters
+
+
 def build(case: dict[str, Any], zoo: str, **data_arguments: Any) -> tuple[ParameterGenerator, ParameterDataModule]:
     """Model and data of a case on another zoo."""
     codec = case.get("data", {}).get("codec")
@@ -64,10 +69,14 @@ def build(case: dict[str, Any], zoo: str, **data_arguments: Any) -> tuple[Parame
 
 def _make(base: type, section: dict[str, Any] | str, linked: dict[str, Any] | None = None) -> Any:
     section = {"class_path": section} if isinstance(section, str) else section
-    kind = next(c for c in _descendants(base) if c.__name__ == section["class_path"].rpartition(".")[2])
+    kind = _class(base, section["class_path"])
     accepted = inspect.signature(kind).parameters
     given = {name: value for name, value in (linked or {}).items() if name in accepted}
     return kind(**given, **section.get("init_args", {}))
+
+
+def _class(base: type, path: str) -> Any:
+    return next(c for c in _descendants(base) if c.__name__ == path.rpartition(".")[2])
 
 
 def _descendants(base: type) -> list[type]:

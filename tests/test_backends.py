@@ -1,15 +1,20 @@
 """The contract, over every backend."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from conftest import TinyNet, write_zoo
-from every_backend import build, cases
+from every_backend import build, cases, diffuses
 from paramgen.core.codec import ParamCodec
 from paramgen.core.zoo import Zoo
-from paramgen.generators.base import load_generator
+from paramgen.diffusion import FLOW_SCHEDULERS
+from paramgen.errors import ParamgenError
+from paramgen.generators.base import ParameterGenerator, load_generator
 from paramgen.generators.callbacks import Float32Ends
+from paramgen.generators.sampling import SampleRequest
 from paramgen.generators.settings import plain_arguments
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
@@ -117,3 +122,26 @@ def test_it_learns_in_float32_at_both_ends_and_in_bf16_between(name, zoo):
     trainer.fit(model, data)
     assert dtypes == [torch.float32] * 3 + [torch.bfloat16] * 6 + [torch.float32] * 3
     assert trainer.precision == "bf16-mixed"
+
+
+@pytest.mark.parametrize("name", [name for name, case in cases().items() if diffuses(case)])
+@pytest.mark.parametrize("scheduler", FLOW_SCHEDULERS)
+def test_it_learns_and_draws_by_flow_matching(name, scheduler, zoo):
+    seed_everything(0)
+    case = deepcopy(cases()[name])
+    flow = {"prediction_type": "flow", "scheduler": scheduler, "num_inference_steps": 3}
+    case["model"].setdefault("init_args", {})["diffusion"] = flow
+    model, data = build(case, str(zoo.path), batch_size=4, steps_per_epoch=4)
+    trainer = Trainer(accelerator="cpu", max_steps=5, max_epochs=-1, limit_val_batches=0, **QUIET)
+    trainer.fit(model, data)
+    drawn = model.draw(SampleRequest(2, temperature=0.5, keep_trajectory=True))
+    assert (drawn.scheduler, drawn.num_inference_steps) == (scheduler, 3)
+    assert torch.isfinite(drawn.tokens).all()
+    assert len(drawn.trajectory) > 1
+    if not data.tokens_per_step and type(model).denoised is not ParameterGenerator.denoised:
+        batch = next(iter(data.train_dataloader()))
+        predicted = model.denoised(batch, from_noise=True)
+        assert predicted.tokens.shape == batch.x.shape
+        assert predicted.tokens.requires_grad
+    with pytest.raises(ParamgenError, match="DDIM does not solve prediction_type flow"):
+        model.sample(1, scheduler="DDIM")

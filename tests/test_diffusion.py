@@ -7,19 +7,32 @@ import pytest
 import torch
 from torch import Tensor
 
-from paramgen.diffusion import SCHEDULERS, Diffusion, Trajectory
+from paramgen.diffusion import FLOW_SCHEDULERS, SCHEDULERS, Diffusion, Trajectory
 from paramgen.errors import ParamgenError
 
 SCHEDULES = ("linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
+PROCESSES = [{"beta_schedule": b, "prediction_type": p} for b in SCHEDULES for p in PREDICTIONS]
+FLOW = {"prediction_type": "flow"}
+SOLVED = [*((s, d) for s in SCHEDULERS for d in PROCESSES), *((s, FLOW) for s in FLOW_SCHEDULERS)]
 POINTS = torch.tensor([[2.0, -1.0, 0.5], [-1.5, 1.0, 3.0], [0.0, 4.0, -2.0]])
 
 
+def factors(diffusion: Diffusion, t: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    """Factors of data and noise in x_t by their definitions, float64 (B, 1, ...)."""
+    t = t.view(-1, *[1] * (dims - 1))
+    if diffusion.prediction_type == "flow":
+        sigma = (t.double() + 1) / diffusion.num_train_timesteps
+        return 1 - sigma, sigma
+    abar = diffusion.alphas_cumprod().double()[t]
+    return abar.sqrt(), (1 - abar).sqrt()
+
+
 def answer(diffusion: Diffusion, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
-    """What a network that knows x0 (float64) predicts, by the definitions of epsilon and v."""
-    abar = diffusion.alphas_cumprod().double()[t].view(-1, *[1] * (x_t.dim() - 1))
-    eps = (x_t.double() - abar.sqrt() * x0) / (1 - abar).sqrt()
-    kinds = {"epsilon": eps, "sample": x0, "v_prediction": abar.sqrt() * eps - (1 - abar).sqrt() * x0}
+    """What a network that knows x0 (float64) predicts, by the definitions of epsilon, v and the velocity."""
+    signal, sigma = factors(diffusion, t, x_t.dim())
+    eps = (x_t.double() - signal * x0) / sigma
+    kinds = {"epsilon": eps, "sample": x0, "v_prediction": signal * eps - sigma * x0, "flow": eps - x0}
     return kinds[diffusion.prediction_type].float()
 
 
@@ -27,9 +40,9 @@ def ideal_for_points(diffusion: Diffusion):
     """E[x0 | x_t] for data uniform on POINTS: a softmax over the points."""
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        abar = diffusion.alphas_cumprod().double()[t].view(-1, 1, 1)
-        distance = (x_t.double()[:, None] - abar.sqrt() * POINTS.double()).square().sum(-1)  # (B, points)
-        weights = (-distance / (2 * (1 - abar[..., 0]))).softmax(-1)
+        signal, sigma = factors(diffusion, t, 3)
+        distance = (x_t.double()[:, None] - signal * POINTS.double()).square().sum(-1)  # (B, points)
+        weights = (-distance / (2 * sigma[..., 0].square())).softmax(-1)
         return answer(diffusion, x_t, t, weights @ POINTS.double())
 
     return denoise
@@ -39,9 +52,9 @@ def ideal_for_gaussian(diffusion: Diffusion, mean: float, std: float):
     """E[x0 | x_t] for data N(mean, std^2)."""
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        abar = diffusion.alphas_cumprod().double()[t].view(-1, *[1] * (x_t.dim() - 1))
-        gain = abar.sqrt() * std**2 / (abar * std**2 + 1 - abar)
-        return answer(diffusion, x_t, t, mean + gain * (x_t.double() - abar.sqrt() * mean))
+        signal, sigma = factors(diffusion, t, x_t.dim())
+        gain = signal * std**2 / (signal.square() * std**2 + sigma.square())
+        return answer(diffusion, x_t, t, mean + gain * (x_t.double() - signal * mean))
 
     return denoise
 
@@ -50,16 +63,15 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTIONS)
-@pytest.mark.parametrize("beta_schedule", SCHEDULES)
-def test_target_and_x_t_are_the_hand_formulas(beta_schedule, prediction_type):
-    diffusion = Diffusion(beta_schedule=beta_schedule, prediction_type=prediction_type)
+@pytest.mark.parametrize("process", [*PROCESSES, FLOW])
+def test_target_and_x_t_are_the_hand_formulas(process):
+    diffusion = Diffusion(**process)
     x0 = torch.randn(64, 5, 3, generator=seeded())
     x_t, t, eps, target = diffusion.noise(x0, generator=seeded(1))
-    abar = diffusion.alphas_cumprod().double()[t].view(-1, 1, 1)
-    torch.testing.assert_close(x_t.double(), abar.sqrt() * x0 + (1 - abar).sqrt() * eps, rtol=0, atol=1e-6)
-    by_hand = {"epsilon": eps, "sample": x0, "v_prediction": abar.sqrt() * eps - (1 - abar).sqrt() * x0}
-    torch.testing.assert_close(target.double(), by_hand[prediction_type].double(), rtol=0, atol=1e-6)
+    signal, sigma = factors(diffusion, t, 3)
+    torch.testing.assert_close(x_t.double(), signal * x0 + sigma * eps, rtol=0, atol=1e-6)
+    by_hand = {"epsilon": eps, "sample": x0, "v_prediction": signal * eps - sigma * x0, "flow": eps - x0}
+    torch.testing.assert_close(target.double(), by_hand[process["prediction_type"]].double(), rtol=0, atol=1e-6)
 
 
 def test_noising_equals_diffusers():
@@ -69,11 +81,39 @@ def test_noising_equals_diffusers():
     torch.testing.assert_close(x_t, theirs.add_noise(x0, eps, t), rtol=0, atol=1e-6)
 
 
-def test_steps_are_uniform_over_all_levels_and_differ_between_rows():
-    t = Diffusion(num_train_timesteps=10).noise(torch.zeros(5000, 1), generator=seeded()).t
+@pytest.mark.parametrize("process", [{}, {**FLOW, "timestep_sampling": "uniform"}])
+def test_steps_are_uniform_over_all_levels_and_differ_between_rows(process):
+    t = Diffusion(num_train_timesteps=10, **process).noise(torch.zeros(5000, 1), generator=seeded()).t
     counts = t.bincount(minlength=10)
     assert len(counts) == 10
     assert (counts - 500).abs().max() < 110  # five standard deviations of a binomial
+
+
+@pytest.mark.parametrize("process", [FLOW, {"timestep_sampling": "logit_normal"}])
+def test_logit_normal_steps_are_those_of_a_sigmoid_of_normal_noise(process):
+    diffusion = Diffusion(num_train_timesteps=10, **process)
+    counts = diffusion.noise(torch.zeros(5000, 1), generator=seeded()).t.bincount(minlength=10)
+    edges = torch.linspace(0, 1, 11).logit()
+    expected = 5000 * torch.special.ndtr(edges).diff()
+    assert ((counts - expected).abs() < 5 * expected.sqrt() + 1).all()
+
+
+@pytest.mark.parametrize("process", [*PROCESSES, FLOW])
+def test_predict_gives_back_the_data_and_their_share_of_the_variance(process):
+    diffusion, x0 = Diffusion(**process), torch.randn(64, 5, 3, generator=seeded())
+    asked = []
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        asked.append(t)
+        return answer(diffusion, x_t, t, x0.double())
+
+    found = diffusion.predict(denoise, x0, generator=seeded(1))
+    signal, sigma = factors(diffusion, asked[0], 1)
+    torch.testing.assert_close(found.x0, x0, rtol=0, atol=1e-3)  # of epsilon, which is divided by .006 at the end
+    share = signal.square() / (signal.square() + sigma.square())
+    torch.testing.assert_close(found.abar.double(), share, rtol=0, atol=1e-6)
+    assert (diffusion.predict(denoise, x0, from_noise=True).abar < 1e-4).all()
+    assert (asked[1] == 999).all()
 
 
 def test_cosine_ends_where_linear_ends_and_keeps_falling():
@@ -84,11 +124,9 @@ def test_cosine_ends_where_linear_ends_and_keeps_falling():
     assert (abar.sqrt() - theirs.sqrt()).abs().max() < 0.0061
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTIONS)
-@pytest.mark.parametrize("beta_schedule", SCHEDULES)
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_scheduler_recovers_points_with_the_ideal_denoiser(scheduler, beta_schedule, prediction_type):
-    diffusion = Diffusion(beta_schedule=beta_schedule, prediction_type=prediction_type)
+@pytest.mark.parametrize(("scheduler", "process"), SOLVED)
+def test_scheduler_recovers_points_with_the_ideal_denoiser(scheduler, process):
+    diffusion = Diffusion(**process)
     x = diffusion.sample(
         ideal_for_points(diffusion), (200, 3), scheduler=scheduler, num_inference_steps=50, generator=seeded()
     )
@@ -97,27 +135,50 @@ def test_scheduler_recovers_points_with_the_ideal_denoiser(scheduler, beta_sched
     assert (nearest.bincount(minlength=3) > 40).all()  # no point is lost
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTIONS)
-@pytest.mark.parametrize("beta_schedule", SCHEDULES)
-@pytest.mark.parametrize(("scheduler", "steps"), [("DDPM", 1000), ("DDIM", 200), ("DPMSolverMultistep", 30)])
-def test_scheduler_recovers_a_gaussian_with_the_ideal_denoiser(scheduler, steps, beta_schedule, prediction_type):
-    diffusion = Diffusion(beta_schedule=beta_schedule, prediction_type=prediction_type)
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "process"),
+    [
+        *((s, n, d) for s, n in (("DDPM", 1000), ("DDIM", 200), ("DPMSolverMultistep", 30)) for d in PROCESSES),
+        ("FlowMatchEulerDiscrete", 200, FLOW),
+        ("FlowMatchHeunDiscrete", 50, FLOW),
+    ],
+)
+def test_scheduler_recovers_a_gaussian_with_the_ideal_denoiser(scheduler, steps, process):
+    diffusion = Diffusion(**process)
     denoise = ideal_for_gaussian(diffusion, mean=1.5, std=0.4)
     x = diffusion.sample(denoise, (4000, 1), scheduler=scheduler, num_inference_steps=steps, generator=seeded())
     assert x.mean().item() == pytest.approx(1.5, abs=0.025)
     assert x.std().item() == pytest.approx(0.4, abs=0.02)
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", [*SCHEDULERS, *FLOW_SCHEDULERS])
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 60, 333])
 def test_any_number_of_steps_ends_at_the_mean_of_a_narrow_gaussian(scheduler, steps):
-    diffusion = Diffusion(prediction_type="v_prediction")
+    diffusion = Diffusion(prediction_type="v_prediction" if scheduler in SCHEDULERS else "flow")
     denoise = ideal_for_gaussian(diffusion, mean=-2.0, std=1e-3)
     x = diffusion.sample(denoise, (8, 2), scheduler=scheduler, num_inference_steps=steps, generator=seeded())
     assert (x + 2).abs().max() < 0.02
 
 
-@pytest.mark.parametrize("scheduler", ["DDIM", "DDPM", "DPMSolverMultistep"])
+def test_an_euler_step_of_flow_is_the_velocity_times_the_fall_in_noise():
+    diffusion = Diffusion(prediction_type="flow")
+    ours = diffusion.sample(
+        network, (5, 4), scheduler="FlowMatchEulerDiscrete", num_inference_steps=4, temperature=0.7, generator=seeded()
+    )
+    x = 0.7 * torch.randn(5, 4, generator=seeded())
+    for t in (999, 749, 499, 249):
+        x = x - 0.25 * network(x, torch.tensor([t]))
+    torch.testing.assert_close(ours, x, rtol=0, atol=1e-6)
+
+
+def test_straight_paths_need_one_step():
+    diffusion = Diffusion(prediction_type="flow")
+    denoise = ideal_for_gaussian(diffusion, mean=3.0, std=1e-6)
+    one = diffusion.sample(denoise, (8, 2), scheduler="FlowMatchEulerDiscrete", num_inference_steps=1)
+    assert (one - 3).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("scheduler", ["DDIM", "DDPM", "DPMSolverMultistep", "FlowMatchEulerDiscrete"])
 @pytest.mark.parametrize("steps", [1, 7, 60, 600, 999, 1000])
 def test_denoiser_is_asked_at_every_chosen_level_once_from_the_noisiest(steps, scheduler):
     asked = []
@@ -126,12 +187,17 @@ def test_denoiser_is_asked_at_every_chosen_level_once_from_the_noisiest(steps, s
         asked.append(t.item())
         return x_t
 
-    Diffusion().sample(denoise, (1, 1), scheduler=scheduler, num_inference_steps=steps)
+    _solved(scheduler).sample(denoise, (1, 1), scheduler=scheduler, num_inference_steps=steps)
     assert asked[0] == 999
     assert len(asked) == steps
     gaps = [a - b for a, b in pairwise([*asked, -1])]
     assert max(gaps) - min(gaps) <= 1  # evenly spread, down to the clean end
     assert min(gaps) >= 1
+
+
+def _solved(scheduler: str) -> Diffusion:
+    """A diffusion that a scheduler solves."""
+    return Diffusion(prediction_type="flow" if scheduler in FLOW_SCHEDULERS else "epsilon")
 
 
 def network(x_t: Tensor, t: Tensor) -> Tensor:
@@ -175,9 +241,8 @@ def test_one_ddpm_step_equals_diffusers_to_1e_6():
 
 
 def test_samples_repeat_with_the_generator_and_calls_leave_nothing_behind():
-    diffusion = Diffusion()
-    for name in SCHEDULERS:
-        first, second = (diffusion.sample(network, (3, 4), scheduler=name, generator=seeded(5)) for _ in range(2))
+    for name in (*SCHEDULERS, *FLOW_SCHEDULERS):
+        first, second = (_solved(name).sample(network, (3, 4), scheduler=name, generator=seeded(5)) for _ in range(2))
         assert torch.equal(first, second)
         assert torch.isfinite(first).all()
 
@@ -224,6 +289,10 @@ def test_bf16_network_gets_a_float32_loss_and_a_float32_sample():
         ({"num_inference_steps": 0}, "expected 1"),
         ({"temperature": -1.0}, "expected 0 or more"),
         ({"scheduler": "EulerAncestralDiscrete", "temperature": 0.5}, "cannot scale"),
+        (
+            {"scheduler": "FlowMatchEulerDiscrete"},
+            "FlowMatchEulerDiscrete does not solve prediction_type epsilon. Available: DDPM",
+        ),
     ],
 )
 def test_impossible_sampling_is_refused_in_one_line(change, says):
@@ -231,8 +300,24 @@ def test_impossible_sampling_is_refused_in_one_line(change, says):
         Diffusion().sample(network, (1, 2), **change)
 
 
+@pytest.mark.parametrize("scheduler", ["DDIM", "DPMSolverMultistepScheduler"])
+def test_flow_names_the_schedulers_that_solve_it(scheduler):
+    with pytest.raises(
+        ParamgenError, match=r"does not solve prediction_type flow. Available: FlowMatchEulerDiscrete, Fl"
+    ):
+        Diffusion(prediction_type="flow").sample(network, (1, 2), scheduler=scheduler)
+    with pytest.raises(ParamgenError, match="Did you mean 'FlowMatchHeunDiscrete'"):
+        Diffusion(prediction_type="flow").check("FlowMatchHeun", 5)
+
+
 @pytest.mark.parametrize(
-    "setting", [{"beta_schedule": "cosine"}, {"prediction_type": "eps"}, {"num_train_timesteps": 0}]
+    "setting",
+    [
+        {"beta_schedule": "cosine"},
+        {"prediction_type": "eps"},
+        {"timestep_sampling": "cosine"},
+        {"num_train_timesteps": 0},
+    ],
 )
 def test_unknown_settings_are_refused(setting):
     with pytest.raises(ParamgenError, match=next(iter(setting))):
@@ -245,14 +330,14 @@ def test_scheduler_may_carry_its_class_name():
 
 
 @pytest.mark.parametrize("steps", [1, 4, 10, 50])
-@pytest.mark.parametrize("scheduler", ["DDPM", "EulerDiscrete", "HeunDiscrete"])
+@pytest.mark.parametrize("scheduler", ["DDPM", "EulerDiscrete", "HeunDiscrete", *FLOW_SCHEDULERS])
 def test_a_trajectory_goes_from_noise_to_the_sample_in_a_few_states(scheduler, steps):
-    diffusion, trajectory, seen = Diffusion(100), Trajectory(rows=300), []
+    kind = "flow" if scheduler in FLOW_SCHEDULERS else "epsilon"
+    diffusion, trajectory, seen = Diffusion(100, prediction_type=kind), Trajectory(rows=300), []
 
     def denoise(x, t):  # the ideal one, of data that are all 2: noise is what remains
         seen.append(x.clone())
-        abar = diffusion.alphas_cumprod()[t]
-        return (x - abar.sqrt() * 2) / (1 - abar).sqrt()
+        return answer(diffusion, x, t, torch.full_like(x, 2).double())
 
     torch.manual_seed(0)
     options = {"scheduler": scheduler, "num_inference_steps": steps}

@@ -3,6 +3,9 @@
 x0: data (B, ...). eps: standard normal noise. t: step, 0 (almost clean) to T - 1 (almost noise). abar: cumulative product of 1 - beta (T,).
 x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps. v = sqrt(abar_t) eps - sqrt(1 - abar_t) x0.
 
+Flow matching (Lipman et al. 2023, arXiv:2210.02747) on the straight path of rectified flow (Liu et al. 2023, arXiv:2209.03003) is a
+prediction type of its own: x_t = (1 - sigma) x0 + sigma eps with sigma = (t + 1) / T, and the network answers the velocity eps - x0.
+
 Departs from a plain diffusers loop: a solver is built on the n chosen steps alone (abar respaced, as in Nichol and Dhariwal 2021), because
 DDIM takes the previous step to be t - T // n, which skips or repeats noise levels whenever n does not divide T; nothing is clipped, because
 weights are not images in [-1, 1]; cosine ends at the noise of linear (see COSINE_FLOOR).
@@ -21,7 +24,8 @@ from torch import Tensor
 from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
-PredictionType = Literal["epsilon", "sample", "v_prediction"]
+PredictionType = Literal["epsilon", "sample", "v_prediction", "flow"]
+TimestepSampling = Literal["uniform", "logit_normal"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """``denoise(x_t, t)``: x_t (B, ...), t (B,) in training and (1,) in sampling; returns the prediction, shaped like x_t."""
 
@@ -35,8 +39,12 @@ SCHEDULERS = (
     "HeunDiscrete",
     "LMSDiscrete",
 )
-"""Diffusers' schedulers that sample here, by class name without ``Scheduler``. Left out: PNDM averages raw predictions, which biases v;
-DEIS and SASolver end above zero noise; DPMSolverSinglestep fails at 1 step; KDPM2 stops between levels; LCM is for distilled networks."""
+"""Diffusers' schedulers that sample here, by class name without ``Scheduler``; flow has its own. Left out: PNDM averages raw
+predictions, which biases v; DEIS and SASolver end above zero noise; DPMSolverSinglestep fails at 1 step; KDPM2 stops between levels; LCM is
+for distilled networks."""
+
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete")
+"""Diffusers' schedulers that sample with ``prediction_type`` flow."""
 
 COSINE_FLOOR = 3.7e-5
 """The cosine schedule's abar is lifted to end here, where linear, 1e-4 to 2e-2, ends too, instead of at 2.4e-9: there
@@ -53,6 +61,17 @@ class Noised(NamedTuple):
     t: Tensor  # (B,) long
     eps: Tensor  # (B, ...)
     target: Tensor  # (B, ...)
+
+
+class Level(NamedTuple):
+    """Factors of the data and of the noise in x_t."""
+
+    signal: Tensor  # (B,)
+    sigma: Tensor  # (B,)
+
+    def over(self, dims: int) -> "Level":
+        """The same as (B, 1, ...), for data of `dims` dimensions."""
+        return Level(*(factor.view(-1, *[1] * (dims - 1)) for factor in self))
 
 
 class Predicted(NamedTuple):
@@ -86,10 +105,14 @@ class Diffusion:
 
     Args:
         num_train_timesteps: T, the number of noise levels.
-        beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2`` (cosine; ignores both betas).
+        beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2`` (cosine; ignores both betas). Not used by flow.
         beta_start: First beta.
         beta_end: Last beta.
-        prediction_type: What the network answers: ``epsilon`` (the noise), ``sample`` (x0) or ``v_prediction``.
+        prediction_type: What the network answers: ``epsilon`` (the noise), ``sample`` (x0), ``v_prediction`` or ``flow`` (the velocity
+            of a straight path from data to noise).
+        timestep_sampling: Distribution of the steps in training: ``uniform``, or ``logit_normal`` (more steps half-way between data
+            and noise, as in Esser et al. 2024, arXiv:2403.03206). Default: logit_normal for flow, otherwise uniform, as measured in
+            docs/diffusion.md.
     """
 
     num_train_timesteps: int = 1000
@@ -97,6 +120,7 @@ class Diffusion:
     beta_start: float = 1e-4
     beta_end: float = 2e-2
     prediction_type: PredictionType = "epsilon"
+    timestep_sampling: TimestepSampling | None = None
     _abar: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -104,12 +128,33 @@ class Diffusion:
         for name, value, known in (
             ("beta_schedule", self.beta_schedule, BetaSchedule.__args__),  # type: ignore[attr-defined]
             ("prediction_type", self.prediction_type, PredictionType.__args__),  # type: ignore[attr-defined]
+            ("timestep_sampling", self.timestep_sampling, (None, *TimestepSampling.__args__)),  # type: ignore[attr-defined]
         ):
             if value not in known:
-                raise ParamgenError(f"Unknown diffusion.{name} {value!r}. {did_you_mean(value, known)}")
+                raise ParamgenError(
+                    f"Unknown diffusion.{name} {value!r}. {did_you_mean(str(value), filter(None, known))}"
+                )
+
+    @property
+    def schedulers(self) -> tuple[str, ...]:
+        """The schedulers that sample with this prediction type."""
+        return FLOW_SCHEDULERS if self.prediction_type == "flow" else SCHEDULERS
+
+    @property
+    def _distribution(self) -> TimestepSampling:
+        """Distribution of the steps in training."""
+        return self.timestep_sampling or ("logit_normal" if self.prediction_type == "flow" else "uniform")
+
+    def level(self, t: Tensor) -> Level:
+        """How much data and noise x_t holds at steps t (B,)."""
+        if self.prediction_type == "flow":
+            sigma = (t + 1) / self.num_train_timesteps
+            return Level(1 - sigma, sigma)
+        abar = self.alphas_cumprod(t.device)[t]
+        return Level(abar.sqrt(), (1 - abar).sqrt())
 
     def alphas_cumprod(self, device: torch.device | str = "cpu") -> Tensor:
-        """The cumulative product abar (T,), float32 on `device`."""
+        """The beta schedule's cumulative product abar (T,), float32 on `device`."""
         device = torch.device(device)
         if device not in self._abar:
             schedule = diffusers.DDPMScheduler(
@@ -126,25 +171,31 @@ class Diffusion:
 
         Args:
             x0: (B, ...).
-            t: (B,) long; drawn uniformly when not given.
+            t: (B,) long; drawn when not given, as ``timestep_sampling`` says.
             generator: Where steps and noise come from; the global state when not given. It may live on the CPU.
         """
-        if t is None:
-            drawn_on = generator.device if generator is not None else x0.device
-            t = torch.randint(self.num_train_timesteps, x0.shape[:1], generator=generator, device=drawn_on)
-        t = t.to(x0.device)
+        t = (self._draw_steps(len(x0), generator, x0.device) if t is None else t).to(x0.device)
         clean = x0.float()
         eps = _randn(x0.shape, generator, x0.device)  # (B, ...)
-        abar = self.alphas_cumprod(x0.device)[t].view(-1, *[1] * (x0.dim() - 1))  # (B, 1, ...)
-        signal, sigma = abar.sqrt(), (1 - abar).sqrt()
+        signal, sigma = self.level(t).over(x0.dim())  # (B, 1, ...)
         x_t = signal * clean + sigma * eps
         if self.prediction_type == "epsilon":
             target = eps
         elif self.prediction_type == "sample":
             target = clean
+        elif self.prediction_type == "flow":
+            target = eps - clean
         else:
             target = signal * eps - sigma * clean
         return Noised(x_t.to(x0.dtype), t, eps, target)
+
+    def _draw_steps(self, n: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Random training steps (n,) long, drawn where the generator lives."""
+        drawn_on = generator.device if generator is not None else device
+        if self._distribution == "uniform":
+            return torch.randint(self.num_train_timesteps, (n,), generator=generator, device=drawn_on)
+        way = torch.randn(n, generator=generator, device=drawn_on).sigmoid()  # from data to noise
+        return (way * self.num_train_timesteps).long().clamp_max(self.num_train_timesteps - 1)
 
     def loss(
         self, denoise: Denoiser, x0: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None
@@ -178,13 +229,16 @@ class Diffusion:
         last = torch.full(x0.shape[:1], self.num_train_timesteps - 1) if from_noise else None
         x_t, t, _, _ = self.noise(x0, last, generator)
         out = denoise(x_t, t).float()  # (B, ...)
-        abar = self.alphas_cumprod(x0.device)[t]  # (B,)
-        signal, sigma = (a.sqrt().view(-1, *[1] * (x0.dim() - 1)) for a in (abar, 1 - abar))  # (B, 1, ...)
+        level = self.level(t)
+        signal, sigma = level.over(x0.dim())  # (B, 1, ...)
         if self.prediction_type == "epsilon":
             out = (x_t - sigma * out) / signal
         elif self.prediction_type == "v_prediction":
             out = signal * x_t - sigma * out
-        return Predicted(out, abar)
+        elif self.prediction_type == "flow":
+            out = x_t - sigma * out
+        data, noise = level.signal.square(), level.sigma.square()
+        return Predicted(out, data / (data + noise))
 
     @torch.no_grad()
     def sample(
@@ -204,7 +258,7 @@ class Diffusion:
         Args:
             denoise: The network.
             shape: (N, ...).
-            scheduler: One of :data:`SCHEDULERS`.
+            scheduler: One of :attr:`schedulers`.
             num_inference_steps: Steps of the solver, 1 to T, evenly spread and starting from T - 1.
             temperature: Scales the initial noise and the noise that the solver adds; below 1 samples are closer to the mode.
             generator: Where noise comes from; the global state when not given. It may live on the CPU.
@@ -212,7 +266,8 @@ class Diffusion:
             callback: Called as ``callback(done, x_t)`` before each of the solver's steps and with x0 at the end; `done` goes from 0 to 1.
 
         Raises:
-            ParamgenError: A scheduler that does not exist or whose noise cannot be scaled, or too many steps.
+            ParamgenError: A scheduler that does not exist, does not fit the prediction type or whose noise cannot be scaled, or too many
+                steps.
         """
         name = self.check(scheduler, num_inference_steps, temperature)
         grid = self._grid(num_inference_steps)  # (n,) long, falling from T - 1
@@ -220,12 +275,12 @@ class Diffusion:
         options: dict[str, Any] = {"generator": generator} if name in _OWN_NOISE else {}
         steps = grid.to(device)
         flat = (shape[0], prod(shape[1:]))  # UniPC wants (N, P)
-        x = _randn(flat, generator, device) * (temperature * float(solver.init_noise_sigma))  # (N, P)
-        for count, index in enumerate(
-            solver.timesteps
-        ):  # the solver's own step, from n - 1 down to 0; Heun visits most twice
-            t = steps[num_inference_steps - 1 - int(index)].view(1)
-            x_t = solver.scale_model_input(x, index)  # (N, P)
+        # the solvers of flow have no scales of their own
+        scale = getattr(solver, "scale_model_input", lambda x, _: x)
+        x = _randn(flat, generator, device) * (temperature * float(getattr(solver, "init_noise_sigma", 1)))  # (N, P)
+        for count, index in enumerate(solver.timesteps):  # n levels, falling by 1 to the last; Heun visits most twice
+            t = steps[num_inference_steps - 1 - round(float(index - solver.timesteps[-1]))].view(1)
+            x_t = scale(x, index)  # (N, P)
             if callback is not None:
                 callback(count / len(solver.timesteps), x_t.view(shape))
             out = denoise(x_t.view(shape), t).float().reshape(flat)
@@ -239,15 +294,18 @@ class Diffusion:
         return x.view(shape)
 
     def check(self, scheduler: str, steps: int, temperature: float = 1.0) -> str:
-        """The scheduler's name in :data:`SCHEDULERS`, for what :meth:`sample` is to be called with.
+        """The scheduler's name in :attr:`schedulers`, for what :meth:`sample` is to be called with.
 
         Raises:
             ParamgenError: As :meth:`sample`.
         """
         name = scheduler.removesuffix("Scheduler")
-        if name not in SCHEDULERS:
+        if name not in (*SCHEDULERS, *FLOW_SCHEDULERS):
+            everything = did_you_mean(name, self.schedulers, limit=len(self.schedulers))
+            raise ParamgenError(f"Unknown scheduler {scheduler!r}. {everything}")
+        if name not in self.schedulers:
             raise ParamgenError(
-                f"Unknown scheduler {scheduler!r}. {did_you_mean(name, SCHEDULERS, limit=len(SCHEDULERS))}"
+                f"scheduler {name} does not solve prediction_type {self.prediction_type}. Available: {', '.join(self.schedulers)}"
             )
         if not 1 <= steps <= self.num_train_timesteps:
             raise ParamgenError(
@@ -268,6 +326,10 @@ class Diffusion:
         """A fresh solver whose training steps are the grid's n steps, and what it expects the network to predict."""
         # DDIM with eta 1 is DDPM, and takes the noise from outside, so that temperature can scale it
         kind = getattr(diffusers, f"{'DDIM' if name == 'DDPM' else name}Scheduler")
+        if self.prediction_type == "flow":  # its solvers know the path: sigma is 1, (n - 1) / n, ... 1 / n, 0
+            solver = kind(num_train_timesteps=len(grid))
+            solver.set_timesteps(len(grid))
+            return solver, "flow"
         predicts = "v_prediction" if self.prediction_type == "sample" and name in _NO_SAMPLE else self.prediction_type
         n = len(grid)
         settings = {

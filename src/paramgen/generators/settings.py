@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from paramgen.diffusion import BetaSchedule, Diffusion, PredictionType
+from paramgen.diffusion import BetaSchedule, Diffusion, PredictionType, TimestepSampling
 from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
 from paramgen.generators.optim import Schedule
 
@@ -30,11 +30,14 @@ class DiffusionSettings:
 
     Args:
         num_train_timesteps: T, number of diffusion steps in training.
-        beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2``.
+        beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2``. Not used by flow.
         beta_start: First beta.
         beta_end: Last beta.
-        prediction_type: ``epsilon``, ``sample`` or ``v_prediction``.
-        scheduler: Solver for sampling, a diffusers scheduler such as DDPM or DDIM.
+        prediction_type: ``epsilon``, ``sample``, ``v_prediction`` or ``flow`` (flow matching).
+        timestep_sampling: Distribution of the steps in training: ``uniform`` or ``logit_normal`` (more steps half-way to noise). Default:
+            logit_normal for flow, otherwise uniform.
+        scheduler: Solver for sampling, a diffusers scheduler such as DDPM or DDIM; with flow FlowMatchEulerDiscrete or
+            FlowMatchHeunDiscrete.
         num_inference_steps: Solver steps.
     """
 
@@ -43,6 +46,7 @@ class DiffusionSettings:
     beta_start: float = 1e-4
     beta_end: float = 2e-2
     prediction_type: PredictionType = "epsilon"
+    timestep_sampling: TimestepSampling | None = None
     scheduler: str = "DDPM"
     num_inference_steps: int = 1000
 
@@ -53,7 +57,12 @@ class DiffusionSettings:
             ParamgenError: An unknown choice, or steps that the solver cannot take.
         """
         diffusion = Diffusion(
-            self.num_train_timesteps, self.beta_schedule, self.beta_start, self.beta_end, self.prediction_type
+            self.num_train_timesteps,
+            self.beta_schedule,
+            self.beta_start,
+            self.beta_end,
+            self.prediction_type,
+            self.timestep_sampling,
         )
         diffusion.check(self.scheduler, self.num_inference_steps)
         return diffusion
