@@ -8,7 +8,8 @@ import torch
 from paramgen.cli.main import main as paramgen
 from paramgen.collect.multi import main as collect_tasks
 from paramgen.core.zoo import Zoo
-from paramgen.evaluation.unseen import nearest, seen_tasks
+from paramgen.evaluation.condition_baselines import nearest_task
+from paramgen.evaluation.pool import seen_tasks
 from paramgen.studies.flips import changes
 from paramgen.tasks import RelabelFamily, RotatedFamily, load_family, score_family
 from paramgen.tasks.conditions import CodeCondition
@@ -41,7 +42,7 @@ def test_networks_are_scored_on_the_new_codes_class_by_class(zoo, tmp_path, caps
     codes = sorted({c["code"] for c in asked} - set(family.seen))
     wider = RelabelFamily(network_args={"hidden": [8]}, seen=family.seen, unseen=codes)
     seen = seen_tasks(zoo)
-    weights = nearest(seen, torch.tensor([[float(bit) for bit in c["code"]] for c in asked]))
+    weights = nearest_task(seen, torch.tensor([[float(bit) for bit in c["code"]] for c in asked]))
     states = [zoo.spec.unflatten(row) for row in weights]
     accuracy = score_family(zoo, states, [c["code"] for c in asked], "test", wider)
     for kind in ("none", "one bit", "all bits"):

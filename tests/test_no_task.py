@@ -13,7 +13,7 @@ from gaussian_backend import GaussianBackend
 from paramgen.cli.main import main
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.evaluation.baselines import BASELINES
+from paramgen.evaluation.weight_baselines import FROM_WEIGHTS
 from paramgen.tasks import task_of
 
 
@@ -212,7 +212,7 @@ def test_distances_are_evaluated_without_scores(capsys):
     results = json.loads(Path("report/results.json").read_text())
     assert results["task"] is results["score"] is results["good_from"] is None
     rows = {row["name"]: row for row in results["rows"]}
-    assert rows.keys() == {"zoo", "held-out runs", "drawn", *BASELINES}
+    assert rows.keys() == {"zoo", "held-out runs", "drawn", *FROM_WEIGHTS}
     assert rows["drawn"]["values"]["nn_ratio"] == 0
     assert rows["kde"]["values"]["dispersion"] > 0
     assert 0.5 < rows["held-out runs"]["values"]["run_ratio"] < 2

@@ -11,14 +11,13 @@ from markupsafe import Markup
 
 from paramgen import __version__
 from paramgen.core.score import ScoreSpec
+from paramgen.evaluation.baselines import shown_in
 from paramgen.evaluation.compare import paper_columns, paper_of, score_of, show, starred, with_figures
-from paramgen.evaluation.evaluate import ALL_BASELINES
 from paramgen.evaluation.flags import Flag, parse, say
 from paramgen.evaluation.intervals import RESAMPLES
 from paramgen.evaluation.metric import Metric, RowDict
 from paramgen.evaluation.registry import METRICS, with_values
 from paramgen.evaluation.thresholds import THRESHOLDS
-from paramgen.evaluation.unseen import FAMILY_BASELINES
 from paramgen.report import figures
 from paramgen.report.verdicts import LEVEL, between, over_seeds, verdict
 
@@ -78,8 +77,8 @@ class Evaluation:
         self.generators = json.dumps(info, indent=2)
         self.figures = figures.shown(results)
         self.family = bool(self.rows[0]["tasks"])
-        known = FAMILY_BASELINES if self.family else ALL_BASELINES
-        self.omitted = [name for name in known if name not in {row["name"] for row in self.rows}]
+        available = shown_in("unseen_tasks" if self.family else "one_task")
+        self.omitted = [name for name in available if name not in {row["name"] for row in self.rows}]
 
     def score(self, value: float | None) -> str:
         """A score without its unit, a dash where there is none."""

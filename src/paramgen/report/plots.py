@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from paramgen.core.io import replacing
 from paramgen.core.score import ScoreSpec
-from paramgen.evaluation.novelty import Unit
+from paramgen.evaluation.novelty import DistanceUnit
 from paramgen.evaluation.thresholds import THRESHOLDS
 
 Results = dict[str, Any]
@@ -79,7 +79,7 @@ class Group(NamedTuple):
 
 
 def fit_figures(
-    training: Group, samples: Group, spec: ScoreSpec, items: int, unit: Unit, checkpoints: int
+    training: Group, samples: Group, spec: ScoreSpec, items: int, unit: DistanceUnit, checkpoints: int
 ) -> dict[str, Figure]:
     """The report's pictures of a fit's last samples next to training networks.
 
@@ -98,7 +98,7 @@ def fit_figures(
         return {name: draw(results) for name, draw in (("score", scores), ("plane", plane), ("map", principal_map))}
 
 
-def _row(name: str, kind: str, role: str, group: Group, unit: Unit) -> RowDict:
+def _row(name: str, kind: str, role: str, group: Group, unit: DistanceUnit) -> RowDict:
     values = {"mean": mean(group.score), RATIOS[unit]: median(group.distance), "dispersion": group.dispersion}
     points = {"score": group.score, "distance": group.distance, "xy": group.xy}
     return {"name": name, "kind": kind, "role": role, "noise": None, "points": points, "values": values}

@@ -17,7 +17,8 @@ from paramgen.core.io import write_json
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
-from paramgen.evaluation.unseen import nearest, ridge, seen_tasks
+from paramgen.evaluation.condition_baselines import nearest_task, ridge
+from paramgen.evaluation.pool import seen_tasks
 from paramgen.generators.base import load_conditional
 from paramgen.tasks import RelabelFamily, family_of, load_family
 from paramgen.tasks.conditions import load_encoder
@@ -87,7 +88,7 @@ def main(
     condition = _conditions(found, family, asked)
     seen = seen_tasks(found)
     own = seen.weights[[seen.names.index(change.seen) for change in asked]]
-    simple = {"unchanged": own, "nearest": nearest(seen, condition), "ridge": ridge(seen, condition)}
+    simple = {"unchanged": own, "nearest": nearest_task(seen, condition), "ridge": ridge(seen, condition)}
     rows = {
         name: _by_class(found, family, [found.spec.unflatten(row) for row in weights], asked, split)
         for name, weights in simple.items()

@@ -18,7 +18,7 @@ from paramgen.core.io import inside, read_json, read_tensors, write_json
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import START, Zoo
 from paramgen.errors import ParamgenError, require_positive
-from paramgen.evaluation.unseen import conditions_of
+from paramgen.evaluation.pool import conditions_of
 from paramgen.generators.base import ParameterGenerator, load_conditional
 from paramgen.report.plots import save_mixtures
 from paramgen.tasks import TaskFamily, family_of, score_family

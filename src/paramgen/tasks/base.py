@@ -137,7 +137,7 @@ class TaskFamily(Scored):
             ParamgenError: No such task or split.
         """
         splits = {name: spread(self.task(name).data(split), most) for name in dict.fromkeys(names)}
-        return score_each(self, self._network.to(device), states, [splits[name] for name in names], device)
+        return score_each(self, self.architecture.to(device), states, [splits[name] for name in names], device)
 
     def config(self) -> dict[str, Any]:
         """``{"class_path", "init_args"}`` with plain values, for :func:`paramgen.tasks.load_family`.
@@ -153,7 +153,7 @@ class TaskFamily(Scored):
         return arguments
 
     @cached_property
-    def _network(self) -> nn.Module:
+    def architecture(self) -> nn.Module:
         """The architecture, for running networks; the random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             return self.build()
@@ -205,7 +205,7 @@ class Task(TaskFamily):
             most: Maximum number of items to score on, evenly spaced. Default: all.
             device: Where to compute.
         """
-        return score_networks(self, self._network.to(device), states, self._items(split, most), device=device)
+        return score_networks(self, self.architecture.to(device), states, self._items(split, most), device=device)
 
     def evaluate_each(
         self,

@@ -11,9 +11,9 @@ from paramgen.core.command_line import command_line
 from paramgen.core.io import write_atomic, write_json
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean
-from paramgen.evaluation.baselines import find_baseline
 from paramgen.evaluation.compare import Report, differences, machine, summarise, summary_table
 from paramgen.evaluation.unseen import many_tasks
+from paramgen.evaluation.weight_baselines import find_baseline
 from paramgen.report.page import comparison_page
 from paramgen.report.verdicts import over_seeds
 from paramgen.tasks import family_of
