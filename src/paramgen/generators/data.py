@@ -265,7 +265,7 @@ class ParameterDataModule(LightningDataModule):
 
     @property
     def cond_dim(self) -> int:
-        """C, numbers per condition, prompts counted; 0 if there are none."""
+        """C, numbers per condition, prompts counted; 0 without conditions."""
         return 0 if self._conditions is None else self._conditions.shape[1]
 
     @property

@@ -24,7 +24,7 @@ def prompts_of(zoo: Zoo) -> list[str]:
 
 
 def training_conditions(zoo: Zoo, indices: Sequence[int], prompt: Sequence[str] = ()) -> Tensor | None:
-    """What describes some networks to a generator: the conditions of their tasks, then the prompts; (K, C), or None if there are none.
+    """What describes some networks to a generator: the conditions of their tasks, then the prompts; (K, C), or None without any.
 
     Args:
         zoo: The zoo.
