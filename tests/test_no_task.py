@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,6 +12,7 @@ from torch import nn
 import network_kinds
 from gaussian_backend import GaussianBackend
 from paramgen.cli.main import main
+from paramgen.core.schema import load_schema
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.weight_baselines import FROM_WEIGHTS
@@ -237,3 +239,26 @@ def test_a_baseline_that_needs_a_task_says_so_in_its_row(capsys):
     assert "random-init needs a task, and zoo 'zoo' has none" in capsys.readouterr().out
     assert main(["evaluate", "--zoo", "zoo", "--out", "report", "--n", "2", "--finetune", "true"]) == 2
     assert "finetune needs a task with data" in capsys.readouterr().err
+
+
+def test_generators_are_compared_by_distances_alone(capsys):
+    write(states(8))
+    imported("--one_run", "false", "--heldout_networks", "2")
+    Path("drawn").mkdir()
+    for i, state in enumerate(states(3)):  # copies of training networks
+        save_file({name: t.contiguous() for name, t in state.items()}, f"drawn/n{i}.safetensors")
+    generators = {"drawn": {"samples": "drawn"}, "soup": {"baseline": "soup-3"}}
+    options = {"zoos": {"theirs": {"path": "zoo"}}, "generators": generators, "n": 3, "seeds": [0, 1], "out": "out"}
+    Path("compare.yaml").write_text(json.dumps(options))
+    capsys.readouterr()
+    assert main(["compare", "--config", "compare.yaml"]) == 0
+    assert "accuracy" not in capsys.readouterr().out
+    comparison = json.loads(Path("out/comparison.json").read_text())
+    jsonschema.validate(comparison, load_schema("comparison"))
+    assert comparison["scores"] == {"theirs": None}
+    assert comparison["differences"] == []
+    rows = {row["name"]: row["figures"] for row in comparison["summary"]}
+    assert rows["drawn"]["run_ratio"]["mean"] == 0 < rows["soup"]["run_ratio"]["mean"]
+    assert not [name for name, figures in rows.items() if "mean" in figures]
+    page = Path("out/report.html").read_text()
+    assert "accuracy" not in page.partition("<script")[0].partition("<body")[2]

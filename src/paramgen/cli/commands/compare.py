@@ -74,7 +74,8 @@ def main(
         for name, source in zoos.items():
             place = here / name
             zoo = opened[name] = make_zoo(place, source, opened, seed, redo, trust)
-            family_of(zoo)  # refused now, not after the fits
+            if zoo.task_config is not None:
+                family_of(zoo)  # refused now, not after the fits
             wanted = [k for k, g in generators.items() if not g.zoos or name in g.zoos]
             tasks = {"zoo": str(zoo.path), "per_task": per_task, "seen_tasks": seen_tasks}
             asked = tasks if many_tasks(zoo) else {"n": n}
