@@ -21,9 +21,9 @@ from paramgen.evaluation.registry import with_values
 from paramgen.evaluation.results import Results
 from paramgen.evaluation.unseen import many_tasks
 from paramgen.report.page import page
-from paramgen.report.pictures import weight_pictures
-from paramgen.report.plots import save_plots
+from paramgen.report.png import save_plots
 from paramgen.report.verdicts import verdict
+from paramgen.report.weights import weight_pictures
 from paramgen.tasks import Task, TaskFamily, family_of
 
 
