@@ -79,7 +79,7 @@ def _course(view: View, key: str, histories: Mapping[str, Course]) -> Panel:
 
 
 def _thinned(history: Sequence[Sequence[float]]) -> Course:
-    """A course of at most so many numbers as a picture can show, the last one among them."""
+    """A course thinned to what a picture can show, its last number included."""
     numbers = [(step, value) for step, value in history if is_number(value)]
     every = ceil(len(numbers) / MOST_POINTS) or 1
     return numbers[::-every][::-1]

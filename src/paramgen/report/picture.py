@@ -21,7 +21,7 @@ class Slot:
     """A line of an axis that lists names: a row of the report, or a task.
 
     Args:
-        name: Printed beside it.
+        name: Printed next to it.
         row: The row; None for what is no row.
         kind: Of the row; None for what is no row.
     """
@@ -36,7 +36,7 @@ class Axis:
     """An axis.
 
     Args:
-        label: Printed beside it; empty where the panel's title says it.
+        label: Printed next to it; empty where the panel's title says it.
         reach: By row, the lowest and the highest place that the axis must show.
         always: Places that it shows in any case.
         margin: Share added at the lower and at the upper end.
@@ -84,7 +84,7 @@ class Dots:
         size: Of a dot.
         hollow: Only the edge is drawn.
         faint: Transparent, for many dots.
-        name: Printed beside the first dot where there is room.
+        name: Printed next to the first dot where there is room.
     """
 
     row: str
@@ -242,7 +242,7 @@ class Panel:
         marks: What is drawn.
         title: Printed above.
         row: The row that the whole panel belongs to; None if it belongs to several.
-        share: Of the picture's width where panels are side by side.
+        share: Share of the picture's width, in the layout ``side``.
         square: One unit has the same length on both axes.
         choice: Panels of one choice are shown together on the page, those of the others on demand; empty where there is no choice.
     """
@@ -264,7 +264,7 @@ class Picture:
     Args:
         panels: In reading order.
         colours: A colour class for each row: ``g0`` to ``g5``, ``zoo``, ``held``, ``base``.
-        layout: ``side``: side by side with one list of slots. ``grid``: as many columns as fit, `columns` at most.
+        layout: ``side``: next to each other with one list of slots. ``grid``: as many columns as fit, `columns` at most.
         columns: Of a grid.
         narrowest: Width of a grid's panel in pixels from which another column is made.
         legend: Whether the rows are named nowhere in it, so that a PNG needs a legend; the page names all rows above the pictures.
@@ -282,7 +282,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Notes:
-    """What is shown of a network on demand, in whatever picture it is.
+    """What is shown of a network on demand, in every picture.
 
     Args:
         lines: Its lines; ``#`` is the number.

@@ -87,7 +87,7 @@ def draw(picture: Picture) -> Figure:
 
 
 def _side(panels: Sequence[Panel]) -> tuple[Figure, list[Axes]]:
-    """Panels side by side; the first one alone names the lines."""
+    """Panels next to each other; only the first one names the lines."""
     shares = [panel.share for panel in panels]
     width = 7 if len(panels) == 1 else 11.5
     figure = Figure(figsize=(width, 0.7 + 0.25 * len(panels[0].y.slots)))
@@ -224,15 +224,14 @@ def _cells(axes: Axes, mark: Cells) -> None:
 
 
 def _name_dots(axes: Axes, panel: Panel, colours: Mapping[str, str]) -> None:
-    """Names beside their dots where they cover no other name and no dot of a generator or reference, and as few other marks as can be."""
+    """Names next to their dots where they cover no other name and no dot of a generator or reference, and as few other marks as can be."""
     named = [mark for mark in panel.marks if isinstance(mark, Dots) and mark.name]
     if not named:
         return
     spots, frame = _spots(axes, panel), axes.get_window_extent()
     ends = {mark.row: np.stack(_clamped(axes, mark.x[:1], mark.y[:1]), 1)[0] for mark in named}  # (2,) each
-    taken = {
-        row: Bbox(axes.transData.transform([at]) + [[-5], [5]]) for row, at in ends.items() if colours[row] != "base"
-    }
+    around = np.array([[-5], [5]])  # pixels
+    taken = {row: Bbox(axes.transData.transform([at]) + around) for row, at in ends.items() if colours[row] != "base"}
     for mark in reversed(named):
         below, beyond = mark.y[0] < min(axes.get_ylim()), mark.x[0] > max(axes.get_xlim())
         text = mark.name + (" ↓" if below else "") + (" →" if beyond else "")
@@ -268,7 +267,7 @@ def _spots(axes: Axes, panel: Panel) -> Any:
 
 
 def _name(axes: Axes, text: str, at: Any, place: tuple[float, float, str], of: str) -> Annotation:
-    """A name at a place beside its dot."""
+    """A name at a place next to its dot."""
     colour = DARK_GREY if of == "base" else OF_CLASS[of]
     weight = "bold" if of.startswith("g") else "normal"
     style: dict[str, Any] = {"fontsize": 8, "color": colour, "fontweight": weight, "zorder": 4, "va": "center"}

@@ -108,7 +108,7 @@ class ScoreScale:
         """An axis over places by row, which reaches no further than untrained networks.
 
         Args:
-            label: Printed beside it.
+            label: Printed next to it.
             reach: Places that it must show, by row.
             always: Places that it shows in any case.
         """

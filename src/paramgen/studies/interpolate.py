@@ -160,7 +160,12 @@ def _measured(name: str, places: Sequence[_Place], study: _Study) -> dict[str, A
             networks = _between(model, conditions, study)
             row = rows.setdefault(generator, _Row("generator", "generator", uses_task_data=model.uses_task_data))
             row.scores.append(_on_both(zoo, family, networks, study))
-    return {"zoo": name, "score": score.to_dict(), "seeds": len(places), "rows": [_plain(name, row) for name, row in rows.items()]}
+    return {
+        "zoo": name,
+        "score": score.to_dict(),
+        "seeds": len(places),
+        "rows": [_plain(name, row) for name, row in rows.items()],
+    }
 
 
 def _between(model: ParameterGenerator, conditions: Tensor, study: _Study) -> list[StateDict]:

@@ -97,7 +97,7 @@ function drawPanel(panel, view, size, named = true) {
       panel.title ? Plot.text([panel.title], { frameAnchor: "top-left", dx: slots || cells ? 0 : -margin.left, dy: cells ? -22 : slots ? -34 : -28, fontWeight: cells ? 500 : 650, fill: "var(--ink)" }) : null,
       slots && named ? text(lines.filter((slot) => slot.kind !== "generator"), {}) : null, slots && named ? text(lines.filter((slot) => slot.kind === "generator"), { fontWeight: 650 }) : null,
       ...marks.flatMap(({ mark, points }) => DRAW[mark.mark](mark, points, frame)),
-      Plot.tip(noted, Plot.pointer({ ...xy, title: "note", maxRadius: 24, lineHeight: 1.25, textPadding: 9, pointerSize: 6 })),
+      Plot.tip(noted, Plot.pointer({ ...xy, title: "note", maxRadius: 40, lineHeight: 1.25, textPadding: 9, pointerSize: 6 })),
     ],
   });
   nameDots(plot, marks, frame, margin, size.width);
