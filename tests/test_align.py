@@ -85,20 +85,6 @@ class Tied(nn.Module):
         return self.last(self.b(self.a(self.first(x).relu()).relu()).relu())
 
 
-class Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.attend, self.out = (
-            nn.Linear(6, 8),
-            nn.MultiheadAttention(8, 2, batch_first=True),
-            nn.Linear(8, 2),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.embed(x)
-        return self.out(self.attend(x, x, x, need_weights=False)[0].mean(1))
-
-
 class Branching(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -253,9 +239,7 @@ def test_elementwise_activations_let_units_move_but_not_scale(activation: str) -
 @pytest.mark.parametrize(
     ("network", "shape", "why"),
     [
-        (Attention(), (3, 6), "attention heads"),
         (Branching(), (4,), "cannot be traced"),
-        (nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1, groups=2), nn.Flatten()), (3, 2, 2), "2 groups of channels"),
         (nn.Sequential(nn.Linear(4, 6), nn.Softmin(1), nn.GLU(1), nn.Linear(3, 2)), (4,), "glu"),
         (nn.Sequential(nn.Conv2d(3, 8, 1), nn.PixelShuffle(2), nn.Flatten(), nn.Linear(32, 2)), (3, 2, 2), "pixel_shuffle"),
     ],

@@ -12,8 +12,8 @@ from paramgen import __version__
 from paramgen.core.score import ScoreSpec
 from paramgen.evaluation.flags import Flag
 from paramgen.evaluation.intervals import Against
-from paramgen.evaluation.novelty import DistanceUnit, RunScale
-from paramgen.evaluation.structure import StructureReference
+from paramgen.evaluation.novelty import RunScale, Unit
+from paramgen.evaluation.structure import Reference
 from paramgen.evaluation.thresholds import THRESHOLDS, Thresholds
 
 FORMAT = 2
@@ -48,11 +48,6 @@ class TaskScores:
 
     unseen: Mapping[str, float]
     seen: Mapping[str, float] | None = None
-
-    @property
-    def mean(self) -> float:
-        """Over the unseen tasks."""
-        return sum(self.unseen.values()) / len(self.unseen)
 
 
 @dataclass(frozen=True)
@@ -91,8 +86,8 @@ class Row:
 
     def value(self, key: str) -> float:
         """The value of a metric, nan where there is none."""
-        value = self.values.get(key)
-        return float("nan") if value is None else value
+        found = self.values.get(key)
+        return float("nan") if found is None else found
 
 
 @dataclass(frozen=True)
@@ -149,9 +144,9 @@ class Results:
     notes: Sequence[str]
     rows: Sequence[Row]
     checkpoints: int
-    unit: DistanceUnit
+    unit: Unit
     run_scale: RunScale | None
-    subspace: StructureReference | None
+    subspace: Reference | None
     thresholds: Thresholds = THRESHOLDS
     command: str | None = None
     format: int = FORMAT

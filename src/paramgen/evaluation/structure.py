@@ -15,7 +15,6 @@ Where runs differ in every direction (a few seeds of a network), the subspace of
 run looks like independent noise. Structure is then 1 for networks that do lie in the subspace, and cannot be measured for the others.
 """
 
-from math import nan
 from typing import Literal, NamedTuple
 
 import torch
@@ -27,6 +26,7 @@ from paramgen.evaluation.thresholds import THRESHOLDS
 
 MOST_NETWORKS = 500  # that a subspace is fitted on, evenly spaced: the decomposition takes time cubic in them
 FOLDS = 10
+NAN = float("nan")
 
 
 class Variance(NamedTuple):
@@ -39,12 +39,12 @@ class Variance(NamedTuple):
     @property
     def share(self) -> float:
         """Share of the variance inside the subspace; nan where nothing varies."""
-        return self.inside / self.total if self.total > 0 else nan
+        return self.inside / self.total if self.total > 0 else NAN
 
     @property
     def excess(self) -> float:
         """That share less the share of independent weights."""
-        return (self.inside - self.independent) / self.total if self.total > 0 else nan
+        return (self.inside - self.independent) / self.total if self.total > 0 else NAN
 
 
 class Subspace:
@@ -88,10 +88,10 @@ class Subspace:
         return self.weights[:, columns].double() - self.mean[columns]
 
 
-StructureBasis = Literal["held-out networks", "training runs left out", "training networks left out"]
+Basis = Literal["held-out networks", "training runs left out", "training networks left out"]
 
 
-class StructureReference(NamedTuple):
+class Reference(NamedTuple):
     """What structure is measured by.
 
     Args:
@@ -106,7 +106,7 @@ class StructureReference(NamedTuple):
     networks: int
     share: float
     excess: float
-    basis: StructureBasis
+    basis: Basis
 
     @property
     def measurable(self) -> bool:
@@ -128,26 +128,26 @@ class Structure:
         shown = torch.linspace(0, len(weights) - 1, min(len(weights), MOST_NETWORKS)).round().long()
         weights, runs = weights[shown.to(weights.device)], runs[shown]
         self.subspace = Subspace(weights)
-        basis: StructureBasis = "held-out networks"
+        basis: Basis = "held-out networks"
         found = self.subspace.variance(heldout)
         if len(heldout) < 2 or not found.total > 0:
             several = len(runs.unique()) > 1
             basis = "training runs left out" if several else "training networks left out"
             found = _left_out(weights, runs if several else torch.arange(len(runs)))
-        self.reference = StructureReference(self.subspace.dimensions, len(weights), found.share, found.excess, basis)
+        self.reference = Reference(self.subspace.dimensions, len(weights), found.share, found.excess, basis)
 
-    def of(self, networks: Tensor) -> "RowStructure":
+    def of(self, networks: Tensor) -> "Measured":
         """Of networks (N, P), all finite."""
         found = self.subspace.variance(networks)
         if len(networks) < 2 or not found.total > 0:
-            return RowStructure(nan, nan)
+            return Measured(NAN, NAN)
         if self.reference.measurable:
-            return RowStructure(found.share, min(max(found.excess / self.reference.excess, 0.0), 1.0))
+            return Measured(found.share, min(max(found.excess / self.reference.excess, 0.0), 1.0))
         # held-out networks look like independent noise here: less than they show proves nothing, more than that is structure
-        return RowStructure(found.share, 1.0 if found.excess >= THRESHOLDS.measurable else nan)
+        return Measured(found.share, 1.0 if found.excess >= THRESHOLDS.measurable else NAN)
 
 
-class RowStructure(NamedTuple):
+class Measured(NamedTuple):
     """Share of a row's variance inside the zoo's subspace, and structure; nan where it cannot be measured."""
 
     inside: float

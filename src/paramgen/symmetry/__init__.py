@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from paramgen.core.params import ParamSpec, StateDict
 from paramgen.symmetry.axes import CannotAlign
 from paramgen.symmetry.distance import AlignedZoo, aligned_distances
-from paramgen.symmetry.groups import PermutationSpec, Place, pick, stack
+from paramgen.symmetry.groups import PermutationSpec, Place, Unplaced, stack
 from paramgen.symmetry.matching import align_matrix, align_to, match, weight_matching
 from paramgen.symmetry.scale import balance_matrix, balance_scale
 
@@ -24,6 +24,7 @@ __all__ = [
     "CannotAlign",
     "PermutationSpec",
     "Place",
+    "Unplaced",
     "align_matrix",
     "align_state_dicts",
     "align_to",
@@ -36,11 +37,12 @@ __all__ = [
 
 
 class AlignResult(NamedTuple):
-    """Aligned networks, and their mean L2 distance to their mean before and after."""
+    """Aligned networks, their mean L2 distance to their mean before and after, and what was aligned."""
 
     state_dicts: list[StateDict]
     mean_cost_before: float
     mean_cost_after: float
+    spec: PermutationSpec
 
 
 def align_state_dicts(
@@ -60,7 +62,7 @@ def align_state_dicts(
         state_dicts: The networks, in full or their generated tensors alone: tensors they lack are held fixed.
         rounds: Rounds to the running mean after the first assignment to one network.
         seed: Which of the members that first network is.
-        scale: Balance each unit's input and output norm first, where its activation allows it.
+        scale: Balance each unit's input and output norm first, where its activation allows it, and choose the basis of each space.
         members: Which networks make the mean (a zoo's train split); all by default. The others are aligned to it.
 
     Raises:
@@ -71,13 +73,12 @@ def align_state_dicts(
     members = list(range(len(state_dicts)) if members is None else members)
     before = _spread(stack(state_dicts, spec)[members])
     W, states = stack(state_dicts, spec), list(state_dicts)  # (K, P)
-    if scale and spec.gauges:
+    if scale and (spec.gauges or spec.spaces):
         W = balance_matrix(W, spec)
-        states = [{**state, **params.unflatten(row)} for state, row in zip(states, W, strict=True)]
+        states = [spec.filled(state, row) for state, row in zip(states, W, strict=True)]
     first = members[int(torch.randint(len(members), (), generator=torch.Generator().manual_seed(seed)))]
     aligned = align_matrix(W, spec, W[first], rounds, members)
-    ordered = [spec.apply(state, pick(aligned.perms, k)) for k, state in enumerate(states)]
-    return AlignResult(ordered, before, _spread(aligned.weights[members]))
+    return AlignResult(aligned.states(states, spec), before, _spread(aligned.weights[members]), spec)
 
 
 def _spread(W: Tensor) -> float:

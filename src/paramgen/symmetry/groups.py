@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple, Self
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.params import ParamSpec, StateDict, state_tensors
-from paramgen.symmetry.axes import FIXED, CannotAlign
+from paramgen.symmetry.axes import CannotAlign
 from paramgen.symmetry.rules import find_rule
-from paramgen.symmetry.walk import Graph, Walker
+from paramgen.symmetry.walk import WALKS, Graph, Walker
 
 Permutations = dict[str, Tensor]  # group -> (U,) or (K, U) int64: new unit u is old unit perm[u]
 
@@ -26,8 +26,9 @@ class Place(NamedTuple):
         axis: Which of its axes.
         start: First position on that axis.
         units: How many units, U.
-        block: Neighbouring positions a unit (H*W where a convolution's map is flattened into a linear layer).
-        inverted: For gauges: the tensor is divided by the units' factors (the columns of a weight), not multiplied.
+        block: Neighbouring positions a unit (H*W where a convolution's map is flattened into a linear layer; the dimensions of a head
+            where the units are attention heads; the channels of a group where they are groups of a convolution).
+        inverted: For gauges and spaces: the tensor meets the inverse of the factors (the columns of a weight).
     """
 
     tensor: str
@@ -38,19 +39,32 @@ class Place(NamedTuple):
     inverted: bool = False
 
 
+class Unplaced(NamedTuple):
+    """Positions of a tensor's axis that are held fixed because of an operation that is not understood."""
+
+    tensor: str
+    axis: int
+    why: str
+
+
 @dataclass(frozen=True)
 class PermutationSpec:
-    """Groups of hidden units that may change places, and gauges that may be rescaled; inputs and outputs are fixed.
+    """Groups of hidden units that may change places, and what may be rescaled or turned; inputs and outputs are fixed.
 
     Args:
         params: The tensors it speaks of, in the order of the vectors below.
         groups: Group name (the first tensor and axis that carry it) to all its places.
         gauges: The same for rescaling: one positive factor per unit does not change the function.
+        spaces: The same for turning: one invertible matrix (units, units) does not change the function. The rank of an adapter is
+            one, and q with k, and v with the projection, of each attention head. What a space holds is in no gauge.
+        unplaced: What is held fixed because an operation is not understood.
     """
 
     params: ParamSpec
     groups: Mapping[str, tuple[Place, ...]]
     gauges: Mapping[str, tuple[Place, ...]]
+    spaces: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
+    unplaced: tuple[Unplaced, ...] = ()
 
     @classmethod
     def of(
@@ -64,7 +78,7 @@ class PermutationSpec:
             params: The tensors that may change (a zoo's ``spec``), by default all floating ones; the others are held fixed.
 
         Raises:
-            CannotAlign: The network cannot be traced, mixes its hidden units, or has complex tensors.
+            CannotAlign: The network cannot be traced, has complex tensors, or none of its hidden units can be placed.
         """
         tied = ParamSpec.of(network).aliases
         roots = {name: tied.get(name, name) for name in state_tensors(network)}
@@ -78,14 +92,26 @@ class PermutationSpec:
         except Exception as error:  # the exporter passes on any error of the network's own code
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CannotAlign(f"the network cannot be traced: {first_line}") from error
-        order = Walker(roots, free, "permutation", find_rule).run(program)
-        scale = Walker(roots, free, "scale", find_rule).run(program)
-        return cls(params, _places(order, params, roots), _gauges(_places(scale, params, roots)))
+        order, scale, linear = (Walker(roots, free, walk, find_rule).run(program) for walk in WALKS)
+        spaces = _two_sided(_places(linear, params, roots))
+        gauges = {name: p for name, p in _two_sided(_places(scale, params, roots)).items() if not _within(p, spaces)}
+        groups, unplaced = _places(order, params, roots), _unplaced(order, params, roots)
+        if unplaced and not (groups or gauges or spaces):
+            raise CannotAlign(f"no hidden units can be placed; {unplaced[0].why}")
+        return cls(params, groups, gauges, spaces, unplaced)
 
     @cached_property
     def units(self) -> dict[str, int]:
         """Hidden units of every group."""
         return {group: places[0].units for group, places in self.groups.items()}
+
+    @cached_property
+    def stopped(self) -> dict[str, list[str]]:
+        """The reasons why tensors are held fixed, and for each of them the tensors and axes: ``0.weight[0]``."""
+        found: dict[str, list[str]] = {}
+        for tensor, axis, why in self.unplaced:
+            found.setdefault(why, []).append(f"{tensor}[{axis}]")
+        return found
 
     @cached_property
     def slices(self) -> dict[str, slice]:
@@ -98,6 +124,28 @@ class PermutationSpec:
         """Shape of each tensor."""
         return {t.name: t.shape for t in self.params.tensors}
 
+    @cached_property
+    def nested(self) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Groups whose units hold spaces of their own: for each such group, tuples of spaces, one space a unit.
+
+        An attention block's heads are a group. Each head holds two spaces, q with k and v with the projection: the positions of a unit
+        have no order of their own, and what takes them for features must choose a basis first (:func:`balance_matrix` does).
+        """
+        inside: dict[str, tuple[tuple[str, ...], ...]] = {}
+        at = {space: {tuple(p[:5]) for p in places} for space, places in self.spaces.items()}
+        named = {places: space for space, found in at.items() for places in [frozenset(found)]}
+        for group, places in self.groups.items():
+            first = [space for space, found in at.items() if any(unit_of(p, 0) in found for p in places)]
+            slots = []
+            for space in first:
+                mine = [p for p in places if unit_of(p, 0) in at[space]]
+                units = [named.get(frozenset(unit_of(p, u) for p in mine)) for u in range(places[0].units)]
+                if all(units):
+                    slots.append(tuple(unit for unit in units if unit))
+            if slots:
+                inside[group] = tuple(slots)
+        return inside
+
     def window(self, W: Tensor, place: Place) -> Tensor:
         """A view of the positions of one place: (K, U * block, the tensor's other axes) of (K, P)."""
         tensor = W[:, self.slices[place.tensor]].view(len(W), *self.shapes[place.tensor])
@@ -105,7 +153,13 @@ class PermutationSpec:
 
     def features(self, W: Tensor, place: Place) -> Tensor:
         """One row a unit: (K, U, F) of (K, P)."""
-        return self.window(W, place).reshape(len(W), place.units, -1)
+        window = self.window(W, place)
+        return window.reshape(len(W), place.units, window.shape[1:].numel() // place.units)
+
+    def put_(self, W: Tensor, place: Place, features: Tensor) -> None:
+        """Write what :meth:`features` reads, in place."""
+        window = self.window(W, place)
+        window.copy_(features.reshape(window.shape))
 
     def permute_(self, W: Tensor, group: str, perm: Tensor, rows: Tensor | None = None) -> None:
         """Permute one group's units in place.
@@ -137,6 +191,22 @@ class PermutationSpec:
             window = self.window(W, place)
             window.mul_(by.view(*by.shape, *[1] * (window.ndim - 2)))
 
+    def turn_(self, W: Tensor, space: str, turn: Tensor, rows: Tensor | None = None) -> None:
+        """Turn a space by an orthogonal matrix, in place: the same function.
+
+        Args:
+            W: (K, P).
+            space: Which space.
+            turn: (R, U, U) orthogonal, so that it is its own inverse transposed.
+            rows: (R,) the networks meant; all by default.
+        """
+        chosen = slice(None) if rows is None else rows
+        for place in self.spaces[space]:
+            window = self.window(W, place)
+            old = window[chosen]
+            numbers = old.shape[1:].numel() // place.units
+            window[chosen] = (turn.to(W.dtype) @ old.reshape(len(old), place.units, numbers)).view(old.shape)
+
     def apply(self, state: Mapping[str, Tensor], perms: Mapping[str, Tensor]) -> StateDict:
         """One network with its units in another order: the same function, bit for bit the same numbers.
 
@@ -155,6 +225,10 @@ class PermutationSpec:
         tied = {name: out[root] for name, root in self.params.aliases.items() if name in state}
         return out | tied
 
+    def filled(self, state: Mapping[str, Tensor], row: Tensor) -> StateDict:
+        """A state dict with the values of a vector (P,); tensors that `params` does not name pass through."""
+        return {**state, **{k: t for k, t in self.params.unflatten(row).items() if k in state}}
+
     def identity(self, K: int) -> Permutations:
         """The permutations that change nothing, (K, U) a group."""
         return {group: torch.arange(units).repeat(K, 1) for group, units in self.units.items()}
@@ -163,13 +237,11 @@ class PermutationSpec:
 def _places(graph: Graph, params: ParamSpec, roots: Mapping[str, str]) -> dict[str, tuple[Place, ...]]:
     found: dict[int, list[Place]] = {}
     for tensor in params.tensors:
-        root = roots.get(tensor.name, tensor.name)
-        for axis, segments in enumerate(graph.axes.get(root, ())):
+        for axis, segments in enumerate(graph.axes.get(roots.get(tensor.name, tensor.name), ())):
             start = 0
             for s in segments:
-                if s.group != FIXED:
-                    inverted = axis in graph.inverted[root]
-                    found.setdefault(s.group, []).append(Place(tensor.name, axis, start, s.units, s.block, inverted))
+                if not s.fixed:
+                    found.setdefault(s.group, []).append(Place(tensor.name, axis, start, s.units, s.block, s.dual))
                 start += s.length
     return {_name(places[0]): tuple(places) for places in found.values()}
 
@@ -178,9 +250,32 @@ def _name(place: Place) -> str:
     return f"{place.tensor}[{place.axis}]" + (f"+{place.start}" if place.start else "")
 
 
-def _gauges(places: Mapping[str, tuple[Place, ...]]) -> dict[str, tuple[Place, ...]]:
+def _unplaced(graph: Graph, params: ParamSpec, roots: Mapping[str, str]) -> tuple[Unplaced, ...]:
+    return tuple(
+        Unplaced(t.name, axis, "; ".join(why))
+        for t in params.tensors
+        for axis, why in graph.stopped.get(roots.get(t.name, t.name), {}).items()
+    )
+
+
+def _two_sided(places: Mapping[str, tuple[Place, ...]]) -> dict[str, tuple[Place, ...]]:
     """Those with both an upright and an inverted place: with one side alone there is nothing to balance."""
     return {name: found for name, found in places.items() if len({p.inverted for p in found}) == 2}
+
+
+def _within(gauge: Sequence[Place], spaces: Mapping[str, Sequence[Place]]) -> bool:
+    """Whether a gauge is part of a space: factors are matrices with a diagonal alone."""
+    p = gauge[0]
+    return any(
+        (q.tensor, q.axis) == (p.tensor, p.axis) and q.start <= p.start < q.start + q.units * q.block
+        for places in spaces.values()
+        for q in places
+    )
+
+
+def unit_of(place: Place, unit: int) -> tuple[str, int, int, int, int]:
+    """Tensor, axis, start, units and block of a space that is one unit of a group."""
+    return (place.tensor, place.axis, place.start + unit * place.block, place.block, 1)
 
 
 def stack(states: Sequence[Mapping[str, Tensor]], spec: PermutationSpec) -> Tensor:

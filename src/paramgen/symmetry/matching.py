@@ -6,21 +6,23 @@ tensors whose other axes are already settled, so that the result does not depend
 
 K networks of P parameters; U units of a group, F numbers a unit. ‖w_ref − P w‖² = const − 2⟨w_ref, P w⟩, so the assignment maximises
 C[u, v] = ⟨ref unit u, unit v⟩ summed over the tensors that carry the group.
+
+A space (the rank of an adapter, q with k in a head) has no units but a basis: the orthogonal matrix that brings it nearest is the
+polar factor of ref X^T (Procrustes). Where units hold spaces of their own (heads), C[u, v] is what is left after the best turn, the
+nuclear norm of the spaces' products, and each space is turned after its unit has moved.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from paramgen.core.params import StateDict
 from paramgen.symmetry.groups import Permutations, PermutationSpec, Place, coupled, pick, stack
+from paramgen.symmetry.pairs import Pair
 
 MATCHING_ROUNDS = 100
-_PRICE_STEPS = 5
-_NEAR = 0.1  # share of units at home from which prices save more than they cost
 _NUMBERS = 1 << 20  # weights worked on at once: they stay in the cache
 
 
@@ -30,11 +32,25 @@ class Matched(NamedTuple):
     weights: Tensor
     perms: Permutations
 
+    def states(self, states: Sequence[Mapping[str, Tensor]], spec: PermutationSpec) -> list[StateDict]:
+        """The K state dicts that were matched, in their new order: the same numbers, unless spaces were turned."""
+        if spec.spaces:
+            return [spec.filled(state, row) for state, row in zip(states, self.weights, strict=True)]
+        return [spec.apply(state, pick(self.perms, k)) for k, state in enumerate(states)]
+
+
+class _Part(NamedTuple):
+    """What is settled at once: a group with the spaces in its units, or a space."""
+
+    group: str | None
+    spaces: tuple[tuple[str, ...], ...]  # one space a unit; of a space alone itself
+    places: tuple[Place, ...]
+
 
 class _Step(NamedTuple):
-    group: str
+    name: str
     places: tuple[Place, ...]  # those that can be compared when its turn comes
-    final: bool  # these are all its places, so that one assignment settles it until another group changes
+    final: bool  # these are all its places, so that one assignment settles it until another part changes
 
 
 def match(reference: Tensor, W: Tensor, spec: PermutationSpec, keep_order: bool = False) -> Matched:
@@ -60,7 +76,10 @@ def match(reference: Tensor, W: Tensor, spec: PermutationSpec, keep_order: bool 
 def weight_matching(
     reference: Mapping[str, Tensor], state: Mapping[str, Tensor], spec: PermutationSpec
 ) -> Permutations:
-    """The permutations, (U,) a group, that bring one network nearest to another: ``spec.apply(state, perms)`` is aligned."""
+    """The permutations, (U,) a group, that bring one network nearest to another: ``spec.apply(state, perms)`` is aligned.
+
+    Spaces are not turned by permutations: :func:`align_to` and :func:`match` turn them too.
+    """
     return pick(match(stack([reference], spec), stack([state], spec), spec).perms, 0)
 
 
@@ -83,7 +102,8 @@ def align_matrix(
         before, perms = matched
         mean = before[list(members)].mean(0, keepdim=True)
         matched = match(mean, before, spec, keep_order=True)
-        if all(torch.equal(still[group], perm) for group, perm in matched.perms.items()):
+        unmoved = all(torch.equal(still[group], perm) for group, perm in matched.perms.items())
+        if unmoved and (not spec.spaces or torch.equal(before.nan_to_num(), matched.weights.nan_to_num())):
             return Matched(matched.weights, perms)
         matched = Matched(matched.weights, {group: p.gather(1, matched.perms[group]) for group, p in perms.items()})
     return matched
@@ -93,31 +113,46 @@ def align_to(
     reference: Mapping[str, Tensor], states: Sequence[Mapping[str, Tensor]], spec: PermutationSpec, rounds: int = 4
 ) -> list[StateDict]:
     """Networks with their units in the order of a reference, refined by rounds to the mean (:func:`align_matrix`)."""
-    perms = align_matrix(stack(states, spec), spec, stack([reference], spec)[0], rounds).perms
-    return [spec.apply(state, pick(perms, k)) for k, state in enumerate(states)]
+    aligned = align_matrix(stack(states, spec), spec, stack([reference], spec)[0], rounds)
+    return aligned.states(states, spec)
+
+
+def _parts(spec: PermutationSpec) -> dict[str, _Part]:
+    nested = {space for slots in spec.nested.values() for slot in slots for space in slot}
+    alone = {name: places for name, places in spec.spaces.items() if name not in nested}
+    turned = {frozenset(p[:5] for p in places) for places in alone.values()}  # a turn does what a permutation does
+    parts = {
+        group: _Part(group, spec.nested.get(group, ()), places)
+        for group, places in spec.groups.items()
+        if frozenset(p[:5] for p in places) not in turned
+    }
+    return parts | {f"space {name}": _Part(None, ((name,),), places) for name, places in alone.items()}
 
 
 def _match(reference: Tensor, W: Tensor, spec: PermutationSpec, keep_order: bool) -> Matched:
     """As :func:`match`, in place, on as many networks as fit at once."""
-    perms, neighbours = spec.identity(len(W)), coupled(spec.groups)
+    parts = _parts(spec)
+    pair, perms, neighbours = (
+        Pair(reference, W, spec),
+        spec.identity(len(W)),
+        coupled({n: p.places for n, p in parts.items()}),
+    )
     finite = W.isfinite().all(1) & reference.isfinite().all(1)
-    open_ = {group: finite.clone() for group in spec.groups}  # networks whose group must be assigned (again)
-    schedule = _schedule(spec, neighbours)
+    open_ = {name: finite.clone() for name in parts}  # networks whose part must be settled (again)
+    schedule = _schedule(spec, parts, neighbours)
     if not keep_order:
-        for group, places, final in schedule:
+        for name, places, final in schedule:
             rows = finite.nonzero()[:, 0]
             if len(places) and len(rows):
-                _improve(reference, W, spec, perms, group, places, rows)
-            open_[group] &= not final
+                _improve(pair, perms, parts[name], places, rows)
+            open_[name] &= not final
     for _ in range(MATCHING_ROUNDS):
-        for group, _, _ in schedule:
-            rows = open_[group].nonzero()[:, 0]
-            open_[group][rows] = False
+        for name, _, _ in schedule:
+            part, rows = parts[name], open_[name].nonzero()[:, 0]
+            open_[name][rows] = False
             if len(rows):
-                changed = _improve(
-                    reference, W, spec, perms, group, spec.groups[group], rows, group in neighbours[group]
-                )
-                for other in neighbours[group]:
+                changed = _improve(pair, perms, part, part.places, rows, name in neighbours[name])
+                for other in neighbours[name]:
                     open_[other][changed] = True
         if not any(rows.any() for rows in open_.values()):
             break
@@ -125,110 +160,58 @@ def _match(reference: Tensor, W: Tensor, spec: PermutationSpec, keep_order: bool
 
 
 def _improve(
-    reference: Tensor,
-    W: Tensor,
-    spec: PermutationSpec,
+    pair: Pair,
     perms: Permutations,
-    group: str,
+    part: _Part,
     places: Sequence[Place],
     rows: Tensor,
     coupled_to_itself: bool = False,
 ) -> Tensor:
-    """Assign one group of some networks, in place; returns the rows whose order changed."""
-    cost = _cost(reference, W, spec, places, rows)  # (R, U, U)
-    best, gain = _assign(cost)
-    better = gain > 1e-6 * cost.diagonal(dim1=1, dim2=2).abs().sum(1)
-    rows, best = rows[better], best[better]
-    if coupled_to_itself and len(
-        rows
-    ):  # the assignment is linear and the gain is not: try, and take back what is worse
-        tensors = {p.tensor for p in places}
-        before = _inner(reference, W, spec, tensors, rows)
-        spec.permute_(W, group, best, rows)
-        worse = _inner(reference, W, spec, tensors, rows) <= before + 1e-6 * before.abs()
-        spec.permute_(W, group, best[worse].argsort(1), rows[worse])
-        rows, best = rows[~worse], best[~worse]
-    else:
-        spec.permute_(W, group, best, rows)
-    perms[group][rows] = perms[group][rows].gather(1, best)
-    return rows
+    """Settle one part of some networks, in place; returns the rows that changed.
 
-
-def _cost(reference: Tensor, W: Tensor, spec: PermutationSpec, places: Sequence[Place], rows: Tensor) -> Tensor:
-    """C[u, v] = ⟨ref unit u, unit v⟩ of each network: (R, U, U)."""
-    cost = _products(reference, W, spec, places, rows, W.dtype)
-    if not cost.isfinite().all():  # products of weights of 1e19 and more leave float32
-        cost = _products(reference, W, spec, places, rows, torch.float64)
-    return cost
-
-
-def _products(
-    reference: Tensor, W: Tensor, spec: PermutationSpec, places: Sequence[Place], rows: Tensor, dtype: torch.dtype
-) -> Tensor:
-    total: Tensor | None = None
-    for place in places:
-        ref = spec.features(reference if len(reference) == 1 else reference[rows], place)  # (1 or R, U, F)
-        mine = spec.window(W, place)[rows].reshape(len(rows), place.units, -1)  # (R, U, F)
-        inner = ref.to(dtype) @ mine.to(dtype).mT
-        total = inner if total is None else total.add_(inner)
-    assert total is not None
-    return total
-
-
-def _assign(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Best assignment (R, U) of (R, U, U), and what it gains (R,) over changing nothing."""
-    R, U, _ = cost.shape
-    stay = cost.diagonal(dim1=1, dim2=2)  # (R, U)
-    best = torch.arange(U).repeat(R, 1)
-    home = (cost.amax(2) <= stay).float().mean(1)  # (R,) share of units that are best where they are
-    for r in (home <= _NEAR).nonzero()[:, 0].tolist():
-        best[r] = torch.from_numpy(linear_sum_assignment(cost[r].numpy(), maximize=True)[1])
-    near = ((home > _NEAR) & (home < 1)).nonzero()[:, 0]  # where all are, staying is optimal
-    for r, matrix in zip(near.tolist(), _reduced(cost[near]).numpy(), strict=True):
-        best[r] = torch.from_numpy(linear_sum_assignment(matrix)[1])
-    gain = cost.gather(2, best[:, :, None])[:, :, 0].sum(1) - stay.sum(1)
-    return best, gain
-
-
-def _reduced(cost: Tensor) -> Tensor:
-    """The same assignment problem (R, U, U), to be minimised, with column prices near those at which staying is optimal.
-
-    Any prices leave the optimum where it is; with these, most units of a nearly aligned network find their own column at once.
+    Where a part meets itself in one tensor, what is found is best for a linear objective and the true one is not linear: a
+    change that makes it worse is taken back.
     """
-    regret = cost.diagonal(dim1=1, dim2=2)[:, :, None] - cost  # (R, U, U)
-    price = torch.zeros_like(cost[:, 0])  # (R, U)
-    for _ in range(_PRICE_STEPS):
-        price = torch.minimum(price, (price[:, :, None] + regret).amin(1))
-    return regret - price[:, None, :]
+    tensors = {p.tensor for p in part.places}
+    old = pair.W[rows] if coupled_to_itself else None
+    before = pair.inner(tensors, rows) if coupled_to_itself else None
+    changed = torch.zeros(len(pair.W), dtype=torch.bool)
+    if part.group is not None:
+        moved, best = pair.assign(part.spaces, places, rows)
+        changed[moved] = True
+        pair.spec.permute_(pair.W, part.group, best, moved)
+        perms[part.group][moved] = perms[part.group][moved].gather(1, best)
+    for space in (space for slot in part.spaces for space in slot):
+        changed[pair.turn(space, places, rows)] = True
+    if old is not None and before is not None:
+        worse = pair.inner(tensors, rows) <= before + 1e-6 * before.abs()
+        back = changed[rows] & worse
+        pair.W[rows[back]] = old[back]
+        if part.group is not None:
+            undo = torch.isin(moved, rows[back])
+            perms[part.group][moved[undo]] = perms[part.group][moved[undo]].gather(1, best[undo].argsort(1))
+        changed[rows[back]] = False
+    return changed.nonzero()[:, 0]
 
 
-def _inner(reference: Tensor, W: Tensor, spec: PermutationSpec, tensors: set[str], rows: Tensor) -> Tensor:
-    """⟨reference, network⟩ over some tensors: (R,)."""
-    total = torch.zeros(len(rows))
-    for name in tensors:
-        part = spec.slices[name]
-        ref = reference[:, part] if len(reference) == 1 else reference[rows, part]
-        total += (ref * W[rows, part]).sum(1)
-    return total
-
-
-def _schedule(spec: PermutationSpec, neighbours: Mapping[str, set[str]]) -> list[_Step]:
-    """An order in which each group has as much as possible to go by: tensors whose other axes are fixed or settled."""
-    on = {group: {(p.tensor, p.axis) for p in places} for group, places in spec.groups.items()}
+def _schedule(spec: PermutationSpec, parts: Mapping[str, _Part], neighbours: Mapping[str, set[str]]) -> list[_Step]:
+    """An order in which each part has as much as possible to go by: tensors whose other axes are fixed or settled."""
+    on = {name: {(p.tensor, p.axis) for p in part.places} for name, part in parts.items()}
     settled: set[str] = set()
 
-    def known(group: str) -> tuple[Place, ...]:
-        unsettled = {(t, a) for other in neighbours[group] - settled for t, a in on[other]}
-        return tuple(p for p in spec.groups[group] if not any(t == p.tensor and a != p.axis for t, a in unsettled))
+    def known(name: str) -> tuple[Place, ...]:
+        unsettled = {(t, a) for other in neighbours[name] - settled for t, a in on[other]}
+        return tuple(p for p in parts[name].places if not any(t == p.tensor and a != p.axis for t, a in unsettled))
 
     steps = []
-    while len(settled) < len(spec.groups):
-        waiting = {g: known(g) for g in spec.groups if g not in settled}
+    while len(settled) < len(parts):
+        waiting = {name: known(name) for name in parts if name not in settled}
         numbers = {
-            g: sum(spec.slices[p.tensor].stop - spec.slices[p.tensor].start for p in ps) / spec.units[g]
-            for g, ps in waiting.items()
+            name: sum(spec.slices[p.tensor].stop - spec.slices[p.tensor].start for p in ps)
+            / parts[name].places[0].units
+            for name, ps in waiting.items()
         }
-        group = max(waiting, key=lambda g: numbers[g])  # the first of equals
-        steps.append(_Step(group, waiting[group], waiting[group] == spec.groups[group]))
-        settled.add(group)
+        name = max(waiting, key=lambda n: numbers[n])  # the first of equals
+        steps.append(_Step(name, waiting[name], waiting[name] == parts[name].places))
+        settled.add(name)
     return steps

@@ -2,13 +2,14 @@
 
 The network is exported once (`torch.export`) and its graph walked, every value labelled with what its axes are made of
 (:mod:`paramgen.symmetry.axes`). Every operation either keeps hidden units apart (pointwise, pooling, normalisation), joins two axes
-(a weight with its input, the two sides of a residual addition), or makes the network one that cannot be aligned
+(a weight with its input, the two sides of a residual addition), or fixes the units that it meets, and is named as the reason
 (:mod:`paramgen.symmetry.rules`).
 
-Two walks read two symmetries. ``permutation``: units change places. ``scale``: a unit's input weights times s and its output
-weights over s, s > 0, through positively homogeneous operations alone; everything else pins s to 1. There an axis carries a
-*gauge* (a factor a unit) rather than an order, and a tensor's axis carries it upright (a bias, the rows of a weight) or inverted
-(the columns of a weight).
+Three walks read three symmetries. ``permutation``: units change places. ``scale``: a unit's input weights times s and its output
+weights over s, s > 0, through positively homogeneous operations alone. ``linear``: a group's input weights times an invertible matrix
+and its output weights times the inverse, through linear operations alone: the rank of an adapter, q with k and v with the
+projection inside an attention head. Everything else pins the factors to 1. In the last two walks an axis carries factors rather than an
+order, and a tensor's axis carries them upright (a bias, the rows of a weight) or inverted (the columns of a weight).
 """
 
 import operator
@@ -20,10 +21,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from paramgen.symmetry.axes import Axis, CannotAlign, Groups, fixed, is_fixed
+from paramgen.symmetry.axes import FIXED, Axis, CannotAlign, Groups, fixed, is_fixed
 
 Labels = tuple[Axis, ...]
-Walk = Literal["permutation", "scale"]
+Walk = Literal["permutation", "scale", "linear"]
+WALKS: tuple[Walk, ...] = ("permutation", "scale", "linear")
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,11 @@ class Rule:
 
     Args:
         label: Labels of the result, or of each result.
-        gauges: Whether it looks after gauges itself; otherwise its operands' are pinned to 1 first.
+        walks: The walks in which it knows what to do; in the others its operands are fixed.
     """
 
     label: "Callable[[Walker, Call], Labels | list[Labels]]"
-    gauges: bool = False
+    walks: frozenset[Walk] = frozenset({"permutation"})
 
 
 @dataclass
@@ -45,11 +47,11 @@ class Graph:
 
     Args:
         axes: For each tensor of the state dict (a tied one under its first name) what its axes carry.
-        inverted: For each tensor the axes that carry a gauge inverted.
+        stopped: For each tensor the reasons why positions of an axis are fixed: operations that are not understood.
     """
 
     axes: dict[str, Labels]
-    inverted: dict[str, set[int]]
+    stopped: dict[str, dict[int, list[str]]]
 
 
 @dataclass
@@ -99,19 +101,17 @@ class Walker:
     def __init__(
         self, roots: Mapping[str, str], free: set[str], walk: Walk, find_rule: Callable[[Call], Rule | None]
     ) -> None:
-        self.groups, self.scale = Groups(), walk == "scale"
+        self.walk, self.factors = walk, walk != "permutation"
+        self.groups = Groups(self.factors)
         self.roots, self.free, self.find_rule = roots, free, find_rule
         self.tensors: dict[str, Labels] = {}
-        self.names: dict[Node, str] = {}
         self.values: dict[Node, Labels | list[Labels]] = {}
-        self.upright: dict[str, set[int]] = {}
-        self.inverted: dict[str, set[int]] = {}
 
     def run(self, program: torch.export.ExportedProgram) -> Graph:
         """Walk the graph.
 
         Raises:
-            CannotAlign: An operation does not keep hidden units apart.
+            CannotAlign: The graph holds control flow.
         """
         signature = program.graph_signature
         stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -125,12 +125,11 @@ class Walker:
                     self.freeze(result)
             else:
                 raise CannotAlign(f"the network's graph holds {node.op} {node.target}")
-        for name, upright in self.upright.items():
-            for axis in upright & self.inverted[name]:  # used as rows here and as columns there
-                if self.scale:
-                    self.groups.freeze(self.tensors[name][axis])
         axes = {name: tuple(map(self.groups.resolve, labels)) for name, labels in self.tensors.items()}
-        return Graph(axes, self.inverted)
+        stopped = {
+            name: {i: why for i, a in enumerate(labels) if (why := self.groups.why(a))} for name, labels in axes.items()
+        }
+        return Graph(axes, stopped)
 
     def _place(self, node: Node, stored: str | None) -> None:
         shape = shapes_of(node)[0] if shapes_of(node) else ()
@@ -138,66 +137,80 @@ class Walker:
         if root is None or root not in self.free:
             self.values[node] = tuple(map(fixed, shape))
             return
-        self.names[node] = root
         self.values[node] = self.tensors.setdefault(root, tuple(map(self.groups.fresh, shape)))
 
     def _call(self, call: Call) -> None:
-        shapes, rule, operands = shapes_of(call.node), self.find_rule(call), call.node.all_input_nodes
-        if self.scale and not (rule and rule.gauges):
-            for operand in operands:
-                self.freeze(operand)
-        if not shapes:  # a number
+        rule = self.find_rule(call)
+        if not shapes_of(call.node):  # a number
             self.values[call.node] = ()
-        elif rule is None:
-            if not all(is_fixed(self.groups.resolve(a)) for n in operands for a in self.flat(n)):
-                raise CannotAlign(f"the operation {call.name} does not keep hidden units apart")
-            self._fix_result(call.node, shapes)
+        elif rule is None or self.walk not in rule.walks:
+            moving = any(self._moves(a) for n in call.node.all_input_nodes for a in self.flat(n))
+            self._stop(call, f"{call.name}: not understood" if moving else None)
         else:
             try:
                 self.values[call.node] = rule.label(self, call)
             except CannotAlign as error:
-                if not self.scale:
-                    raise CannotAlign(f"{call.name}: {error}") from None
-                for operand in operands:  # gauges that do not meet are all 1
-                    self.freeze(operand)
-                self._fix_result(call.node, shapes)
+                self._stop(call, f"{call.name}: {error}")
+            self._check_slices(call.node)
 
-    def _fix_result(self, node: Node, shapes: list[tuple[int, ...]]) -> None:
-        labels = [tuple(map(fixed, shape)) for shape in shapes]
-        self.values[node] = labels if isinstance(node.meta["val"], (list, tuple)) else labels[0]
+    def _moves(self, axis: Axis) -> bool:
+        return not is_fixed(self.groups.resolve(axis)) or bool(self.groups.why(axis))
+
+    def _stop(self, call: Call, why: str | None = None) -> None:
+        """Fix all that an operation meets and what comes out of it; in a walk for orders the reason is kept."""
+        number = FIXED if why is None or self.factors else self.groups.reason(why)
+        for operand in call.node.all_input_nodes:
+            self.freeze(operand, number)
+        labels = [tuple(fixed(size, number) for size in shape) for shape in shapes_of(call.node)]
+        self.values[call.node] = labels if isinstance(call.node.meta["val"], (list, tuple)) else labels[0]
+
+    def _check_slices(self, node: Node) -> None:
+        """Fix what varies along an index that the value does not have."""
+        value = self.values[node]
+        for labels in value if isinstance(value, list) else [value]:
+            there = {self.groups.index_of(axis) for axis in labels}
+            for axis in labels:
+                if not self.groups.varies_along(axis) <= there:
+                    self.groups.freeze(axis)
 
     def flat(self, node: Node) -> list[Axis]:
         """Axes of a value, or of all of a list's."""
         value = self.values[node]
         return [a for labels in value for a in labels] if isinstance(value, list) else list(value)
 
-    def freeze(self, node: Node) -> None:
+    def freeze(self, node: Node, why: int = FIXED) -> None:
         """Fix all axes of a value."""
         for axis in self.flat(node):
-            self.groups.freeze(axis)
+            self.groups.freeze(axis, why)
 
     def __getitem__(self, node: Node) -> Labels:
-        """Labels of a value that is used upright."""
-        return self.use(node)
-
-    def use(self, node: Node, inverted: Sequence[int] = ()) -> Labels:
-        """Labels of a value, some of whose axes are used inverted if it is a tensor of the state dict."""
+        """Labels of a value."""
         labels = self.values[node]
         if isinstance(labels, list):
             raise CannotAlign("a list of tensors where one is expected")
-        name = self.names.get(node)
-        if name is not None:
-            self.inverted.setdefault(name, set()).update(inverted)
-            self.upright.setdefault(name, set()).update(set(range(len(labels))) - set(inverted))
-        elif self.scale and inverted:  # a computed weight has no axis to divide
-            self.freeze(node)
         return labels
 
     def tie(self, a: Axis, b: Axis) -> Axis:
-        """Unify two axes."""
+        """Unify two axes that go side by side: units of one order, and of the same factors."""
         return self.groups.unify(a, b)
+
+    def contract(self, a: Axis, b: Axis) -> None:
+        """Unify two axes that are summed over together: the factors of one undo those of the other."""
+        self.groups.unify(a, self.groups.dual(b))
 
     def pin(self, axes: Sequence[Axis]) -> None:
         """Fix some axes."""
         for axis in axes:
             self.groups.freeze(axis)
+
+    def same_slices(self, operands: Sequence[Labels]) -> None:
+        """Fix what varies along an index that operands of one operation do not have at the same place, counted from the end."""
+        places = [
+            {number: i - len(labels) for i, a in enumerate(labels) if (number := self.groups.index_of(a)) is not None}
+            for labels in operands
+        ]
+        for number in {n for place in places for n in place}:
+            if len({place[number] for place in places if number in place}) > 1:
+                for axis in (a for labels in operands for a in labels):
+                    if number in self.groups.varies_along(axis):
+                        self.groups.freeze(axis)

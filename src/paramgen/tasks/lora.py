@@ -15,9 +15,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from paramgen.core.factors import balanced_factors, nearest_turn
 from paramgen.core.io import read_json, read_tensors, write_json, write_tensors
 from paramgen.core.params import ParamSpec, StateDict
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
@@ -147,16 +147,8 @@ def fix_gauge(state: Mapping[str, Tensor]) -> StateDict:
     fixed = dict(state)
     for pair in pairs(state):
         A, B = state[pair.a], state[pair.b]
-        Qb, Rb = torch.linalg.qr(B.flatten(1).double())  # (out, q), (q, r)
-        Qa, Ra = torch.linalg.qr(A.flatten(1).double().T)  # (in, p), (p, r)
-        U, S, Vh = torch.linalg.svd(Rb @ Ra.T, full_matrices=False)  # (q, k), (k,), (k, p)
-        U, Vh = Qb @ U, Vh @ Qa.T  # (out, k), (k, in)
-        sign = U.gather(0, U.abs().argmax(0, keepdim=True)).sign()  # (1, k)
-        root = S.sqrt()
-        new_a, new_b = torch.zeros(A.flatten(1).shape), torch.zeros(B.flatten(1).shape)
-        new_a[: len(S)] = (sign.T * root[:, None] * Vh).float()
-        new_b[:, : len(S)] = (U * sign * root).float()
-        fixed[pair.a], fixed[pair.b] = new_a.view_as(A).to(A.dtype), new_b.view_as(B).to(B.dtype)
+        new = balanced_factors(A.flatten(1).float(), B.flatten(1).float().T)  # (r, in), (r, out)
+        fixed[pair.a], fixed[pair.b] = new.x.view_as(A).to(A.dtype), new.y.T.reshape(B.shape).to(B.dtype)
     return fixed
 
 
@@ -166,10 +158,9 @@ def align_gauge(state: Mapping[str, Tensor], reference: Mapping[str, Tensor]) ->
     for pair in pairs(state):
         A, B = state[pair.a].flatten(1).double(), state[pair.b].flatten(1).double()
         near_a, near_b = reference[pair.a].flatten(1).double(), reference[pair.b].flatten(1).double()
-        U, _, Vh = torch.linalg.svd(B.T @ near_b + A @ near_a.T)
-        G = U @ Vh  # (r, r)
-        aligned[pair.a] = (G.T @ A).view_as(state[pair.a]).to(state[pair.a].dtype)
-        aligned[pair.b] = (B @ G).view_as(state[pair.b]).to(state[pair.b].dtype)
+        turn = nearest_turn(near_b.T @ B + near_a @ A.T)  # (r, r)
+        aligned[pair.a] = (turn @ A).view_as(state[pair.a]).to(state[pair.a].dtype)
+        aligned[pair.b] = (B @ turn.T).view_as(state[pair.b]).to(state[pair.b].dtype)
     return aligned
 
 

@@ -12,7 +12,7 @@ from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
 from paramgen.errors import ParamgenError
 from paramgen.symmetry import align_state_dicts
-from paramgen.tasks import task_of
+from paramgen.tasks import family_of
 
 
 def info(zoo: str) -> None:
@@ -64,16 +64,19 @@ def verify(zoo: str) -> None:
 def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0, trust: bool = False) -> None:
     """Write an aligned zoo: hidden units in a common order and scale. The functions of the networks do not change.
 
+    Tensors next to an operation that alignment does not know stay as they are. They are listed, also in zoo.json under `unplaced`.
+
     Args:
         zoo: Folder or name of a zoo.
         out: Folder of the aligned zoo.
         rounds: Rounds of matching to the running mean, after a first round that matches to one network.
-        scale: Also balance the input and output norms of hidden units whose activation permits it.
+        scale: Also balance the input and output norms of hidden units whose activation permits it, and choose a common basis for the
+            rank of adapters and the dimensions of attention heads.
         seed: Seed that selects this first network.
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
-        ParamgenError: The network's symmetries cannot be read from its graph, or `out` already contains a zoo.
+        ParamgenError: None of the network's symmetries can be read from its graph, or `out` already contains a zoo.
     """
     found = Zoo(zoo, trust)
     recipe = {
@@ -84,19 +87,22 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
         "recipe": found.meta["recipe"],
     }
     check_resumable(out, found.task_config, recipe)
-    task = task_of(found)
-    images, _ = next(iter(task.data("train").batches(2)))
-    result = align_state_dicts(task.build().eval(), images, list(found), rounds, seed, scale, found.indices("train"))
+    family = family_of(found)
+    images, _ = next(iter(family.task(family.names[0]).data("train").batches(2)))
+    result = align_state_dicts(family.build().eval(), images, list(found), rounds, seed, scale, found.indices("train"))
     writer = ZooWriter(out, found.spec, found.base(), found.task_config, recipe)
     for entry, state in zip(found.entries, result.state_dicts, strict=True):
         if (entry.run, entry.step) not in writer.done:
             kept = {k: v for k, v in vars(entry).items() if k not in ("file", "sha256")}
             writer.add(state, **kept)
-    writer.close(**{key: found.meta[key] for key in ("score", "seconds") if key in found.meta})
+    meta = {key: found.meta[key] for key in ("score", "seconds", "condition") if key in found.meta}
+    writer.close(**meta, unplaced=[place._asdict() for place in result.spec.unplaced])
     before, after = result.mean_cost_before, result.mean_cost_after
     print(
         f"{len(found)} networks aligned, mean distance to their mean {before:.3g} before and {after:.3g} after, in {out}"
     )
+    for why, places in result.spec.stopped.items():
+        print(f"Not aligned: {', '.join(places)}. Reason: operation {why}.")
 
 
 def _task_line(config: Mapping[str, Any] | None) -> str:
