@@ -23,7 +23,7 @@ from paramgen.collect.train import OptimSettings
 from paramgen.core.seeds import generator
 from paramgen.evaluation.compare import machine
 from paramgen.evaluation.thresholds import THRESHOLDS
-from paramgen.report.plots import COLOURS, GREY, INK, STYLE
+from paramgen.report.png import COLOURS, GREY, INK, STYLE
 from paramgen.tasks import ClassificationTask
 from planted_measures import Bench, Measure
 from planting import COPIES, Planted, Recipe, make

@@ -12,10 +12,11 @@ from torch import Generator, Tensor
 from candidates import authentic, cells, coverage, matched, precision, radii, vendi, zu_by_cell
 from paramgen.core import distances
 from paramgen.evaluation import metrics
-from paramgen.evaluation.baselines import Pool, noise
 from paramgen.evaluation.novelty import Novelty, RawBank
+from paramgen.evaluation.pool import Pool
 from paramgen.evaluation.structure import Structure
 from paramgen.evaluation.thresholds import THRESHOLDS
+from paramgen.evaluation.weight_baselines import noise
 from paramgen.symmetry import AlignedZoo, balance_matrix, match
 from paramgen.tasks import ClassificationTask
 from paramgen.tasks.score import Scores

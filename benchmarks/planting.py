@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings, fresh_states
 from paramgen.core import distances
 from paramgen.core.params import ParamSpec
-from paramgen.evaluation.baselines import Pool, noise
+from paramgen.evaluation.pool import Pool
+from paramgen.evaluation.weight_baselines import noise
 from paramgen.symmetry import PermutationSpec
 from paramgen.tasks import ClassificationTask
 

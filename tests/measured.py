@@ -10,7 +10,7 @@ from paramgen.core.samples import SampleInfo, read_samples, write_samples
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.evaluation.evaluate import evaluate
-from paramgen.report.pictures import weight_pictures
+from paramgen.report.weights import weight_pictures
 from paramgen.tasks import ClassificationTask, load_task
 
 SEEN = {  # as a fit remembers it

@@ -6,8 +6,10 @@ from measured import make_zoo
 from paramgen.core import distances
 from paramgen.core.params import ParamSpec, TensorSpec
 from paramgen.core.seeds import generator, mix
-from paramgen.evaluation import baselines, metrics
-from paramgen.evaluation.baselines import BASELINES, Pool
+from paramgen.evaluation import metrics, task_baselines
+from paramgen.evaluation import weight_baselines as baselines
+from paramgen.evaluation.pool import Pool
+from paramgen.evaluation.weight_baselines import FROM_WEIGHTS
 from paramgen.tasks import load_task
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks
@@ -33,7 +35,7 @@ def pool() -> Pool:
     return Pool(torch.cat([gauss + 3, variances], 1), torch.rand(40, generator=g), tuple(t.numel for t in SPEC.tensors))
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", FROM_WEIGHTS)
 def test_every_baseline_draws_finite_networks_with_positive_variances(name, pool):
     drawn = baselines.generate(name, pool, SPEC, n=12, seed=3)
     assert drawn.shape == (12, SPEC.numel)
@@ -41,14 +43,14 @@ def test_every_baseline_draws_finite_networks_with_positive_variances(name, pool
     assert (drawn[:, -8:] > 0).all()
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", FROM_WEIGHTS)
 def test_the_seed_alone_decides(name, pool):
     first, again, other = (baselines.generate(name, pool, SPEC, n=6, seed=s) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", FROM_WEIGHTS)
 def test_one_network_or_two_are_enough_to_draw_from(name, pool):
     for K in (1, 2):
         small = Pool(pool.weights[:K], pool.goodness[:K], pool.sizes)
@@ -124,10 +126,15 @@ def small_zoo(request, tmp_path_factory):
     return make_zoo(tmp_path_factory.mktemp("baselines") / "zoo", runs=3, heldout=1, network=request.param, **args)
 
 
+def task_pool(zoo, task) -> Pool:
+    return Pool(zoo.matrix(zoo.indices("train")), None, (), zoo, task)
+
+
 def test_random_init_is_the_networks_own_and_leaves_the_global_seed_alone(small_zoo):
     task = load_task(small_zoo.task_config)
     before = torch.get_rng_state()
-    drawn = baselines.random_init(task, small_zoo, 3, seed=7)
+    pool = task_pool(small_zoo, task)
+    drawn = task_baselines.random_init(pool, 3, torch.Generator().manual_seed(7))
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(7)
     assert torch.equal(drawn[0], small_zoo.spec.flatten(task.build().state_dict()))
@@ -136,10 +143,10 @@ def test_random_init_is_the_networks_own_and_leaves_the_global_seed_alone(small_
 
 def test_finetuned_copy_equals_adam_on_one_network(small_zoo, monkeypatch):
     task = load_task(small_zoo.task_config)
-    monkeypatch.setattr(baselines, "FINETUNED_AT_ONCE", 1)
-    found = baselines.finetuned_copy(task, small_zoo, 1, seed=3, steps=4, batch_size=16)[0]
-    draws = torch.Generator().manual_seed(3)
-    pool = Pool(small_zoo.matrix(small_zoo.indices("train")), torch.empty(0), ())
+    monkeypatch.setattr(task_baselines, "FINETUNED_AT_ONCE", 1)
+    pool, draws = task_pool(small_zoo, task), torch.Generator().manual_seed(3)
+    found = task_baselines.finetuned_copy(pool, 1, draws, steps=4, batch_size=16)[0]
+    draws.manual_seed(3)
     model = task.build()
     model.load_state_dict(small_zoo.complete(small_zoo.spec.unflatten(baselines.copy(pool, 1, draws)[0])))
     model.eval()
@@ -156,7 +163,7 @@ def test_finetuned_copy_equals_adam_on_one_network(small_zoo, monkeypatch):
 def test_finetuned_copies_move_away_and_stay_good(small_zoo):
     task = load_task(small_zoo.task_config)
     W = small_zoo.matrix(small_zoo.indices("train"))
-    drawn = baselines.finetuned_copy(task, small_zoo, 4, seed=0)
+    drawn = task_baselines.finetuned_copy(task_pool(small_zoo, task), 4, torch.Generator().manual_seed(0))
     moved = distances.nearest(drawn, W).distance
     assert (moved > 0).all()
     assert moved.max() < metrics.tau(W)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from measured import measured_results
+from paramgen.report.figures import pictures_of
 from paramgen.report.page import comparison_page, page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -79,6 +80,8 @@ def test_figures_draw_fit_the_page_and_answer_the_pointer(results, width, tmp_pa
         return {
           tips, fits: document.documentElement.scrollWidth <= innerWidth,
           dots: document.querySelector("[data-figure=strips] svg").querySelectorAll("[aria-label=dot] circle").length,
+          ticks: [...document.querySelectorAll("[data-figure=strips] svg.fig")].map(
+            (svg) => [...svg.querySelectorAll("[aria-label='x-axis tick label'] text")].map((text) => text.textContent)),
           high: plots.every((p) => p.getBoundingClientRect().height > 200),
         };""",
         width,
@@ -87,11 +90,13 @@ def test_figures_draw_fit_the_page_and_answer_the_pointer(results, width, tmp_pa
     assert found["fits"]
     assert found["high"]
     assert found["dots"] == sum(len(row["points"]["score"]) for row in results["rows"])
+    panels = pictures_of(results).pictures["strips"].panels
+    assert found["ticks"] == [[text for _, text in panel.x.ticks_between(*panel.x.limits())] for panel in panels]
     names = [row["name"] for row in results["rows"]]
     assert set(found["tips"]) == {"strips", "plane", "novelty", "alike", "map", "trajectories", "weights", "training"}
     layer = found["tips"].pop("weights")
     assert layer.strip("\u200b").startswith("layers.0.weight [")
-    assert all(any(name in tip for name in names) for tip in found["tips"].values())
+    assert [key for key, tip in found["tips"].items() if not any(name in tip for name in names)] == []
 
 
 def test_the_plane_and_the_strips_shade_what_lies_within_a_run(results, tmp_path):

@@ -58,7 +58,7 @@ def test_nothing_looks_at_the_test_split(watched):
 def test_tensorboard_has_the_pictures_at_the_end(watched):
     events = EventAccumulator(watched[2])
     events.Reload()
-    assert set(events.Tags()["images"]) == {"sample/score", "sample/plane", "sample/map"}
+    assert set(events.Tags()["images"]) == {"sample/strips", "sample/plane", "sample/map"}
     (image,) = events.Images("sample/map")
     assert image.step == STEPS
     assert image.encoded_image_string.startswith(b"\x89PNG")

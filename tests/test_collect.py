@@ -14,13 +14,15 @@ from safetensors.torch import save_file
 
 from paramgen.cli import dispatch
 from paramgen.cli.main import main as paramgen
+from paramgen.collect import collector, multi
 from paramgen.collect import single as collect
 from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings, fresh_states
 from paramgen.core import io as files
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.tasks import ClassificationTask
+from paramgen.tasks import ClassificationTask, RelabelFamily, family_of, score_family, task_of
+from paramgen.tasks.conditions import CodeCondition
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks
 
@@ -39,6 +41,14 @@ def trajectory(out, chosen=None, **options):
 
 def seeds(out, chosen=None, **options):
     collect.main(chosen or task(), str(out), **{"mode": "seeds", "runs": 4, "checkpoints": 2, **FAST, **options})
+    return Zoo(out)
+
+
+def families(out, **options):
+    """Five tasks, all from a start that was trained for 16 steps."""
+    family = RelabelFamily(network_args={"hidden": [12]}, seen=4, unseen=1)
+    settings = {"steps": 4, "networks": 2, "save_every": 2, "start": "converged", "start_steps": 16, **options}
+    multi.main(family, str(out), CodeCondition(dim=10), optim=FAST["optim"], **settings)
     return Zoo(out)
 
 
@@ -92,7 +102,7 @@ def test_seeds_are_the_runs_that_training_each_alone_gives(tmp_path):
 
 def test_groups_of_seeds_do_not_change_the_zoo(tmp_path, monkeypatch):
     whole = seeds(tmp_path / "a").matrix()
-    monkeypatch.setattr(collect, "NUMBERS_AT_ONCE", 2000)  # two networks at a time
+    monkeypatch.setattr(collector, "NUMBERS_AT_ONCE", 2000)  # two networks at a time
     assert torch.allclose(seeds(tmp_path / "b").matrix(), whole, atol=1e-5)
 
 
@@ -125,7 +135,7 @@ def test_weights_are_stored_in_the_dtype_asked_for(tmp_path):
 
 def test_seconds_are_those_of_the_whole_zoo_or_none(tmp_path, monkeypatch):
     assert trajectory(tmp_path / "a").meta["seconds"] > 0
-    monkeypatch.setattr(collect.ZooWriter, "close", lambda *_, **__: (_ for _ in ()).throw(_StopError))
+    monkeypatch.setattr(collector.ZooWriter, "close", lambda *_, **__: (_ for _ in ()).throw(_StopError))
     with pytest.raises(_StopError):
         trajectory(tmp_path / "b")
     monkeypatch.undo()
@@ -138,6 +148,56 @@ def test_same_seed_same_zoo_other_seed_another(tmp_path):
     assert not torch.equal(first.matrix(), trajectory(tmp_path / "c", seed=1).matrix())
 
 
+# ---- a single task is a family of one
+
+
+def test_a_single_task_is_collected_as_a_family_of_one(tmp_path):
+    digits = task()
+    multi.main(digits, str(tmp_path / "zoo"), steps=20, networks=3, save_every=2, optim=FAST["optim"])
+    zoo = Zoo(tmp_path / "zoo")
+    assert [(e.run, e.step, e.task, e.split, e.condition) for e in zoo.entries] == [
+        (0, step, None, "train", None) for step in (20, 22, 24)
+    ]
+    assert zoo.task_config == digits.config()
+    assert task_of(zoo).config() == family_of(zoo).config() == digits.config()
+    expected = digits.evaluate([zoo.full(i) for i in range(3)], "val")
+    assert [e.scores["val"]["score"] for e in zoo.entries] == pytest.approx(expected.value.tolist())
+    assert score_family(zoo, list(zoo), [None] * 3, "val").tolist() == expected.value.tolist()
+
+
+def test_the_runs_of_a_family_of_one_are_those_of_its_task(tmp_path):
+    """From one start and one seed, a run of a family and a run of its task give the same networks."""
+    family = RelabelFamily(network_args={"hidden": [12]}, seen=["0110010101"], unseen=0)
+    zoos = []
+    for name, tasks in (("family", family), ("task", family.task())):
+        multi.main(tasks, str(tmp_path / name), steps=6, networks=2, optim=FAST["optim"])
+        zoos.append(Zoo(tmp_path / name))
+    assert torch.equal(zoos[0].matrix(), zoos[1].matrix())
+    assert [{e.task for e in zoo.entries} for zoo in zoos] == [{"0110010101"}, {None}]
+    scores = [[e.scores for e in zoo.entries] for zoo in zoos]
+    assert scores[0] == scores[1]
+    assert zoos[0].meta["score"] == zoos[1].meta["score"]
+
+
+def test_conditions_of_a_single_task_are_refused(tmp_path):
+    with pytest.raises(ParamgenError, match="ClassificationTask describes no task"):
+        multi.main(task(), str(tmp_path / "zoo"), CodeCondition(dim=10))
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_networks_of_a_family_record_their_loss_and_the_seed_of_their_run(tmp_path):
+    zoo = families(tmp_path, shared_order=False)
+    assert all(entry.scores["val"]["loss"] > 0 for entry in zoo.entries)
+    assert len({entry.seed for entry in zoo.entries}) == 5
+
+
+def test_a_finished_zoo_is_refused_before_the_start_of_a_family_is_trained(tmp_path, monkeypatch):
+    families(tmp_path)
+    monkeypatch.setattr(GroupTrainer, "run", lambda self: pytest.fail("trained in vain"))
+    with pytest.raises(ParamgenError, match="already holds a zoo"):
+        families(tmp_path)
+
+
 # ---- interruptions
 
 
@@ -145,40 +205,40 @@ class _StopError(Exception):
     pass
 
 
-@pytest.mark.parametrize("make", [trajectory, seeds])
+@pytest.mark.parametrize("make", [trajectory, seeds, families])
 @pytest.mark.parametrize("after", [0, 1, 5])
 def test_interrupted_anywhere_the_same_command_ends_with_the_same_zoo(tmp_path, monkeypatch, make, after):
-    monkeypatch.setattr(collect, "PENDING", 0)  # write each step's networks at once
-    monkeypatch.setattr(collect, "REST", 0.0)
-    monkeypatch.setattr(collect, "NUMBERS_AT_ONCE", 2000)
+    monkeypatch.setattr(collector, "PENDING", 0)  # write each step's networks at once
+    monkeypatch.setattr(collector, "REST", 0.0)
+    monkeypatch.setattr(collector, "NUMBERS_AT_ONCE", 2000)
     whole = make(tmp_path / "whole")
-    write, count = collect.ZooWriter.add, iter(range(100))
+    write, count = collector.ZooWriter.add, iter(range(100))
 
     def stopping(self, *args, **kwargs):
         if next(count) == after:
             raise _StopError
         return write(self, *args, **kwargs)
 
-    monkeypatch.setattr(collect.ZooWriter, "add", stopping)
+    monkeypatch.setattr(collector.ZooWriter, "add", stopping)
     with pytest.raises(_StopError):
         make(tmp_path / "stopped")
-    monkeypatch.setattr(collect.ZooWriter, "add", write)
+    monkeypatch.setattr(collector.ZooWriter, "add", write)
     trained = []
     run = GroupTrainer.run
     monkeypatch.setattr(GroupTrainer, "run", lambda self: (trained.append(step) or step for step in run(self)))
     resumed = make(tmp_path / "stopped")
     assert content(resumed.path) == content(whole.path)
-    if make is trajectory:
+    if make is not seeds:
         assert 16 not in trained  # the converged network was stored, not trained again
 
 
-@pytest.mark.parametrize("make", [trajectory, seeds])
+@pytest.mark.parametrize("make", [trajectory, seeds, families])
 @pytest.mark.parametrize("lost", ["run0000_step*", "run0001_step*[26]", "rest-*"])
 def test_networks_lost_before_the_stored_state_are_trained_again(tmp_path, monkeypatch, make, lost):
-    monkeypatch.setattr(collect, "PENDING", 0)
-    monkeypatch.setattr(collect, "REST", 0.0)
+    monkeypatch.setattr(collector, "PENDING", 0)
+    monkeypatch.setattr(collector, "REST", 0.0)
     whole = make(tmp_path / "whole")
-    monkeypatch.setattr(collect.ZooWriter, "close", lambda *_, **__: (_ for _ in ()).throw(_StopError))
+    monkeypatch.setattr(collector.ZooWriter, "close", lambda *_, **__: (_ for _ in ()).throw(_StopError))
     with pytest.raises(_StopError):
         make(tmp_path / "stopped")
     monkeypatch.undo()
@@ -190,7 +250,7 @@ def test_networks_lost_before_the_stored_state_are_trained_again(tmp_path, monke
 
 
 def test_rest_of_another_recipe_is_not_gone_on_from(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect._TaskCollector, "_writer", lambda *_: (_ for _ in ()).throw(_StopError))
+    monkeypatch.setattr(collector.Collector, "_open", lambda *_: (_ for _ in ()).throw(_StopError))
     with pytest.raises(_StopError):
         trajectory(tmp_path / "a", optim=OptimSettings(lr=1e-2))
     monkeypatch.undo()
@@ -198,7 +258,7 @@ def test_rest_of_another_recipe_is_not_gone_on_from(tmp_path, monkeypatch):
 
 
 def test_half_written_zoo_of_another_recipe_is_refused_by_the_key(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect.ZooWriter, "close", lambda *_, **__: (_ for _ in ()).throw(_StopError))
+    monkeypatch.setattr(collector.ZooWriter, "close", lambda *_, **__: (_ for _ in ()).throw(_StopError))
     with pytest.raises(_StopError):
         trajectory(tmp_path)
     with pytest.raises(ParamgenError, match=r"made with save_every=2, now save_every=3"):
@@ -313,10 +373,12 @@ RECIPES = [p for p in sorted(Path("configs/zoo").glob("*.yaml")) if yaml.safe_lo
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_shipped_recipe_parses_and_its_network_has_the_size_it_says(path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(
-        collect._TaskCollector, "__init__", lambda self, task, out, recipe, device: seen.update(locals())
-    )
-    monkeypatch.setattr(collect._TaskCollector, "collect", lambda self: (_ for _ in ()).throw(_StopError))
+
+    def stopped(task, out, recipe, device):
+        seen.update(locals())
+        raise _StopError
+
+    monkeypatch.setattr(collect, "collect_runs", stopped)
     with pytest.raises(_StopError):
         dispatch.run(["collect", "--config", path.stem])
     assert seen["out"] == Path("checkpoints_zoo") / path.stem
@@ -333,15 +395,14 @@ def test_shipped_recipe_parses_and_its_network_has_the_size_it_says(path, monkey
 
 @pytest.mark.slow
 def test_trajectory_of_a_hundred_takes_half_a_cpu_second(tmp_path, monkeypatch):
-    collector = collect._TaskCollector(ClassificationTask(), tmp_path, recipe_of_hundred(), "cpu")
-    spent, run = [], collect._TaskCollector._run
+    spent, train = [], collector.Collector._train
 
-    def timed(self, label, *arguments):
+    def timed(self, *arguments):
         spent.append(time.process_time())
-        yield from run(self, label, *arguments)
+        yield from train(self, *arguments)
 
-    monkeypatch.setattr(collect._TaskCollector, "_run", timed)
-    collector.collect()
+    monkeypatch.setattr(collector.Collector, "_train", timed)
+    collect.collect_runs(ClassificationTask(), tmp_path, recipe_of_hundred())
     assert len(spent) == 2  # converging, then the trajectory
     assert time.process_time() - spent[1] < 0.5
 

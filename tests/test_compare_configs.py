@@ -13,15 +13,14 @@ from paramgen.cli.lightning import LINKED
 from paramgen.cli.parser import ConfigFile, OneLineErrors
 from paramgen.core.command_line import words
 from paramgen.core.paths import list_configs
-from paramgen.evaluation.evaluate import ALL_BASELINES
-from paramgen.evaluation.unseen import FAMILY_BASELINES
+from paramgen.evaluation.baselines import BASELINES
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.data import ParameterDataModule
 
 import paramgen.backends  # noqa: F401  isort: skip
 
 NAMES = list(list_configs("compare"))
-PAPER_ROWS = ("zoo", "held-out runs", *ALL_BASELINES, "direct", "no adapter", *FAMILY_BASELINES)
+PAPER_ROWS = ("zoo", "held-out runs", "direct", "no adapter", *BASELINES)
 
 
 def parsed(name):
@@ -40,7 +39,7 @@ def test_it_parses_and_its_parts_fit_together(name):
     assert config.out != signature(compare.main).parameters["out"].default
     assert all(isinstance(zoo, ZooSource) for zoo in config.zoos.values())
     asked = config.baselines if isinstance(config.baselines, list) else []
-    assert set(asked) <= {*ALL_BASELINES, *FAMILY_BASELINES}
+    assert set(asked) <= BASELINES.keys()
     for key in config.paper or {}:
         zoo, _, row = key.rpartition("/")
         assert zoo in ("", *config.zoos)

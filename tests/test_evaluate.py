@@ -30,10 +30,11 @@ def test_one_command_writes_results_page_and_pictures(zoo, samples, tmp_path, ca
     assert {p.name for p in out.iterdir()} == {
         "results.json",
         "report.html",
-        "score.png",
+        "strips.png",
         "plane.png",
+        "novelty.png",
+        "alike.png",
         "map.png",
-        "dispersion.png",
     }
     results = json.loads((out / "results.json").read_text())
     jsonschema.validate(
@@ -52,7 +53,7 @@ def test_results_are_written_when_all_else_is_there(zoo, samples, tmp_path, monk
     out = tmp_path / "out"
     monkeypatch.setattr(Figure, "savefig", full)
     assert main(["evaluate", "--zoo", str(zoo.path), "--samples", str(samples), "--out", str(out), "--n", "3"]) == 2
-    assert "score.png: the disk is full" in capsys.readouterr().err
+    assert "strips.png: the disk is full" in capsys.readouterr().err
     assert [p.name for p in out.iterdir()] == ["report.html"]
 
 

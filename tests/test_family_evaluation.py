@@ -1,6 +1,7 @@
 """Zoos of many tasks in `paramgen evaluate` and `paramgen compare`."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from paramgen.collect import multi as collect_tasks
 from paramgen.core.samples import SampleInfo, read_samples, write_samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
+from paramgen.evaluation.baselines import BASELINES
 from paramgen.evaluation.compare import summary_table
-from paramgen.evaluation.families import evaluate_family
-from paramgen.evaluation.unseen import WEIGHTS, conditions_of, ridge, seen_tasks, tasks_to_draw
+from paramgen.evaluation.condition_baselines import ridge
+from paramgen.evaluation.evaluate import evaluate
+from paramgen.evaluation.pool import conditions_of, seen_tasks
+from paramgen.evaluation.unseen import tasks_to_draw
 from paramgen.report.page import verdict
 from paramgen.report.verdicts import over_seeds
-from paramgen.tasks import RelabelFamily, RotatedFamily, load_family, score_family
+from paramgen.tasks import RelabelFamily, RotatedFamily, family_of, load_family, score_family
 from paramgen.tasks.conditions import CodeCondition
 from paramgen.tasks.lora import LoraSettings
 
@@ -75,7 +79,7 @@ def test_one_evaluation_scores_each_network_on_its_own_unseen_task(zoo, tmp_path
 
 def test_flags_say_which_simple_ways_a_generator_does_not_beat(zoo, tmp_path):
     bad = read_samples(drawn(zoo, tmp_path / "bad", 3.0), zoo)
-    results = evaluate_family(zoo, [bad])
+    results = evaluate(zoo, family_of(zoo), [bad])
     rows = {row.name: row for row in results.rows}
     verdicts = {}
     for other in rows.values():
@@ -107,7 +111,8 @@ def test_adapters_stand_beside_the_pooled_one_and_none(tmp_path):
     )
     how = {"start": "converged", "start_task": "pooled", "start_steps": 40, "score": False}
     collect_tasks.main(family, str(tmp_path / "zoo"), CodeCondition(dim=2), steps=20, **how)
-    rows = {row.name: row for row in evaluate_family(Zoo(tmp_path / "zoo"), baselines=["nearest"]).rows}
+    zoo = Zoo(tmp_path / "zoo")
+    rows = {row.name: row for row in evaluate(zoo, family_of(zoo), baselines=["nearest"]).rows}
     assert list(rows) == ["direct", "pooled", "no adapter", "nearest"]
     assert all(len(rows[name].tasks.seen) == 3 for name in ("direct", "pooled", "no adapter"))
     upright = rows["no adapter"].tasks.seen
@@ -178,16 +183,19 @@ def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
         assert main(["evaluate", "--zoo", str(zoo.path), "--out", str(tmp_path / "out"), *arguments]) == 2
         assert said in " ".join(capsys.readouterr().err.split())
     with pytest.raises(ParamgenError, match="Unknown task '2'"):
-        evaluate_family(zoo, [read_samples(write_samples(tmp_path / "odd", states, SampleInfo(), task=["2"]), zoo)])
+        evaluate(
+            zoo, family_of(zoo), [read_samples(write_samples(tmp_path / "odd", states, SampleInfo(), task=["2"]), zoo)]
+        )
 
 
 def test_a_way_that_fails_is_a_row_with_the_reason_and_the_generator_is_still_judged(zoo, tmp_path, monkeypatch):
     def singular(*_: object) -> torch.Tensor:
         raise RuntimeError("the matrix is singular")
 
-    monkeypatch.setitem(WEIGHTS, "ridge", singular)
+    failing = {**BASELINES, "ridge": replace(BASELINES["ridge"], draw=singular)}
+    monkeypatch.setattr("paramgen.evaluation.baselines.BASELINES", failing)
     mine = read_samples(drawn(zoo, tmp_path / "mine", 0.02), zoo)
-    results = evaluate_family(zoo, [mine]).to_dict()
+    results = evaluate(zoo, family_of(zoo), [mine]).to_dict()
     rows = {row["name"]: row for row in results["rows"]}
     assert rows["ridge"]["flags"] == [{"kind": "failed", "detail": "RuntimeError: the matrix is singular"}]
     assert (rows["ridge"]["n"], rows["ridge"]["values"]["mean"]) == (0, None)

@@ -16,8 +16,7 @@ from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
 from paramgen.evaluation.evaluate import evaluate
-from paramgen.evaluation.families import evaluate_family
-from paramgen.tasks import ClassificationTask, RotatedFamily, load_family, load_task
+from paramgen.tasks import ClassificationTask, RotatedFamily, family_of, load_family, load_task
 from paramgen.tasks.conditions import CodeCondition
 
 
@@ -104,12 +103,12 @@ def test_each_start_is_trained_on_its_own_task(turned):
 
 
 def test_of_a_family_starts_are_trained_until_as_good_as_direct_training(turned):
-    rows = {row.name: row for row in evaluate_family(turned, finetune=True).rows}
+    rows = {row.name: row for row in evaluate(turned, family_of(turned), finetune=True).rows}
     assert rows["direct"].values["finetune_steps"] == 0
     assert 0 <= rows["average-2"].values["finetune_steps"] <= rows["random-init"].values["finetune_steps"]
     assert rows["random-init"].values["finetune_steps"] > 20
     assert rows["nearest-noised"].values["nn_ratio"] > rows["nearest"].values["nn_ratio"]
     assert rows["vote-5"].values["finetune_steps"] is None
-    plain = evaluate_family(turned).rows
+    plain = evaluate(turned, family_of(turned)).rows
     assert "random-init" not in [row.name for row in plain]
     assert all(row.values["finetune_steps"] is None for row in plain)

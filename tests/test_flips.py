@@ -7,8 +7,10 @@ import torch
 
 from paramgen.cli.main import main as paramgen
 from paramgen.collect.multi import main as collect_tasks
+from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
-from paramgen.evaluation.unseen import nearest, seen_tasks
+from paramgen.evaluation.condition_baselines import nearest_task
+from paramgen.evaluation.pool import seen_tasks
 from paramgen.studies.flips import changes
 from paramgen.tasks import RelabelFamily, RotatedFamily, load_family, score_family
 from paramgen.tasks.conditions import CodeCondition
@@ -41,7 +43,7 @@ def test_networks_are_scored_on_the_new_codes_class_by_class(zoo, tmp_path, caps
     codes = sorted({c["code"] for c in asked} - set(family.seen))
     wider = RelabelFamily(network_args={"hidden": [8]}, seen=family.seen, unseen=codes)
     seen = seen_tasks(zoo)
-    weights = nearest(seen, torch.tensor([[float(bit) for bit in c["code"]] for c in asked]))
+    weights = nearest_task(seen, torch.tensor([[float(bit) for bit in c["code"]] for c in asked]))
     states = [zoo.spec.unflatten(row) for row in weights]
     accuracy = score_family(zoo, states, [c["code"] for c in asked], "test", wider)
     for kind in ("none", "one bit", "all bits"):
@@ -50,7 +52,7 @@ def test_networks_are_scored_on_the_new_codes_class_by_class(zoo, tmp_path, caps
     # a network that did not change is right on the old code, so wrong on every turned bit
     assert rows["unchanged"]["none"] + rows["unchanged"]["all bits"] == pytest.approx(1, abs=1e-5)
     assert rows["unchanged"]["turned"] < 0.3 < 0.8 < rows["unchanged"]["others"]
-    assert "turned class" in capsys.readouterr().out
+    assert "flipped class" in capsys.readouterr().out
 
 
 def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
@@ -66,3 +68,22 @@ def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
+
+
+def test_scores_are_the_familys_own_in_its_unit_and_direction(zoo, tmp_path, capsys, monkeypatch):
+    arguments = ["flips", "--zoo", str(zoo.path), "--codes", "2", "--split", "val", "--out", str(tmp_path)]
+    assert paramgen(arguments) == 0
+    assert "val accuracy, % on the new code" in capsys.readouterr().out
+    accuracy = json.loads((tmp_path / "flips.json").read_text())["rows"]
+    monkeypatch.setattr(RelabelFamily, "score", ScoreSpec("wrong share", "plain", higher_is_better=False))
+    monkeypatch.setattr(RelabelFamily, "value", lambda self, items: 1 - items.double().mean(1))
+    assert paramgen(arguments) == 0
+    said = capsys.readouterr().out
+    assert "val wrong share (lower is better) on the new code" in said
+    assert "accuracy" not in said
+    wrong = json.loads((tmp_path / "flips.json").read_text())
+    assert wrong["score"]["name"] == "wrong share"
+    for row, other in zip(accuracy, wrong["rows"], strict=True):
+        for key in ("none", "one bit", "turned", "others", "all bits"):
+            assert other[key] == pytest.approx(1 - row[key])
+        assert f"{other['none']:.2f}" in said

@@ -12,8 +12,11 @@ from paramgen.backends.pdiff import PDiff
 from paramgen.cli.main import main as paramgen
 from paramgen.collect.multi import main as collect_tasks
 from paramgen.core.io import read_json, write_json
+from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
 from paramgen.generators.data import ParameterDataModule
+from paramgen.report.mixtures import mixtures
+from paramgen.report.picture import Line
 from paramgen.tasks import RelabelFamily, load_family, score_family
 from paramgen.tasks.conditions import CodeCondition
 
@@ -135,3 +138,25 @@ def test_a_task_that_no_network_was_kept_of_is_named(tmp_path, capsys):
     collect_tasks(family, str(tmp_path / "zoo"), CodeCondition(dim=10), steps=2, heldout=False, score=False)
     assert interpolate(Zoo(tmp_path / "zoo"), [family.seen[0], family.unseen[0]], tmp_path / "out") == 2
     assert family.unseen[0] in capsys.readouterr().err
+
+
+def test_scores_are_the_familys_own_in_its_unit_and_direction(zoo, tmp_path, capsys, monkeypatch):
+    tasks, few = load_family(zoo.task_config).seen[:2], ["--points", "3", "--per_point", "2"]
+    assert interpolate(zoo, tasks, tmp_path, *few) == 0
+    assert "test accuracy, %" in capsys.readouterr().out
+    monkeypatch.setattr(RelabelFamily, "score", ScoreSpec("wrong share", "plain", higher_is_better=False))
+    monkeypatch.setattr(RelabelFamily, "value", lambda self, items: 1 - items.double().mean(1))
+    assert interpolate(zoo, tasks, tmp_path, *few) == 0
+    said = capsys.readouterr().out
+    assert "test wrong share (lower is better)" in said
+    assert "accuracy" not in said
+    values = json.loads((tmp_path / "interpolation.json").read_text())
+    (measured,) = values["zoos"]
+    (row,) = [row for row in measured["rows"] if row["name"] == "averaged weights"]
+    middle = [scores[1] for scores in row["mean"]]
+    assert f"{max(middle):.2f}" in next(line for line in said.splitlines() if "averaged" in line)  # the worse of two
+    (panel,) = mixtures(values).panels
+    assert panel.y.label == "test wrong share (lower is better)"
+    lines = [mark for mark in panel.marks if isinstance(mark, Line) and mark.row == "averaged weights"]
+    assert [line.y for line in lines] == [pytest.approx(scores) for scores in row["mean"]]
+    assert [line.dashed for line in lines] == [False, True]

@@ -11,7 +11,8 @@ from paramgen.core.io import map_tensors, write_tensors
 from paramgen.core.params import ParamSpec, state_tensors
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo_writer import ZooWriter
-from paramgen.evaluation.baselines import finetuned_copy
+from paramgen.evaluation.pool import Pool
+from paramgen.evaluation.task_baselines import finetuned_copy
 from paramgen.generators.behaviour import BehaviouralLoss
 from paramgen.nn.statistics import with_statistics_gradients
 from paramgen.symmetry import CannotAlign, PermutationSpec
@@ -91,7 +92,8 @@ def test_attention_in_evaluation_mode_has_the_gradients_of_training_mode(kind):
 @pytest.mark.parametrize("kind", FLOAT_KINDS)
 def test_copies_of_any_kind_are_finetuned_and_lose_less(kind, tmp_path):
     task, zoo = task_of(kind), zoo_of(kind, tmp_path / "zoo")
-    drawn = finetuned_copy(task, zoo, 4, seed=0, steps=10)
+    pool = Pool(zoo.matrix(zoo.indices("train")), None, (), zoo, task)
+    drawn = finetuned_copy(pool, 4, torch.Generator().manual_seed(0), steps=10)
     assert drawn.shape == (4, zoo.spec.numel)
     data = task.data("val")
     loss = [
@@ -137,7 +139,7 @@ def test_a_group_of_any_kind_trains_each_network_as_if_alone(kind):
 @pytest.mark.parametrize("kind", ["Attention", "Scalar", "Tied", "Double", "Complex"])
 def test_the_behavioural_loss_reaches_every_tensor(kind, tmp_path):
     zoo, loss = zoo_of(kind, tmp_path / "zoo"), BehaviouralLoss()
-    loss._network, loss._base, loss._task = with_statistics_gradients(make(kind)), zoo.base(), CLASSIFIES
+    loss._network, loss._base, loss._family = with_statistics_gradients(make(kind)), zoo.base(), CLASSIFIES
     for loss._stacked in (True, False):
         networks = {t.name: torch.stack([s[t.name] for s in zoo]).requires_grad_() for t in zoo.spec.tensors}
         each = loss.task_loss(networks, torch.randn(3, 8, 1, 8, 8), torch.randint(10, (3, 8)))

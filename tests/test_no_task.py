@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,9 +12,10 @@ from torch import nn
 import network_kinds
 from gaussian_backend import GaussianBackend
 from paramgen.cli.main import main
+from paramgen.core.schema import load_schema
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.evaluation.baselines import BASELINES
+from paramgen.evaluation.weight_baselines import FROM_WEIGHTS
 from paramgen.tasks import task_of
 
 
@@ -166,11 +168,6 @@ def test_what_needs_a_task_says_so_in_a_line(capsys):
     )
     with pytest.raises(ParamgenError, match="has no task"):
         task_of(zoo)
-    assert (
-        main(["compare", "--zoos", "{z: {path: zoo}}", "--generators", "{s: {baseline: soup-2}}", "--out", "out"]) == 2
-    )
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "zoo 'zoo' has no task" in line
 
 
 def test_an_unknown_task_is_still_named(capsys):
@@ -212,7 +209,7 @@ def test_distances_are_evaluated_without_scores(capsys):
     results = json.loads(Path("report/results.json").read_text())
     assert results["task"] is results["score"] is results["good_from"] is None
     rows = {row["name"]: row for row in results["rows"]}
-    assert rows.keys() == {"zoo", "held-out runs", "drawn", *BASELINES}
+    assert rows.keys() == {"zoo", "held-out runs", "drawn", *FROM_WEIGHTS}
     assert rows["drawn"]["values"]["nn_ratio"] == 0
     assert rows["kde"]["values"]["dispersion"] > 0
     assert 0.5 < rows["held-out runs"]["values"]["run_ratio"] < 2
@@ -225,7 +222,7 @@ def test_distances_are_evaluated_without_scores(capsys):
     assert any("takes a task" in note for note in results["notes"])
     page = Path("report/report.html").read_text()
     assert "accuracy" not in page.partition("<script")[0].partition("<body")[2]
-    assert sorted(path.name for path in Path("report").glob("*.png")) == ["dispersion.png", "map.png"]
+    assert sorted(path.name for path in Path("report").glob("*.png")) == ["map.png", "strips.png"]
 
 
 def test_a_baseline_that_needs_a_task_says_so_in_its_row(capsys):
@@ -237,3 +234,26 @@ def test_a_baseline_that_needs_a_task_says_so_in_its_row(capsys):
     assert "random-init needs a task, and zoo 'zoo' has none" in capsys.readouterr().out
     assert main(["evaluate", "--zoo", "zoo", "--out", "report", "--n", "2", "--finetune", "true"]) == 2
     assert "finetune needs a task with data" in capsys.readouterr().err
+
+
+def test_generators_are_compared_by_distances_alone(capsys):
+    write(states(8))
+    imported("--one_run", "false", "--heldout_networks", "2")
+    Path("drawn").mkdir()
+    for i, state in enumerate(states(3)):  # copies of training networks
+        save_file({name: t.contiguous() for name, t in state.items()}, f"drawn/n{i}.safetensors")
+    generators = {"drawn": {"samples": "drawn"}, "soup": {"baseline": "soup-3"}}
+    options = {"zoos": {"theirs": {"path": "zoo"}}, "generators": generators, "n": 3, "seeds": [0, 1], "out": "out"}
+    Path("compare.yaml").write_text(json.dumps(options))
+    capsys.readouterr()
+    assert main(["compare", "--config", "compare.yaml"]) == 0
+    assert "accuracy" not in capsys.readouterr().out
+    comparison = json.loads(Path("out/comparison.json").read_text())
+    jsonschema.validate(comparison, load_schema("comparison"))
+    assert comparison["scores"] == {"theirs": None}
+    assert comparison["differences"] == []
+    rows = {row["name"]: row["figures"] for row in comparison["summary"]}
+    assert rows["drawn"]["run_ratio"]["mean"] == 0 < rows["soup"]["run_ratio"]["mean"]
+    assert not [name for name, figures in rows.items() if "mean" in figures]
+    page = Path("out/report.html").read_text()
+    assert "accuracy" not in page.partition("<script")[0].partition("<body")[2]

@@ -23,8 +23,9 @@ from paramgen.evaluation.metric import SHARE, Metric, needs
 from paramgen.evaluation.metrics import score_summary
 from paramgen.evaluation.registry import METRICS, metric
 from paramgen.evaluation.schema import comparison_schema, results_schema, with_docs_table
+from paramgen.report.figures import pictures_of
 from paramgen.report.page import comparison_page, page
-from paramgen.report.plots import plane, save_plots, scores
+from paramgen.report.png import draw, save_plots
 from paramgen.tasks import FieldTask, Task, TextTask, task_of
 
 ROOT = Path(__file__).parents[1]
@@ -97,15 +98,11 @@ def test_a_score_is_printed_and_drawn_with_its_name_unit_and_direction(other, tm
     assert f"mean {task.score.label}" in html
     assert ("lower is better" in html) == (not task.score.higher_is_better)
     assert "Accurac" not in html.replace("Accuracy of a majority vote", "")
-    assert [file.name for file in save_plots(results, tmp_path)] == [
-        "score.png",
-        "plane.png",
-        "map.png",
-        "dispersion.png",
-    ]
-    (axes,) = plane(results).axes
-    assert axes.get_ylabel() == f"test {task.score.label}"
-    strips = scores(results).axes[0]
+    assert {"strips.png", "plane.png", "map.png"} <= {file.name for file in save_plots(results, tmp_path)}
+    pictures = pictures_of(results).pictures
+    (axes,) = draw(pictures["plane"]).axes
+    assert axes.get_ylabel() == f"mean test {task.score.label}"
+    strips = draw(pictures["strips"]).axes[0]
     means = {row["name"]: row["values"]["mean"] for row in results["rows"]}
     shown = sorted((label.get_position()[0], label.get_text()) for label in strips.get_xticklabels())
     ticks = [float(text) for _, text in shown]
@@ -265,5 +262,5 @@ def test_a_zoo_without_a_task_has_distances_alone(tmp_path):
     html = (out / "report.html").read_text()
     assert "The score is" not in html
     assert 'popovertarget="def-mean"' not in html
-    assert sorted(file.name for file in out.iterdir()) == ["dispersion.png", "map.png", "report.html", "results.json"]
+    assert sorted(file.name for file in out.iterdir()) == ["map.png", "report.html", "results.json", "strips.png"]
     assert main([*asked, "--finetune", "true"]) == 2

@@ -1,8 +1,10 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
+from math import log1p
 
 import pytest
 import torch
@@ -11,10 +13,12 @@ from measured import folder_of, make_zoo, measured_results
 from paramgen.core.samples import read_samples
 from paramgen.evaluation.registry import with_values
 from paramgen.evaluation.thresholds import THRESHOLDS
+from paramgen.report.figures import FIGURES, pictures_of
 from paramgen.report.page import page
-from paramgen.report.pictures import weight_pictures
-from paramgen.report.plots import plane, save_plots
+from paramgen.report.picture import Axis, Band, Dots, Line, Rule
+from paramgen.report.png import draw, save_plots
 from paramgen.report.verdicts import score_of_noise, verdict
+from paramgen.report.weights import weight_pictures
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +194,10 @@ def test_a_saturated_zu_is_shown_as_such(results):
 def test_thresholds_are_data_of_the_page_and_of_no_script(results):
     values = results["thresholds"]
     assert values == json.loads(json.dumps(THRESHOLDS._asdict()))
-    scripts = (files("paramgen.report") / "templates" / "figures.js").read_text()
-    assert "thresholds.within_run" in scripts
-    assert "x2: 0.5" not in scripts
+    moved = {**values, "collapsed": 0.7, "within_run": 0.1}
+    strips = pictures_of({**results, "checkpoints": 10, "thresholds": moved}).pictures["strips"]
+    bands = [mark.high for panel in strips.panels for mark in panel.marks if isinstance(mark, Band)]
+    assert bands == pytest.approx([log1p(0.1 / 0.1), 0.7])
 
 
 def test_noise_at_the_same_distance_is_read_off_the_sweep():
@@ -231,20 +236,69 @@ def test_a_zoo_alone_has_a_page_and_pictures(results, tmp_path):
     html = page(alone)
     assert "Not run: copy" in html
     assert "No held-out row." in html
-    assert len(save_plots(alone, tmp_path)) == 4
+    assert "strips.png" in [file.name for file in save_plots(alone, tmp_path)]
 
 
 @pytest.mark.parametrize(("unit", "checkpoints", "shaded"), [("run", 10, True), ("run", 1, False), ("step", 10, False)])
 def test_the_plane_shades_what_lies_within_a_run_where_runs_have_checkpoints(unit, checkpoints, shaded, results):
-    (axes,) = plane({**results, "unit": unit, "checkpoints": checkpoints}).axes
+    (axes,) = draw(pictures_of({**results, "unit": unit, "checkpoints": checkpoints}).pictures["plane"]).axes
     assert ("within a run" in [text.get_text() for text in axes.texts]) == shaded
-    assert axes.get_xlabel().startswith("run_ratio" if unit == "run" else "nn_ratio")
+    assert axes.get_xlabel() == "distance to the zoo " + ("÷ a new run's" if unit == "run" else "in steps")
 
 
 def test_pictures_are_written_as_png(results, tmp_path):
     paths = save_plots(results, tmp_path)
-    assert [p.name for p in paths] == ["score.png", "plane.png", "map.png", "dispersion.png"]
+    drawn = ["strips", "plane", "novelty", "alike", "map", "trajectories"]
+    assert [p.name for p in paths] == [f"{name}.png" for name in drawn]
     assert all(p.read_bytes().startswith(b"\x89PNG") and p.stat().st_size > 5000 for p in paths)
+
+
+def test_the_page_holds_the_prepared_pictures_and_no_other_data_to_draw(results):
+    text = re.search(r'<script type="application/json" class="pictures">(.*?)</script>', page(results), re.S).group(1)
+    prepared = pictures_of(results)
+    kept = json.loads(text)
+    assert kept["pictures"].keys() == prepared.pictures.keys()
+    for key, picture in prepared.pictures.items():
+        for panel, drawn in zip(picture.panels, kept["pictures"][key]["panels"], strict=True):
+            dots = [mark for mark in panel.marks if isinstance(mark, Dots) and len(mark.x)]
+            same = [mark for mark in drawn["marks"] if mark["mark"] == "dots" and mark.get("x")]
+            for mark, other in zip(dots, same, strict=True):
+                assert other["x"] == pytest.approx(mark.x, rel=1e-3)
+                assert other["y"] == pytest.approx(mark.y, rel=1e-3)
+    script = (files("paramgen.report") / "templates" / "figures.js").read_text()
+    assert "results" not in re.sub(r"//.*", "", script)
+
+
+def test_every_figure_can_be_drawn_as_a_png_too(results):
+    pictures = pictures_of({**results, "checkpoints": 10}).pictures
+    assert pictures.keys() == {figure.key for figure in FIGURES} - {"tasks"}
+    for picture in pictures.values():
+        figure = draw(picture)
+        assert len(figure.axes) == len(picture.panels)
+        for axes, panel in zip(figure.axes, picture.panels, strict=True):
+            assert len(axes.collections) >= sum(isinstance(mark, Dots) for mark in panel.marks)
+            assert len(axes.lines) == sum(isinstance(mark, Line | Rule) for mark in panel.marks)
+
+
+def test_an_axis_reaches_over_its_rows_and_takes_the_first_level_with_enough_ticks():
+    coarse, fine = [(0.0, "0"), (1.0, "1")], [(at / 4, f"{at / 4:g}") for at in range(9)]
+    axis = Axis(reach={"a": (0.0, 1.0), "b": (0.5, 2.0)}, always=(0.2,), margin=(0.1, 0.1), ticks=[coarse, fine])
+    assert axis.limits() == pytest.approx((-0.2, 2.2))
+    assert [text for _, text in axis.ticks_between(0, 1)] == ["0", "0.25", "0.5", "0.75", "1"]
+    assert replace(axis, least=0.0).limits()[0] == 0
+    assert Axis().limits() == pytest.approx((-0.05, 1.05))
+
+
+def test_untrained_networks_do_not_stretch_the_axes_and_are_drawn_at_their_edge(results):
+    changed = json.loads(json.dumps(results))
+    row = next(row for row in changed["rows"] if row["role"] == "untrained")
+    row["values"] |= {"mean": 0.01, "run_ratio": 1e6, "nn_ratio": 1e6}
+    panel = pictures_of(changed).pictures["plane"].panels[0]
+    assert row["name"] not in panel.x.reach
+    (axes,) = draw(pictures_of(changed).pictures["plane"]).axes
+    assert axes.get_xlim()[1] < log1p(1e6 / 0.1)
+    spots = [tuple(spot) for dots in axes.collections for spot in getattr(dots, "get_offsets", list)()]
+    assert (axes.get_xlim()[1], axes.get_ylim()[0]) in spots
 
 
 def test_weight_pictures_are_the_weights_of_a_sample_and_of_its_nearest_training_network(tmp_path):

@@ -20,7 +20,7 @@ from measured import make_zoo
 from paramgen.cli.commands import doctor
 from paramgen.cli.lightning import is_lost_process
 from paramgen.cli.main import main
-from paramgen.collect import single as collect
+from paramgen.collect import collector
 from paramgen.core import signals
 from paramgen.core.signals import StopRequested
 from paramgen.errors import ParamgenError
@@ -76,8 +76,8 @@ def test_a_fit_between_two_steps_stops_at_once(fit, tmp_path, monkeypatch):
 def test_a_stopped_collect_goes_on_with_the_same_command(name, tmp_path, monkeypatch, capsys):
     command = ["collect", "--config", "digits_mlp_trajectory", "--out", str(tmp_path / "zoo"), "--checkpoints", "6"]
     command += ["--epochs", "1", "--task.network_args", "{hidden: [4]}"]
-    monkeypatch.setattr(collect, "WAIT", 0)  # every network is written at once
-    during(monkeypatch, collect.ZooWriter, "add", 4, lambda: signal.raise_signal(getattr(signal, name)))
+    monkeypatch.setattr(collector, "WAIT", 0)  # every network is written at once
+    during(monkeypatch, collector.ZooWriter, "add", 4, lambda: signal.raise_signal(getattr(signal, name)))
     assert main(command) == 128 + getattr(signal, name)
     assert f"paramgen: stopped by {name}" in capsys.readouterr().err
     assert not (tmp_path / "zoo" / "zoo.json").exists()

@@ -14,22 +14,12 @@ from paramgen.collect.multi import main
 from paramgen.core.samples import read_samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.evaluation.families import evaluate_family
-from paramgen.evaluation.unseen import (
-    PENALTIES,
-    SeenTasks,
-    average,
-    conditions_of,
-    nearest,
-    neighbours,
-    ridge,
-    scores_of,
-    seen_tasks,
-    tasks_to_draw,
-    vote,
-)
+from paramgen.evaluation.condition_baselines import PENALTIES, average, nearest_task, neighbours, ridge, vote
+from paramgen.evaluation.evaluate import evaluate
+from paramgen.evaluation.pool import NewTasks, Pool, SeenTasks, conditions_of, seen_tasks
+from paramgen.evaluation.unseen import tasks_to_draw
 from paramgen.generators.data import ParameterDataModule
-from paramgen.tasks import RelabelFamily, load_family
+from paramgen.tasks import RelabelFamily, family_of, load_family, score_family
 from paramgen.tasks.conditions import CodeCondition
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks
@@ -65,7 +55,7 @@ def test_neighbours_are_nearest_in_standardised_conditions():
     at = (new / seen.condition.std(0, correction=0)).numpy()
     for row, chosen in zip(at, neighbours(seen, new, 3), strict=True):
         assert chosen.tolist() == ((z - row) ** 2).sum(1).argsort()[:3].tolist()
-    assert torch.equal(nearest(seen, seen.condition), seen.weights)
+    assert torch.equal(nearest_task(seen, seen.condition), seen.weights)
     first, second = neighbours(seen, new, 2).unbind(1)
     assert torch.allclose(average(seen, new), (seen.weights[first] + seen.weights[second]) / 2)
 
@@ -90,17 +80,18 @@ def test_a_vote_of_one_is_the_nearest_task_and_of_three_their_majority(zoo):
     family = load_family(zoo.task_config)
     seen, names = seen_tasks(zoo), family.unseen
     condition = conditions_of(zoo, names)
-    alone = scores_of(zoo, family, nearest(seen, condition), names)
-    assert torch.allclose(vote(zoo, family, seen, names, k=1), alone)
+    alone = score_family(zoo, [zoo.spec.unflatten(row) for row in nearest_task(seen, condition)], names, "test")
+    pool = Pool(seen.weights, None, (), zoo, family, NewTasks(names, condition, seen))
+    assert torch.allclose(vote(pool, k=1), alone)
     states = [zoo.complete(zoo.spec.unflatten(seen.weights[j])) for j in neighbours(seen, condition, 3)[0]]
     found = score_networks(CLASSIFIES, family.build(), states, family.task(names[0]).data("test"))
     majority = (found.predictions.sum(0) >= 2).long()
     expected = float((majority == family.task(names[0]).data("test").targets).float().mean())
-    assert float(vote(zoo, family, seen, names, k=3)[0]) == pytest.approx(expected)
+    assert float(vote(pool, k=3)[0]) == pytest.approx(expected)
 
 
 def test_direct_training_is_above_every_baseline_and_these_above_chance(zoo):
-    results = evaluate_family(zoo)
+    results = evaluate(zoo, family_of(zoo))
     rows = {row.name: row.value("mean") for row in results.rows}
     assert list(rows) == ["direct", "nearest", "average-2", "average-all", "ridge", "vote-5"]
     assert rows["direct"] == max(rows.values())
@@ -155,7 +146,7 @@ def test_generators_stand_beside_what_needs_none(zoo, tmp_path, capsys):
     assert "both zoo and condition" in capsys.readouterr().err
     listed = json.loads((tmp_path / "drawn" / "samples.json").read_text())["networks"]
     assert [entry["task"] for entry in listed[:8:2]] == written["unseen"]
-    (drawn,) = evaluate_family(zoo, [read_samples(tmp_path / "drawn", zoo)], baselines=[]).rows[1:]
+    (drawn,) = evaluate(zoo, family_of(zoo), [read_samples(tmp_path / "drawn", zoo)], baselines=[]).rows[1:]
     assert list(drawn.tasks.unseen.values()) == pytest.approx(rows["PDiff"]["unseen"])
 
 

@@ -2,6 +2,9 @@
 
 x: networks as tokens (B, L, D). The denoiser sees all noisy tokens of a network together. So the tokens of a sample fit together without a
 permutation state; RPG's tokens are independent of each other given their prototypes.
+Prompted by the loss to reach (``data.prompt``), and by the weights to start from (``data.start``), it is G.pt (Peebles et al. 2022,
+arXiv:2209.12892), which predicts weights of a later step of training from those of an earlier one. Departs: G.pt also takes the loss of the
+start; here the start is seen.
 """
 
 from functools import partial
@@ -36,6 +39,7 @@ class DiT(ParameterGenerator):
         seq_len: L, from the data.
         token_dim: D, from the data.
         cond_dim: C, width of a condition, from the data; 0 for none.
+        start_weights: Whether it takes networks to start from; from the data.
         condition: Training and sampling with a condition.
         denoiser: The transformer.
         diffusion: Noise schedule, prediction and default solver.
@@ -54,6 +58,7 @@ class DiT(ParameterGenerator):
         seq_len: int,
         token_dim: int,
         cond_dim: int = 0,
+        start_weights: bool = False,
         condition: ConditionSettings = CONDITION,
         denoiser: TransformerSettings = DENOISER,
         diffusion: DiffusionSettings = DIFFUSION,
@@ -66,11 +71,16 @@ class DiT(ParameterGenerator):
         diffusion = settings(DIFFUSION, diffusion, "diffusion")
         self.optimizer_settings = settings(OPTIMIZER, optimizer, "optimizer")
         self.shape, self.cond_dim, self.guidance_scale = (seq_len, token_dim), cond_dim, condition.guidance_scale
+        self.has_start, self.start_dropout = start_weights, condition.dropout
         self.scheduler, self.num_inference_steps = diffusion.scheduler, diffusion.num_inference_steps
         self.diffusion = diffusion.make()
         self.mixing = settings(MIXING, mixing, "mixing")
+        if self.mixing.concentration and (cond_dim or start_weights):
+            raise ParamgenError(
+                "model.mixing is for zoos without conditions: a mixture of networks has no recorded score or task"
+            )
         made = settings(DENOISER, denoiser, "denoiser")
-        self.denoiser = made.make(seq_len, token_dim, cond_dim, condition.dropout)
+        self.denoiser = made.make(seq_len, token_dim, cond_dim, condition.dropout, start_weights)
 
     def setup(self, stage: str) -> None:
         """Take the places of the tokens from the codec."""
@@ -100,12 +110,25 @@ class DiT(ParameterGenerator):
         """The denoiser of a batch of training networks."""
         if batch.token is not None:
             raise ParamgenError("DiT needs complete networks: remove data.tokens_per_step")
-        return self._under(batch.condition, len(batch.x))
+        return self._under(batch.condition, self._marked(batch.start, len(batch.x)), len(batch.x))
 
-    def _under(self, condition: Tensor | None, n: int) -> Denoiser:
-        """The denoiser of n networks under their conditions (n, C)."""
+    def _under(self, condition: Tensor | None, start: Tensor | None, n: int) -> Denoiser:
+        """The denoiser of n networks under their conditions (n, C) and marked starts (n, L, D + 1)."""
         entry = self.denoiser.condition
-        return self.denoiser if entry is None else partial(self.denoiser, marked=entry.mark(condition, n))
+        return partial(self.denoiser, marked=None if entry is None else entry.mark(condition, n), start=start)
+
+    def _marked(self, start: Tensor | None, n: int) -> Tensor | None:
+        """Networks to start from, each token with a 1 (n, L, D + 1); all 0 without a start, also for some networks in training."""
+        if not self.has_start:
+            return None
+        if start is None:
+            if self.start_dropout == 0:
+                raise ParamgenError("the generator needs start weights: it was fitted with condition.dropout 0")
+            return torch.zeros(n, self.shape[0], self.shape[1] + 1, device=self.device)
+        marked = torch.cat([start, start.new_ones(*start.shape[:2], 1)], -1)
+        if not self.training or self.start_dropout == 0:
+            return marked
+        return marked * (torch.rand(n, 1, 1, device=marked.device) >= self.start_dropout)
 
     def sample_tokens(self, request: SampleRequest) -> Drawn:
         """New networks, as many at once as memory allows."""
@@ -125,9 +148,10 @@ class DiT(ParameterGenerator):
         assert request.scheduler is not None
         assert request.num_inference_steps is not None
         condition = None if request.condition is None else request.condition[rows]
-        denoise = self._under(condition, n)
-        if condition is not None and request.guidance_scale not in (None, 1):
-            denoise = guided(denoise, self._under(None, n), request.guidance_scale)
+        start = self._marked(None if request.start is None else request.start[rows], n)
+        denoise = self._under(condition, start, n)
+        if condition is not None and request.guidance_scale is not None and request.guidance_scale != 1:
+            denoise = guided(denoise, self._under(None, start, n), request.guidance_scale)
         return self.diffusion.sample(
             denoise,
             (n, *self.shape),

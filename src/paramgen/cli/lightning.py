@@ -30,7 +30,14 @@ LOST_PROCESS = (
     "run the same command with --ckpt_path last to go on from the last checkpoint"
 )
 _log = logging.getLogger(__name__)
-LINKED = ("seq_len", "token_dim", "cond_dim", "num_networks", "num_runs")  # arguments of a backend that the data decide
+LINKED = (
+    "seq_len",
+    "token_dim",
+    "cond_dim",
+    "num_networks",
+    "num_runs",
+    "start_weights",
+)  # arguments of a backend that the data decide
 
 
 class Parser(OneLineErrors, LightningArgumentParser):

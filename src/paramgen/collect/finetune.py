@@ -82,8 +82,8 @@ def steps_on_tasks(
     family: TaskFamily,
     zoo: Zoo,
     weights: Tensor,
-    names: Sequence[str],
-    targets: Mapping[str, float],
+    names: Sequence[str | None],
+    targets: Mapping[str | None, float],
     *,
     most: int = MOST,
     device: torch.device | str = "cpu",
@@ -94,7 +94,7 @@ def steps_on_tasks(
         family: The tasks.
         zoo: Says which tensors are trained, and gives the others.
         weights: (R, P), the starts.
-        names: R tasks.
+        names: R tasks; None of a single task.
         targets: The score to reach on each task's val split.
         most: Steps at most.
         device: Device to train on, for example cuda.

@@ -50,6 +50,10 @@ class OptimSettings:
     def __post_init__(self) -> None:
         require_positive(lr=self.lr, batch_size=self.batch_size)
 
+    def epoch(self, items: int) -> int:
+        """Steps of an epoch of some items; the last incomplete batch is dropped."""
+        return items // min(self.batch_size, items)
+
     def factor(self, step: int, steps: int) -> float:
         """What the learning rate is multiplied by at a step of `steps`."""
         if self.schedule == "constant":
@@ -189,7 +193,7 @@ class GroupTrainer:
     ) -> None:
         self.group, self.data, self.settings, self.seeds, self.steps = group, data, settings, seeds, steps
         self.batch_size = min(settings.batch_size, len(data))
-        self.steps_per_epoch = len(data) // self.batch_size
+        self.steps_per_epoch = settings.epoch(len(data))
         self.optimizer = settings.make(list(group.leaves.values()))
         self.step = 0
 

@@ -45,6 +45,8 @@ class SampleInfo:
         zoo: The zoo that it was trained on.
         seed: Seed of the draw.
         condition: What they were conditioned on.
+        prompt: Scores that they were to reach, by name.
+        start: Networks that they were to start from, as given.
         scheduler: Solver that was used, in diffusers' words; None where there is none.
         num_inference_steps: Its steps.
         temperature: Scale of the noise.
@@ -66,6 +68,8 @@ class SampleInfo:
     zoo: str | None = None
     seed: int | None = None
     condition: list[Any] | None = None
+    prompt: dict[str, float] | None = None
+    start: str | None = None
     scheduler: str | None = None
     num_inference_steps: int | None = None
     temperature: float | None = None

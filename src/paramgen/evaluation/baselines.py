@@ -1,240 +1,106 @@
-"""Simple generators that every method must beat, one function each: (pool, n, generator) -> (n, P).
+"""Every baseline in one table. A baseline is one entry, in the file that has its function.
 
-They see what a generator sees: the zoo's train split, and the train accuracies recorded with it. K: networks in the pool, P: parameters.
 Zeng et al. 2025 (arXiv:2506.07998) found that averages of a few checkpoints, or one Gaussian a weight, match what p-diff generates.
-
-Convex combinations of networks stay in raw weights. The others draw with batch-norm's `running_var` in log space and come back through
-exp, so that a variance is never negative; :func:`generate` does both conversions.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+import time
+import zlib
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
 
-import torch
-from torch import Generator, Tensor
+from torch import Generator
 
-from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
-from paramgen.core.components import principal_components
-from paramgen.core.params import ParamSpec, state_tensors
-from paramgen.core.seeds import mix
+from paramgen.core.samples import SampleInfo
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean
-from paramgen.tasks import Task
+from paramgen.evaluation.baseline import Baseline, Resource, Setting, draw_from
+from paramgen.evaluation.condition_baselines import FROM_CONDITIONS
+from paramgen.evaluation.network_set import NetworkSet
+from paramgen.evaluation.pool import Pool
+from paramgen.evaluation.task_baselines import FROM_TASK
+from paramgen.evaluation.weight_baselines import FROM_WEIGHTS
+from paramgen.tasks import TaskFamily
 
-PCA_COMPONENTS = 64  # at most; the latent of the p-diff prototype
-TOP_SHARE = 0.3  # S_KDE30 keeps the best 30 % of the zoo
-FINETUNED_AT_ONCE = 32  # networks in memory with their gradients and Adam's moments
-_COLUMNS = 1 << 18  # weights worked on at once in float64
-_TINY = 1e-12  # below any variance that batch norm meets; its own eps is 1e-5
-
-
-class Pool(NamedTuple):
-    """What a baseline may see: weights (K, P), train scores (K,) with higher ones better or None, and the sizes of the tensors in P."""
-
-    weights: Tensor
-    goodness: Tensor | None
-    sizes: tuple[int, ...]
+BASELINES: Mapping[str, Baseline] = MappingProxyType({**FROM_WEIGHTS, **FROM_TASK, **FROM_CONDITIONS})
 
 
-Draw = Callable[[Pool, int, Generator], Tensor]
+def shown_in(*settings: Setting) -> list[str]:
+    """Names of the baselines that evaluations of these kinds show."""
+    return list(dict.fromkeys(name for s in settings for name, of in BASELINES.items() if s in of.shown))
 
 
-class Baseline(NamedTuple):
-    """How to draw from a pool.
+def all_baselines(tasks: TaskFamily | None, finetune: bool = False) -> list[str]:
+    """Names of the baselines that an evaluation shows unless others are requested: those that the zoo has everything for.
 
     Args:
-        draw: Pool, n and generator to networks (n, P).
-        raw: In raw weights (convex combinations), not with running_var in log space.
-        noise: Of noised copies: standard deviation of the noise, in the zoo's spread.
+        tasks: What the zoo's networks do; None for a zoo of weights alone.
+        finetune: Whether steps of fine-tuning are counted.
     """
-
-    draw: Draw
-    raw: bool = False
-    noise: float | None = None
-
-
-def copy(pool: Pool, n: int, generator: Generator) -> Tensor:
-    """Copies of training networks, without replacement until all are used: retrieval."""
-    K = len(pool.weights)
-    rounds = [torch.randperm(K, generator=generator) for _ in range(-(-n // K))]
-    return pool.weights[torch.cat(rounds)[:n]]  # (n, P)
+    settings: list[Setting] = ["one_task"]
+    if tasks is not None and tasks.unseen:
+        settings = ["unseen_tasks", "starts"] if finetune else ["unseen_tasks"]
+    return [name for name in shown_in(*settings) if BASELINES[name].needs <= _resources(tasks)]
 
 
-def noise(pool: Pool, n: int, generator: Generator, sigma: float) -> Tensor:
-    """Copies with white noise of standard deviation sigma x the tensor's spread in the zoo.
-
-    The spread of a tensor is the root mean square, over its weights, of the standard deviation across networks: at sigma 1 the noise has
-    the energy of the zoo's own spread, tensor by tensor, and a noised copy lies sigma x ‖std of the zoo‖ from its original.
-    """
-    variance = _std(pool.weights).square()  # (P,)
-    scale = torch.cat([v.mean().sqrt().expand(len(v)) for v in variance.split(pool.sizes)]).to(pool.weights.dtype)
-    return copy(pool, n, generator) + sigma * scale * _normal(n, pool.weights.shape[1], generator)
-
-
-def interpolation(pool: Pool, n: int, generator: Generator) -> Tensor:
-    """Points between a random pair: u w_i + (1 − u) w_j, u uniform in [0, 1]."""
-    K = len(pool.weights)
-    pairs = torch.stack([torch.randperm(K, generator=generator)[:2].expand(2) for _ in range(n)])  # (n, 2)
-    u = torch.rand(n, 1, generator=generator)
-    return u * pool.weights[pairs[:, 0]] + (1 - u) * pool.weights[pairs[:, 1]]
-
-
-def soup(pool: Pool, n: int, generator: Generator, m: int) -> Tensor:
-    """Means of m random training networks (all of them where the zoo has fewer): Wortsman et al. 2022's uniform soup."""
-    K = len(pool.weights)
-    choice = torch.zeros(n, K)
-    for row in choice:
-        row[torch.randperm(K, generator=generator)[:m]] = 1 / min(m, K)
-    return choice @ pool.weights  # (n, P)
-
-
-def gaussian(pool: Pool, n: int, generator: Generator) -> Tensor:
-    """One Gaussian a weight, each with the zoo's mean and standard deviation."""
-    std = _std(pool.weights).to(pool.weights.dtype)  # (P,)
-    return pool.weights.mean(0) + std * _normal(n, pool.weights.shape[1], generator)
-
-
-def pca_gaussian(pool: Pool, n: int, generator: Generator, components: int = PCA_COMPONENTS) -> Tensor:
-    """A Gaussian in the zoo's principal components: the zoo's mean and covariance, cut to the largest components."""
-    mean, basis, z = principal_components(pool.weights, components)
-    std = _std(z).to(z.dtype)  # (k,)
-    return mean + (std * _normal(n, len(std), generator)) @ basis
-
-
-def kde(pool: Pool, n: int, generator: Generator, share: float = TOP_SHARE) -> Tensor:
-    """S_KDE30 (Schürholt et al. 2022): a kernel density per latent dimension, of the best 30 % on train, dimensions drawn independently.
-
-    The latent is the zoo's principal components; Gaussian kernels with Scott's bandwidth std x k^(-1/5), k networks kept.
-    """
-    mean, basis, z = principal_components(pool.weights, len(pool.weights))
-    best = torch.arange(len(z))  # all, where there are no scores
-    if pool.goodness is not None:
-        best = pool.goodness.argsort(descending=True, stable=True)[: max(2, round(share * len(z)))]
-    kept = z[best]  # (k, d)
-    k, d = kept.shape
-    centres = kept.gather(0, torch.randint(k, (n, d), generator=generator))  # (n, d)
-    bandwidth: Tensor = _std(kept).to(kept.dtype) * k**-0.2
-    return mean + (centres + bandwidth * _normal(n, d, generator)) @ basis
-
-
-BASELINES: Mapping[str, Baseline] = MappingProxyType(
-    {
-        "copy": Baseline(copy, raw=True),
-        **{f"noise-{s:g}": Baseline(partial(noise, sigma=s), noise=s) for s in (0.1, 0.3, 0.5, 1.0, 2.0)},
-        "interpolation": Baseline(interpolation, raw=True),
-        "soup-2": Baseline(partial(soup, m=2), raw=True),
-        "soup-16": Baseline(partial(soup, m=16), raw=True),
-        "gaussian": Baseline(gaussian),
-        "pca-gaussian": Baseline(pca_gaussian),
-        "kde": Baseline(kde),
-    }
-)
-
-
-def find_baseline(name: str) -> Baseline:
-    """A baseline by its name, with any number for noise (``noise-0.01``) and soups (``soup-100``).
+def check_baselines(names: Sequence[str], tasks: TaskFamily | None) -> None:
+    """Refuse baselines that an evaluation cannot show.
 
     Raises:
-        ParamgenError: No such baseline.
+        ParamgenError: An unknown name, or one of another kind of zoo.
     """
-    if name in BASELINES:
-        return BASELINES[name]
-    kind, _, number = name.rpartition("-")
-    if kind == "soup" and number.isdecimal() and int(number) > 0:
-        return Baseline(partial(soup, m=int(number)), raw=True)
-    if kind == "noise" and number.replace(".", "", 1).isdecimal():
-        return Baseline(partial(noise, sigma=float(number)), noise=float(number))
-    raise ParamgenError(f"Unknown baseline {name!r}. {did_you_mean(name, [*BASELINES, 'soup-M', 'noise-SIGMA'])}")
+    of_family = tasks is not None and bool(tasks.unseen)
+    available = shown_in("unseen_tasks", "starts") if of_family else shown_in("one_task")
+    if unknown := [name for name in names if name not in available]:
+        kind = " for a family of tasks" if of_family else ""
+        raise ParamgenError(f"Unknown baseline {unknown[0]!r}{kind}. {did_you_mean(unknown[0], available)}")
 
 
-def generate(name: str, pool: Pool, spec: ParamSpec, n: int, seed: int) -> Tensor:
-    """Draw n networks (n, P) with a named baseline, running_var positive.
+def baseline_networks(name: str, pool: Pool, zoo: Zoo, n: int, seed: int) -> NetworkSet:
+    """What a baseline makes of a pool.
 
     Args:
-        name: As :func:`find_baseline` takes it.
-        pool: Raw weights of the zoo's train split.
-        spec: Says which columns are variances.
-        n: How many.
-        seed: The same seed gives the same networks.
+        name: In :data:`BASELINES`.
+        pool: What it may see.
+        zoo: Says which tensors are generated.
+        n: How many networks.
+        seed: Of the evaluation; every baseline has a stream of its own.
+
+    Raises:
+        ParamgenError: The zoo lacks what the baseline needs.
     """
-    return draw_from(find_baseline(name), pool, spec, n, Generator().manual_seed(seed))
+    baseline = BASELINES[name]
+    if missing := baseline.needs - _resources(pool.tasks):
+        raise ParamgenError(f"{name} needs {_WORDS[min(missing)]}, and zoo {zoo.name!r} has none")
+    start = time.perf_counter()
+    drawn = scores = None
+    if baseline.predict is not None:
+        scores = baseline.predict(pool)
+    else:
+        stream = Generator().manual_seed((seed + zlib.crc32(name.encode())) % 2**31)
+        drawn = draw_from(baseline, pool, zoo.spec, n, stream)
+    seconds = time.perf_counter() - start
+    return NetworkSet(
+        name,
+        "baseline",
+        "untrained" if baseline.untrained else "baseline",
+        drawn,
+        None if pool.new is None else pool.new.names,
+        SampleInfo(uses_task_data="data" in baseline.needs),
+        sample_seconds=None if drawn is None else seconds / len(drawn),
+        scores=scores,
+        noise=baseline.noise,
+    )
 
 
-def draw_from(baseline: Baseline, pool: Pool, spec: ParamSpec, n: int, generator: Generator) -> Tensor:
-    """Draw n networks (n, P) in raw weights, running_var positive.
-
-    Args:
-        baseline: Any, of :data:`BASELINES` or with other settings.
-        pool: Raw weights to draw from.
-        spec: Says which columns are variances.
-        n: How many.
-        generator: Source of randomness, on the CPU.
-    """
-    variances = variance_columns(spec)
-    if baseline.raw or not variances.any():
-        return baseline.draw(pool, n, generator)
-    logged = pool.weights.clone()
-    logged[:, variances] = logged[:, variances].clamp_min(_TINY).log()
-    drawn = baseline.draw(pool._replace(weights=logged), n, generator)
-    drawn[:, variances] = drawn[:, variances].exp()
-    return drawn
-
-
-def variance_columns(spec: ParamSpec) -> Tensor:
-    """Which of the P columns are batch-norm's running variances: (P,) bool."""
-    return torch.cat([torch.full((t.numel,), t.kind == "running_var") for t in spec.tensors])
-
-
-def _std(x: Tensor) -> Tensor:
-    """Standard deviation (P,) of (K, P) in float64, where the squares of large weights do not overflow; 0 of one network."""
-    correction = min(1, len(x) - 1)
-    return torch.cat([part.double().std(0, correction=correction) for part in x.split(_COLUMNS, 1)])
-
-
-def _normal(n: int, P: int, generator: Generator) -> Tensor:
-    return torch.randn(n, P, generator=generator)
-
-
-class TaskBaseline(NamedTuple):
-    """A baseline that needs the task: (task, zoo, n, seed) -> (n, P); it may see train items, or draw fresh networks."""
-
-    draw: Callable[[Task, Zoo, int, int], Tensor]
-    uses_task_data: bool
-    untrained: bool = False
-
-
-def random_init(task: Task, zoo: Zoo, n: int, seed: int) -> Tensor:
-    """The network's own initialisation, n times."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return zoo.spec.flatten_many([state_tensors(task.build()) for _ in range(n)])  # (n, P)
-
-
-def finetuned_copy(
-    task: Task, zoo: Zoo, n: int, seed: int, steps: int = 20, batch_size: int = 64, lr: float = 1e-3
-) -> Tensor:
-    """Copies trained a few steps further on train data with Adam, each in its own order; batch-norm statistics stay as copied."""
-    pool = Pool(zoo.matrix(zoo.indices("train")), torch.empty(0), ())
-    settings = OptimSettings("adam", lr=lr, batch_size=batch_size)
-    chosen = [t.name for t in zoo.spec.tensors if t.kind == "weight"]
-    copies = copy(pool, n, Generator().manual_seed(seed))
-    parts = []
-    for start in range(0, n, FINETUNED_AT_ONCE):
-        part = copies[start : start + FINETUNED_AT_ONCE]
-        states = [zoo.complete(zoo.spec.unflatten(vector)) for vector in part]
-        group = NetworkGroup(task.build(), states, chosen, loss=task.loss)
-        seeds = [mix(seed, start + i) for i in range(len(part))]
-        for _ in GroupTrainer(group, task.data("train"), settings, seeds, steps).run():
-            pass
-        parts.append(zoo.spec.flatten_many(group.states()))
-    return torch.cat(parts)  # (n, P)
-
-
-TASK_BASELINES: Mapping[str, TaskBaseline] = MappingProxyType(
-    {
-        "random-init": TaskBaseline(random_init, uses_task_data=False, untrained=True),
-        "finetuned-copy": TaskBaseline(finetuned_copy, uses_task_data=True),
-    }
+_WORDS: Mapping[Resource, str] = MappingProxyType(
+    {"network": "a task", "data": "a task with data", "conditions": "tasks with conditions"}
 )
+
+
+def _resources(tasks: TaskFamily | None) -> set[Resource]:
+    """What a zoo with these tasks has for baselines."""
+    if tasks is None:
+        return set()
+    resources: set[Resource] = {"network"}
+    resources |= {"data"} if tasks.has_data else set()
+    return resources | ({"conditions"} if tasks.unseen else set())

@@ -8,7 +8,7 @@ B: resamples. N: networks of a row. M: test items.
 """
 
 from collections.abc import Callable, Sequence
-from math import isnan
+from math import isnan, nan
 from statistics import mean, stdev
 from typing import Literal, NamedTuple
 
@@ -21,7 +21,6 @@ from paramgen.evaluation.thresholds import THRESHOLDS
 RESAMPLES = 1000
 _AT_ONCE = 100  # resamples in one matrix product: bounds memory at 100 x M floats
 ROUNDING = 1e-12  # relative error of means in float64, with room
-NAN = float("nan")
 Verdict = Literal["better", "alike", "worse"]
 
 
@@ -48,7 +47,7 @@ class Interval(NamedTuple):
         Args:
             sign: 1 where higher is better, else -1.
         """
-        low, high = sorted((sign * self.low, sign * self.high)) if not isnan(self.low) else (NAN, NAN)
+        low, high = sorted((sign * self.low, sign * self.high)) if not isnan(self.low) else (nan, nan)
         return "better" if low > 0 else "worse" if high < 0 else "alike"
 
 
@@ -109,7 +108,7 @@ class Bootstrap:
         )
         means = [(found * drawn).sum(1) / len(scores) for found, drawn in zip(resampled, networks, strict=True)]
         finite = distance[distance.isfinite()].double().cpu()
-        middles = torch.full((1 + self.resamples,), NAN, dtype=torch.float64)
+        middles = torch.full((1 + self.resamples,), nan, dtype=torch.float64)
         if len(finite):
             drawn = torch.randint(len(finite), (self.resamples, len(finite)), generator=self.generator)
             middles = torch.cat([finite[None].quantile(0.5, 1), finite[drawn].quantile(0.5, 1)])
@@ -152,7 +151,7 @@ def _percentiles(row: Tensor, other: Tensor) -> Interval:
     differences[differences.abs() <= ROUNDING * row.abs()] = 0.0  # equal rows differ by nothing
     tail = (1 - THRESHOLDS.level) / 2
     if differences[1:].isnan().any():  # a score that overflows, in both rows
-        return Interval(differences[0].item(), NAN, NAN)
+        return Interval(differences[0].item(), nan, nan)
     low, high = differences[1:].quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return Interval(differences[0].item(), low, high)
 
@@ -160,7 +159,7 @@ def _percentiles(row: Tensor, other: Tensor) -> Interval:
 def paired_interval(gaps: Sequence[float]) -> Interval:
     """Student's interval of the mean of paired differences: seeds, or tasks; nan with fewer than two."""
     if len(gaps) < 2:
-        return Interval(mean(gaps), NAN, NAN)
+        return Interval(mean(gaps), nan, nan)
     half = float(stats.t.ppf(0.5 + THRESHOLDS.level / 2, len(gaps) - 1)) * stdev(gaps) / len(gaps) ** 0.5
     return Interval(mean(gaps), mean(gaps) - half, mean(gaps) + half)
 
@@ -168,7 +167,7 @@ def paired_interval(gaps: Sequence[float]) -> Interval:
 def paired_p(gaps: Sequence[float]) -> float:
     """p-value of a two-sided t-test of paired differences against 0; nan with fewer than two."""
     if len(gaps) < 2:
-        return NAN
+        return nan
     if len(set(gaps)) == 1:  # no spread: scipy divides by it
         return 0.0 if gaps[0] else 1.0
     return float(stats.ttest_1samp(gaps, 0.0).pvalue)

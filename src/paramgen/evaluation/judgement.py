@@ -9,7 +9,7 @@ from paramgen.evaluation.thresholds import THRESHOLDS
 
 
 def flags_of(row: Row, rows: Sequence[Row], several: bool, works: bool) -> list[Flag]:
-    """What to know before believing a row of one task; nothing of references.
+    """What to know before believing a row; nothing of references, nor of the baselines of a family.
 
     Args:
         row: Any, with its differences from other rows if it is a generator's.
@@ -17,23 +17,17 @@ def flags_of(row: Row, rows: Sequence[Row], several: bool, works: bool) -> list[
         several: Whether runs of the zoo have several checkpoints.
         works: Whether the row's networks work at all: that an untrained network lies near the zoo is no copying.
     """
-    if row.kind == "reference" or not row.n:
+    of_family = row.tasks is not None
+    if row.kind == "reference" or not row.n or (of_family and row.kind != "generator"):
         return []
-    flags = [*_broken(row), *_spread(row)]
+    flags = _broken(row)
+    if not of_family:  # networks for other tasks spread by their tasks
+        flags += _spread(row)
     if works:
         flags += copying(row, several) or some_copies(row, rows)
     if row.uses_task_data:
-        flags.append(Flag("task_data"))
+        flags.append(Flag("seen_data" if of_family else "task_data"))
     return flags + not_better(row, rows)
-
-
-def family_flags_of(row: Row, rows: Sequence[Row], several: bool) -> list[Flag]:
-    """The same of a row of networks for unseen tasks, generators alone; direct training, the first row, is no simple way."""
-    if row.kind != "generator":
-        return []
-    seen = [Flag("seen_data")] if row.uses_task_data else []
-    simple = [other for other in rows[1:] if other.kind != "generator"]
-    return [*_broken(row), *copying(row, several), *seen, *_not_better_scores(row, simple)]
 
 
 def copying(row: Row, several: bool) -> list[Flag]:
@@ -78,17 +72,16 @@ def some_copies(row: Row, rows: Sequence[Row]) -> list[Flag]:
 
 
 def not_better(row: Row, rows: Sequence[Row]) -> list[Flag]:
-    """Baselines that a generator is not shown to beat in score or in distance; those that saw the task's data against such alone."""
-    fair = [other for other in rows if other.kind == "baseline" and (row.uses_task_data or not other.uses_task_data)]
-    found = {pair.name: pair for pair in row.against}
-    return _not_better_scores(row, [o for o in fair if o.name in found and not _farther(found[o.name].distance)])
-
-
-def _not_better_scores(row: Row, others: Sequence[Row]) -> list[Flag]:
-    names = {other.name for other in others}
-    pairs = [pair for pair in row.against if pair.name in names]
+    """Simple rows that a generator is not shown to beat in score or in distance; those that saw the task's data against such alone."""
+    fair = {other.name for other in rows if _simple(other) and (row.uses_task_data or not other.uses_task_data)}
+    pairs = [pair for pair in row.against if pair.name in fair and not _farther(pair.distance)]
     worse = [Flag("worse", pair.name) for pair in pairs if pair.verdict == "worse"]
     return worse + [Flag("alike", pair.name) for pair in pairs if pair.verdict == "alike"]
+
+
+def _simple(row: Row) -> bool:
+    """Whether a generator should beat a row: no other generator, nor networks that were trained for the same task."""
+    return row.kind != "generator" and row.role not in ("zoo", "heldout", "direct")
 
 
 def _broken(row: Row) -> list[Flag]:

@@ -9,7 +9,7 @@ from paramgen.evaluation.context import Context, Need
 
 RowDict = dict[str, Any]
 Better = Literal["higher", "lower", "score", None]
-Place = Literal["shown", "more", "absent"]
+ColumnPlace = Literal["shown", "more", "absent"]
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,18 @@ class Metric:
     form: Form = RATIO
     needs: frozenset[Need] = frozenset()
     better: Better = None
-    report: Place = "shown"
-    summary: Place = "absent"
+    report: ColumnPlace = "shown"
+    summary: ColumnPlace = "absent"
     terminal: str | None = None
     behind: str | None = None
     mark: Callable[[Mapping[str, float | None]], str] = lambda values: ""
 
     def value(self, row: RowDict) -> float | None:
         """The value in a row of ``results.json``."""
-        found: float | None = row["values"].get(self.key)
-        return found
+        value: float | None = row["values"].get(self.key)
+        return value
 
-    def hidden(self, shown: Collection[str], place: Place | None = None) -> bool:
+    def hidden(self, shown: Collection[str], place: ColumnPlace | None = None) -> bool:
         """Whether its column is hidden until all figures are asked for.
 
         Args:

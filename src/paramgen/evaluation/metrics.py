@@ -196,7 +196,7 @@ def cosine_max(queries: Tensor, bank: Tensor | None = None) -> float:
     return cosine.amax(1).mean().clamp(-1, 1).item()
 
 
-def dispersion(samples: Tensor, zoo: Tensor) -> float:
+def dispersion(samples: Tensor, zoo: Tensor, spread: float | None = None) -> float:
     """‖std of the samples‖₂ ÷ ‖std of the zoo‖₂, std per weight across networks; nan where either has one network.
 
     Below 0.8 the generator narrows, below 0.5 it has collapsed, regardless of its score.
@@ -204,11 +204,18 @@ def dispersion(samples: Tensor, zoo: Tensor) -> float:
     Args:
         samples: (N, P).
         zoo: (K, P).
+        spread: :func:`total_spread` of the zoo, where it is at hand.
     """
     if len(samples) < 2 or len(zoo) < 2:
         return float("nan")
-    spread = _total_spread(zoo)
-    return _total_spread(samples) / spread if spread > 0 else float("nan")
+    spread = total_spread(zoo) if spread is None else spread
+    return total_spread(samples) / spread if spread > 0 else float("nan")
+
+
+def total_spread(x: Tensor) -> float:
+    """Norm of the standard deviation per weight across networks (N, P)."""
+    spread: float = sum(x[:, c].double().var(0).sum().item() for c in column_slices(x.shape[1])) ** 0.5
+    return spread
 
 
 def novel_and_good(
@@ -259,11 +266,6 @@ def same_predictions(classes: Tensor, zoo: Tensor | None = None) -> float:
 def _norms(x: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)  # (N,)
     return norms
-
-
-def _total_spread(x: Tensor) -> float:
-    spread: float = sum(x[:, c].double().var(0).sum().item() for c in column_slices(x.shape[1])) ** 0.5
-    return spread
 
 
 def _mean_off_diagonal(matrix: Tensor) -> float:

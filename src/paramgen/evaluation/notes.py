@@ -5,21 +5,23 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from paramgen.evaluation.novelty import Novelty
-from paramgen.evaluation.structure import Reference
+from paramgen.evaluation.structure import StructureReference
 from paramgen.evaluation.thresholds import THRESHOLDS
 
 HUGE, TINY = 1e12, 1e-12  # of the largest weight: three layers of it leave float32
 
 
-def notes_of(weights: Tensor, novelty: Novelty, reference: Reference, drawn: Sequence[int], n: int) -> list[str]:
+def notes_of(
+    weights: Tensor, novelty: Novelty, reference: StructureReference | None, drawn: Sequence[int], n: int
+) -> list[str]:
     """What an evaluation could not do, or what its figures cannot mean, in words.
 
     Args:
         weights: (K, P) training networks.
         novelty: Both scales of distance.
-        reference: What structure is measured by.
-        drawn: How many networks each generator drew.
-        n: How many were asked for.
+        reference: What structure is measured by; None of a family, where it is not measured.
+        drawn: How many networks each generator drew; none of a family, which uses them all.
+        n: How many were requested.
     """
     notes: list[str] = []
     if not len(novelty.heldout) and novelty.training_runs is None:
@@ -32,7 +34,7 @@ def notes_of(weights: Tensor, novelty: Novelty, reference: Reference, drawn: Seq
             f"The zoo holds {len(novelty.training_runs)} training runs, and none is held out: there is no held-out row, no zu, and no "
             "ceiling for the shares of novel and good networks. Distances are measured against training runs that are left out in turn."
         )
-    if reference.excess < THRESHOLDS.measurable:  # neither where nothing varies
+    if reference is not None and reference.excess < THRESHOLDS.measurable:  # neither where nothing varies
         notes.append(
             f"Only {100 * reference.share:.1f} % of the variance of {reference.basis} lies in the subspace that holds "
             f"{100 * THRESHOLDS.subspace:.0f} % of the zoo's: new networks look like independent noise there, so "

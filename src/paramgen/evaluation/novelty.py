@@ -19,8 +19,8 @@ from paramgen.core import distances
 from paramgen.core.distances import Nearest
 from paramgen.evaluation import metrics
 
-Basis = Literal["held-out runs", "training runs left out"]
-Unit = Literal["run", "step"]
+ScaleBasis = Literal["held-out runs", "training runs left out"]
+DistanceUnit = Literal["run", "step"]
 
 
 class RunScale(NamedTuple):
@@ -33,7 +33,7 @@ class RunScale(NamedTuple):
     """
 
     value: float
-    basis: Basis
+    basis: ScaleBasis
     runs: int
 
 
@@ -100,7 +100,7 @@ class Novelty:
         return self.near.distance.cpu() if self.others is None else self.others
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> DistanceUnit:
         """What distances are shown in: the run scale where there is one, else the step."""
         return "step" if self.run_scale is None else "run"
 
@@ -126,7 +126,7 @@ class Novelty:
         return self.ratios(self.heldout)._replace(run=self.ratios(self.heldout_runs).run)
 
     def _run_scale(self) -> RunScale | None:
-        basis: Basis = "held-out runs" if len(self.heldout_runs) else "training runs left out"
+        basis: ScaleBasis = "held-out runs" if len(self.heldout_runs) else "training runs left out"
         runs = self.heldout_runs if len(self.heldout_runs) else self.training_runs
         if runs is None or not (value := distances.median(runs)) > 0:
             return None

@@ -7,10 +7,10 @@ from collections.abc import Collection
 
 from paramgen.evaluation.context import Context
 from paramgen.evaluation.metric import Metric, RowDict
-from paramgen.evaluation.score_metrics import PREDICTIONS, SCORES
-from paramgen.evaluation.weight_metrics import DISTANCES, ORIGIN, SPREAD
+from paramgen.evaluation.score_metrics import PREDICTION_METRICS, SCORE_METRICS
+from paramgen.evaluation.weight_metrics import DISTANCE_METRICS, ORIGIN_METRICS, SPREAD_METRICS
 
-METRICS: list[Metric] = [*SCORES, *DISTANCES, *PREDICTIONS, *SPREAD, *ORIGIN]
+METRICS: list[Metric] = [*SCORE_METRICS, *DISTANCE_METRICS, *PREDICTION_METRICS, *SPREAD_METRICS, *ORIGIN_METRICS]
 
 
 def values_of(context: Context) -> dict[str, float | None]:

@@ -12,8 +12,8 @@ from paramgen import __version__
 from paramgen.core.score import ScoreSpec
 from paramgen.evaluation.flags import Flag
 from paramgen.evaluation.intervals import Against
-from paramgen.evaluation.novelty import RunScale, Unit
-from paramgen.evaluation.structure import Reference
+from paramgen.evaluation.novelty import DistanceUnit, RunScale
+from paramgen.evaluation.structure import StructureReference
 from paramgen.evaluation.thresholds import THRESHOLDS, Thresholds
 
 FORMAT = 2
@@ -48,6 +48,11 @@ class TaskScores:
 
     unseen: Mapping[str, float]
     seen: Mapping[str, float] | None = None
+
+    @property
+    def mean(self) -> float:
+        """Over the unseen tasks."""
+        return sum(self.unseen.values()) / len(self.unseen)
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,8 @@ class Row:
 
     def value(self, key: str) -> float:
         """The value of a metric, nan where there is none."""
-        found = self.values.get(key)
-        return float("nan") if found is None else found
+        value = self.values.get(key)
+        return float("nan") if value is None else value
 
 
 @dataclass(frozen=True)
@@ -144,9 +149,9 @@ class Results:
     notes: Sequence[str]
     rows: Sequence[Row]
     checkpoints: int
-    unit: Unit
+    unit: DistanceUnit
     run_scale: RunScale | None
-    subspace: Reference | None
+    subspace: StructureReference | None
     thresholds: Thresholds = THRESHOLDS
     command: str | None = None
     format: int = FORMAT

@@ -8,29 +8,28 @@ import torch
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.context import Context
 from paramgen.evaluation.flags import Flag
+from paramgen.evaluation.network_set import NetworkSet
 from paramgen.evaluation.registry import blank_values, values_of
-from paramgen.evaluation.results import Kind, Points, Role, Row
+from paramgen.evaluation.results import Points, Row
 
 
-def make_row(name: str, kind: Kind, role: Role, context: Context, points: Points) -> Row:
+def make_row(networks: NetworkSet, context: Context, points: Points) -> Row:
     """A row with the value of each metric.
 
     Args:
-        name: Printed in tables and pictures.
-        kind: Reference, baseline or generator.
-        role: What the row is.
+        networks: What the row is of.
         context: Its networks and what they are compared with.
         points: One value per network.
     """
     return Row(
-        name=name,
-        kind=kind,
-        role=role,
+        name=networks.name,
+        kind=networks.kind,
+        role=networks.role,
         n=context.n,
-        nonfinite=context.n - len(context.weights),
+        nonfinite=0 if networks.weights is None else context.n - len(context.weights),
         values=values_of(context),
         novel_and_good=context.novel_and_good or {},
-        noise=None,
+        noise=networks.noise,
         uses_task_data=context.info.uses_task_data,
         flags=[],
         points=points,

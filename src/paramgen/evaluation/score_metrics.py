@@ -1,6 +1,6 @@
 """Metrics of what networks answer: scores, and predictions compared with those of the zoo."""
 
-from collections.abc import Mapping
+from statistics import mean
 
 from torch import Tensor
 
@@ -8,26 +8,27 @@ from paramgen.evaluation import metrics
 from paramgen.evaluation.context import Context
 from paramgen.evaluation.metric import COUNT, FRACTION, GAP, SCORE, SHARE, Metric, needs
 
-VOTERS = 16
+ENSEMBLE = 16
 
 
 def _mean(c: Context) -> float:
-    return c.summary.mean if c.tasks is None else _average(c.tasks.unseen)
+    return c.summary.mean if c.tasks is None else c.tasks.mean
 
 
-def _average(scores: Mapping[str, float]) -> float:
-    return sum(scores.values()) / len(scores)
+def _gap(c: Context) -> float:
+    assert c.zoo.scored is not None
+    return 0.0 if c.first else _mean(c) - c.zoo.scored.mean
 
 
 def _worst_task(c: Context) -> float:
     assert c.tasks is not None
-    assert c.spec is not None
-    sign = c.spec.sign
+    assert c.zoo.spec is not None
+    sign = c.zoo.spec.sign
     return sign * min(sign * score for score in c.tasks.unseen.values())
 
 
 def _seen(c: Context) -> float | None:
-    return _average(c.tasks.seen) if c.tasks is not None and c.tasks.seen else None
+    return mean(c.tasks.seen.values()) if c.tasks is not None and c.tasks.seen else None
 
 
 def _recalibrated(c: Context) -> float | None:
@@ -36,20 +37,20 @@ def _recalibrated(c: Context) -> float | None:
 
 
 def _vote(c: Context) -> float:
-    assert c.targets is not None
-    return metrics.majority_accuracy(c.predictions[:VOTERS], c.targets.cpu())
+    assert c.zoo.targets is not None
+    return metrics.majority_accuracy(c.predictions[:ENSEMBLE], c.zoo.targets.cpu())
 
 
 def _disagreement(c: Context) -> float:
     finite = c.finite.to(c.predictions.device)
-    return metrics.disagreement(c.predictions[finite], c.zoo_predictions[c.near.index.cpu()])
+    return metrics.disagreement(c.predictions[finite], c.zoo.predictions[c.distances.near.index.cpu()])
 
 
 def _others(c: Context) -> Tensor | None:
-    return None if c.own else c.zoo_predictions
+    return None if c.own else c.zoo.predictions
 
 
-SCORES = [
+SCORE_METRICS = [
     Metric(
         "n",
         "N",
@@ -150,7 +151,7 @@ SCORES = [
         "vs zoo",
         "Mean test score less the zoo's own mean (of a family: less that of networks trained on the unseen tasks). Over seeds: seed by "
         "seed; the spread is that of the differences.",
-        lambda c: 0.0 if c.reference is None else _mean(c) - c.reference,
+        _gap,
         GAP,
         needs("score"),
         better="score",
@@ -170,8 +171,8 @@ SCORES = [
     ),
     Metric(
         "ensemble",
-        f"Vote of {VOTERS}",
-        f"Accuracy of a majority vote of the first {VOTERS} networks: whether they err differently enough to help each other.",
+        f"Vote of {ENSEMBLE}",
+        f"Accuracy of a majority vote of the first {ENSEMBLE} networks: whether they err differently enough to help each other.",
         _vote,
         SHARE,
         needs("accuracy"),
@@ -180,7 +181,7 @@ SCORES = [
     ),
 ]
 
-PREDICTIONS = [
+PREDICTION_METRICS = [
     Metric(
         "same_predictions",
         "Same answers",

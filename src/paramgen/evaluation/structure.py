@@ -15,6 +15,7 @@ Where runs differ in every direction (a few seeds of a network), the subspace of
 run looks like independent noise. Structure is then 1 for networks that do lie in the subspace, and cannot be measured for the others.
 """
 
+from math import nan
 from typing import Literal, NamedTuple
 
 import torch
@@ -26,7 +27,6 @@ from paramgen.evaluation.thresholds import THRESHOLDS
 
 MOST_NETWORKS = 500  # that a subspace is fitted on, evenly spaced: the decomposition takes time cubic in them
 FOLDS = 10
-NAN = float("nan")
 
 
 class Variance(NamedTuple):
@@ -39,12 +39,12 @@ class Variance(NamedTuple):
     @property
     def share(self) -> float:
         """Share of the variance inside the subspace; nan where nothing varies."""
-        return self.inside / self.total if self.total > 0 else NAN
+        return self.inside / self.total if self.total > 0 else nan
 
     @property
     def excess(self) -> float:
         """That share less the share of independent weights."""
-        return (self.inside - self.independent) / self.total if self.total > 0 else NAN
+        return (self.inside - self.independent) / self.total if self.total > 0 else nan
 
 
 class Subspace:
@@ -88,10 +88,10 @@ class Subspace:
         return self.weights[:, columns].double() - self.mean[columns]
 
 
-Basis = Literal["held-out networks", "training runs left out", "training networks left out"]
+StructureBasis = Literal["held-out networks", "training runs left out", "training networks left out"]
 
 
-class Reference(NamedTuple):
+class StructureReference(NamedTuple):
     """What structure is measured by.
 
     Args:
@@ -106,7 +106,7 @@ class Reference(NamedTuple):
     networks: int
     share: float
     excess: float
-    basis: Basis
+    basis: StructureBasis
 
     @property
     def measurable(self) -> bool:
@@ -128,26 +128,26 @@ class Structure:
         shown = torch.linspace(0, len(weights) - 1, min(len(weights), MOST_NETWORKS)).round().long()
         weights, runs = weights[shown.to(weights.device)], runs[shown]
         self.subspace = Subspace(weights)
-        basis: Basis = "held-out networks"
+        basis: StructureBasis = "held-out networks"
         found = self.subspace.variance(heldout)
         if len(heldout) < 2 or not found.total > 0:
             several = len(runs.unique()) > 1
             basis = "training runs left out" if several else "training networks left out"
             found = _left_out(weights, runs if several else torch.arange(len(runs)))
-        self.reference = Reference(self.subspace.dimensions, len(weights), found.share, found.excess, basis)
+        self.reference = StructureReference(self.subspace.dimensions, len(weights), found.share, found.excess, basis)
 
-    def of(self, networks: Tensor) -> "Measured":
+    def of(self, networks: Tensor) -> "RowStructure":
         """Of networks (N, P), all finite."""
         found = self.subspace.variance(networks)
         if len(networks) < 2 or not found.total > 0:
-            return Measured(NAN, NAN)
+            return RowStructure(nan, nan)
         if self.reference.measurable:
-            return Measured(found.share, min(max(found.excess / self.reference.excess, 0.0), 1.0))
+            return RowStructure(found.share, min(max(found.excess / self.reference.excess, 0.0), 1.0))
         # held-out networks look like independent noise here: less than they show proves nothing, more than that is structure
-        return Measured(found.share, 1.0 if found.excess >= THRESHOLDS.measurable else NAN)
+        return RowStructure(found.share, 1.0 if found.excess >= THRESHOLDS.measurable else nan)
 
 
-class Measured(NamedTuple):
+class RowStructure(NamedTuple):
     """Share of a row's variance inside the zoo's subspace, and structure; nan where it cannot be measured."""
 
     inside: float

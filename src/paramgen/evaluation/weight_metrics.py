@@ -10,12 +10,12 @@ from paramgen.evaluation.thresholds import THRESHOLDS as T
 SUBSPACE = f"{100 * T.subspace:.0f} %"
 
 
-def _zu(c: Context) -> float | None:
-    return None if c.zu_of is None or c.heldout_runs is None else metrics.zu(c.zu_of, c.heldout_runs)
+def _zu(c: Context) -> float:
+    return metrics.zu(c.distances.compared, c.zoo.heldout_runs)
 
 
-def _zu_limit(c: Context) -> float | None:
-    return None if c.zu_of is None or c.heldout_runs is None else metrics.zu_limit(len(c.zu_of), len(c.heldout_runs))
+def _zu_limit(c: Context) -> float:
+    return metrics.zu_limit(len(c.distances.compared), len(c.zoo.heldout_runs))
 
 
 def _saturated(values: Mapping[str, float | None]) -> str:
@@ -23,7 +23,7 @@ def _saturated(values: Mapping[str, float | None]) -> str:
     return "" if zu is None or limit is None or abs(zu) < 0.9999 * limit else "≤ " if zu < 0 else "≥ "
 
 
-DISTANCES = [
+DISTANCE_METRICS = [
     Metric(
         "run_ratio",
         "run_ratio",
@@ -31,7 +31,7 @@ DISTANCES = [
         f"training runs left out in turn where none is held out). 0: copies; about 1: as far away as a new run. Below {T.within_run}, "
         "where runs have several checkpoints, networks stay within the runs that were learnt from. The zoo's own: each run against the "
         "others.",
-        lambda c: c.raw.run,
+        lambda c: c.distances.raw.run,
         summary="shown",
         terminal="run_ratio",
     ),
@@ -40,7 +40,7 @@ DISTANCES = [
         "aligned",
         "run_ratio after bringing each network's hidden units to the order and the scale in which it is nearest: a permuted copy is a "
         "copy. An upper bound: matching is a search.",
-        lambda c: None if c.aligned is None else c.aligned.run,
+        lambda c: None if c.distances.aligned is None else c.distances.aligned.run,
         summary="shown",
         terminal="aligned",
     ),
@@ -50,7 +50,7 @@ DISTANCES = [
         "Median L2 distance from a network to its nearest training network in steps: over tau, the median distance of a training network "
         "to the nearest other one. Where runs have several checkpoints that is the step between neighbouring checkpoints: 0 is a copy, but "
         "many steps can still be within a run.",
-        lambda c: c.raw.step,
+        lambda c: c.distances.raw.step,
         summary="shown",
         terminal="nn_ratio",
         behind="run_ratio",
@@ -59,7 +59,7 @@ DISTANCES = [
         "nn_ratio_aligned",
         "steps, aligned",
         "nn_ratio up to the order and the scale of hidden units.",
-        lambda c: None if c.aligned is None else c.aligned.step,
+        lambda c: None if c.distances.aligned is None else c.distances.aligned.step,
         summary="shown",
         terminal="aligned",
         behind="run_ratio_aligned",
@@ -90,7 +90,7 @@ DISTANCES = [
         "Near",
         f"Share of networks, in percent, that are nearer to a training network than {T.nearer} of the distance of a new run. The row of "
         "held-out runs shows what is usual. It sees a few copies among new networks, which a median does not.",
-        lambda c: c.raw.near,
+        lambda c: c.distances.raw.near,
         SHARE,
         needs("one_task"),
         summary="shown",
@@ -99,20 +99,20 @@ DISTANCES = [
         "near_share_aligned",
         "Near, aligned",
         "The same up to the order and the scale of hidden units: permuted and rescaled copies are near.",
-        lambda c: None if c.aligned is None else c.aligned.near,
+        lambda c: None if c.distances.aligned is None else c.distances.aligned.near,
         SHARE,
         needs("one_task"),
         summary="shown",
     ),
 ]
 
-SPREAD = [
+SPREAD_METRICS = [
     Metric(
         "dispersion",
         "Dispersion",
         "Spread of the row's weights over the spread of the zoo's: norm of the standard deviation across networks. Below "
         f"{T.narrow} narrow, below {T.collapsed} collapsed, at any score. Independent noise has spread too: read it with structure.",
-        lambda c: metrics.dispersion(c.weights, c.zoo),
+        lambda c: metrics.dispersion(c.weights, c.zoo.weights, c.zoo.spread),
         summary="shown",
         terminal="disp.",
     ),
@@ -141,7 +141,7 @@ SPREAD = [
         "cosine_zoo",
         "Cosine",
         "Mean of the largest cosine between a network's weights and a training network's (Wild-P-Diff).",
-        lambda c: metrics.cosine_max(c.weights, None if c.own else c.zoo),
+        lambda c: metrics.cosine_max(c.weights, None if c.own else c.zoo.weights),
         COSINE,
         report="more",
     ),
@@ -155,7 +155,7 @@ SPREAD = [
     ),
 ]
 
-ORIGIN = [
+ORIGIN_METRICS = [
     Metric(
         "id_match",
         "id match",
@@ -189,7 +189,7 @@ ORIGIN = [
         "Steps to zoo",
         "Steps of training from the row's first 16 networks (Adam, rate 0.001, 64 train items a step) until their score on the val split "
         "is as good as the zoo's mean there, less the score's margin; the median, looked at every 5 steps. None where half do not get "
-        "there in 500. Of a family: from all of the row's networks for unseen tasks, until they are as good as networks trained on the "
+        "there in 500. Of a family: from the first 16 networks for each unseen task, until they are as good as networks trained on the "
         "task, less the margin.",
         lambda c: c.finetune_steps,
         COUNT,

@@ -23,7 +23,8 @@ from paramgen.core.trust import find_class
 from paramgen.core.zoo import Zoo
 from paramgen.errors import DivergedError, ParamgenError
 from paramgen.generators.data import NetworkTokens, ParamBatch, data_of
-from paramgen.generators.restore import build, read_checkpoint
+from paramgen.generators.prompts import prompt_ranges, prompt_row
+from paramgen.generators.restore import build, check_same_data, read_checkpoint
 from paramgen.generators.sampling import Drawn, SampleRequest
 from paramgen.generators.settings import plain_arguments
 
@@ -53,7 +54,8 @@ class ParameterGenerator(LightningModule, ABC):
 
     What it offers it declares, as attributes of the class or of the object: ``has_solver`` (samples start from noise, with ``scheduler``
     and ``num_inference_steps`` unless others are asked for), ``has_states`` (known states to sample from), ``has_guidance`` (follows a
-    condition as far as ``guidance_scale`` says), and ``cond_dim``, the numbers of the condition that it takes.
+    condition as far as ``guidance_scale`` says), ``has_start`` (takes weights to start from), and ``cond_dim``, the numbers of the
+    condition that it takes, of which the last are :attr:`prompts`.
     """
 
     shape: tuple[int, int] | None = None  # L and D of the tokens that it was made for; data of other tokens are refused
@@ -64,6 +66,7 @@ class ParameterGenerator(LightningModule, ABC):
     cond_dim: int = 0
     has_guidance: bool = False
     guidance_scale: float = 1.0
+    has_start: bool = False
 
     codec: ParamCodec | None = None
     _mask: tuple[Tensor, Tensor] | None = None  # the codec's, and the same on this device
@@ -103,6 +106,11 @@ class ParameterGenerator(LightningModule, ABC):
         raise ParamgenError(
             f"{type(self).__name__} has no behavioural loss: it does not predict whole networks in training"
         )
+
+    @property
+    def prompts(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest value among the training networks of each score that it is prompted by; empty without prompts."""
+        return {name: (low, high) for name, (low, high) in getattr(self, "zoo_info", {}).get("prompts", {}).items()}
 
     def token_mask(self) -> Tensor:
         """The codec's mask (L, D) on this device, copied there once: a copy makes the host wait for the device."""
@@ -157,6 +165,12 @@ class ParameterGenerator(LightningModule, ABC):
         if self.has_solver:
             steps = request.num_inference_steps or self.num_inference_steps
             request = replace(request, scheduler=request.scheduler or self.scheduler, num_inference_steps=steps)
+        if request.prompt is not None:
+            row = prompt_row(request.prompt, [*self.prompts], type(self).__name__).expand(request.n, -1)  # (n, C)
+            given = [] if request.condition is None else [request.condition.to(row)]
+            request = replace(request, condition=torch.cat([*given, row], 1))
+        if request.start is not None:
+            request = replace(request, start=request.start.to(self.device))
         if request.condition is None:
             return request
         scale = self.guidance_scale if request.guidance_scale is None else request.guidance_scale
@@ -173,8 +187,14 @@ class ParameterGenerator(LightningModule, ABC):
 
     def _check(self, request: SampleRequest) -> None:
         """Refuse what is asked for and not offered, rather than draw something else."""
-        kind, conditional = type(self).__name__, request.condition is not None
-        if conditional and not self.cond_dim:
+        kind, conditional = type(self).__name__, request.condition is not None or request.prompt is not None
+        if request.prompt is not None:
+            prompt_row(request.prompt, [*self.prompts], kind)
+        if request.start is not None and not self.has_start:
+            raise ParamgenError(
+                f"start weights were given, but this {kind} takes none: it was fitted without data.start"
+            )
+        if request.condition is not None and not self.cond_dim:
             raise ParamgenError(f"a condition was given, but this {kind} was fitted on a zoo without conditions")
         if request.guidance_scale is not None and not (conditional and self.has_guidance):
             raise ParamgenError("guidance_scale needs a condition and a generator that takes one")
@@ -196,10 +216,18 @@ class ParameterGenerator(LightningModule, ABC):
                 f"the checkpoint generates other tensors than zoo {data.zoo.name!r} holds; it was fitted on another zoo"
             )
         self._check_tokens(data.codec, "data give")
+        if data.start_weights and not self.has_start:
+            raise ParamgenError(
+                f"data.start gives start weights, but {type(self).__name__} takes none; remove data.start"
+            )
+        if self.codec is not None and [*self.prompts] != [*data.prompt]:
+            saved, given = (", ".join(names) or "none" for names in (self.prompts, data.prompt))
+            raise ParamgenError(f"the checkpoint was fitted with the prompts {saved}, data.prompt is {given}")
         self.codec = data.codec
         self.base = data.zoo.base()
         self.zoo_info = {"name": data.zoo.name, "path": str(data.zoo.path), "task": data.zoo.task_config}
         self.zoo_info |= _places(data.zoo, data.train_indices)
+        self.zoo_info |= {"prompts": prompt_ranges(data.zoo, data.train_indices, data.prompt)}
 
     def begin(self, networks: NetworkTokens) -> None:
         """Called once when a fit starts, also one that goes on; for backends that look at all training networks. Does nothing itself.
@@ -235,7 +263,8 @@ class ParameterGenerator(LightningModule, ABC):
 
     def predict_step(self, batch: ParamBatch, batch_idx: int) -> list[StateDict]:
         """As many new networks as the batch has."""
-        return self.sample(len(batch.x), batch.condition if self.cond_dim else None)
+        condition = batch.condition if self.cond_dim else None
+        return self.sample(len(batch.x), condition, start=batch.start)
 
     def _log_unseen(self, name: str, batch: ParamBatch) -> None:
         terms = self.loss(batch)
@@ -288,7 +317,7 @@ class ParameterGenerator(LightningModule, ABC):
             raise ParamgenError(f"the checkpoint was made by {saved['class_path']}, the config asks for {mine}")
         codec = ParamCodec.from_state_dict(saved["codec"])
         if self.codec is not None:
-            _check_same_data(codec, self.codec)
+            check_same_data(codec, self.codec)
         self._check_tokens(codec, "checkpoint's codec gives")
         self.codec = codec
         self.base, self.zoo_info = saved["base"], saved["zoo"]
@@ -307,21 +336,6 @@ def _places(zoo: Zoo, used: Sequence[int]) -> dict[str, list[int]]:
         "networks": [place[i] for i in used],
         "runs": [runs.index(run) for run in sorted({zoo.entries[i].run for i in used})],
     }
-
-
-def _check_same_data(saved: ParamCodec, given: ParamCodec) -> None:
-    """Refuse to go on with a checkpoint on data that it was not made for."""
-    if saved.spec != given.spec:
-        raise ParamgenError("the checkpoint generates other tensors than the zoo holds: it was fitted on another zoo")
-    old, new = (
-        {k: v for k, v in codec.state_dict().items() if k in ("class_path", "init_args")} for codec in (saved, given)
-    )
-    if old != new:
-        raise ParamgenError(f"the checkpoint was made with the codec {old}, the data now use {new}")
-    if not torch.allclose(saved.shift, given.shift) or not torch.allclose(saved.scale, given.scale):
-        raise ParamgenError(
-            "the zoo's networks are others than those the checkpoint was fitted on (their statistics differ)"
-        )
 
 
 def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -> ParameterGenerator:
@@ -381,5 +395,5 @@ def check_conditional(model: ParameterGenerator, zoo: Zoo, name: str = "the chec
     """
     if model.codec is None or model.codec.spec != zoo.spec:
         raise ParamgenError(f"{name} generates other tensors than zoo {zoo.name!r} holds")
-    if not model.cond_dim:
+    if model.cond_dim == len(model.prompts):
         raise ParamgenError(f"{name} takes no condition: its generator was fitted on a zoo without tasks")

@@ -25,7 +25,7 @@ from paramgen.tasks import TaskFamily, family_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from paramgen.report.plots import Group
+    from paramgen.report.fit import Group
 
 _LOG = logging.getLogger(__name__)
 MOST_POINTS = 400  # of a loss's history; beyond it every second one goes
@@ -124,7 +124,7 @@ class SampleQuality(Callback):
 
     def draw(self, module: ParameterGenerator, data: ParameterDataModule) -> "dict[str, Figure]":
         """Pictures of `n` new networks and as many training networks, on the val images."""
-        from paramgen.report.plots import Group, fit_figures  # matplotlib takes a second, and most fits draw nothing
+        from paramgen.report.fit import Group, fit_figures  # matplotlib takes a second, and most fits draw nothing
 
         family, weights, novelty = self._measures(data)
         assert family is not None  # there are no pictures without scores

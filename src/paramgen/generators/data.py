@@ -19,6 +19,7 @@ from paramgen.core.io import map_tensors
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Split, Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
+from paramgen.generators.prompts import training_conditions
 
 Residency = Literal["auto", "device", "ram", "disk"]
 DECODED_AT_ONCE = 32  # training networks
@@ -33,6 +34,7 @@ class ParamBatch(NamedTuple):
         index: (B,) long, which of the K training networks; -1 for networks of another split.
         run: (B,) long, which of the R training runs; -1 for networks of another split.
         token: (L',) long, which tokens `x` holds; None for all L.
+        start: (B, L', D) networks to start from, where the generator learns to.
     """
 
     x: Tensor
@@ -40,6 +42,7 @@ class ParamBatch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # tuple.index is not missed
     run: Tensor
     token: Tensor | None
+    start: Tensor | None = None
 
 
 class NetworkTokens:
@@ -52,6 +55,7 @@ class NetworkTokens:
         residency: ``device`` and ``ram`` hold all tokens, ``disk`` reads only the chosen ones from memory-mapped files.
         device: Where ``device`` is.
         networks: The same networks where they have been read already.
+        prompt: Recorded scores that are conditions too.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class NetworkTokens:
         residency: Residency,
         device: torch.device,
         networks: Iterable[StateDict] | None = None,
+        prompt: Sequence[str] = (),
     ) -> None:
         self.codec = codec
         self.residency = _resolve(residency, 4 * len(indices) * math.prod(codec.shape), device)
@@ -75,8 +80,7 @@ class NetworkTokens:
                 row.copy_(codec.encode(network))
             if self.residency == "device":
                 self.tokens = self.tokens.to(device)
-        conditions = [zoo.entries[i].condition for i in indices]
-        self.conditions = torch.tensor(conditions) if conditions and None not in conditions else None
+        self.conditions = training_conditions(zoo, indices, prompt)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -112,6 +116,7 @@ class BatchStream:
         seed: Of the stream.
         rank: Which process this is.
         world_size: How many processes there are.
+        starts: For each network the ones that it may start from; None where generators take no start weights.
     """
 
     def __init__(
@@ -124,12 +129,13 @@ class BatchStream:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        starts: Sequence[Tensor] | None = None,
     ) -> None:
         self.tokens, self.runs, self.batch_size, self.seed = tokens, runs, batch_size, seed
         self.shuffle, self.length = steps is not None, steps or math.ceil(len(tokens) / batch_size)
         seq_len = tokens.codec.shape[0]
         self.tokens_per_step = tokens_per_step if tokens_per_step and tokens_per_step < seq_len else None
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self.rank, self.world_size, self.epoch, self.starts = rank, world_size, 0, starts
         self._taken = self._skip = 0
 
     def __len__(self) -> int:
@@ -148,10 +154,10 @@ class BatchStream:
                     left = torch.cat([left, torch.randperm(len(self.tokens), generator=generator)])
                 index, left = left[:wanted], left[wanted:]
                 index = index[self.rank * self.batch_size :][: self.batch_size]
-            token = self._choose_tokens(generator)
+            token, start = self._choose_tokens(generator), self._choose_starts(index, generator)
             if step >= skip:
                 self._taken = step + 1
-                yield self._batch(index, token)
+                yield self._batch(index, token, start)
         self.epoch, self._taken = self.epoch + self.shuffle, 0
 
     def state_dict(self) -> dict[str, int]:
@@ -168,11 +174,22 @@ class BatchStream:
             return None
         return torch.randperm(self.tokens.codec.shape[0], generator=generator)[: self.tokens_per_step].sort().values
 
-    def _batch(self, index: Tensor, token: Tensor | None) -> ParamBatch:
+    def _choose_starts(self, index: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Which networks (B,) those of a batch start from; the first of their runs where the order is fixed."""
+        if self.starts is None:
+            return None
+        share = torch.rand(self.world_size * self.batch_size, generator=generator)[self.rank * self.batch_size :]
+        known = [self.starts[i] for i in index.tolist()]
+        places = [int(u * len(of)) if self.shuffle else 0 for of, u in zip(known, share.tolist(), strict=False)]
+        return torch.stack([of[place] for of, place in zip(known, places, strict=True)])
+
+    def _batch(self, index: Tensor, token: Tensor | None, start: Tensor | None) -> ParamBatch:
         conditions = self.tokens.conditions
         x = self.tokens.read(index, token)  # (B, L', D)
         known = index if self.shuffle else torch.full_like(index, -1)
-        return ParamBatch(x, None if conditions is None else conditions[index], known, self.runs[index], token)
+        condition = None if conditions is None else conditions[index]
+        begun = None if start is None else self.tokens.read(start, token)  # (B, L', D)
+        return ParamBatch(x, condition, known, self.runs[index], token, begun)
 
 
 class ParameterDataModule(LightningDataModule):
@@ -187,6 +204,10 @@ class ParameterDataModule(LightningDataModule):
         max_networks: Maximum number of training networks, spread over the runs.
         residency: Where to keep the tokens: device, ram, or disk (memory-mapped, read in part).
         seed: Seed of the order of the networks.
+        prompt: Recorded scores that the generator is conditioned on, such as val.loss or train.accuracy: ``paramgen sample --prompt`` then
+            asks for others.
+        start: ``earlier``: the generator also learns from earlier checkpoints of the same run, the weights to start from
+            (``paramgen sample --start``).
         trust: Run code of classes that the zoo names and that are not part of paramgen, to monitor sample quality and for a behavioural
             loss. Use only for zoos from people you trust.
 
@@ -204,6 +225,8 @@ class ParameterDataModule(LightningDataModule):
         max_networks: int | None = None,
         residency: Residency = "auto",
         seed: int = 0,
+        prompt: list[str] | None = None,
+        start: Literal["earlier"] | None = None,
         trust: bool = False,
     ) -> None:
         super().__init__()
@@ -217,12 +240,16 @@ class ParameterDataModule(LightningDataModule):
         self.batch_size, self.steps_per_epoch, self.tokens_per_step = batch_size, steps_per_epoch, tokens_per_step
         self.residency: Residency = residency
         self.seed = seed
+        if start not in (None, "earlier"):
+            raise ParamgenError(f"data.start is {start!r}, expected earlier or nothing")
+        self.prompt, self.start_weights = tuple(prompt or ()), start is not None
         train = self.zoo.indices("train")
         self.train_indices = train if max_networks is None else _spread(train, max_networks)
         if len(self.train_indices) < 2:
             raise ParamgenError(
                 f"zoo {self.zoo.name!r} gives {len(self.train_indices)} training network(s); a distribution needs 2 or more"
             )
+        self._conditions = training_conditions(self.zoo, self.train_indices, self.prompt)
         self._bound = False
         self._training: NetworkTokens | None = None
 
@@ -238,13 +265,13 @@ class ParameterDataModule(LightningDataModule):
 
     @property
     def cond_dim(self) -> int:
-        """C, numbers per condition; 0 if the zoo has none."""
-        return len(self.zoo.entries[self.train_indices[0]].condition or [])
+        """C, numbers per condition, prompts counted; 0 without conditions."""
+        return 0 if self._conditions is None else self._conditions.shape[1]
 
     @property
     def conditions(self) -> Tensor:
         """Conditions of the training networks (K, C), not standardised."""
-        return torch.tensor([self.zoo.entries[i].condition for i in self.train_indices])
+        return torch.empty(self.num_networks, 0) if self._conditions is None else self._conditions
 
     @property
     def num_networks(self) -> int:
@@ -284,7 +311,8 @@ class ParameterDataModule(LightningDataModule):
         """Shuffled batches of the train split."""
         runs = [self.zoo.entries[i].run for i in self.train_indices]
         order = {run: r for r, run in enumerate(sorted(set(runs)))}
-        return self._stream(self.training_networks(), torch.tensor([order[r] for r in runs]), self.steps_per_epoch)
+        order_of_runs = torch.tensor([order[r] for r in runs])
+        return self._stream(self.training_networks(), self.train_indices, order_of_runs, self.steps_per_epoch)
 
     def val_dataloader(self) -> BatchStream | list[ParamBatch]:
         """The val split in order; empty if the zoo has no validation run."""
@@ -296,18 +324,21 @@ class ParameterDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> BatchStream:
         """The train split in order, one sample is drawn for each of its networks."""
-        return self._stream(self.training_networks(), torch.full((self.num_networks,), -1), None)
+        unknown = torch.full((self.num_networks,), -1)
+        return self._stream(self.training_networks(), self.train_indices, unknown, None)
 
     def _unseen(self, split: Split) -> BatchStream | list[ParamBatch]:
         indices = self.zoo.indices(split)
-        return self._stream(self._tokens(indices), torch.full((len(indices),), -1), None) if indices else []
+        unknown = torch.full((len(indices),), -1)
+        return self._stream(self._tokens(indices), indices, unknown, None) if indices else []
 
     def _tokens(self, indices: Sequence[int], networks: Iterable[StateDict] | None = None) -> NetworkTokens:
-        return NetworkTokens(self.zoo, indices, self.codec, self.residency, self._device(), networks)
+        return NetworkTokens(self.zoo, indices, self.codec, self.residency, self._device(), networks, self.prompt)
 
-    def _stream(self, tokens: NetworkTokens, runs: Tensor, steps: int | None) -> BatchStream:
+    def _stream(self, tokens: NetworkTokens, indices: Sequence[int], runs: Tensor, steps: int | None) -> BatchStream:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return BatchStream(tokens, runs, self.batch_size, steps, self.tokens_per_step, self.seed, rank, world)
+        starts = _earlier(self.zoo, indices) if self.start_weights else None
+        return BatchStream(tokens, runs, self.batch_size, steps, self.tokens_per_step, self.seed, rank, world, starts)
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
@@ -323,6 +354,15 @@ def data_of(trainer: Trainer) -> ParameterDataModule:
     if not isinstance(data, ParameterDataModule):
         raise ParamgenError("generators are fitted on a ParameterDataModule: trainer.fit(model, datamodule=data)")
     return data
+
+
+def _earlier(zoo: Zoo, indices: Sequence[int]) -> list[Tensor]:
+    """For each of some networks the places among them of its run's earlier checkpoints, in order; its own for a run's first."""
+    places: dict[int, list[int]] = {}
+    for place in sorted(range(len(indices)), key=lambda place: zoo.entries[indices[place]].step):
+        places.setdefault(zoo.entries[indices[place]].run, []).append(place)
+    before = {mine: of[:k] or [mine] for of in places.values() for k, mine in enumerate(of)}
+    return [torch.tensor(before[place]) for place in range(len(indices))]
 
 
 def _taken(networks: list[StateDict]) -> Iterator[StateDict]:

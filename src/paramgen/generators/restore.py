@@ -6,6 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
@@ -13,6 +14,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
+from paramgen.core.codec import ParamCodec
 from paramgen.core.io import regular_file
 from paramgen.core.params import ParamSpec
 from paramgen.core.pickles import read_pickle
@@ -74,6 +76,29 @@ def build(
     except Exception as error:  # arguments from a file may make a constructor raise anything
         raise ParamgenError(f"{where} does not fit its own {name}: {one_line(error)}") from error
     return module
+
+
+def check_same_data(saved: ParamCodec, given: ParamCodec) -> None:
+    """Refuse to go on with a checkpoint on data that it was not made for.
+
+    Args:
+        saved: The checkpoint's codec.
+        given: The data's.
+
+    Raises:
+        ParamgenError: Other tensors, another codec, or other statistics.
+    """
+    if saved.spec != given.spec:
+        raise ParamgenError("the checkpoint generates other tensors than the zoo holds: it was fitted on another zoo")
+    old, new = (
+        {k: v for k, v in codec.state_dict().items() if k in ("class_path", "init_args")} for codec in (saved, given)
+    )
+    if old != new:
+        raise ParamgenError(f"the checkpoint was made with the codec {old}, the data now use {new}")
+    if not torch.allclose(saved.shift, given.shift) or not torch.allclose(saved.scale, given.scale):
+        raise ParamgenError(
+            "the zoo's networks are others than those the checkpoint was fitted on (their statistics differ)"
+        )
 
 
 @contextmanager

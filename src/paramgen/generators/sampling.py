@@ -3,7 +3,7 @@
 n: networks. L tokens of D numbers. C: numbers of a condition. K: known states. S: states of a trajectory, m: the networks that it follows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -28,6 +28,8 @@ class SampleRequest:
         guidance_scale: How far to follow the condition: 0 not at all, 1 as it was taught, above 1 further.
         state: Which of the states that the generator was fitted with: a number for all networks, one number each (n,), weights over the
             known states (n, K), ``random`` or ``mixture``.
+        prompt: Scores to reach, by name, for generators fitted with ``data.prompt``.
+        start: (n, L, D) tokens of networks to start from, for generators fitted with ``data.start``.
         keep_trajectory: Keep the first networks on their way from noise.
         generator: Source of randomness; torch's global one when None.
 
@@ -42,6 +44,8 @@ class SampleRequest:
     temperature: float = 1.0
     guidance_scale: float | None = None
     state: State | None = None
+    prompt: Mapping[str, float] | None = None
+    start: Tensor | None = None
     keep_trajectory: bool = False
     generator: torch.Generator | None = None
 

@@ -1,16 +1,15 @@
-"""The report's figures: what each shows, how to read it, and whether an evaluation has what it needs.
+"""The report's figures: what each shows, how to read it, and what prepares its picture.
 
-They are drawn in the page by ``templates/figures.js`` from the same ``results.json``, one function of the same key a figure.
+A figure is prepared once, as plain data. ``templates/figures.js`` draws these data in the page, and :mod:`paramgen.report.png` in files.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from paramgen.evaluation.thresholds import THRESHOLDS
-
-Results = dict[str, Any]
-RowDict = dict[str, Any]
+from paramgen.report import against, by_row, details, places
+from paramgen.report.picture import Picture, Pictures
+from paramgen.report.view import ResultsDict, View
 
 
 @dataclass(frozen=True)
@@ -18,28 +17,22 @@ class Figure:
     """A figure of the page.
 
     Args:
-        key: Names it in the page and in ``figures.js``.
+        key: Names it in the page, and its file.
         title: Its head.
         caption: How to read it, always shown.
         definition: What exactly is drawn, shown on demand.
+        prepare: Makes its picture; None where the evaluation lacks what is drawn.
         wide: Takes the page's whole width.
-        needs: Whether the results hold what is drawn.
+        file: Is also written as a PNG.
     """
 
     key: str
     title: str
     caption: str
     definition: str
+    prepare: Callable[[View], Picture | None]
     wide: bool = False
-    needs: Callable[[Results], bool] = lambda results: True
-
-
-def _any_row(key: str) -> Callable[[Results], bool]:
-    return lambda results: any(row["values"][key] is not None for row in results["rows"])
-
-
-def _any_generator(key: str) -> Callable[[Results], bool]:
-    return lambda results: any(info.get(key) for info in results["generators"].values())
+    file: bool = False
 
 
 FIGURES = (
@@ -49,8 +42,9 @@ FIGURES = (
         "One line an unseen task, easiest first; one dot a row. Black dots are what training on the task itself reaches.",
         "Test score on each unseen task, the mean over the row's networks for it; of accuracy on a log axis of the error. Choose rows "
         "above; point at a dot for its figures.",
+        by_row.tasks,
         wide=True,
-        needs=lambda results: bool(results["rows"][0]["tasks"]),
+        file=True,
     ),
     Figure(
         "strips",
@@ -62,7 +56,9 @@ FIGURES = (
         "Middle: L2 distance of every network to its nearest training network, over the distance of a new run (in steps between "
         "neighbouring checkpoints where the zoo has one run alone); the bar is the median, run_ratio. In its shaded band networks stay "
         "within the runs that were learnt from. Right: spread of the row's weights over the zoo's; in the shaded band a row has collapsed.",
+        by_row.strips,
         wide=True,
+        file=True,
     ),
     Figure(
         "plane",
@@ -72,7 +68,8 @@ FIGURES = (
         "of generators and held-out runs. The grey line joins training networks with white noise of growing size. In the shaded band "
         "networks stay within the runs that were learnt from. Dotted: the distance of a new run, and the score from which a network "
         "counts as good, the zoo's mean less the score's margin (one point of accuracy).",
-        needs=lambda results: results["score"] is not None and _any_row("nn_ratio")(results),
+        against.plane,
+        file=True,
     ),
     Figure(
         "novelty",
@@ -81,7 +78,8 @@ FIGURES = (
         "A mean with independent noise can reach it too: read it with structure.",
         "Share of a row's networks that are good and at least c times as far from every training "
         "network as a new run is, for c = " + ", ".join(f"{c:g}" for c in THRESHOLDS.curve) + ".",
-        needs=lambda results: any(row["novel_and_good"] for row in results["rows"]),
+        against.novelty,
+        file=True,
     ),
     Figure(
         "alike",
@@ -89,7 +87,8 @@ FIGURES = (
         "p-diff's own picture of novelty. It does not tell copies from fresh networks well; distance does.",
         "Mean test score against the largest intersection over union of wrongly predicted test items with a training "
         "network, averaged over the row (p-diff, eq. 7 and Fig. 4b). Dotted: the zoo's networks among each other.",
-        needs=_any_row("iou_wrong_max"),
+        against.alike,
+        file=True,
     ),
     Figure(
         "map",
@@ -97,6 +96,8 @@ FIGURES = (
         "Two dimensions of many: near here may be far in truth, but far here is far.",
         "Each network in the plane of the zoo's first two principal components, in the unit of the distances, one scale on both axes. "
         "Noise is that of the zoo's own size. Cut at the reach of the zoo, held-out runs and generators.",
+        places.map_of,
+        file=True,
     ),
     Figure(
         "trajectories",
@@ -104,7 +105,8 @@ FIGURES = (
         "One line a network as it is sampled, from the hollow dot (noise) to the full one. Where lines end apart, samples differ.",
         "The first networks of each generator after up to ten evenly spread steps of the solver, decoded, in the plane of the zoo's "
         "first two principal components (p-diff, Fig. 5a), in the unit of the distances. Small dots: the zoo's networks.",
-        needs=lambda results: bool(results.get("trajectories")),
+        places.trajectories,
+        file=True,
     ),
     Figure(
         "weights",
@@ -112,8 +114,8 @@ FIGURES = (
         "A first sample, the training network nearest to it, and their difference. The blanker the difference, the nearer to a copy.",
         "The first rows and columns of each layer's weight matrix (outputs down, inputs across; kernels flattened), as p-diff "
         "draws them in Fig. 3. Colour by sign, strength by size, one scale a layer.",
+        details.layers,
         wide=True,
-        needs=lambda results: bool(results.get("weights")),
     ),
     Figure(
         "training",
@@ -121,22 +123,18 @@ FIGURES = (
         "A falling loss says little; watch score, distance and dispersion of the samples.",
         "From the fit's own log, against optimizer steps: losses, and a few samples drawn now and then, measured on the task's "
         "val split. The test split is not in here.",
+        details.training,
         wide=True,
-        needs=_any_generator("history"),
     ),
 )
 
 
-def shown(results: Results) -> list[Figure]:
-    """The figures that an evaluation has what is needed for."""
-    return [figure for figure in FIGURES if figure.needs(results)]
+def pictures_of(results: ResultsDict) -> Pictures:
+    """The pictures that an evaluation has the data for.
 
-
-def colour(rows: Sequence[RowDict], row: RowDict) -> str:
-    """Class that gives a row its colour: generators one each, references ink, baselines grey."""
-    if row["kind"] == "generator":
-        names = [r["name"] for r in rows if r["kind"] == "generator"]
-        return f"g{names.index(row['name']) % 6}"
-    if row["kind"] == "reference":
-        return "zoo" if row["role"] in ("zoo", "direct") else "held"
-    return "base"
+    Args:
+        results: As ``results.json`` holds it.
+    """
+    view = View(results)
+    prepared = {figure.key: figure.prepare(view) for figure in FIGURES}
+    return Pictures(view.notes(), {key: picture for key, picture in prepared.items() if picture is not None})

@@ -11,21 +11,20 @@ from markupsafe import Markup
 
 from paramgen import __version__
 from paramgen.core.score import ScoreSpec
+from paramgen.evaluation.baselines import shown_in
 from paramgen.evaluation.compare import paper_columns, paper_of, score_of, show, starred, with_figures
-from paramgen.evaluation.evaluate import ALL_BASELINES
 from paramgen.evaluation.flags import Flag, parse, say
 from paramgen.evaluation.intervals import RESAMPLES
 from paramgen.evaluation.metric import Metric, RowDict
 from paramgen.evaluation.registry import METRICS, with_values
 from paramgen.evaluation.thresholds import THRESHOLDS
-from paramgen.evaluation.unseen import FAMILY_BASELINES
 from paramgen.report import figures
+from paramgen.report.picture import colour_of, to_plain
 from paramgen.report.verdicts import LEVEL, between, over_seeds, verdict
+from paramgen.report.view import ResultsDict
 
-Results = dict[str, Any]
 
-
-def page(results: Results) -> str:
+def page(results: ResultsDict) -> str:
     """The report of an evaluation, as HTML with no outside reference.
 
     Args:
@@ -35,7 +34,7 @@ def page(results: Results) -> str:
     return _render("report.html.j2", e=evaluation, definitions=[*evaluation.columns, *evaluation.figures])
 
 
-def comparison_page(comparison: dict[str, Any], results: Sequence[Results]) -> str:
+def comparison_page(comparison: dict[str, Any], results: Sequence[ResultsDict]) -> str:
     """The report of a comparison: the summary over seeds, then every evaluation's own report, as HTML with no outside reference.
 
     Args:
@@ -65,7 +64,7 @@ class Evaluation:
         title: Names it among others.
     """
 
-    def __init__(self, results: Results, title: str = "") -> None:
+    def __init__(self, results: ResultsDict, title: str = "") -> None:
         self.results, self.title, self.rows = results, title, results["rows"]
         self.spec = None if results["score"] is None else ScoreSpec.from_dict(results["score"])
         shown = [m for m in with_values(self.rows) if m.report != "absent"]
@@ -76,10 +75,12 @@ class Evaluation:
         hidden = ("history", "fit_config")  # drawn, and shown apart
         info = {name: {k: v for k, v in i.items() if k not in hidden} for name, i in results["generators"].items()}
         self.generators = json.dumps(info, indent=2)
-        self.figures = figures.shown(results)
+        pictures = figures.pictures_of(results)
+        self.pictures = to_plain(pictures)
+        self.figures = [figure for figure in figures.FIGURES if figure.key in pictures.pictures]
         self.family = bool(self.rows[0]["tasks"])
-        known = FAMILY_BASELINES if self.family else ALL_BASELINES
-        self.omitted = [name for name in known if name not in {row["name"] for row in self.rows}]
+        available = shown_in("unseen_tasks" if self.family else "one_task")
+        self.omitted = [name for name in available if name not in {row["name"] for row in self.rows}]
 
     def score(self, value: float | None) -> str:
         """A score without its unit, a dash where there is none."""
@@ -87,7 +88,7 @@ class Evaluation:
 
     def colour(self, row: RowDict) -> str:
         """Class that gives a row its colour."""
-        return figures.colour(self.results["rows"], row)
+        return colour_of(self.results["rows"], row)
 
     def flags_of(self, row: RowDict) -> list[str]:
         """The row's flags in words, those of one kind together."""
@@ -198,7 +199,7 @@ def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
         {
             "name": starred(row),
             "kind": row["kind"],
-            "colour": figures.colour(rows, row),
+            "colour": colour_of(rows, row),
             "flags": _flags_of_seeds(row) if row["kind"] == "generator" or not row["figures"] else [],
             "cells": [cell(row) for cell in cells_of],
         }

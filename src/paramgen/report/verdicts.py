@@ -9,10 +9,9 @@ from paramgen.core.score import ScoreSpec
 from paramgen.evaluation.compare import score_of, starred
 from paramgen.evaluation.flags import Flag, FlagKind, details, parse
 from paramgen.evaluation.intervals import Verdict
+from paramgen.evaluation.metric import RowDict
 from paramgen.evaluation.thresholds import THRESHOLDS
-
-Results = dict[str, Any]
-RowDict = dict[str, Any]
+from paramgen.report.view import ResultsDict
 
 LEVEL = f"{100 * THRESHOLDS.level:.0f} %"
 WAYS = {  # rows in words
@@ -41,7 +40,7 @@ COUNTED: Mapping[FlagKind, str] = {  # flags whose detail counts networks
 MOST_LISTED = 8  # rows; more are counted
 
 
-def verdict(row: RowDict, results: Results) -> list[str]:
+def verdict(row: RowDict, results: ResultsDict) -> list[str]:
     """What a generator's figures mean, in sentences.
 
     Args:
@@ -142,7 +141,7 @@ def _on_score(row: RowDict, zoo: RowDict, spec: ScoreSpec) -> str:
     )
 
 
-def _on_distance(row: RowDict, results: Results, flags: Sequence[Flag]) -> list[str]:
+def _on_distance(row: RowDict, results: ResultsDict, flags: Sequence[Flag]) -> list[str]:
     kinds = {flag.kind for flag in flags}
     several = results["checkpoints"] > 1
     if row["values"]["run_ratio"] is None:
@@ -184,7 +183,7 @@ def _meaning(ratio: float, several: bool, runs: int, fresh: str) -> str:
     return f"farther from the training networks than {fresh}"
 
 
-def _on_spread(row: RowDict, results: Results, flags: Sequence[Flag]) -> str:
+def _on_spread(row: RowDict, results: ResultsDict, flags: Sequence[Flag]) -> str:
     kinds, said = {flag.kind for flag in flags}, f"Dispersion {row['values']['dispersion']:.2f}: "
     said += (
         "the generator has collapsed towards one network, whatever its score"
@@ -218,7 +217,7 @@ def _on_baselines(flags: Sequence[Flag], spec: ScoreSpec) -> list[str]:
     ]
 
 
-def _on_storage(name: str, results: Results) -> list[str]:
+def _on_storage(name: str, results: ResultsDict) -> list[str]:
     """What storing the generator takes, in networks."""
     stored = results["generators"].get(name, {}).get("generator_bytes")
     if stored is None:

@@ -15,9 +15,11 @@ from torch import Tensor
 from paramgen.core.command_line import command_line
 from paramgen.core.io import write_json
 from paramgen.core.params import StateDict
+from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
-from paramgen.evaluation.unseen import nearest, ridge, seen_tasks
+from paramgen.evaluation.condition_baselines import nearest_task, ridge
+from paramgen.evaluation.pool import seen_tasks
 from paramgen.generators.base import load_conditional
 from paramgen.tasks import RelabelFamily, family_of, load_family
 from paramgen.tasks.conditions import load_encoder
@@ -33,8 +35,8 @@ class Change(NamedTuple):
     Args:
         kind: One of :data:`LABEL_CHANGES`.
         seen: The code of a seen task.
-        code: The code that networks are asked for.
-        bit: The bit that was turned, where it is one.
+        code: The code that networks are requested for.
+        bit: The bit that was flipped, where it is one.
     """
 
     kind: str
@@ -74,33 +76,32 @@ def main(
     """
     command = command_line("paramgen flips", main, locals())
     require_positive(codes=codes, per_code=per_code)
-    found = Zoo(zoo, trust)
-    family = family_of(found)
+    opened = Zoo(zoo, trust)
+    family = family_of(opened)
     if not isinstance(family, RelabelFamily):
         raise ParamgenError(
-            f"zoo {found.name!r} holds networks of a {type(family).__name__}; only codes of a RelabelFamily have bits to turn"
+            f"zoo {opened.name!r} holds networks of a {type(family).__name__}; only codes of a RelabelFamily have bits to flip"
         )
-    models = {path: load_conditional(path, found) for path in ckpt_path or []}
-    asked = changes(family.seen, codes)
-    if not asked:
-        raise ParamgenError(f"zoo {found.name!r} has the inverse of every seen code among its seen codes")
-    condition = _conditions(found, family, asked)
-    seen = seen_tasks(found)
-    own = seen.weights[[seen.names.index(change.seen) for change in asked]]
-    simple = {"unchanged": own, "nearest": nearest(seen, condition), "ridge": ridge(seen, condition)}
+    models = {path: load_conditional(path, opened) for path in ckpt_path or []}
+    requested = changes(family.seen, codes)
+    if not requested:
+        raise ParamgenError(f"zoo {opened.name!r} has the inverse of every seen code among its seen codes")
+    condition = _conditions(opened, family, requested)
+    seen = seen_tasks(opened)
+    own = seen.weights[[seen.names.index(change.seen) for change in requested]]
+    simple = {"unchanged": own, "nearest": nearest_task(seen, condition), "ridge": ridge(seen, condition)}
     rows = {
-        name: _by_class(found, family, [found.spec.unflatten(row) for row in weights], asked, split)
+        name: _by_class(opened, family, [opened.spec.unflatten(row) for row in weights], requested, split)
         for name, weights in simple.items()
     }
     for path, model in models.items():
         draw = torch.Generator().manual_seed(seed)
         solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
-        networks = model.sample(
-            len(asked) * per_code, condition.repeat_interleave(per_code, 0), generator=draw, **solver
-        )
+        conditions = condition.repeat_interleave(per_code, 0)
+        networks = model.sample(len(requested) * per_code, conditions, generator=draw, **solver)
         name = type(model).__name__ + "*" * model.uses_task_data
-        rows[f"{name} ({path})" if name in rows else name] = _by_class(found, family, networks, asked, split)
-    values = _summary(found, asked, rows, family.base.data(split).targets)
+        rows[f"{name} ({path})" if name in rows else name] = _by_class(opened, family, networks, requested, split)
+    values = {"zoo": opened.name, "score": family.score.to_dict(), **_summary(requested, rows)}
     values |= {"split": split, "networks": per_code, "command": command}
     write_json(Path(out) / "flips.json", values)
     console = Console()
@@ -110,62 +111,76 @@ def main(
 
 def changes(seen: Sequence[str], most: int) -> list[Change]:
     """The first codes whose inverse is unseen: unchanged, with each single flip that gives an unseen code, and with all bits flipped."""
-    known, found = set(seen), []
-    for code in [code for code in seen if flipped(code) not in known][:most]:
-        found.append(Change("none", code, code))
+    taken, made = set(seen), []
+    for code in [code for code in seen if flipped(code) not in taken][:most]:
+        made.append(Change("none", code, code))
         for bit in range(len(code)):
             other = code[:bit] + flipped(code[bit]) + code[bit + 1 :]
-            if other not in known and len(set(other)) == 2:
-                found.append(Change("one bit", code, other, bit))
-        found.append(Change("all bits", code, flipped(code)))
-    return found
+            if other not in taken and len(set(other)) == 2:
+                made.append(Change("one bit", code, other, bit))
+        made.append(Change("all bits", code, flipped(code)))
+    return made
 
 
-def _conditions(zoo: Zoo, family: RelabelFamily, asked: Sequence[Change]) -> Tensor:
+def _conditions(zoo: Zoo, family: RelabelFamily, requested: Sequence[Change]) -> Tensor:
     """Conditions (N, C), made as the zoo's were."""
     encoder = load_encoder(zoo.meta["condition"], zoo.trusted, f"zoo {zoo.name!r}")
-    new = sorted({change.code for change in asked} - set(family.seen))
+    new = sorted({change.code for change in requested} - set(family.seen))
     config = family.config()
     wider = load_family(
         {**config, "init_args": {**config["init_args"], "seen": family.seen, "unseen": new}}, zoo.trusted
     )
-    return torch.stack([encoder.encode(wider.describe(change.code)) for change in asked])
+    return torch.stack([encoder.encode(wider.describe(change.code)) for change in requested])
+
+
+class _Scored(NamedTuple):
+    """Scores of the networks for each change, mean over them.
+
+    Args:
+        whole: (N,) on all images.
+        by_class: (N, K) on the images of each class.
+    """
+
+    whole: Tensor
+    by_class: Tensor
 
 
 def _by_class(
-    zoo: Zoo, family: RelabelFamily, networks: Sequence[StateDict], asked: Sequence[Change], split: str
-) -> Tensor:
-    """Accuracy (N, K) of the networks asked for each change, mean over them, on the images of every class."""
+    zoo: Zoo, family: RelabelFamily, networks: Sequence[StateDict], requested: Sequence[Change], split: str
+) -> _Scored:
+    """Scores of n networks for each of N changes, N * n in all, on their new codes."""
     labels = family.base.data(split).targets  # (M,), in 0 to K - 1
     images = family.task(family.seen[0]).data(split)  # those of every code
-    scores = score_networks(family, family.build(), [zoo.complete(state) for state in networks], images)
-    assert scores.predictions is not None  # relabelings are classified
-    found = scores.predictions  # (N * n, M)
-    bits = torch.stack([family.bits(change.code) for change in asked])  # (N, K)
-    right = (found.view(len(asked), -1, len(labels)) == bits[:, labels][:, None]).float().mean(1)  # (N, M)
-    return torch.stack([right[:, labels == k].mean(1) for k in range(bits.shape[1])], 1)
+    n = len(networks) // len(requested)
+    targets = [family.bits(change.code)[labels] for change in requested for _ in range(n)]  # N * n times (M,)
+    states = [zoo.complete(state) for state in networks]
+    items = score_networks(family, family.build(), states, images, targets=targets).items
+    assert items is not None  # the score is made of single images
+    columns = [family.value(items), *(family.value(items[:, labels == k]) for k in labels.unique().tolist())]
+    whole, *classes = (column.view(len(requested), n).mean(1) for column in columns)
+    return _Scored(whole, torch.stack(classes, 1))
 
 
-def _summary(zoo: Zoo, asked: Sequence[Change], rows: dict[str, Tensor], labels: Tensor) -> dict[str, Any]:
-    share = torch.bincount(labels) / len(labels)  # (K,)
-    of = {kind: torch.tensor([change.kind == kind for change in asked]) for kind in LABEL_CHANGES}
-    bits = torch.tensor([change.bit for change in asked if change.bit is not None])
-    found = []
-    for name, accuracy in rows.items():
-        whole = accuracy @ share  # (N,)
-        one = accuracy[of["one bit"]]
+def _summary(requested: Sequence[Change], rows: dict[str, _Scored]) -> dict[str, Any]:
+    of = {kind: torch.tensor([change.kind == kind for change in requested]) for kind in LABEL_CHANGES}
+    bits = torch.tensor([change.bit for change in requested if change.bit is not None])
+    made = []
+    for name, scores in rows.items():
+        one = scores.by_class[of["one bit"]]
         turned = torch.zeros_like(one, dtype=torch.bool).scatter_(1, bits[:, None], value=True)
-        row: dict[str, Any] = {"name": name, "by_class": accuracy.tolist()}
-        row |= {kind: float(whole[chosen].mean()) for kind, chosen in of.items()}
-        found.append({**row, "turned": float(one[turned].mean()), "others": float(one[~turned].mean())})
-    return {"zoo": zoo.name, "changes": [change._asdict() for change in asked], "rows": found}
+        row: dict[str, Any] = {"name": name, "by_class": scores.by_class.tolist()}
+        row |= {kind: float(scores.whole[changed].mean()) for kind, changed in of.items()}
+        made.append({**row, "turned": float(one[turned].mean()), "others": float(one[~turned].mean())})
+    return {"changes": [change._asdict() for change in requested], "rows": made}
 
 
 def _table(values: dict[str, Any]) -> Table:
-    table = Table("", "as seen", "one bit", "turned class", "other classes", "all bits", box=None)
+    score = ScoreSpec.from_dict(values["score"])
+    table = Table("", "as seen", "one bit", "flipped class", "other classes", "all bits", box=None)
     counts = ", ".join(f"{sum(c['kind'] == kind for c in values['changes'])} {kind}" for kind in LABEL_CHANGES[1:])
-    table.caption = f"{values['split']} accuracy % on the new code; turned: {counts}"
+    better = "" if score.higher_is_better else " (lower is better)"
+    table.caption = f"{values['split']} {score.label}{better} on the new code; flipped: {counts}"
     for row in values["rows"]:
         cells = (row[key] for key in ("none", "one bit", "turned", "others", "all bits"))
-        table.add_row(row["name"], *(f"{100 * cell:.1f}" for cell in cells))
+        table.add_row(row["name"], *(score.text(cell) for cell in cells))
     return table

@@ -16,11 +16,13 @@ from torch import Tensor
 from paramgen.core.command_line import command_line
 from paramgen.core.io import inside, read_json, read_tensors, write_json
 from paramgen.core.params import StateDict
+from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import START, Zoo
 from paramgen.errors import ParamgenError, require_positive
-from paramgen.evaluation.unseen import conditions_of
+from paramgen.evaluation.pool import conditions_of
 from paramgen.generators.base import ParameterGenerator, load_conditional
-from paramgen.report.plots import save_mixtures
+from paramgen.report.mixtures import mixtures
+from paramgen.report.png import save_picture
 from paramgen.tasks import TaskFamily, family_of, score_family
 
 AVERAGED = "averaged weights"
@@ -41,10 +43,11 @@ class _Study:
 
 @dataclass
 class _Row:
-    """One way to get networks: accuracy (2, W, n) on either task, a tensor a zoo."""
+    """One way to get networks: scores (2, W, n) on either task, a tensor a zoo."""
 
     kind: str
-    accuracy: list[Tensor] = field(default_factory=list)
+    role: str
+    scores: list[Tensor] = field(default_factory=list)
     uses_task_data: bool = False
 
 
@@ -104,7 +107,7 @@ def main(
         "command": command,
     }
     write_json(Path(out) / "interpolation.json", values)
-    picture = save_mixtures(values, Path(out) / "interpolation.png")
+    picture = save_picture(mixtures(values), Path(out) / "interpolation.png")
     console = Console()
     for measured in values["zoos"]:
         console.print(_table(measured, values))
@@ -128,34 +131,41 @@ def _named(paths: Sequence[str] | None) -> dict[str, Path]:
 
 def _of_comparison(folder: Path) -> dict[str, list[_Place]]:
     """Zoos of a comparison by name, one a seed."""
-    found: dict[str, list[_Place]] = {}
+    places: dict[str, list[_Place]] = {}
     for report in read_json(folder / "comparison.json", "comparison")["reports"]:
         here = inside(folder, report["file"]).parent
         if not (here / "zoo" / "zoo.json").exists():
             raise ParamgenError(f"{here} holds no zoo of the comparison's own; give it as zoo, with ckpt_path")
         fits = {path.parent.name: path for path in sorted(here.glob("fits/*/last.ckpt"))}
-        found.setdefault(report["zoo"], []).append(_Place(here / "zoo", fits))
-    return found
+        places.setdefault(report["zoo"], []).append(_Place(here / "zoo", fits))
+    return places
 
 
 def _measured(name: str, places: Sequence[_Place], study: _Study) -> dict[str, Any]:
     """Every row of one zoo, mean over its seeds; the spread is over seeds, of one seed over its networks."""
     rows: dict[str, _Row] = {}
+    score = ScoreSpec()
     for place in places:
         zoo = Zoo(place.zoo, study.trust)
         family = family_of(zoo)
         family.check(study.tasks)
+        score = family.score
         models = {name: load_conditional(path, zoo) for name, path in place.checkpoints.items()}
-        for reference, accuracy in _references(zoo, family, study).items():
-            kind = "baseline" if reference == AVERAGED else "reference"
-            rows.setdefault(reference, _Row(kind)).accuracy.append(accuracy)
+        for reference, scores in _references(zoo, family, study).items():
+            kinds = ("baseline", "baseline") if reference == AVERAGED else ("reference", "start")
+            rows.setdefault(reference, _Row(*kinds)).scores.append(scores)
         first, second = conditions_of(zoo, study.tasks)  # (C,) each
         conditions = torch.lerp(first, second, study.weights[:, None])  # (W, C)
         for generator, model in models.items():
             networks = _between(model, conditions, study)
-            row = rows.setdefault(generator, _Row("generator", uses_task_data=model.uses_task_data))
-            row.accuracy.append(_on_both(zoo, family, networks, study))
-    return {"zoo": name, "seeds": len(places), "rows": [_plain(name, row) for name, row in rows.items()]}
+            row = rows.setdefault(generator, _Row("generator", "generator", uses_task_data=model.uses_task_data))
+            row.scores.append(_on_both(zoo, family, networks, study))
+    return {
+        "zoo": name,
+        "score": score.to_dict(),
+        "seeds": len(places),
+        "rows": [_plain(name, row) for name, row in rows.items()],
+    }
 
 
 def _between(model: ParameterGenerator, conditions: Tensor, study: _Study) -> list[StateDict]:
@@ -179,35 +189,37 @@ def _references(zoo: Zoo, family: TaskFamily, study: _Study) -> dict[str, Tensor
     n = min(study.per_point, *map(len, kept))
     first, second = (zoo.matrix([own[i * len(own) // n] for i in range(n)]) for own in kept)  # (n, P)
     averages = [zoo.spec.unflatten(row) for w in study.weights for row in torch.lerp(first, second, w)]
-    found = {AVERAGED: _on_both(zoo, family, averages, study)}
+    references = {AVERAGED: _on_both(zoo, family, averages, study)}
     if (zoo.path / START).exists():
         start = [read_tensors(zoo.path / START)] * len(study.weights)
-        found["start"] = _on_both(zoo, family, start, study)
-    return found
+        references["start"] = _on_both(zoo, family, start, study)
+    return references
 
 
 def _on_both(zoo: Zoo, family: TaskFamily, networks: list[StateDict], study: _Study) -> Tensor:
-    """Accuracy (2, W, n) of W * n networks on either task."""
+    """Scores (2, W, n) of W * n networks on either task."""
     scores = [score_family(zoo, networks, [task] * len(networks), study.split, family) for task in study.tasks]
     return torch.stack(scores).view(2, len(study.weights), -1)
 
 
 def _plain(name: str, row: _Row) -> dict[str, Any]:
-    means = torch.stack([accuracy.mean(-1) for accuracy in row.accuracy])  # (S, 2, W)
-    spread = means.std(0) if len(means) > 1 else row.accuracy[0].std(-1, correction=0)
+    means = torch.stack([scores.mean(-1) for scores in row.scores])  # (S, 2, W)
+    spread = means.std(0) if len(means) > 1 else row.scores[0].std(-1, correction=0)
     figures = {"mean": means.mean(0).tolist(), "std": spread.tolist()}
-    return {"name": name, "kind": row.kind, **figures, "uses_task_data": row.uses_task_data}
+    return {"name": name, "kind": row.kind, "role": row.role, **figures, "uses_task_data": row.uses_task_data}
 
 
 def _table(measured: dict[str, Any], values: dict[str, Any]) -> Table:
     first, second = values["tasks"]
     table = Table("", "0", "1", "both, ½", "worse, ½", "both, path", box=None, title_justify="left")
-    seeds = measured["seeds"]
+    seeds, score = measured["seeds"], ScoreSpec.from_dict(measured["score"])
     table.title = f"{measured['zoo']}, {seeds} seed{'s' if seeds > 1 else ''}: {first} at 0, {second} at 1"
-    table.caption = f"{values['split']} accuracy %; * used seen tasks' images"
+    better = "" if score.higher_is_better else " (lower is better)"
+    table.caption = f"{values['split']} {score.label}{better}; * used seen tasks' data"
     for row in measured["rows"]:
         a, b = torch.tensor(row["mean"])
         middle = torch.stack([a, b])[:, len(a) // 2]
-        cells = (a[0], b[-1], middle.mean(), middle.min(), (a + b).mean() / 2)
-        table.add_row(row["name"] + "*" * row["uses_task_data"], *(f"{100 * cell:.1f}" for cell in cells))
+        worse = middle.min() if score.higher_is_better else middle.max()
+        cells = (a[0], b[-1], middle.mean(), worse, (a + b).mean() / 2)
+        table.add_row(row["name"] + "*" * row["uses_task_data"], *(score.text(float(cell)) for cell in cells))
     return table

@@ -13,7 +13,7 @@ from paramgen.core.io import write_json
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import require_positive
-from paramgen.evaluation.families import evaluate_family
+from paramgen.evaluation.evaluate import evaluate
 from paramgen.evaluation.results import Results, Row
 from paramgen.evaluation.unseen import tasks_to_draw, unseen_family
 from paramgen.generators.base import load_conditional
@@ -51,29 +51,29 @@ def main(
         ParamgenError: A zoo without tasks or without unseen ones, per_task below 1, a checkpoint of another zoo.
     """
     require_positive(per_task=per_task)
-    found = Zoo(zoo, trust)
+    opened = Zoo(zoo, trust)
     solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
     drawn = dict[str, Samples]()
     for path in [ckpt_path] if isinstance(ckpt_path, str) else ckpt_path or []:
-        samples = _drawn(path, found, per_task, seen_tasks, seed, **solver)
+        samples = _drawn(path, opened, per_task, seen_tasks, seed, **solver)
         name = f"{samples.name} ({path})" if samples.name in drawn else samples.name
         drawn[name] = replace(samples, name=name)
-    results = evaluate_family(found, list(drawn.values()), split=split)
+    results = evaluate(opened, unseen_family(opened), list(drawn.values()), split=split)
     Console().print(_table(results, split))
     if out:
         rows = [_plain(row) for row in results.rows]
-        write_json(Path(out), {"zoo": found.name, "unseen": unseen_family(found).unseen, "rows": rows})
+        write_json(Path(out), {"zoo": opened.name, "unseen": unseen_family(opened).unseen, "rows": rows})
 
 
 def _drawn(path: str, zoo: Zoo, per_task: int, seen_tasks: int, seed: int, **solver: str | int | None) -> Samples:
     """A checkpoint's networks for the tasks of a zoo."""
     model = load_conditional(path, zoo)
-    asked = tasks_to_draw(zoo, per_task, seen_tasks)
+    requested = tasks_to_draw(zoo, per_task, seen_tasks)
     draw = torch.Generator().manual_seed(seed)
-    networks = model.sample(len(asked.names), asked.condition, generator=draw, **solver)
+    networks = model.sample(len(requested.names), requested.condition, generator=draw, **solver)
     weights = zoo.spec.flatten_many(networks)
     info = SampleInfo(uses_task_data=model.uses_task_data)
-    return Samples(type(model).__name__, weights, info, total=len(weights), task=asked.names)
+    return Samples(type(model).__name__, weights, info, total=len(weights), task=requested.names)
 
 
 def _table(results: Results, split: str) -> Table:
@@ -81,8 +81,8 @@ def _table(results: Results, split: str) -> Table:
     for row in results.rows:
         unseen, seen = _values(row)
         spread = f"{100 * mean(unseen):.2f} ± {100 * pstdev(unseen):.2f}"
-        known = "" if seen is None else f"{100 * mean(seen):.2f}"
-        table.add_row(row.name + "*" * row.uses_task_data, spread, f"{100 * min(unseen):.2f}", known)
+        over_seen = "" if seen is None else f"{100 * mean(seen):.2f}"
+        table.add_row(row.name + "*" * row.uses_task_data, spread, f"{100 * min(unseen):.2f}", over_seen)
     table.caption = f"{split} accuracy %, {len(unseen)} unseen tasks; * used seen tasks' images"
     return table
 

@@ -136,8 +136,8 @@ class TaskFamily(Scored):
             ValueError: Not as many names as networks.
             ParamgenError: No such task or split.
         """
-        splits = {name: spread(self.task(name).data(split), most) for name in dict.fromkeys(names)}
-        return score_each(self, self._network.to(device), states, [splits[name] for name in names], device)
+        splits = {name: self.task(name).items(split, most) for name in dict.fromkeys(names)}
+        return score_each(self, self.architecture.to(device), states, [splits[name] for name in names], device)
 
     def config(self) -> dict[str, Any]:
         """``{"class_path", "init_args"}`` with plain values, for :func:`paramgen.tasks.load_family`.
@@ -153,7 +153,7 @@ class TaskFamily(Scored):
         return arguments
 
     @cached_property
-    def _network(self) -> nn.Module:
+    def architecture(self) -> nn.Module:
         """The architecture, for running networks; the random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             return self.build()
@@ -205,7 +205,7 @@ class Task(TaskFamily):
             most: Maximum number of items to score on, evenly spaced. Default: all.
             device: Where to compute.
         """
-        return score_networks(self, self._network.to(device), states, self._items(split, most), device=device)
+        return score_networks(self, self.architecture.to(device), states, self.items(split, most), device=device)
 
     def evaluate_each(
         self,
@@ -221,9 +221,15 @@ class Task(TaskFamily):
         self.check(names)
         return self.evaluate(states, split, most, device)
 
+    def items(self, split: str, most: int | None = None) -> SplitData:
+        """A limited number of a split's items, evenly spaced (default: all), made once for each number."""
+        if (split, most) not in self._splits:
+            self._splits[split, most] = spread(self.data(split), most)
+        return self._splits[split, most]
+
     def count(self, split: str, most: int | None = None) -> int:
         """How many items :meth:`evaluate` runs each network on; what it costs grows with them."""
-        return len(self._items(split, most))
+        return len(self.items(split, most))
 
     def start(self, source: str) -> nn.Module:
         """The network with start weights: ``pretrained``, or those of a weights file.
@@ -234,12 +240,6 @@ class Task(TaskFamily):
         network = self.build()
         load_weights(network, read_weights(source), where=source)
         return network
-
-    def _items(self, split: str, most: int | None) -> SplitData:
-        """Items of a split, made once for each number of them."""
-        if (split, most) not in self._splits:
-            self._splits[split, most] = spread(self.data(split), most)
-        return self._splits[split, most]
 
     @cached_property
     def _splits(self) -> dict[tuple[str, int | None], SplitData]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from paramgen.core.params import COUNTER, StateDict, last_part
-from paramgen.tasks.forward import call, loadable
+from paramgen.tasks.forward import all_loadable, call
 from paramgen.tasks.stacked import stack_states, worth_stacking
 
 BATCHES = 20
@@ -43,7 +43,7 @@ def recalibrate(
     with torch.no_grad(), _measuring(model) as norms:
         for start in range(0, len(states), chunk):
             group = states[start : start + chunk]
-            loaded = stack_states([loadable(model, state) for state in group])
+            loaded = stack_states(all_loadable(model, group))
             stacked = {name: tensor for name, tensor in loaded.items() if last_part(name) != COUNTER}
             measured = _run(model, norms, stacked, statistics, images)
             out += [{**s, **{name: measured[name][i] for name in statistics}} for i, s in enumerate(group)]

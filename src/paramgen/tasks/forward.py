@@ -4,7 +4,7 @@ Weights are what the network's own ``load_state_dict`` makes of them: its tensor
 dtype of the network's parameters. Attention layers run by their definition: torch's fused kernels of evaluation have no gradients.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -27,15 +27,24 @@ def loadable(network: nn.Module, state: Mapping[str, Tensor], device: torch.devi
     Raises:
         ValueError: A tensor is missing.
     """
+    return all_loadable(network, [state], device)[0]
+
+
+def all_loadable(
+    network: nn.Module, states: Sequence[Mapping[str, Tensor]], device: torch.device | str | None = None
+) -> list[StateDict]:
+    """As :func:`loadable`, of N state dicts: the network is read once."""
     firsts, own = tied_names(network), state_tensors(network)
-    given = {firsts[name]: state[name] for name in reversed(own) if name in state}
-    out: StateDict = {}
-    for name in dict.fromkeys(firsts[name] for name in own):
-        if name not in given and last_part(name) != COUNTER:
-            raise ValueError(f"the state dict lacks {name!r}; expected a complete one")
-        tensor = given.get(name, own[name])
-        out[name] = tensor.to(device or tensor.device, own[name].dtype)
-    return out
+    names = list(dict.fromkeys(firsts[name] for name in own))
+
+    def taken(state: Mapping[str, Tensor]) -> StateDict:
+        given = {firsts[name]: state[name] for name in reversed(own) if name in state}
+        if missing := [name for name in names if name not in given and last_part(name) != COUNTER]:
+            raise ValueError(f"the state dict lacks {missing[0]!r}; expected a complete one")
+        tensors = {name: given.get(name, own[name]) for name in names}
+        return {name: tensor.to(device or tensor.device, own[name].dtype) for name, tensor in tensors.items()}
+
+    return [taken(state) for state in states]
 
 
 def call(network: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> Tensor:

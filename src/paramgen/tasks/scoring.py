@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.params import StateDict
-from paramgen.tasks.forward import call, loadable
+from paramgen.tasks.forward import all_loadable, call
 from paramgen.tasks.items import SplitData
 from paramgen.tasks.score import Scored, Scores
 from paramgen.tasks.stacked import can_stack, channels_innermost, stack_states, stacked_forward, worth_stacking
@@ -61,7 +61,7 @@ def run_many(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        yield from _run(model, [loadable(model, state, device) for state in weights], data, batch_size, device)
+        yield from _run(model, all_loadable(model, weights, device), data, batch_size, device)
     finally:
         for module, training in modes.items():
             module.training = training

@@ -11,9 +11,9 @@ from paramgen.core.command_line import command_line
 from paramgen.core.io import write_atomic, write_json
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean
-from paramgen.evaluation.baselines import find_baseline
 from paramgen.evaluation.compare import Report, differences, machine, summarise, summary_table
 from paramgen.evaluation.unseen import many_tasks
+from paramgen.evaluation.weight_baselines import find_baseline
 from paramgen.report.page import comparison_page
 from paramgen.report.verdicts import over_seeds
 from paramgen.tasks import family_of
@@ -74,7 +74,8 @@ def main(
         for name, source in zoos.items():
             place = here / name
             zoo = opened[name] = make_zoo(place, source, opened, seed, redo, trust)
-            family_of(zoo)  # refused now, not after the fits
+            if zoo.task_config is not None:
+                family_of(zoo)  # refused now, not after the fits
             wanted = [k for k, g in generators.items() if not g.zoos or name in g.zoos]
             tasks = {"zoo": str(zoo.path), "per_task": per_task, "seen_tasks": seen_tasks}
             asked = tasks if many_tasks(zoo) else {"n": n}

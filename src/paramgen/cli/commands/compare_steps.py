@@ -31,8 +31,9 @@ from paramgen.core.paths import find_config
 from paramgen.core.samples import INDEX, SampleInfo, write_samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import DivergedError, ParamgenError
-from paramgen.evaluation.baselines import Pool, generate
+from paramgen.evaluation.pool import Pool
 from paramgen.evaluation.unseen import many_tasks
+from paramgen.evaluation.weight_baselines import generate
 
 _log = logging.getLogger(__name__)
 _QUIET = {"trainer.enable_model_summary": False}  # one of many fits

@@ -1,6 +1,5 @@
 """``paramgen evaluate``: compare generated networks with the zoo, held-out runs and baselines."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,17 @@ from paramgen.core.io import write_atomic, write_json
 from paramgen.core.samples import read_samples, with_distinct_names
 from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, did_you_mean, require_positive
-from paramgen.evaluation.evaluate import ALL_BASELINES, baselines_of, evaluate
-from paramgen.evaluation.families import evaluate_family
+from paramgen.errors import ParamgenError, require_positive
+from paramgen.evaluation.evaluate import evaluate
 from paramgen.evaluation.flags import parse, say
 from paramgen.evaluation.registry import with_values
 from paramgen.evaluation.results import Results
-from paramgen.evaluation.unseen import FAMILY_BASELINES, many_tasks
+from paramgen.evaluation.unseen import many_tasks
 from paramgen.report.page import page
-from paramgen.report.pictures import weight_pictures
-from paramgen.report.plots import save_plots
+from paramgen.report.png import save_plots
 from paramgen.report.verdicts import verdict
-from paramgen.tasks import Task, task_of
+from paramgen.report.weights import weight_pictures
+from paramgen.tasks import Task, TaskFamily, family_of
 
 
 def main(
@@ -72,20 +70,14 @@ def main(
     command = command_line("paramgen evaluate", main, locals())
     require_positive(n=n, train_images=train_images)
     opened = Zoo(zoo, trust)
-    many = many_tasks(opened)
-    scored_by = _task(opened, many, task)
-    known, possible = (FAMILY_BASELINES, FAMILY_BASELINES) if many else (ALL_BASELINES, baselines_of(scored_by))
-    names = _baselines(baselines, known, possible)
+    tasks = _tasks(opened, task)
     folders = [samples] if isinstance(samples, str) else samples or []
+    limit = None if tasks is not None and tasks.unseen else n
     read = with_distinct_names(
-        [read_samples(folder, opened, limit=None if many else n, partial=partial) for folder in folders], folders
+        [read_samples(folder, opened, limit=limit, partial=partial) for folder in folders], folders
     )
-    if many and aligned:
-        raise ParamgenError(f"zoo {opened.name!r} has many tasks; aligned needs a zoo of one task")
-    if many:
-        results = evaluate_family(opened, read, names, device=device, finetune=finetune)
-    else:
-        results = evaluate(opened, scored_by, read, names, n, seed, device, train_images, aligned, finetune)
+    names = _baselines(baselines)
+    results = evaluate(opened, tasks, read, names, n, seed, device, train_images, aligned, finetune)
     if task is not None:
         results = replace(results, task=task.config())
     pictures = weight_pictures(opened, read)
@@ -105,9 +97,9 @@ def table(results: dict[str, Any]) -> Table:
         results: As ``results.json`` holds it.
     """
     rows, spec = results["rows"], ScoreSpec.from_dict(results["score"])
-    known = with_values(rows)
-    keys = {m.key for m in known}
-    columns = [m for m in known if m.terminal is not None and m.behind not in keys]
+    available = with_values(rows)
+    keys = {m.key for m in available}
+    columns = [m for m in available if m.terminal is not None and m.behind not in keys]
     made = Table(box=None, header_style="dim", pad_edge=False, collapse_padding=True)
     made.add_column("networks", no_wrap=True)
     for column in columns:
@@ -148,21 +140,18 @@ def _scored(results: dict[str, Any]) -> str:
     return f"{spec.name}{spec.symbol and ' in'}{spec.symbol}{better}{items}, "
 
 
-def _task(zoo: Zoo, many: bool, given: Task | None) -> Task | None:
-    """What a zoo's networks are scored by: the task that was given, else the zoo's own; None for families and zoos without a task."""
+def _tasks(zoo: Zoo, given: Task | None) -> TaskFamily | None:
+    """What a zoo's networks are scored by: the task that was given, else the zoo's own; None for a zoo without a task."""
     if given is None:
-        return None if many or zoo.task_config is None else task_of(zoo)
-    if many:
+        return None if zoo.task_config is None else family_of(zoo)
+    if many_tasks(zoo):
         raise ParamgenError(f"zoo {zoo.name!r} is of many tasks, which score their own networks; leave --task out")
     Architecture(given.build()).fit(zoo.full(0), f"zoo {zoo.name!r}")
     return given
 
 
-def _baselines(asked: str | list[str], known: Sequence[str], possible: Sequence[str]) -> list[str]:
-    """The baselines asked for by name, of those that are known; ``all`` are those that the zoo can have."""
-    if asked in ("all", "none"):
-        return list(possible) if asked == "all" else []
-    names = [asked] if isinstance(asked, str) else asked
-    if unknown := [name for name in names if name not in known]:
-        raise ParamgenError(f"Unknown baseline {unknown[0]!r}. {did_you_mean(unknown[0], known)}")
-    return names
+def _baselines(requested: str | list[str]) -> list[str] | None:
+    """Names of baselines; None for all that the zoo can have."""
+    if requested in ("all", "none"):
+        return None if requested == "all" else []
+    return [requested] if isinstance(requested, str) else requested

@@ -1,5 +1,6 @@
 """``paramgen sample``: sample new networks from a generator's checkpoint."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,11 @@ from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.evaluation.unseen import TaskConditions, tasks_to_draw
 from paramgen.generators.base import ParameterGenerator, check_conditional, load_generator
+from paramgen.generators.prompts import beyond, parse_prompt
 from paramgen.generators.sampling import SampleRequest
+from paramgen.generators.starts import start_tokens
+
+_log = logging.getLogger(__name__)
 
 
 def main(
@@ -26,6 +31,8 @@ def main(
     condition: list[float] | None = None,
     guidance_scale: float | None = None,
     state: int | Literal["random", "mixture"] | None = None,
+    prompt: str | None = None,
+    start: str | None = None,
     trajectory: bool = False,
     zoo: str | None = None,
     per_task: int = 5,
@@ -49,6 +56,9 @@ def main(
             generator's own.
         state: Permutation state: the index of a training run or checkpoint, random, or mixture (of two). Default: the generator's own
             choice.
+        prompt: Score or loss to reach, for generators fitted with data.prompt: ``val.loss=0.1``; several separated by commas.
+        start: Weights to start from, for generators fitted with data.start: a safetensors file, or the index of a network in the zoo that
+            the generator was fitted on. Several are separated by commas; the networks are spread over them.
         trajectory: Save the denoising trajectory of the first networks in trajectory.safetensors; the report plots it.
         zoo: Zoo of a family of tasks. Sample networks for its tasks, from their conditions, instead of `n` networks.
         per_task: Number of networks per unseen task of `zoo`.
@@ -76,22 +86,28 @@ def main(
         refuse_samples(out)
     asked = None if zoo is None else _tasks(model, Zoo(zoo, trust), per_task, seen_tasks)
     given = None if condition is None else torch.tensor(condition).expand(n, -1)
+    count = len(asked.names) if asked else n
+    prompted = None if prompt is None else parse_prompt(prompt)
+    for line in beyond(prompted or {}, model.prompts):
+        _log.info(line)
     request = SampleRequest(
-        n=len(asked.names) if asked else n,
+        n=count,
         condition=asked.condition if asked else given,
         scheduler=scheduler,
         num_inference_steps=num_inference_steps,
         temperature=temperature,
         guidance_scale=guidance_scale,
         state=state,
+        prompt=prompted,
+        start=None if start is None else start_tokens(model, start, count, trust),
         keep_trajectory=trajectory,
         generator=noise,
     )
     torch.manual_seed(seed)
-    start = time.perf_counter()
+    begun = time.perf_counter()
     drawn = model.draw(request)
     networks = model.decode(drawn.tokens)
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - begun
     info = SampleInfo(
         generator=type(model).__name__,
         checkpoint=ckpt_path,
@@ -99,6 +115,8 @@ def main(
         zoo=model.zoo_info["name"],
         seed=seed,
         condition=condition,
+        prompt=prompted,
+        start=start,
         scheduler=drawn.scheduler,
         num_inference_steps=drawn.num_inference_steps,
         temperature=temperature,

@@ -1,0 +1,341 @@
+"""One collector for every zoo: train runs side by side, score their networks, write them.
+
+A zoo is made of runs, and each run belongs to a task of a family; a single task is a family of one. What differs between the modes is where
+runs start, how long they are trained, and which steps are kept: a :class:`Plan`.
+"""
+
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from paramgen.collect.announce import PARTS, announce
+from paramgen.collect.doubts import doubts, guessing
+from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
+from paramgen.core.intake import Architecture, check_network
+from paramgen.core.io import read_tensors, write_tensors
+from paramgen.core.params import ParamSpec, StateDict, state_tensors
+from paramgen.core.progress import ProgressDisplay
+from paramgen.core.subsets import select_tensors
+from paramgen.core.zoo import START, Split, Zoo
+from paramgen.core.zoo_writer import REST_FILE, ZooWriter, check_resumable
+from paramgen.errors import ParamgenError
+from paramgen.tasks import SplitData, TaskFamily
+from paramgen.tasks.items import side_by_side
+from paramgen.tasks.score import plain_scores
+
+_log = logging.getLogger(__name__)
+REST = 20.0  # seconds between two stores of a training's whole state
+NUMBERS_AT_ONCE = 1 << 19  # numbers in the networks trained at once: fewer cost overhead, more fall out of the caches
+PENDING = 1 << 22  # numbers in the networks that wait to be scored together
+WAIT = 5.0  # seconds that they wait at most
+
+
+class Run(NamedTuple):
+    """One run of a zoo.
+
+    Args:
+        number: Its place in the zoo.
+        seed: Seed of its data order, augmentation and dropout.
+        split: Which split its networks belong to.
+        task: Its task; None for a single task.
+        condition: What describes its task, if anything.
+    """
+
+    number: int
+    seed: int
+    split: Split = "train"
+    task: str | None = None
+    condition: list[float] | None = None
+
+
+class Plan(NamedTuple):
+    """How the runs of a zoo are trained.
+
+    Args:
+        label: What it is called on the progress bar.
+        runs: The runs.
+        starts: Complete state dicts that some of the runs start from.
+        optim: Optimizer, learning rate and batch size.
+        kept: Optimizer steps after which networks are saved; the last one ends the run.
+        steps: Steps that the learning rate's schedule spans.
+        finish: Applied to every network before it is saved.
+        begun: The network that all runs start from, if it was trained: it should not be better than theirs.
+        shared: Tensors that all runs start from, stored with the zoo; None for none.
+    """
+
+    label: str
+    runs: Sequence[Run]
+    starts: Callable[[Sequence[Run]], list[StateDict]]
+    optim: OptimSettings
+    kept: set[int]
+    steps: int
+    finish: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+    begun: StateDict | None = None
+    shared: StateDict | None = None
+
+
+class Training(NamedTuple):
+    """Networks of one architecture that are trained side by side.
+
+    Args:
+        label: What it is called on the progress bar, and in the file of its state.
+        network: The architecture.
+        starts: R complete state dicts.
+        names: Tensors that change.
+        data: What they are trained on.
+        optim: Optimizer, learning rate and batch size.
+        seeds: R seeds.
+        steps: Optimizer steps in all.
+    """
+
+    label: str
+    network: nn.Module
+    starts: Sequence[StateDict]
+    names: Sequence[str]
+    data: SplitData
+    optim: OptimSettings
+    seeds: Sequence[int]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a zoo records of every network.
+
+    Args:
+        dtype: Data type of stored real weights. None: unchanged.
+        most: Maximum number of items of each split that a network is scored on. None: all.
+        parts: Splits that networks are scored on.
+    """
+
+    dtype: str | None = None
+    most: int | None = None
+    parts: Sequence[str] = PARTS
+
+
+class Collector:
+    """Trains, scores and writes. A training's state is stored between epochs, so that an interrupted collection repeats little.
+
+    Args:
+        family: What is trained for; a single task is a family of one.
+        out: Folder of the zoo.
+        recipe: Everything that makes the networks, plain values.
+        network: The architecture.
+        parameters: Names, globs, ``re:`` patterns or subsets of the tensors that are trained and saved.
+        device: Device to train on.
+        recording: What is recorded of every network.
+
+    Raises:
+        ParamgenError: A device that cannot be used, a network that no zoo can hold, a pattern that matches nothing, a folder with a zoo.
+    """
+
+    def __init__(
+        self,
+        family: TaskFamily,
+        out: Path,
+        recipe: dict[str, Any],
+        network: nn.Module,
+        parameters: Sequence[str],
+        device: str = "cpu",
+        recording: Recording | None = None,
+    ) -> None:
+        self.family, self.out, self.recipe, self.device = family, out, recipe, device
+        self.recording = recording or Recording()
+        try:
+            torch.empty(0, device=device)
+        except RuntimeError as error:
+            raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        self.network = network
+        Architecture(network)  # refuses what a zoo cannot hold, before anything is trained
+        self.names = select_tensors(network, parameters)
+        self.spec = ParamSpec.of(network, self.names)
+        check_resumable(out, family.config(), recipe)
+        made_by = json.dumps([family.config(), recipe], sort_keys=True)
+        self.digest = sha256(made_by.encode()).hexdigest()[:12]  # the state of another recipe's training is never used
+        self.writer: ZooWriter | None = None
+        self.resumed = False
+        self.done: set[tuple[int, int]] = set()  # (run, step) of the networks that an earlier command wrote
+        self.pending: list[tuple[Mapping[str, Tensor], Run, int]] = []  # networks, their runs and steps
+        self.flushed = time.perf_counter()
+        self._data: dict[str | None, SplitData] = {}
+
+    def collect(self, plan: Callable[["Collector"], Plan], networks: int, **meta: Any) -> Zoo:
+        """The finished zoo.
+
+        Args:
+            plan: Makes the plan, and trains what the runs start from.
+            networks: How many networks the zoo will have.
+            **meta: More plain values for ``zoo.json``.
+        """
+        torch.set_flush_denormal(True)  # networks that have converged are full of them, and they are slow
+        begun = time.perf_counter()
+        if self.recording.parts:
+            first = self.family.task(self.family.names[0])
+            announce(first, state_tensors(self.network), networks, self.recording.most, self.device)
+        with ProgressDisplay() as self.progress:
+            made = plan(self)
+            writer = self._run(made)
+            self._flush()
+        if not self.resumed:  # of the whole, or not at all
+            meta["seconds"] = time.perf_counter() - begun
+        if warnings := self._warnings(writer, made.begun):
+            meta["warnings"] = warnings
+        return writer.close(score=self.family.score.to_dict(), **meta)
+
+    def trained(self, training: Training) -> StateDict:
+        """One network after its training: what runs start from."""
+        ((_, (state,)),) = self._train(training, {training.steps})
+        return state
+
+    def train_data(self, task: str | None) -> SplitData:
+        """The train split of a task."""
+        if task not in self._data:
+            self._data[task] = self.family.task(task).data("train")
+        return self._data[task]
+
+    def rest(self, state: StateDict) -> StateDict:
+        """What is not generated of a complete state dict."""
+        generated = {*self.spec.names, *self.spec.aliases}
+        return {name: tensor for name, tensor in state.items() if name not in generated}
+
+    def _run(self, plan: Plan) -> ZooWriter:
+        """Train all runs, as many side by side as is fast."""
+        groups = self._groups(plan.runs)
+        writer: ZooWriter | None = None
+        base: StateDict = {}
+        for i, runs in enumerate(groups):
+            starts = plan.starts(runs)
+            base = base or self.rest(starts[0])
+            for run, state in zip(runs, starts, strict=True):  # before they are trained in vain
+                if state is not starts[0]:
+                    check_network(state, self.spec, base, where=f"run {run.number} before training")
+            writer = self.writer = writer or self._open(base, plan)
+            if {(run.number, step) for run in runs for step in plan.kept} <= self.done:
+                continue
+            label = plan.label if len(groups) == 1 else f"{plan.label} {i + 1} of {len(groups)}"
+            data = side_by_side([self.train_data(run.task) for run in runs])
+            seeds = [run.seed for run in runs]
+            training = Training(label, self.network, starts, self.names, data, plan.optim, seeds, plan.steps)
+            for step, states in self._train(training, plan.kept, runs):
+                self._add(writer, plan, states, runs, step)
+        assert writer is not None  # a zoo has a run
+        return writer
+
+    def _groups(self, runs: Sequence[Run]) -> list[list[Run]]:
+        """Runs that are trained side by side: as many train items each, and not too many numbers in all."""
+        alike: dict[int, list[Run]] = defaultdict(list)
+        for run in runs:
+            alike[len(self.train_data(run.task))].append(run)
+        most = max(1, NUMBERS_AT_ONCE // sum(t.numel() for t in state_tensors(self.network).values()))
+        groups = []
+        for same in alike.values():
+            size = ceil(len(same) / ceil(len(same) / most))  # of one size: a small last one costs as many steps
+            groups += [same[i : i + size] for i in range(0, len(same), size)]
+        return groups
+
+    def _train(
+        self, training: Training, kept: set[int], runs: Sequence[Run] = ()
+    ) -> Iterator[tuple[int, list[StateDict]]]:
+        """Train, and hand out the complete state dicts at the steps that are kept; of these runs where they are the zoo's."""
+        _, network, starts, names, data, optim, seeds, steps = training
+        group = NetworkGroup(network, starts, names, self.device, loss=self.family.loss)
+        trainer = GroupTrainer(group, data, optim, seeds, steps)
+        rest = self.out / f"{REST_FILE}{self.digest}-{training.label.replace(' ', '-')}.safetensors"
+        stored = time.perf_counter()
+        missing = min((step for step in kept for run in runs if (run.number, step) not in self.done), default=steps)
+        if (state := _stored(rest)) is not None:
+            self.resumed = True
+            if int(state["step"]) <= missing:  # a network that was lost is trained again
+                trainer.load(state)
+        if trainer.step in kept:  # stored at its last step, before its networks were written
+            yield trainer.step, group.states()
+        self.progress.begin(training.label, steps, trainer.step)
+        for step in trainer.run():
+            self.progress.update(step)
+            if step in kept:
+                yield step, group.states()
+            due = not runs and step == steps  # what runs start from is trained once
+            if due or (trainer.between_epochs and time.perf_counter() - stored > REST):
+                self._flush()  # training resumes after what is stored, so its networks must be there
+                write_tensors(rest, trainer.state())
+                stored = time.perf_counter()
+
+    def _open(self, base: StateDict, plan: Plan) -> ZooWriter:
+        dtype = self.recording.dtype
+        stored = [
+            t if dtype is None or t.torch_dtype.is_complex else replace(t, dtype=dtype) for t in self.spec.tensors
+        ]
+        spec = replace(self.spec, tensors=tuple(stored))
+        writer = ZooWriter(self.out, spec, base, self.family.config(), self.recipe)
+        if plan.shared is not None:
+            write_tensors(self.out / START, plan.shared)
+        self.done = writer.done
+        self.resumed = self.resumed or bool(self.done)
+        return writer
+
+    def _add(self, writer: ZooWriter, plan: Plan, states: list[StateDict], runs: Sequence[Run], step: int) -> None:
+        """Take the networks that are not there yet; they are scored and written some at a time."""
+        for state, run in zip(states, runs, strict=True):
+            if (run.number, step) not in self.done:
+                finished = self._cast(plan.finish(state))
+                writer.check(finished, run.number, step)
+                self.pending.append((finished, run, step))
+        numel = writer.spec.numel * len(self.pending)
+        if numel > PENDING or time.perf_counter() - self.flushed > WAIT:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Score the waiting networks and write them."""
+        if self.pending and self.writer is not None:
+            states, names = [state for state, *_ in self.pending], [run.task for _, run, _ in self.pending]
+            how, family = self.recording, self.family
+            scores = {s: family.evaluate_each(states, names, s, how.most, self.device) for s in how.parts}
+            for k, (state, run, step) in enumerate(self.pending):
+                own = {part: plain_scores(values, k) for part, values in scores.items()}
+                number, seed, split, task, condition = run
+                described = {"split": split, "task": task, "condition": condition}
+                self.writer.add(state, run=number, step=step, seed=seed, scores=own, sync=False, **described)
+            self.writer.sync()
+            self.progress.written += len(self.pending)
+            self.pending = []
+        self.flushed = time.perf_counter()
+
+    def _warnings(self, writer: ZooWriter, begun: StateDict | None) -> list[str]:
+        """What makes the zoo useless to learn from."""
+        if not self.recording.parts:
+            return []
+        family, most = self.family, self.recording.most
+        targets = {task: family.task(task).items("val", most).targets for task in {e.task for e in writer.entries}}
+        guesses = {task: guessing(family, values) for task, values in targets.items()}
+        items = min(len(values) for values in targets.values())
+        first = family.names[0]
+        start = None if begun is None else family.task(first).evaluate([begun], "val", most, self.device).value.item()
+        warnings = doubts(writer.entries, family.score, guesses, items, start)
+        for warning in warnings:
+            _log.warning("warning: %s", warning)
+        return warnings
+
+    def _cast(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        if self.recording.dtype is None:
+            return state
+        dtype, rest = getattr(torch, self.recording.dtype), self.rest(dict(state))
+        return {name: t if name in rest or t.is_complex() else t.to(dtype) for name, t in state.items()}
+
+
+def _stored(rest: Path) -> StateDict | None:
+    """The state of a training that was interrupted, if there is one that can be read."""
+    try:
+        return read_tensors(rest) if rest.exists() else None
+    except ParamgenError as error:
+        _log.warning("%s; that training restarts", error)
+        return None

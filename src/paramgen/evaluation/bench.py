@@ -1,0 +1,176 @@
+"""Where rows are measured: everything that every row is measured against, computed once.
+
+N: networks of a row. n: those without NaN or inf. P: generated parameters.
+"""
+
+import torch
+from torch import Tensor
+
+from paramgen.core.components import principal_components
+from paramgen.core.params import StateDict
+from paramgen.core.zoo import Zoo
+from paramgen.evaluation import metrics
+from paramgen.evaluation.context import Context, RowScores, ZooContext
+from paramgen.evaluation.fine_tuning import FineTuning
+from paramgen.evaluation.intervals import Bootstrap, Resampled
+from paramgen.evaluation.network_set import NetworkSet
+from paramgen.evaluation.results import Points, Row
+from paramgen.evaluation.rows import make_row
+from paramgen.evaluation.scoring import Scoring
+from paramgen.evaluation.structure import Structure
+from paramgen.evaluation.zoo_weights import ZooDistances, ZooWeights
+from paramgen.symmetry import CannotAlign, PermutationSpec
+
+
+class Bench:
+    """Measures rows.
+
+    Args:
+        zoo: Completes networks.
+        weights: Its networks.
+        scoring: Scores rows; None for a zoo without a task.
+        first: The row that the others are compared with.
+        device: Where networks run.
+    """
+
+    def __init__(
+        self, zoo: Zoo, weights: ZooWeights, scoring: Scoring | None, first: NetworkSet, device: torch.device
+    ) -> None:
+        self.zoo, self.weights, self.scoring, self.first, self.device = zoo, weights, scoring, first, device
+        self.base = {name: t.to(device) for name, t in zoo.base().items()}
+        self.distances = ZooDistances(weights)
+        self.plane = principal_components(weights.training, 2)
+        one_task = scoring is None or scoring.task is not None
+        self.structure = Structure(weights.training, weights.runs, weights.heldout) if one_task else None
+        scored = self._score(first)
+        self.context = ZooContext(
+            weights.training,
+            self.distances.raw.heldout_runs,
+            None if scoring is None else scoring.spec,
+            scored,
+            None if scoring is None else scoring.targets,
+        )
+        self.good_from = None if scoring is None or scored is None else scoring.spec.floor(scored.mean)
+        self.bootstrap = _bootstrap(scoring, scored)
+        self.resampled = dict[str, Resampled]()  # by name of the row
+        self.fine_tuning: FineTuning | None = None
+        self.notes = list[str]()
+
+    def align(self) -> None:
+        """Measure up to permutation and scale too, where the network's symmetries can be read."""
+        task = None if self.scoring is None else self.scoring.task
+        train = None if self.scoring is None else self.scoring.train
+        if task is None or train is None:
+            self.notes.append("Distances are raw alone: to align networks takes a task with data.")
+            return
+        try:
+            inputs = next(iter(train.batches(2)))[0]
+            self.distances.align(PermutationSpec.of(task.build().eval(), inputs, self.zoo.spec))
+        except CannotAlign as error:
+            self.notes.append(f"Distances are raw alone: this network cannot be aligned ({error}).")
+
+    def count_steps(self) -> None:
+        """Count steps of fine-tuning too.
+
+        Raises:
+            ParamgenError: There is no task, or it has no data.
+        """
+        tasks = None if self.scoring is None else self.scoring.tasks
+        self.fine_tuning = FineTuning(tasks, self.zoo, self.first, self._complete(self.first.weights), self.device)
+
+    def row(self, networks: NetworkSet) -> Row:
+        """Measure a row."""
+        scored = self.context.scored if networks is self.first else self._score(networks)
+        counted = networks.counted(() if self.scoring is None else self.scoring.unseen)
+        weights = self._weights_of(networks)[counted.to(self.device)]
+        finite, N = weights.isfinite().all(1).cpu(), len(weights)  # (N,)
+        kept = weights[finite.to(self.device)]
+        distances = self.distances.of(networks.role, kept)
+        shown = torch.full((N,), float("nan"), dtype=torch.float64)
+        shown[finite] = distances.shown.cpu()
+        scores, length = torch.empty(0) if scored is None else scored.test.value, self.distances.raw.length
+        if self.bootstrap is not None and scored is not None and networks.kind != "reference":
+            self.resampled[networks.name] = self.bootstrap.resample(scores, scored.test.items, shown / length)
+        id_match, run_match = self._matches(networks, distances.near.index.cpu(), finite)
+        context = Context(
+            zoo=self.context,
+            n=N,
+            weights=kept,
+            finite=finite,
+            first=networks is self.first,
+            distances=distances,
+            scored=scored,
+            structured=None if self.structure is None else self.structure.of(kept),
+            novel_and_good=self._novel_and_good(scored, shown),
+            id_match=id_match,
+            run_match=run_match,
+            info=networks.info,
+            sample_seconds=networks.sample_seconds,
+            finetune_steps=None if self.fine_tuning is None else self.fine_tuning.steps(networks),
+        )
+        places = self.plane.place(weights) / length  # (N, 2)
+        points = Points(scores.tolist(), (shown / length).tolist(), places.tolist())
+        return make_row(networks, context, points)
+
+    def paths(self, trajectory: Tensor) -> list[list[list[float]]]:
+        """Where networks (S, m, P) pass through the zoo's plane from noise to sample: m lines of S places."""
+        lines = trajectory.to(self.device).transpose(0, 1)  # (m, S, P)
+        return [(self.plane.place(line) / self.distances.raw.length).tolist() for line in lines]
+
+    def goodness(self) -> Tensor | None:
+        """Train scores (K,) of the training networks, larger is better, -inf where there is none; None without them."""
+        scored = self.context.scored
+        if self.scoring is None or scored is None or scored.train is None:
+            return None
+        signed = self.scoring.spec.sign * scored.train.cpu()
+        return signed.where(~signed.isnan(), -torch.inf)
+
+    def works_from(self) -> float | None:
+        """The score from which networks work at all; None where that is not known."""
+        if self.scoring is None or self.context.scored is None:
+            return None
+        return self.scoring.works_from(self.zoo, self.context.scored)
+
+    def _score(self, networks: NetworkSet) -> RowScores | None:
+        return None if self.scoring is None else self.scoring.score(networks, self._complete(networks.weights))
+
+    def _complete(self, weights: Tensor | None) -> list[StateDict]:
+        """Complete state dicts of (N, P)."""
+        if weights is None:
+            return []
+        return [{**self.base, **self.zoo.spec.unflatten(row)} for row in weights.to(self.device)]
+
+    def _weights_of(self, networks: NetworkSet) -> Tensor:
+        """(N, P), all NaN of a method without weights."""
+        if networks.weights is None:
+            return torch.full((len(networks), self.zoo.spec.numel), float("nan"), device=self.device)
+        return networks.weights.to(self.device)
+
+    def _novel_and_good(self, scored: RowScores | None, distance: Tensor) -> dict[str, float] | None:
+        """Shares by distance (N,), of a zoo of one task that has a run scale."""
+        scale = self.distances.raw.run_scale
+        if scored is None or scored.tasks is not None or scale is None or self.context.spec is None:
+            return None
+        assert self.good_from is not None
+        good = self.context.spec.good(scored.test.value, self.good_from)
+        return metrics.novel_and_good(good, distance, scale.value)
+
+    def _matches(self, networks: NetworkSet, near: Tensor, finite: Tensor) -> tuple[float | None, float | None]:
+        """Shares of the finite networks whose nearest training network (n,), or its run, conditioned them."""
+        identity, run = networks.identity, networks.run
+        if run is None and identity is not None:
+            run = self.weights.runs[identity]
+        if not self.weights.runs.any():  # one run alone
+            run = None
+        return (
+            None if identity is None else metrics.id_match(near, identity[finite]),
+            None if run is None else metrics.id_match(self.weights.runs[near], run[finite]),
+        )
+
+
+def _bootstrap(scoring: Scoring | None, scored: RowScores | None) -> Bootstrap | None:
+    """Resamples of networks and of test items, if the score is computed from items; None without scores and for a family."""
+    if scoring is None or scoring.task is None or scored is None:
+        return None
+    items = scored.test.items
+    return Bootstrap(0) if items is None else Bootstrap(items.shape[1], scoring.task.value)
