@@ -17,6 +17,7 @@ from paramgen.cli.main import main
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
+from paramgen.evaluation.evaluate import evaluate
 from paramgen.symmetry import (
     AlignedZoo,
     CannotAlign,
@@ -270,6 +271,8 @@ def test_zoo_align_names_what_it_could_not_place(tmp_path, monkeypatch, capsys) 
     listed = json.loads((tmp_path / "aligned" / "zoo.json").read_text())["unplaced"]
     assert [(place["tensor"], place["axis"]) for place in listed] == [("1.weight", 0), ("1.bias", 0), ("3.weight", 1)]
     assert Zoo("aligned").verify() == []
+    results = evaluate(Zoo("aligned", trust=True), task, baselines=[], aligned=True, train_images=100)
+    assert "Aligned distances compare 3 tensors as they are (glu: not understood)." in results.notes
 
 
 def test_zoo_align_takes_the_adapters_of_a_family(tmp_path, monkeypatch, capsys) -> None:

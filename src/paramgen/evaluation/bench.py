@@ -65,9 +65,14 @@ class Bench:
             return
         try:
             inputs = next(iter(train.batches(2)))[0]
-            self.distances.align(PermutationSpec.of(task.build().eval(), inputs, self.zoo.spec))
+            spec = PermutationSpec.of(task.build().eval(), inputs, self.zoo.spec)
         except CannotAlign as error:
             self.notes.append(f"Distances are raw alone: this network cannot be aligned ({error}).")
+            return
+        self.distances.align(spec)
+        if spec.stopped:
+            tensors = len({place.tensor for place in spec.unplaced})
+            self.notes.append(f"Aligned distances compare {tensors} tensors as they are ({'; '.join(spec.stopped)}).")
 
     def count_steps(self) -> None:
         """Count steps of fine-tuning too.
