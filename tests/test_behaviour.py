@@ -16,7 +16,7 @@ from paramgen.core.codec import FlatCodec, TokenCodec
 from paramgen.core.params import ParamSpec
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import load_generator
+from paramgen.generators.base import Denoised, load_generator
 from paramgen.generators.behaviour import BehaviouralLoss
 from paramgen.generators.callbacks import SampleQuality
 from paramgen.generators.data import ParamBatch, ParameterDataModule
@@ -199,6 +199,20 @@ def test_networks_predicted_from_pure_noise_count_for_nothing_where_signal_is_we
     assert callback.loss(model, batch) == 0
     callback.signal_weighting = False
     assert callback.loss(model, batch) > 0.1
+
+
+def test_networks_with_less_signal_than_asked_are_not_run(one_task):
+    model, trainer = fit(one_task, direct, BehaviouralLoss(images_per_step=5, least_signal=0.5), 1)
+    callback, batch = trainer.callbacks[0], next(iter(trainer.datamodule.train_dataloader()))
+    tokens = batch.x.clone().requires_grad_()
+    signal = torch.tensor([0.1, 0.9, 0.5, 0.4, 0.0, 0.2, 0.3, 0.45])
+    model.denoised = lambda batch, from_noise: Denoised(tokens, signal)
+    (gradient,) = torch.autograd.grad(callback.loss(model, batch), tokens)
+    assert gradient.flatten(1).any(1).tolist() == [False, True, True, *[False] * 5]
+    model.denoised = lambda batch, from_noise: Denoised(tokens, 0 * signal)
+    loss = callback.loss(model, batch)
+    assert loss == 0
+    assert not torch.autograd.grad(loss, tokens)[0].any()
 
 
 @pytest.mark.parametrize("two_phases", [False, True])

@@ -32,9 +32,11 @@ class BehaviouralLoss(Callback):
             predictions are inaccurate at high noise.
         from_noise: Predict the networks from pure noise, as at the start of sampling, where only the condition is known, instead of from
             networks at random noise levels. Needs ``signal_weighting: false``.
+        least_signal: Only run networks predicted from inputs with at least this share of signal, 0 to 1. Predictions from more noise are
+            averages of many networks; running those makes samples alike.
 
     Raises:
-        ParamgenError: Numbers that are not above 0, or from_noise with signal_weighting.
+        ParamgenError: Numbers that are not above 0, least_signal outside 0 to 1, or from_noise with signal_weighting or least_signal.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class BehaviouralLoss(Callback):
         networks_per_step: int | None = None,
         signal_weighting: bool = True,
         from_noise: bool = False,
+        least_signal: float = 0.0,
     ) -> None:
         require_positive(
             "behavioural loss: ", weight=weight, images_per_step=images_per_step, networks_per_step=networks_per_step
@@ -52,6 +55,11 @@ class BehaviouralLoss(Callback):
             raise ParamgenError(
                 "behavioural loss: from_noise has no effect with signal_weighting, expected signal_weighting: false"
             )
+        if not 0 <= least_signal < 1:
+            raise ParamgenError(f"behavioural loss: least_signal is {least_signal}, expected 0 or more and below 1")
+        if from_noise and least_signal:
+            raise ParamgenError("behavioural loss: pure noise has no signal, expected least_signal: 0 with from_noise")
+        self.least_signal = least_signal
         self.weight, self.images_per_step, self.from_noise = weight, images_per_step, from_noise
         self.networks_per_step, self.signal_weighting = networks_per_step, signal_weighting
 
@@ -78,10 +86,18 @@ class BehaviouralLoss(Callback):
         if self.networks_per_step is not None and self.networks_per_step < len(batch.x):
             batch = _some(batch, torch.randperm(len(batch.x))[: self.networks_per_step].to(batch.x.device))
         predicted = generator.denoised(batch, self.from_noise)
-        x, y = self._draw(batch.index.tolist(), predicted.tokens.device)  # (B, m, …), (B, m)
+        kept = (predicted.signal >= self.least_signal).nonzero().flatten()  # (B',)
+        if not len(kept):
+            return (
+                0 * predicted.tokens.float().sum()
+            )  # a gradient for every parameter, as processes that share them expect
+        x, y = self._draw(
+            batch.index[kept.to(batch.index.device)].tolist(), predicted.tokens.device
+        )  # (B', m, …), (B', m)
         assert generator.codec is not None
-        each = self.task_loss(generator.codec.decode_stacked(predicted.tokens.float()), x, y)  # (B,)
-        return (each * predicted.signal).mean() if self.signal_weighting else each.mean()
+        each = self.task_loss(generator.codec.decode_stacked(predicted.tokens[kept].float()), x, y)  # (B',)
+        weighted = each * predicted.signal[kept] if self.signal_weighting else each
+        return weighted.sum() / len(batch.x)
 
     def task_loss(self, networks: StateDict, x: Tensor, y: Tensor) -> Tensor:
         """Mean loss (B,) of each network on its own items.

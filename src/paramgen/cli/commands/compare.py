@@ -16,6 +16,7 @@ from paramgen.evaluation.unseen import many_tasks
 from paramgen.evaluation.weight_baselines import find_baseline
 from paramgen.report.page import comparison_page
 from paramgen.report.verdicts import over_seeds
+from paramgen.studies.prompts import Asked, asked_of, write_prompts
 from paramgen.tasks import family_of
 
 
@@ -67,7 +68,7 @@ def main(
     command = command_line("paramgen compare", main, locals())
     generators, seeds = generators or {}, seeds or [0]
     _check(zoos, generators, seeds)
-    folder, reports = Path(out), list[Report]()
+    folder, reports, prompted = Path(out), list[Report](), list[Asked]()
     for seed in seeds:
         here = folder / f"seed{seed}" if len(seeds) > 1 else folder
         opened = dict[str, Zoo]()
@@ -82,6 +83,7 @@ def main(
             drawn = [draw(place, zoo, k, generators, asked, seed) for k in wanted]
             measured = {"n": n, "baselines": baselines, "seed": seed, "aligned": aligned, "finetune": finetune}
             reports.append(Report(name, seed, measure(place, zoo, drawn, measured)))
+            prompted += [] if many_tasks(zoo) else asked_of(name, seed, zoo, drawn)
     comparison = {
         "title": title or folder.name,
         "about": about,
@@ -102,7 +104,8 @@ def main(
         console.print(summary_table(name, comparison))
         for line in over_seeds(name, comparison):
             console.print(line, highlight=False)
-    console.print(f"wrote {folder / 'comparison.json'}, {folder / 'report.html'}", style="dim", soft_wrap=True)
+    files = [folder / "comparison.json", folder / "report.html", *write_prompts(folder, prompted, title or folder.name)]
+    console.print(f"wrote {', '.join(map(str, files))}", style="dim", soft_wrap=True)
     return comparison
 
 
