@@ -5,6 +5,7 @@ import pytest
 from paramgen.collect.single import main as collect
 from paramgen.core.io import read_json
 from paramgen.core.samples import SampleInfo, write_samples
+from paramgen.report.asked import asked_picture
 from paramgen.studies.prompts import Asked, asked_and_reached, asked_of, write_prompts
 from paramgen.tasks.vision.classification import ClassificationTask
 
@@ -73,3 +74,15 @@ def test_picture_and_page_are_written(tmp_path):
 def test_nothing_is_written_where_no_network_was_prompted(tmp_path):
     assert write_prompts(tmp_path, [], "t") == []
     assert not [*tmp_path.iterdir()]
+
+
+def test_dashed_line_is_where_reached_and_asked_are_equal():
+    found = [Asked("digits", 0, "a", "val.loss", asked, [0.2], [0.1, 1.0]) for asked in (0.01, 10.0)]
+    (panel,) = asked_picture(asked_and_reached(found, "t")).panels
+    (line,) = [mark for mark in panel.marks if mark.mark == "line" and mark.dashed]
+    assert line.x == line.y == pytest.approx([-2, 1])  # logarithms
+    for axis in (panel.x, panel.y):
+        low, high = axis.limits()
+        assert low < -2
+        assert high > 1
+    assert [mark.at for mark in panel.marks if mark.mark == "rule"] == pytest.approx([-1, 0])

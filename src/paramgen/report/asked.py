@@ -1,42 +1,56 @@
 """Asked against reached scores of prompted generators: one picture, and one page that holds it with its figures."""
 
 import base64
+from math import log10
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 
-from paramgen.core.io import replacing, write_atomic
-from paramgen.report.plots import COLOURS, GREY, INK, STYLE
+from paramgen.core.io import write_atomic
+from paramgen.report.picture import Axis, Dots, Line, Mark, Panel, Picture, Ribbon, Rule, colours_of
+from paramgen.report.scales import linear_ticks, log_ticks, reach_of
 
 Values = dict[str, Any]
+LEAST = 1e-8  # a loss of 0 is drawn here
 
 
-def save_asked(values: Values, file: Path) -> Path:
-    """Draw reached against asked scores, a panel a zoo: a line a generator, the diagonal, and the range of the zoo in grey.
+def asked_picture(values: Values) -> Picture:
+    """A panel a zoo: reached against asked scores, a line a generator; dashed where both are equal, dotted at the ends of the zoo's range.
 
     Args:
-        values: As ``prompts.json`` holds them.
-        file: The PNG; its folder is made if it does not exist.
+        values: As ``prompts.json`` holds them. Losses are spread by factors.
     """
-    panels, scale = values["panels"], "log" if values["prompt"].endswith(".loss") else "linear"
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1 + 4 * len(panels), 4))
-        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            axes.axvspan(*panel["range"], color=GREY, alpha=0.15, linewidth=0, label="the zoo's range")
-            ends = [f(r["asked"]) for r in panel["rows"] for f in (min, max)]
-            axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=INK, linewidth=0.8, linestyle="--")
-            for colour, row in zip(COLOURS * len(panel["rows"]), panel["rows"], strict=False):
-                line = {"color": colour, "label": row["name"], "marker": "o", "markersize": 3, "capsize": 2}
-                axes.errorbar(row["asked"], row["mean"], yerr=row["std"], linewidth=1.2, **line)
-            axes.set(xscale=scale, yscale=scale, title=panel["zoo"], xlabel=f"{values['prompt']} asked")
-            axes.set_ylabel(f"{values['prompt']} reached")
-            axes.legend(frameon=False, fontsize=8)
-        with replacing(file) as target:
-            figure.savefig(target, format="png", dpi=160, bbox_inches="tight")
-    return file
+    rows = {row["name"]: {**row, "kind": "generator"} for panel in values["panels"] for row in panel["rows"]}
+    loss = values["prompt"].endswith(".loss")
+    panels = [_panel(panel, values["prompt"], loss) for panel in values["panels"]]
+    return Picture(panels, colours_of(rows.values()), columns=len(panels), legend=True, strokes=["reached", "asked"])
+
+
+def _panel(panel: Values, prompt: str, loss: bool) -> Panel:
+    def place(value: float) -> float:
+        return log10(max(value, LEAST)) if loss else value
+
+    marks: list[Mark] = [Rule("x", place(end)) for end in panel["range"]]
+    across, up = dict[str, list[float]](), dict[str, list[float]]()
+    for row in panel["rows"]:
+        name, each = row["name"], list(zip(row["asked"], row["mean"], row["std"], strict=True))
+        x, y = [place(asked) for asked, _, _ in each], [place(mean) for _, mean, _ in each]
+        low, high = ([place(max(mean + s * std, mean / 2)) for _, mean, std in each] for s in (-1, 1))
+        notes = [f"{name}: {asked:.3g} asked, {mean:.3g} ± {std:.2g} reached" for asked, mean, std in each]
+        marks += [Ribbon(name, x, low, high), Line(name, x, y), Dots(name, x, y, notes=notes)]
+        across[name], up[name] = x, [*y, *low, *high]
+    ends = [v for of in across.values() for v in (min(of), max(of))]
+    marks.append(Line(None, [min(ends), max(ends)], [min(ends), max(ends)], width=0.8, dashed=True))
+    axes = (_axis(f"{prompt} {what}", of, ends, loss) for what, of in (("asked", across), ("reached", up)))
+    return Panel(*axes, marks, panel["zoo"])
+
+
+def _axis(label: str, places: dict[str, list[float]], ends: list[float], loss: bool) -> Axis:
+    every = [*ends, *(value for of in places.values() for value in of)]
+    low, high = min(every), max(every)
+    ticks = log_ticks(10**low, 10**high) if loss else linear_ticks(low, high)
+    return Axis(label, reach_of(places), always=(min(ends), max(ends)), ticks=ticks)
 
 
 def save_asked_page(values: Values, picture: Path, file: Path) -> Path:
@@ -44,7 +58,7 @@ def save_asked_page(values: Values, picture: Path, file: Path) -> Path:
 
     Args:
         values: As ``prompts.json`` holds them.
-        picture: The PNG of :func:`save_asked`.
+        picture: The PNG of :func:`asked_picture`.
         file: The HTML file.
     """
     image = base64.b64encode(picture.read_bytes()).decode()

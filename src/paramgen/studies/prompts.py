@@ -12,6 +12,7 @@ from paramgen.core.io import read_json, write_json
 from paramgen.core.samples import INDEX, SampleInfo, read_samples
 from paramgen.core.zoo import Zoo
 from paramgen.generators.prompts import prompt_ranges
+from paramgen.report.asked import asked_picture, save_asked_page
 from paramgen.tasks import task_of
 
 
@@ -85,11 +86,11 @@ def write_prompts(folder: Path, found: Sequence[Asked], title: str) -> list[Path
     mine = [a for a in found if a.prompt == found[0].prompt]
     if not mine:
         return []
-    from paramgen.report.asked import save_asked, save_asked_page  # matplotlib takes a second
+    from paramgen.report.png import save_picture  # matplotlib takes a second
 
     values = asked_and_reached(mine, title)
     write_json(folder / "prompts.json", values)
-    picture = save_asked(values, folder / "prompts.png")
+    picture = save_picture(asked_picture(values), folder / "prompts.png")
     return [folder / "prompts.json", picture, save_asked_page(values, picture, folder / "prompts.html")]
 
 
