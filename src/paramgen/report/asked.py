@@ -35,15 +35,15 @@ def _panel(panel: Values, prompt: str, loss: bool) -> Panel:
     across, up = dict[str, list[float]](), dict[str, list[float]]()
     for row in panel["rows"]:
         name, each = row["name"], list(zip(row["asked"], row["mean"], row["std"], strict=True))
-        x, y = [place(asked) for asked, _, _ in each], [place(mean) for _, mean, _ in each]
+        asked, reached = [place(value) for value, _, _ in each], [place(mean) for _, mean, _ in each]
         low, high = ([place(max(mean + s * std, mean / 2)) for _, mean, std in each] for s in (-1, 1))
-        notes = [f"{name}: {asked:.3g} asked, {mean:.3g} ± {std:.2g} reached" for asked, mean, std in each]
-        marks += [Ribbon(name, x, low, high), Line(name, x, y), Dots(name, x, y, notes=notes)]
-        across[name], up[name] = x, [*y, *low, *high]
+        notes = [f"{name}: {value:.3g} asked, {mean:.3g} ± {std:.2g} reached" for value, mean, std in each]
+        marks += [Ribbon(name, asked, low, high), Line(name, asked, reached), Dots(name, asked, reached, notes=notes)]
+        across[name], up[name] = asked, [*reached, *low, *high]
     ends = [v for of in across.values() for v in (min(of), max(of))]
     marks.append(Line(None, [min(ends), max(ends)], [min(ends), max(ends)], width=0.8, dashed=True))
-    axes = (_axis(f"{prompt} {what}", of, ends, loss) for what, of in (("asked", across), ("reached", up)))
-    return Panel(*axes, marks, panel["zoo"])
+    x, y = _axis(f"{prompt} asked", across, ends, loss), _axis(f"{prompt} reached", up, ends, loss)
+    return Panel(x, y, marks, panel["zoo"])
 
 
 def _axis(label: str, places: dict[str, list[float]], ends: list[float], loss: bool) -> Axis:
