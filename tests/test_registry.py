@@ -25,7 +25,7 @@ from paramgen.evaluation.registry import METRICS, metric
 from paramgen.evaluation.schema import comparison_schema, results_schema, with_docs_table
 from paramgen.report.figures import pictures_of
 from paramgen.report.page import comparison_page, page
-from paramgen.report.png import draw, save_plots
+from paramgen.report.png import draw_picture, save_plots
 from paramgen.tasks import FieldTask, Task, TextTask, task_of
 
 ROOT = Path(__file__).parents[1]
@@ -100,9 +100,9 @@ def test_a_score_is_printed_and_drawn_with_its_name_unit_and_direction(other, tm
     assert "Accurac" not in html.replace("Accuracy of a majority vote", "")
     assert {"strips.png", "plane.png", "map.png"} <= {file.name for file in save_plots(results, tmp_path)}
     pictures = pictures_of(results).pictures
-    (axes,) = draw(pictures["plane"]).axes
+    (axes,) = draw_picture(pictures["plane"]).axes
     assert axes.get_ylabel() == f"mean test {task.score.label}"
-    strips = draw(pictures["strips"]).axes[0]
+    strips = draw_picture(pictures["strips"]).axes[0]
     means = {row["name"]: row["values"]["mean"] for row in results["rows"]}
     shown = sorted((label.get_position()[0], label.get_text()) for label in strips.get_xticklabels())
     ticks = [float(text) for _, text in shown]

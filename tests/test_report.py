@@ -15,8 +15,8 @@ from paramgen.evaluation.registry import with_values
 from paramgen.evaluation.thresholds import THRESHOLDS
 from paramgen.report.figures import FIGURES, pictures_of
 from paramgen.report.page import page
-from paramgen.report.picture import Axis, Band, Dots, Line, Rule
-from paramgen.report.png import draw, save_plots
+from paramgen.report.picture import Band, Dots, DottedLine, Line, PanelAxis
+from paramgen.report.png import draw_picture, save_plots
 from paramgen.report.verdicts import score_of_noise, verdict
 from paramgen.report.weights import weight_pictures
 
@@ -241,7 +241,7 @@ def test_a_zoo_alone_has_a_page_and_pictures(results, tmp_path):
 
 @pytest.mark.parametrize(("unit", "checkpoints", "shaded"), [("run", 10, True), ("run", 1, False), ("step", 10, False)])
 def test_the_plane_shades_what_lies_within_a_run_where_runs_have_checkpoints(unit, checkpoints, shaded, results):
-    (axes,) = draw(pictures_of({**results, "unit": unit, "checkpoints": checkpoints}).pictures["plane"]).axes
+    (axes,) = draw_picture(pictures_of({**results, "unit": unit, "checkpoints": checkpoints}).pictures["plane"]).axes
     assert ("within a run" in [text.get_text() for text in axes.texts]) == shaded
     assert axes.get_xlabel() == "distance to the zoo " + ("÷ a new run's" if unit == "run" else "in steps")
 
@@ -273,20 +273,20 @@ def test_every_figure_can_be_drawn_as_a_png_too(results):
     pictures = pictures_of({**results, "checkpoints": 10}).pictures
     assert pictures.keys() == {figure.key for figure in FIGURES} - {"tasks"}
     for picture in pictures.values():
-        figure = draw(picture)
+        figure = draw_picture(picture)
         assert len(figure.axes) == len(picture.panels)
         for axes, panel in zip(figure.axes, picture.panels, strict=True):
             assert len(axes.collections) >= sum(isinstance(mark, Dots) for mark in panel.marks)
-            assert len(axes.lines) == sum(isinstance(mark, Line | Rule) for mark in panel.marks)
+            assert len(axes.lines) == sum(isinstance(mark, Line | DottedLine) for mark in panel.marks)
 
 
 def test_an_axis_reaches_over_its_rows_and_takes_the_first_level_with_enough_ticks():
     coarse, fine = [(0.0, "0"), (1.0, "1")], [(at / 4, f"{at / 4:g}") for at in range(9)]
-    axis = Axis(reach={"a": (0.0, 1.0), "b": (0.5, 2.0)}, always=(0.2,), margin=(0.1, 0.1), ticks=[coarse, fine])
+    axis = PanelAxis(reach={"a": (0.0, 1.0), "b": (0.5, 2.0)}, always=(0.2,), margin=(0.1, 0.1), ticks=[coarse, fine])
     assert axis.limits() == pytest.approx((-0.2, 2.2))
     assert [text for _, text in axis.ticks_between(0, 1)] == ["0", "0.25", "0.5", "0.75", "1"]
     assert replace(axis, least=0.0).limits()[0] == 0
-    assert Axis().limits() == pytest.approx((-0.05, 1.05))
+    assert PanelAxis().limits() == pytest.approx((-0.05, 1.05))
 
 
 def test_untrained_networks_do_not_stretch_the_axes_and_are_drawn_at_their_edge(results):
@@ -295,7 +295,7 @@ def test_untrained_networks_do_not_stretch_the_axes_and_are_drawn_at_their_edge(
     row["values"] |= {"mean": 0.01, "run_ratio": 1e6, "nn_ratio": 1e6}
     panel = pictures_of(changed).pictures["plane"].panels[0]
     assert row["name"] not in panel.x.reach
-    (axes,) = draw(pictures_of(changed).pictures["plane"]).axes
+    (axes,) = draw_picture(pictures_of(changed).pictures["plane"]).axes
     assert axes.get_xlim()[1] < log1p(1e6 / 0.1)
     spots = [tuple(spot) for dots in axes.collections for spot in getattr(dots, "get_offsets", list)()]
     assert (axes.get_xlim()[1], axes.get_ylim()[0]) in spots

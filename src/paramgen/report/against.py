@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from paramgen.evaluation.metric import RowDict
-from paramgen.report.picture import Axis, Dots, Line, Mark, Panel, Picture, Rule
+from paramgen.report.picture import Dots, DottedLine, Line, Mark, Panel, PanelAxis, PictureData
 from paramgen.report.scales import is_number, linear_ticks
 from paramgen.report.view import View, hollow, numbered, trained
 
 
-def plane(view: View) -> Picture | None:
+def plane(view: View) -> PictureData | None:
     """Mean score against distance, with single networks of generators and held-out runs behind."""
     if not view.scored or not view.having("nn_ratio"):
         return None
@@ -22,26 +22,30 @@ def plane(view: View) -> Picture | None:
     spots = {row["name"]: (place(row["values"][key]), f"{key} {row['values'][key]:.2f}") for row in rows}
     x = view.distances.axis(view.unit.axis, reach)
     band = view.within_run("within a run")
-    return Picture([_scores_against(view, x, rows, spots, single, [*band, Rule("x", place(1.0))])], view.colours)
+    return PictureData(
+        [_scores_against(view, x, rows, spots, single, [*band, DottedLine("x", place(1.0))])], view.colours
+    )
 
 
-def alike(view: View) -> Picture | None:
+def alike(view: View) -> PictureData | None:
     """Mean score against the likeness of errors (p-diff, Fig. 4b)."""
     rows = view.having("iou_wrong_max", "mean")
     if not rows:
         return None
     iou = {row["name"]: row["values"]["iou_wrong_max"] for row in rows}
     spots = {name: (value, f"IoU {value:.2f}") for name, value in iou.items()}
-    x = Axis("IoU of wrong predictions with the zoo", always=(0.0, 1.0), margin=(0.02, 0.02), ticks=linear_ticks(0, 1))
+    x = PanelAxis(
+        "IoU of wrong predictions with the zoo", always=(0.0, 1.0), margin=(0.02, 0.02), ticks=linear_ticks(0, 1)
+    )
     mark = view.zoo["values"]["iou_wrong_max"]
-    return Picture(
-        [_scores_against(view, x, rows, spots, [], [Rule("x", mark)] if is_number(mark) else [])], view.colours
+    return PictureData(
+        [_scores_against(view, x, rows, spots, [], [DottedLine("x", mark)] if is_number(mark) else [])], view.colours
     )
 
 
 def _scores_against(
     view: View,
-    x: Axis,
+    x: PanelAxis,
     rows: Sequence[RowDict],
     spots: Mapping[str, tuple[float, str]],
     single: Sequence[Dots],
@@ -77,7 +81,7 @@ def _scores_against(
     for dots in single:
         reach.setdefault(dots.row, []).extend(dots.y)
     good = view.results["good_from"]
-    rules = [Rule("y", place(good))] if is_number(good) else []
+    rules = [DottedLine("y", place(good))] if is_number(good) else []
     y = view.scores.axis(f"mean {view.score_label}", reach, [rule.at for rule in rules])
     return Panel(x, y, [*behind, *rules, sweep, *single, *named])
 
@@ -90,7 +94,7 @@ def _networks(view: View, row: RowDict) -> Dots:
     return Dots(row["name"], x, y, [i for i, *_ in kept], faint=True)
 
 
-def novelty(view: View) -> Picture | None:
+def novelty(view: View) -> PictureData | None:
     """The share of networks that are good and at least a multiple of a new run's distance away, against the multiple."""
     rows = view.ordered(row for row in view.rows if any(map(is_number, row["novel_and_good"].values())))
     if not rows:
@@ -111,6 +115,8 @@ def novelty(view: View) -> Picture | None:
         marks.append(Line(row["name"], x, y, notes=notes, width=width, dashed=hollow(row), name=row["name"]))
         marks.append(Dots(row["name"], x, y, size="small"))
     ends, ticks = (float(min(curve)), float(max(curve))), [[(float(c), f"{c:g}") for c in curve]]
-    across = Axis("at least c × a new run's distance", always=ends, margin=(0, 0), ticks=ticks)
-    up = Axis("novel and good, % of networks", always=(0.0, 100.0), margin=(0.02, 0.02), ticks=linear_ticks(0, 100))
-    return Picture([Panel(across, up, marks)], view.colours)
+    across = PanelAxis("at least c × a new run's distance", always=ends, margin=(0, 0), ticks=ticks)
+    up = PanelAxis(
+        "novel and good, % of networks", always=(0.0, 100.0), margin=(0.02, 0.02), ticks=linear_ticks(0, 100)
+    )
+    return PictureData([Panel(across, up, marks)], view.colours)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from paramgen.evaluation.metric import RowDict
-from paramgen.report.picture import Axis, Band, Bar, Dots, Mark, Panel, Picture, Rule, Size, Slot, Words
+from paramgen.report.picture import Band, Bar, Dots, DottedLine, Mark, Panel, PanelAxis, PictureData, Size, Slot, Words
 from paramgen.report.scales import is_number
 from paramgen.report.view import View, hollow, numbered, trained
 
@@ -12,13 +12,13 @@ MOST_DISPERSION = 1.6  # drawn; more is written at the edge
 JITTER = 0.56  # height of a row's dots, in lines
 
 
-def strips(view: View) -> Picture:
+def strips(view: View) -> PictureData:
     """One line a row: the score, the distance and the dispersion of its networks."""
-    lines = Axis(slots=[Slot(row["name"], row["name"], row["kind"]) for row in view.rows], margin=(0, 0))
+    lines = PanelAxis(slots=[Slot(row["name"], row["name"], row["kind"]) for row in view.rows], margin=(0, 0))
     shares = (0.5, 0.29, 0.21) if view.scored else (0.6, 0.4)
     columns = [*([_scores(view)] if view.scored else []), _distances(view), _dispersions(view)]
     panels = [replace(panel, y=lines, share=share) for panel, share in zip(columns, shares, strict=True)]
-    return Picture(panels, view.colours, layout="side")
+    return PictureData(panels, view.colours, layout="side")
 
 
 def _scores(view: View) -> Panel:
@@ -32,8 +32,8 @@ def _scores(view: View) -> Panel:
     near = {row["name"] for row in view.rows if trained(row)}
     x = view.scores.axis("", {mark.row: mark.x for mark in dots if mark.row in near})
     reference = view.zoo["values"]["mean"]
-    rules = [Rule("x", place(reference))] if is_number(reference) else []
-    return Panel(x, Axis(), [*rules, *dots, *means], _capital(view.score_label))
+    rules = [DottedLine("x", place(reference))] if is_number(reference) else []
+    return Panel(x, PanelAxis(), [*rules, *dots, *means], _capital(view.score_label))
 
 
 def _distances(view: View) -> Panel:
@@ -44,12 +44,17 @@ def _distances(view: View) -> Panel:
         if is_number(ratio := row["values"][key])
     ]
     reach = {row["name"]: [d for _, d in numbered(row["points"]["distance"])] for row in view.rows if trained(row)}
-    marks: list[Mark] = [*view.within_run(), Rule("x", place(1.0)), *_dots(view.rows, "distance", place), *medians]
-    return Panel(view.distances.axis("", reach), Axis(), marks, _capital(view.unit.axis))
+    marks: list[Mark] = [
+        *view.within_run(),
+        DottedLine("x", place(1.0)),
+        *_dots(view.rows, "distance", place),
+        *medians,
+    ]
+    return Panel(view.distances.axis("", reach), PanelAxis(), marks, _capital(view.unit.axis))
 
 
 def _dispersions(view: View) -> Panel:
-    marks: list[Mark] = [Band(0.0, view.results["thresholds"]["collapsed"]), Rule("x", 1.0)]
+    marks: list[Mark] = [Band(0.0, view.results["thresholds"]["collapsed"]), DottedLine("x", 1.0)]
     for i, row in enumerate(view.rows):
         value = row["values"]["dispersion"]
         if is_number(value):
@@ -59,7 +64,10 @@ def _dispersions(view: View) -> Panel:
                 marks.append(Words(row["name"], at, i, f"{value:.1f} →"))
     ticks = [[(at, f"{at:g}") for at in (0.0, 0.5, 1.0, 1.5)]]
     return Panel(
-        Axis(always=(0.0, MOST_DISPERSION + 0.05), margin=(0, 0), ticks=ticks), Axis(), marks, title="Dispersion"
+        PanelAxis(always=(0.0, MOST_DISPERSION + 0.05), margin=(0, 0), ticks=ticks),
+        PanelAxis(),
+        marks,
+        title="Dispersion",
     )
 
 
@@ -73,7 +81,7 @@ def _dots(rows: Sequence[RowDict], key: str, place: Callable[[float], float]) ->
     return marks
 
 
-def tasks(view: View) -> Picture | None:
+def tasks(view: View) -> PictureData | None:
     """One line an unseen task, the easiest first: every row's score on it."""
     if not view.zoo["tasks"]:
         return None
@@ -91,8 +99,8 @@ def tasks(view: View) -> Picture | None:
         )
     near = {row["name"] for row in view.rows if trained(row)}
     x = view.scores.axis("", {mark.row: mark.x for mark in marks if mark.row in near})
-    panel = Panel(x, Axis(slots=[Slot(task) for task in names], margin=(0, 0)), marks, _capital(view.score_label))
-    return Picture([panel], view.colours, layout="side", legend=True)
+    panel = Panel(x, PanelAxis(slots=[Slot(task) for task in names], margin=(0, 0)), marks, _capital(view.score_label))
+    return PictureData([panel], view.colours, layout="side", legend=True)
 
 
 def _capital(text: str) -> str:

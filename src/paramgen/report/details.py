@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from math import ceil, log10
 
-from paramgen.report.picture import Axis, Cells, Dots, Line, Mark, Panel, Picture, Rule
+from paramgen.report.picture import Cells, Dots, DottedLine, Line, Mark, Panel, PanelAxis, PictureData
 from paramgen.report.scales import TINY, count_ticks, is_number, linear_ticks, log_ticks, reach_of
 from paramgen.report.view import View
 
 Matrix = list[list[float | None]]
 Course = Sequence[tuple[float, float]]  # step and value
-MOST_POINTS = 200  # of a line
+MOST_DRAWN = 200  # of a line
 LOG_FROM = 20  # a loss that falls by more is drawn on a log axis
 
 
-def layers(view: View) -> Picture | None:
+def layers(view: View) -> PictureData | None:
     """A first sample of each generator, the training network nearest to it, and their difference (p-diff, Fig. 3)."""
     panels = []
     for layer in view.results.get("weights") or []:
@@ -28,10 +28,10 @@ def layers(view: View) -> Picture | None:
             ]
             for title, values in panes:
                 cells = Cells(pair["name"], values, most, layer["tensor"])
-                across = Axis(always=(0.0, float(len(values[0]))), margin=(0, 0))
-                down = Axis(always=(0.0, float(len(values))), margin=(0, 0))
+                across = PanelAxis(always=(0.0, float(len(values[0]))), margin=(0, 0))
+                down = PanelAxis(always=(0.0, float(len(values))), margin=(0, 0))
                 panels.append(Panel(across, down, [cells], title, row=pair["name"], choice=choice))
-    return Picture(panels, view.colours, columns=3, narrowest=220) if panels else None
+    return PictureData(panels, view.colours, columns=3, narrowest=220) if panels else None
 
 
 def _minus(values: Matrix, others: Matrix) -> Matrix:
@@ -39,7 +39,7 @@ def _minus(values: Matrix, others: Matrix) -> Matrix:
     return [[None if a is None or b is None else float(f"{a - b:.3g}") for a, b in line] for line in pairs]
 
 
-def training(view: View) -> Picture | None:
+def training(view: View) -> PictureData | None:
     """What was logged while the generators were fitted: losses, and figures of a few samples."""
     names = [row["name"] for row in view.rows if row["kind"] == "generator"]
     histories = {name: view.results["generators"].get(name, {}).get("history") or {} for name in names}
@@ -48,7 +48,7 @@ def training(view: View) -> Picture | None:
         _course(view, key, {name: _thinned(history[key]) for name, history in histories.items() if key in history})
         for key in keys
     ]
-    return Picture(panels, view.colours, columns=4, legend=True) if panels else None
+    return PictureData(panels, view.colours, columns=4, legend=True) if panels else None
 
 
 def _course(view: View, key: str, histories: Mapping[str, Course]) -> Panel:
@@ -61,7 +61,7 @@ def _course(view: View, key: str, histories: Mapping[str, Course]) -> Panel:
     def place(value: float) -> float:
         return log10(value) if log else spec.shown(value) if scored else value
 
-    marks: list[Mark] = [Rule("y", 1.0)] if relative else []
+    marks: list[Mark] = [DottedLine("y", 1.0)] if relative else []
     for name, course in histories.items():
         steps, places = [float(step) for step, _ in course], [place(value) for _, value in course]
         notes = [f"{name}, step {step:,.0f}\n{key} {value:.3g}" for step, value in course]
@@ -73,13 +73,13 @@ def _course(view: View, key: str, histories: Mapping[str, Course]) -> Panel:
     ticks = log_ticks(min(values), max(values)) if log else linear_ticks(min(ends), max(ends))
     lines = [mark for mark in marks if isinstance(mark, Line)]
     last = max((step for line in lines for step in line.x), default=1.0)
-    across = Axis("optimizer steps", reach_of({str(line.row): line.x for line in lines}), ticks=count_ticks(last))
-    up = Axis("", reach_of({str(line.row): line.y for line in lines}), always, ticks=ticks)
+    across = PanelAxis("optimizer steps", reach_of({str(line.row): line.x for line in lines}), ticks=count_ticks(last))
+    up = PanelAxis("", reach_of({str(line.row): line.y for line in lines}), always, ticks=ticks)
     return Panel(across, up, marks, key + (f", {spec.label}" if scored else ""))
 
 
 def _thinned(history: Sequence[Sequence[float]]) -> Course:
     """A course thinned to what a picture can show, its last number included."""
     numbers = [(step, value) for step, value in history if is_number(value)]
-    every = ceil(len(numbers) / MOST_POINTS) or 1
+    every = ceil(len(numbers) / MOST_DRAWN) or 1
     return numbers[::-every][::-1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from paramgen.evaluation.thresholds import THRESHOLDS
 from paramgen.report import against, by_row, details, places
-from paramgen.report.picture import Picture, Pictures
+from paramgen.report.picture import PictureData, Pictures
 from paramgen.report.view import ResultsDict, View
 
 
@@ -30,7 +30,7 @@ class Figure:
     title: str
     caption: str
     definition: str
-    prepare: Callable[[View], Picture | None]
+    prepare: Callable[[View], PictureData | None]
     wide: bool = False
     file: bool = False
 
@@ -39,7 +39,7 @@ FIGURES = (
     Figure(
         "tasks",
         "Task by task",
-        "One line an unseen task, easiest first; one dot a row. Black dots are what training on the task itself reaches.",
+        "One line per unseen task, easiest first; one dot per row. Filled black dots: training on the task itself.",
         "Test score on each unseen task, the mean over the row's networks for it; of accuracy on a log axis of the error. Choose rows "
         "above; point at a dot for its figures.",
         by_row.tasks,
@@ -49,13 +49,13 @@ FIGURES = (
     Figure(
         "strips",
         "Good, new, and varied",
-        "One dot a network, one line a row. A good generator keeps to the dotted lines in all three columns: the zoo's mean score, the "
-        "distance of a new run, the zoo's spread.",
+        "One dot per network, one line per row. A good generator lies near the dotted lines in all three columns: the zoo's mean score, "
+        "the distance of a new run, the zoo's spread.",
         "Left: test score of every network, better to the right (accuracy on a log axis of the error, so that 97 and 98 % stay apart); "
         "the bar is the mean. "
         "Middle: L2 distance of every network to its nearest training network, over the distance of a new run (in steps between "
         "neighbouring checkpoints where the zoo has one run alone); the bar is the median, run_ratio. In its shaded band networks stay "
-        "within the runs that were learnt from. Right: spread of the row's weights over the zoo's; in the shaded band a row has collapsed.",
+        "within the training runs. Right: spread of the row's weights over the zoo's; in the shaded band a row has collapsed.",
         by_row.strips,
         wide=True,
         file=True,
@@ -63,10 +63,10 @@ FIGURES = (
     Figure(
         "plane",
         "Score against distance",
-        "Up and to the right is better. On the grey line or below it, a generator does no more than noise.",
+        "Up and to the right is better. On or below the grey line, a generator does no better than noise.",
         "Mean test score of each row against its run_ratio (nn_ratio where the zoo has one run alone); small dots are single networks "
         "of generators and held-out runs. The grey line joins training networks with white noise of growing size. In the shaded band "
-        "networks stay within the runs that were learnt from. Dotted: the distance of a new run, and the score from which a network "
+        "networks stay within the training runs. Dotted: the distance of a new run, and the score from which a network "
         "counts as good, the zoo's mean less the score's margin (one point of accuracy).",
         against.plane,
         file=True,
@@ -74,7 +74,7 @@ FIGURES = (
     Figure(
         "novelty",
         "Novel and good",
-        "How many networks are as good as the zoo and yet at a distance. Held-out runs, dashed, are the ceiling where there are any. "
+        "How many networks are as good as the zoo and still far from it. Held-out runs, if any, are dashed: the ceiling. "
         "A mean with independent noise can reach it too: read it with structure.",
         "Share of a row's networks that are good and at least c times as far from every training "
         "network as a new run is, for c = " + ", ".join(f"{c:g}" for c in THRESHOLDS.curve) + ".",
@@ -92,8 +92,8 @@ FIGURES = (
     ),
     Figure(
         "map",
-        "Where they lie",
-        "Two dimensions of many: near here may be far in truth, but far here is far.",
+        "Map of the networks",
+        "Two dimensions of many: networks that look close may be far apart; those that look far apart are.",
         "Each network in the plane of the zoo's first two principal components, in the unit of the distances, one scale on both axes. "
         "Noise is that of the zoo's own size. Cut at the reach of the zoo, held-out runs and generators.",
         places.map_of,
@@ -102,7 +102,7 @@ FIGURES = (
     Figure(
         "trajectories",
         "From noise to network",
-        "One line a network as it is sampled, from the hollow dot (noise) to the full one. Where lines end apart, samples differ.",
+        "One line per network while it is sampled, from the hollow dot (noise) to the filled one. Lines end apart where samples differ.",
         "The first networks of each generator after up to ten evenly spread steps of the solver, decoded, in the plane of the zoo's "
         "first two principal components (p-diff, Fig. 5a), in the unit of the distances. Small dots: the zoo's networks.",
         places.trajectories,
@@ -111,7 +111,7 @@ FIGURES = (
     Figure(
         "weights",
         "Weights, layer by layer",
-        "A first sample, the training network nearest to it, and their difference. The blanker the difference, the nearer to a copy.",
+        "A first sample, its nearest training network, and their difference. The paler the difference, the closer to a copy.",
         "The first rows and columns of each layer's weight matrix (outputs down, inputs across; kernels flattened), as p-diff "
         "draws them in Fig. 3. Colour by sign, strength by size, one scale a layer.",
         details.layers,
@@ -119,8 +119,8 @@ FIGURES = (
     ),
     Figure(
         "training",
-        "While it learned",
-        "A falling loss says little; watch score, distance and dispersion of the samples.",
+        "During the fit",
+        "A falling loss says little: watch the score, distance and dispersion of the samples.",
         "From the fit's own log, against optimizer steps: losses, and a few samples drawn now and then, measured on the task's "
         "val split. The test split is not in here.",
         details.training,

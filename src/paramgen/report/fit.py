@@ -13,7 +13,7 @@ from paramgen.evaluation.thresholds import THRESHOLDS
 from paramgen.report.against import plane
 from paramgen.report.by_row import strips
 from paramgen.report.places import map_of
-from paramgen.report.png import draw
+from paramgen.report.png import draw_picture
 from paramgen.report.view import UNITS, ResultsDict, View
 
 
@@ -51,7 +51,7 @@ def fit_figures(
     results |= {"good_from": spec.floor(rows[0]["values"]["mean"]), "unit": unit, "checkpoints": checkpoints}
     view = View({**results, "thresholds": THRESHOLDS._asdict()})
     pictures = {"strips": strips(view), "plane": plane(view), "map": map_of(view)}
-    return {name: draw(picture) for name, picture in pictures.items() if picture is not None}
+    return {name: draw_picture(picture) for name, picture in pictures.items() if picture is not None}
 
 
 def _row(name: str, kind: str, role: str, group: Group, unit: DistanceUnit) -> RowDict:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from paramgen.core.score import ScoreSpec
-from paramgen.report.picture import Axis, Line, Mark, Panel, Picture, Ribbon, colours_of
+from paramgen.report.picture import Line, Mark, Panel, PanelAxis, PictureData, Ribbon, colours_of
 from paramgen.report.scales import linear_ticks, reach_of
 
 
-def mixtures(values: dict[str, Any]) -> Picture:
+def mixtures(values: dict[str, Any]) -> PictureData:
     """A panel a zoo: a colour a row, solid on the first task, dashed on the second, the spread shaded.
 
     Args:
@@ -32,8 +32,10 @@ def mixtures(values: dict[str, Any]) -> Picture:
         ends = [place for pair in reach.values() for place in pair]
         better = "" if spec.higher_is_better else " (lower is better)"
         first, second = values["tasks"]
-        across = Axis(f"{first} at 0, {second} at 1", always=(0.0, 1.0), margin=(0.02, 0.02), ticks=linear_ticks(0, 1))
-        up = Axis(f"{values['split']} {spec.label}{better}", reach, ticks=linear_ticks(min(ends), max(ends)))
+        across = PanelAxis(
+            f"{first} at 0, {second} at 1", always=(0.0, 1.0), margin=(0.02, 0.02), ticks=linear_ticks(0, 1)
+        )
+        up = PanelAxis(f"{values['split']} {spec.label}{better}", reach, ticks=linear_ticks(min(ends), max(ends)))
         panels.append(Panel(across, up, marks, zoo["zoo"]))
     strokes = [f"on {task}" for task in values["tasks"]]
-    return Picture(panels, colours, columns=len(panels), legend=True, strokes=strokes)
+    return PictureData(panels, colours, columns=len(panels), legend=True, strokes=strokes)

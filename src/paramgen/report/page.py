@@ -43,8 +43,8 @@ def comparison_page(comparison: dict[str, Any], results: Sequence[ResultsDict]) 
     """
     many = len(comparison["seeds"]) > 1
     evaluations = [
-        Evaluation(found, f"{report['zoo']}, seed {report['seed']}" if many else report["zoo"])
-        for report, found in zip(comparison["reports"], results, strict=True)
+        Evaluation(own, f"{report['zoo']}, seed {report['seed']}" if many else report["zoo"])
+        for report, own in zip(comparison["reports"], results, strict=True)
     ]
     zoos = dict.fromkeys(report["zoo"] for report in comparison["reports"])
     return _render(
@@ -182,8 +182,8 @@ def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
     rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
     spec, shown = score_of(zoo, comparison), with_figures(rows)
     keys = {m.key for m in shown}
-    theirs = paper_of(zoo, comparison)
-    paper = paper_columns(theirs)
+    published = paper_of(zoo, comparison)
+    paper = paper_columns(published)
     heads, cells_of = list[Head](), list[Callable[[RowDict], Cell]]()
     for m in shown:
         more = m.hidden(keys, m.summary)
@@ -191,11 +191,11 @@ def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
         cells_of.append(partial(_cell, m, spec, more))
         if m.key in paper:
             heads.append(Head(f"paper: {m.key}", "paper"))
-            cells_of.append(partial(_paper_cell, m.key, theirs, spec))
+            cells_of.append(partial(_paper_cell, m.key, published, spec))
     for name in (name for name in paper if name not in keys):
         heads.append(Head(f"paper: {name}", "paper"))
-        cells_of.append(partial(_paper_cell, name, theirs, spec))
-    made = [
+        cells_of.append(partial(_paper_cell, name, published, spec))
+    lines = [
         {
             "name": starred(row),
             "kind": row["kind"],
@@ -207,8 +207,8 @@ def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
     ]
     generators = {row["name"] for row in rows if row["kind"] == "generator"}
     apart = [pair for pair in comparison["differences"] if pair["zoo"] == zoo and pair["second"] in generators]
-    said = [*over_seeds(zoo, comparison), *(between(pair, spec) for pair in apart)]
-    return Summary(_says(comparison["seeds"], rows, spec), said, heads, made)
+    sentences = [*over_seeds(zoo, comparison), *(between(pair, spec) for pair in apart)]
+    return Summary(_says(comparison["seeds"], rows, spec), sentences, heads, lines)
 
 
 def _cell(of: Metric, spec: ScoreSpec, more: bool, row: RowDict) -> Cell:
@@ -216,8 +216,8 @@ def _cell(of: Metric, spec: ScoreSpec, more: bool, row: RowDict) -> Cell:
     return Cell(None if figure is None else figure["mean"], show(figure, of, spec), more)
 
 
-def _paper_cell(name: str, theirs: dict[str, dict[str, float]], spec: ScoreSpec, row: RowDict) -> Cell:
-    value = theirs.get(row["name"], {}).get(name)
+def _paper_cell(name: str, published: dict[str, dict[str, float]], spec: ScoreSpec, row: RowDict) -> Cell:
+    value = published.get(row["name"], {}).get(name)
     return Cell(value, "" if value is None else spec.text(value))
 
 
@@ -235,11 +235,11 @@ def _says(seeds: Sequence[int], rows: Sequence[dict[str, Any]], spec: ScoreSpec)
 
 def _flags_of_seeds(row: dict[str, Any]) -> list[str]:
     """Flags of a summary's row; those that not every seed raised say how many did."""
-    said = []
+    texts = []
     for seeds in sorted({flag["seeds"] for flag in row["flags"]}, reverse=True):
         words = say([Flag(f["kind"], f["detail"]) for f in row["flags"] if f["seeds"] == seeds])
-        said += words if seeds == row["seeds"] else [f"{text} ({seeds} of {row['seeds']} seeds)" for text in words]
-    return said
+        texts += words if seeds == row["seeds"] else [f"{text} ({seeds} of {row['seeds']} seeds)" for text in words]
+    return texts
 
 
 def _render(template: str, **values: object) -> str:

@@ -32,7 +32,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Axis:
+class PanelAxis:
     """An axis.
 
     Args:
@@ -144,7 +144,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Rule:
+class DottedLine:
     """A dotted line across the panel.
 
     Args:
@@ -229,7 +229,7 @@ class Cells:
     mark: Literal["cells"] = "cells"
 
 
-Mark = Dots | Line | Bar | Rule | Band | Ribbon | Words | Cells
+Mark = Dots | Line | Bar | DottedLine | Band | Ribbon | Words | Cells
 
 
 @dataclass(frozen=True)
@@ -247,8 +247,8 @@ class Panel:
         choice: Panels of one choice are shown together on the page, those of the others on demand; empty where there is no choice.
     """
 
-    x: Axis
-    y: Axis
+    x: PanelAxis
+    y: PanelAxis
     marks: Sequence[Mark]
     title: str = ""
     row: str | None = None
@@ -258,7 +258,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PictureData:
     """Panels with their colours.
 
     Args:
@@ -303,7 +303,7 @@ class Pictures:
     """
 
     notes: Notes
-    pictures: Mapping[str, Picture]
+    pictures: Mapping[str, PictureData]
 
 
 def colour_of(rows: Sequence[RowDict], row: RowDict) -> str:

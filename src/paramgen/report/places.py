@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from paramgen.report.picture import Axis, Dots, Line, Mark, Panel, Picture, Size
+from paramgen.report.picture import Dots, Line, Mark, Panel, PanelAxis, PictureData, Size
 from paramgen.report.scales import linear_ticks, reach_of
 from paramgen.report.view import View, at_places, hollow, trained
 
 WIDER = 3.0  # ticks reach this far beyond the networks: one axis is stretched so that both have one unit
 
 
-def map_of(view: View) -> Picture:
+def map_of(view: View) -> PictureData:
     """Networks in the plane; of the baselines, noise of the zoo's own size alone."""
     rows = view.ordered(row for row in view.rows if row["kind"] != "baseline" or row["noise"] == 1)
     marks = []
@@ -17,10 +17,10 @@ def map_of(view: View) -> Picture:
         size: Size = "small" if row["kind"] == "baseline" else "medium"
         marks.append(at_places(row, size=size, faint=not hollow(row), hollow=hollow(row)))
     near = {row["name"] for row in rows if row["kind"] != "baseline" and trained(row)}
-    return Picture([_plane(view, marks, near)], view.colours, legend=True)
+    return PictureData([_plane(view, marks, near)], view.colours, legend=True)
 
 
-def trajectories(view: View) -> Picture | None:
+def trajectories(view: View) -> PictureData | None:
     """The way of a generator's first networks from noise (p-diff, Fig. 5a)."""
     paths = view.results.get("trajectories") or {}
     marks: list[Mark] = [at_places(view.zoo, faint=True)]
@@ -37,7 +37,7 @@ def trajectories(view: View) -> Picture | None:
                 marks.append(Dots(name, [x for x, _ in at], [y for _, y in at], size="medium", hollow=end == 0))
     if not any(paths.values()):
         return None
-    return Picture([_plane(view, marks, {mark.row for mark in marks if mark.row})], view.colours, legend=True)
+    return PictureData([_plane(view, marks, {mark.row for mark in marks if mark.row})], view.colours, legend=True)
 
 
 def _state(step: int, last: int) -> str:
@@ -52,7 +52,7 @@ def _plane(view: View, marks: Sequence[Mark], near: set[str]) -> Panel:
     span = max(max(places) - min(places) for places in ends)
     labels = (f"first principal component {view.unit.place}", "second")
     x, y = (
-        Axis(label, rows, ticks=linear_ticks(min(places) - WIDER * span, max(places) + WIDER * span))
+        PanelAxis(label, rows, ticks=linear_ticks(min(places) - WIDER * span, max(places) + WIDER * span))
         for label, rows, places in zip(labels, reach, ends, strict=True)
     )
     return Panel(x, y, marks, square=True)

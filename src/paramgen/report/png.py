@@ -16,7 +16,7 @@ from matplotlib.transforms import Bbox
 
 from paramgen.core.io import replacing
 from paramgen.report.figures import FIGURES, pictures_of
-from paramgen.report.picture import Band, Bar, Cells, Dots, Line, Mark, Panel, Picture, Ribbon, Rule, Words
+from paramgen.report.picture import Band, Bar, Cells, Dots, DottedLine, Line, Mark, Panel, PictureData, Ribbon, Words
 from paramgen.report.view import ResultsDict
 
 COLOURS = ("#1257c9", "#c2470b", "#0b7f5b", "#7a3fd1", "#b0186a", "#7d6608")  # as on the page
@@ -43,7 +43,7 @@ PLACES = (  # of a name around its dot, in points
     *((7, 0, "left"), (-7, 0, "right"), (0, 9, "center"), (0, -9, "center")),
     *((5, 8, "left"), (5, -8, "left"), (-5, 8, "right"), (-5, -8, "right")),
 )
-NEAR = 4  # pixels that a name keeps from other marks
+CLEARANCE = 4  # pixels that a name keeps from other marks
 COVERED = 4  # points of other marks that a baseline's name may cover
 
 
@@ -62,20 +62,20 @@ def save_plots(results: ResultsDict, folder: Path) -> list[Path]:
     return [save_picture(pictures[key], folder / f"{key}.png") for key in keys]
 
 
-def save_picture(picture: Picture, file: Path) -> Path:
+def save_picture(picture: PictureData, file: Path) -> Path:
     """Write a picture, atomically.
 
     Args:
         picture: What is drawn.
         file: The PNG; its folder is made if it does not exist.
     """
-    figure = draw(picture)
+    figure = draw_picture(picture)
     with mpl.rc_context(STYLE), replacing(file) as target:
         figure.savefig(target, format="png", dpi=160, bbox_inches="tight")
     return file
 
 
-def draw(picture: Picture) -> Figure:
+def draw_picture(picture: PictureData) -> Figure:
     """A picture as a figure of matplotlib."""
     with mpl.rc_context(STYLE):
         figure, axes = _side(picture.panels) if picture.layout == "side" else _grid(picture)
@@ -95,7 +95,7 @@ def _side(panels: Sequence[Panel]) -> tuple[Figure, list[Axes]]:
     return figure, list(row)
 
 
-def _grid(picture: Picture) -> tuple[Figure, list[Axes]]:
+def _grid(picture: PictureData) -> tuple[Figure, list[Axes]]:
     """Panels in rows of equal columns."""
     columns = min(picture.columns, len(picture.panels))
     rows = ceil(len(picture.panels) / columns)
@@ -147,7 +147,7 @@ def _ticks(axes: Axes, panel: Panel, colours: Mapping[str, str], named: bool) ->
         axes.set_yticks([at for at, _ in ticks], [text for _, text in ticks])
         return
     axes.set_yticks(range(len(panel.y.slots)), [slot.name if named else "" for slot in panel.y.slots])
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=9)
     axes.spines["left"].set_visible(False)
     for label, slot in zip(axes.get_yticklabels(), panel.y.slots, strict=True):
         baseline = slot.kind == "baseline"
@@ -173,7 +173,7 @@ def _mark(axes: Axes, mark: Mark, colour: str, square: bool, z: float) -> None:
             (x,), _ = _clamped(axes, [mark.x], [mark.y])
             colour = DARK_GREY if colour == GREY else colour
             axes.vlines(x, mark.y - 0.4, mark.y + 0.4, color=colour, linewidth=2, zorder=z)
-        case Rule():
+        case DottedLine():
             line = axes.axvline if mark.axis == "x" else axes.axhline
             line(mark.at, color=INK, linestyle=":", linewidth=1, zorder=1.9)
         case Band():
@@ -241,7 +241,7 @@ def _name_dots(axes: Axes, panel: Panel, colours: Mapping[str, str]) -> None:
             label = _name(axes, text, at, place, colours[mark.row])
             box = label.get_window_extent()
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            count = int(((spots > np.subtract(box.min, NEAR)) & (spots < np.add(box.max, NEAR))).all(1).sum())
+            count = int(((spots > np.subtract(box.min, CLEARANCE)) & (spots < np.add(box.max, CLEARANCE))).all(1).sum())
             label.remove()
             if inside and count <= covers - (best is not None) and not any(box.overlaps(other) for other in others):
                 best, covers, taken[f"name of {mark.row}"] = place, count, box
@@ -257,9 +257,9 @@ def _spots(axes: Axes, panel: Panel) -> Any:
             points.append(np.stack(_clamped(axes, mark.x, mark.y), 1))
         elif isinstance(mark, Line) and len(mark.x) > 1:
             along = np.linspace(0, len(mark.x) - 1, 50 * len(mark.x))
-            known = np.arange(len(mark.x))
-            points.append(np.stack([np.interp(along, known, mark.x), np.interp(along, known, mark.y)], 1))
-        elif isinstance(mark, Rule):
+            index = np.arange(len(mark.x))
+            points.append(np.stack([np.interp(along, index, mark.x), np.interp(along, index, mark.y)], 1))
+        elif isinstance(mark, DottedLine):
             other = np.linspace(*(axes.get_ylim() if mark.axis == "x" else axes.get_xlim()), 100)
             fixed = np.full_like(other, mark.at)
             points.append(np.stack([fixed, other] if mark.axis == "x" else [other, fixed], 1))
@@ -288,7 +288,7 @@ def _name_lines(axes: Axes, panel: Panel, colours: Mapping[str, str]) -> None:
         _name(axes, name, (x, y), (5, (last - height) * 72 / axes.figure.dpi, "left"), of)
 
 
-def _legend(axes: Axes, picture: Picture) -> None:
+def _legend(axes: Axes, picture: PictureData) -> None:
     drawn = {mark.row: mark for panel in picture.panels for mark in panel.marks if mark.row is not None}
     handles = []
     for row, mark in ((row, drawn[row]) for row in picture.colours if row in drawn):

@@ -5,7 +5,7 @@ from math import ceil, floor, inf, isfinite, log1p, log10
 from typing import Any
 
 from paramgen.core.score import ScoreSpec
-from paramgen.report.picture import MARGIN, Axis, Tick
+from paramgen.report.picture import MARGIN, PanelAxis, Tick
 
 COARSE = (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # errors
 FINE = (
@@ -14,7 +14,7 @@ FINE = (
 )
 COUNTS = (5, 10, 20, 50, 100)  # steps over an axis, a level of ticks each
 TINY = 1e-12
-NEAR = 0.1  # distances are spread linearly below it and logarithmically above
+LINEAR_BELOW = 0.1  # distances are spread linearly below it and logarithmically above
 
 
 def is_number(value: float | None) -> bool:
@@ -23,7 +23,7 @@ def is_number(value: float | None) -> bool:
 
 
 def reach_of(places: Mapping[str, Iterable[float]]) -> dict[str, tuple[float, float]]:
-    """The lowest and the highest of each row's places, for :class:`Axis`."""
+    """The lowest and the highest of each row's places, for :class:`PanelAxis`."""
     every = {row: list(values) for row, values in places.items()}
     return {row: (min(values), max(values)) for row, values in every.items() if values}
 
@@ -64,16 +64,16 @@ class DistanceScale:
     @staticmethod
     def place(distance: float) -> float:
         """Where a distance is drawn."""
-        return log1p(distance / NEAR)
+        return log1p(distance / LINEAR_BELOW)
 
-    def axis(self, label: str, reach: Mapping[str, Iterable[float]]) -> Axis:
+    def axis(self, label: str, reach: Mapping[str, Iterable[float]]) -> PanelAxis:
         """An axis over distances by row; it shows 0 and the distance of a new run in any case."""
         places = {row: [self.place(d) for d in distances] for row, distances in reach.items()}
         powers = range(10)
         coarse = [0.0, *(10.0**k for k in powers)]
         fine = sorted([*coarse, 0.1, 0.3, *(3 * 10.0**k for k in powers)])
         levels = [[(self.place(d), f"{d:g}") for d in level] for level in (coarse, fine)]
-        return Axis(label, reach_of(places), (0.0, self.place(1.5)), (0.015, 0.03), ticks=levels)
+        return PanelAxis(label, reach_of(places), (0.0, self.place(1.5)), (0.015, 0.03), ticks=levels)
 
 
 class ScoreScale:
@@ -104,7 +104,7 @@ class ScoreScale:
             return self.spec.sign * place
         return float(1 - 10**-place if self.spec.axis == "error" else 10 ** (self.spec.sign * place))
 
-    def axis(self, label: str, reach: Mapping[str, Iterable[float]], always: Sequence[float] = ()) -> Axis:
+    def axis(self, label: str, reach: Mapping[str, Iterable[float]], always: Sequence[float] = ()) -> PanelAxis:
         """An axis over places by row, which reaches no further than untrained networks.
 
         Args:
@@ -116,7 +116,7 @@ class ScoreScale:
         ends = near or reach_of(reach)
         places = [*always, *(place for pair in ends.values() for place in pair)] or [0.0, 1.0]
         levels = self._ticks(min(places), max(places))
-        return Axis(label, ends, always, (MARGIN, MARGIN), 0.0 if self.spec.axis == "error" else None, levels)
+        return PanelAxis(label, ends, always, (MARGIN, MARGIN), 0.0 if self.spec.axis == "error" else None, levels)
 
     def _ticks(self, low: float, high: float) -> list[list[Tick]]:
         if self.spec.axis == "error":

@@ -76,21 +76,23 @@ def over_seeds(zoo: str, comparison: dict[str, Any]) -> list[str]:
     rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
     generators = {row["name"]: row for row in rows if row["kind"] == "generator"}
     pairs = [pair for pair in comparison["differences"] if pair["zoo"] == zoo and pair["second"] not in generators]
-    said, spec = [], score_of(zoo, comparison)
+    sentences, spec = [], score_of(zoo, comparison)
     for name, row in generators.items():
-        mine = [pair for pair in pairs if pair["first"] == name]
-        judged = {
-            verdict: [_gap(pair, spec) for pair in mine if pair["verdict"] == verdict] for verdict in get_args(Verdict)
+        own = [pair for pair in pairs if pair["first"] == name]
+        by_verdict = {
+            verdict: [_gap(pair, spec) for pair in own if pair["verdict"] == verdict] for verdict in get_args(Verdict)
         }
-        clauses = "; ".join(f"{PHRASES[verdict]} {_counted(others)}" for verdict, others in judged.items() if others)
+        clauses = "; ".join(
+            f"{PHRASES[verdict]} {_counted(others)}" for verdict, others in by_verdict.items() if others
+        )
         if clauses:
             measure = f"{spec.name} on unseen tasks" if "worst_task" in row["figures"] else f"mean {spec.name}"
             counted = (
                 f"{spec.points.capitalize() if spec.points == 'points' else spec.points} of " if spec.points else ""
             )
             measure = counted + measure if counted else measure[0].upper() + measure[1:]
-            said.append(f"{starred(row)} {clauses}. {measure}; {_tested(mine)}.")
-    return said
+            sentences.append(f"{starred(row)} {clauses}. {measure}; {_tested(own)}.")
+    return sentences
 
 
 def between(pair: dict[str, Any], spec: ScoreSpec) -> str:
@@ -100,10 +102,10 @@ def between(pair: dict[str, Any], spec: ScoreSpec) -> str:
         pair: Of the differences of ``comparison.json``.
         spec: What networks are scored by.
     """
-    judged = "cannot be told apart" if pair["verdict"] == "alike" else "told apart"
+    outcome = "cannot be told apart" if pair["verdict"] == "alike" else "told apart"
     unit = f" {spec.points}" if spec.points else ""
     gap = f"{_signed(pair, spec)}{unit} in mean {spec.name}"
-    return f"{pair['first']} less {pair['second']}: {gap}: {judged}; {_tested([pair])}."
+    return f"{pair['first']} less {pair['second']}: {gap}: {outcome}; {_tested([pair])}."
 
 
 def _tested(pairs: Sequence[dict[str, Any]]) -> str:
@@ -145,8 +147,8 @@ def _on_distance(row: RowDict, results: ResultsDict, flags: Sequence[Flag]) -> l
     kinds = {flag.kind for flag in flags}
     several = results["checkpoints"] > 1
     if row["values"]["run_ratio"] is None:
-        said = f"They lie {_steps(row)} from the nearest training network"
-        sentences = [f"{said}: they are copies with small changes." if "copies" in kinds else f"{said}."]
+        distance = f"They lie {_steps(row)} from the nearest training network"
+        sentences = [f"{distance}: they are copies with small changes." if "copies" in kinds else f"{distance}."]
     else:
         fresh = "a held-out run" if results["run_scale"]["basis"] == "held-out runs" else "another training run"
         steps = f" ({_steps(row)})" if several else ""
@@ -184,8 +186,8 @@ def _meaning(ratio: float, several: bool, runs: int, fresh: str) -> str:
 
 
 def _on_spread(row: RowDict, results: ResultsDict, flags: Sequence[Flag]) -> str:
-    kinds, said = {flag.kind for flag in flags}, f"Dispersion {row['values']['dispersion']:.2f}: "
-    said += (
+    kinds, sentence = {flag.kind for flag in flags}, f"Dispersion {row['values']['dispersion']:.2f}: "
+    sentence += (
         "the generator has collapsed towards one network, whatever its score"
         if "collapsed" in kinds
         else "narrower than the zoo"
@@ -193,10 +195,10 @@ def _on_spread(row: RowDict, results: ResultsDict, flags: Sequence[Flag]) -> str
         else "as varied as the zoo, or more"
     )
     if "mean_plus_noise" not in kinds:
-        return said + "."
+        return sentence + "."
     subspace, inside = results["subspace"], row["values"]["variance_inside"]
     return (
-        f"{said}, but without its structure: {100 * inside:.1f} % of the variance lies in the subspace that holds "
+        f"{sentence}, but without its structure: {100 * inside:.1f} % of the variance lies in the subspace that holds "
         f"{100 * results['thresholds']['subspace']:.0f} % of the zoo's, against {100 * subspace['share']:.0f} % of {subspace['basis']}. "
         "They are a mean with independent noise on each weight, as the baseline gaussian draws them."
     )
@@ -258,8 +260,8 @@ def score_of_noise(ratio: float, rows: Sequence[RowDict]) -> float | None:
         ratio: nn_ratio to look at.
         rows: All rows.
     """
-    found = [(row["values"]["nn_ratio"], row["values"]["mean"]) for row in rows if row["noise"] is not None]
-    sweep = sorted((at, score) for at, score in found if at and score is not None)
+    noised = [(row["values"]["nn_ratio"], row["values"]["mean"]) for row in rows if row["noise"] is not None]
+    sweep = sorted((at, score) for at, score in noised if at and score is not None)
     for (near, there), (far, beyond) in pairwise(sweep):
         if near <= ratio <= far:
             share = log(ratio / near) / log(far / near) if far > near else 0.0

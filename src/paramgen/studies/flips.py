@@ -111,15 +111,15 @@ def main(
 
 def changes(seen: Sequence[str], most: int) -> list[Change]:
     """The first codes whose inverse is unseen: unchanged, with each single flip that gives an unseen code, and with all bits flipped."""
-    taken, made = set(seen), []
+    taken, requested = set(seen), []
     for code in [code for code in seen if flipped(code) not in taken][:most]:
-        made.append(Change("none", code, code))
+        requested.append(Change("none", code, code))
         for bit in range(len(code)):
             other = code[:bit] + flipped(code[bit]) + code[bit + 1 :]
             if other not in taken and len(set(other)) == 2:
-                made.append(Change("one bit", code, other, bit))
-        made.append(Change("all bits", code, flipped(code)))
-    return made
+                requested.append(Change("one bit", code, other, bit))
+        requested.append(Change("all bits", code, flipped(code)))
+    return requested
 
 
 def _conditions(zoo: Zoo, family: RelabelFamily, requested: Sequence[Change]) -> Tensor:
@@ -164,14 +164,14 @@ def _by_class(
 def _summary(requested: Sequence[Change], rows: dict[str, _Scored]) -> dict[str, Any]:
     of = {kind: torch.tensor([change.kind == kind for change in requested]) for kind in LABEL_CHANGES}
     bits = torch.tensor([change.bit for change in requested if change.bit is not None])
-    made = []
+    summary = []
     for name, scores in rows.items():
         one = scores.by_class[of["one bit"]]
         turned = torch.zeros_like(one, dtype=torch.bool).scatter_(1, bits[:, None], value=True)
         row: dict[str, Any] = {"name": name, "by_class": scores.by_class.tolist()}
         row |= {kind: float(scores.whole[changed].mean()) for kind, changed in of.items()}
-        made.append({**row, "turned": float(one[turned].mean()), "others": float(one[~turned].mean())})
-    return {"changes": [change._asdict() for change in requested], "rows": made}
+        summary.append({**row, "turned": float(one[turned].mean()), "others": float(one[~turned].mean())})
+    return {"changes": [change._asdict() for change in requested], "rows": summary}
 
 
 def _table(values: dict[str, Any]) -> Table:

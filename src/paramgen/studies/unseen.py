@@ -44,7 +44,7 @@ def main(
         scheduler: Solver. Default: the generator's own.
         num_inference_steps: Solver steps. Default: the generator's own.
         seed: Seed of the samples.
-        out: JSON output file with the accuracies of every row on every task.
+        out: JSON output file with the scores of every row on every task.
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
@@ -78,12 +78,16 @@ def _drawn(path: str, zoo: Zoo, per_task: int, seen_tasks: int, seed: int, **sol
 
 def _table(results: Results, split: str) -> Table:
     table = Table("", "unseen", "worst task", "seen", box=None, header_style="bold")
+    score = results.score
+    assert score is not None  # the tasks of a family are scored
     for row in results.rows:
         unseen, seen = _values(row)
-        spread = f"{100 * mean(unseen):.2f} ± {100 * pstdev(unseen):.2f}"
-        over_seen = "" if seen is None else f"{100 * mean(seen):.2f}"
-        table.add_row(row.name + "*" * row.uses_task_data, spread, f"{100 * min(unseen):.2f}", over_seen)
-    table.caption = f"{split} accuracy %, {len(unseen)} unseen tasks; * used seen tasks' images"
+        spread = f"{score.shown(mean(unseen)):.2f} ± {score.shown(pstdev(unseen)):.2f}"
+        over_seen = "" if seen is None else f"{score.shown(mean(seen)):.2f}"
+        worst = min(unseen, key=lambda value: score.sign * value)
+        table.add_row(row.name + "*" * row.uses_task_data, spread, f"{score.shown(worst):.2f}", over_seen)
+    better = "" if score.higher_is_better else " (lower is better)"
+    table.caption = f"{split} {score.label}{better}, {len(unseen)} unseen tasks; * used seen tasks' data"
     return table
 
 
@@ -93,6 +97,6 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 def _values(row: Row) -> tuple[list[float], list[float] | None]:
-    """Accuracies on unseen and on seen tasks."""
+    """Scores on unseen and on seen tasks."""
     assert row.tasks is not None
     return list(row.tasks.unseen.values()), None if row.tasks.seen is None else list(row.tasks.seen.values())

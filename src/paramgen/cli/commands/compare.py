@@ -77,13 +77,13 @@ def main(
             zoo = opened[name] = make_zoo(place, source, opened, seed, redo, trust)
             if zoo.task_config is not None:
                 family_of(zoo)  # refused now, not after the fits
-            wanted = [k for k, g in generators.items() if not g.zoos or name in g.zoos]
+            selected = [k for k, g in generators.items() if not g.zoos or name in g.zoos]
             tasks = {"zoo": str(zoo.path), "per_task": per_task, "seen_tasks": seen_tasks}
-            asked = tasks if many_tasks(zoo) else {"n": n}
-            drawn = [draw(place, zoo, k, generators, asked, seed) for k in wanted]
-            measured = {"n": n, "baselines": baselines, "seed": seed, "aligned": aligned, "finetune": finetune}
-            reports.append(Report(name, seed, measure(place, zoo, drawn, measured)))
-            prompted += [] if many_tasks(zoo) else asked_of(name, seed, zoo, drawn)
+            requested = tasks if many_tasks(zoo) else {"n": n}
+            samples = [draw(place, zoo, k, generators, requested, seed) for k in selected]
+            options = {"n": n, "baselines": baselines, "seed": seed, "aligned": aligned, "finetune": finetune}
+            reports.append(Report(name, seed, measure(place, zoo, samples, options)))
+            prompted += [] if many_tasks(zoo) else asked_of(name, seed, zoo, samples)
     comparison = {
         "title": title or folder.name,
         "about": about,
@@ -116,8 +116,8 @@ def _check(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSource], s
         for name, source in sources.items():
             if sum(getattr(source, origin) is not None for origin in origins) != 1:
                 raise ParamgenError(f"{kind} {name!r} needs exactly one of {', '.join(origins)}")
-    asked = [z for g in generators.values() for z in g.zoos] + [z.align for z in zoos.values() if z.align]
-    if unknown := [zoo for zoo in asked if zoo not in zoos]:
+    requested = [z for g in generators.values() for z in g.zoos] + [z.align for z in zoos.values() if z.align]
+    if unknown := [zoo for zoo in requested if zoo not in zoos]:
         raise ParamgenError(f"Unknown zoo {unknown[0]!r} in this comparison. {did_you_mean(unknown[0], zoos)}")
     for source in generators.values():
         if source.baseline:

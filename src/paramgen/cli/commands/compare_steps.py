@@ -114,9 +114,9 @@ def make_zoo(
         function = single.main if source.collect else multi.main
         settings = {k: plain_value(v, defaults=True) for k, v in arguments.items() if k != "out"}
         made = Made(target / "zoo.json", {"command": "collect" if source.collect else "collect_tasks", **settings})
-    found = made.find()
-    if found.what == "other" and not redo:
-        raise ParamgenError(f"{target} {found.why}: rerun with --redo true to make it again, or choose another --out")
+    state = made.find()
+    if state.what == "other" and not redo:
+        raise ParamgenError(f"{target} {state.why}: rerun with --redo true to make it again, or choose another --out")
     _do(made, lambda: function(**arguments))
     return Zoo(target, trust)
 
@@ -139,7 +139,7 @@ def draw(
     opened: Zoo,
     name: str,
     generators: Mapping[str, GeneratorSource],
-    wanted: Mapping[str, Any],
+    requested: Mapping[str, Any],
     seed: int,
 ) -> Path:
     """The folder of a generator's networks, fitted and drawn unless they are there.
@@ -149,7 +149,7 @@ def draw(
         opened: The zoo.
         name: Of the generator.
         generators: All of the comparison.
-        wanted: Arguments of ``sample`` that are the same for all: how many networks, or for which tasks.
+        requested: Arguments of ``sample`` that are the same for all: how many networks, or for which tasks.
         seed: Of fit and samples.
     """
     source, target = generators[name], folder / "samples" / name
@@ -160,9 +160,9 @@ def draw(
             raise ParamgenError(
                 f"generator {name!r} is a baseline of zoos of one task; zoo {opened.name!r} has several"
             )
-        settings = {"baseline": source.baseline, "n": wanted["n"], "seed": seed, "zoo": _digest(opened)}
+        settings = {"baseline": source.baseline, "n": requested["n"], "seed": seed, "zoo": _digest(opened)}
         made = Made(target / INDEX, settings)
-        _do(made, lambda: draw_baseline(str(source.baseline), opened, wanted["n"], seed, target))
+        _do(made, lambda: draw_baseline(str(source.baseline), opened, requested["n"], seed, target))
         return target
     if source.ckpt_path:
         checkpoint = Path(source.ckpt_path)
@@ -170,7 +170,7 @@ def draw(
         fitted = source.fit_of or name
         checkpoint = _fit(folder / "fits" / fitted, opened, generators[fitted], seed)
     where = {"ckpt_path": str(checkpoint), "out": str(target), "trust": opened.trust}
-    line = words({"seed": seed, **source.sample, **wanted, **where})
+    line = words({"seed": seed, **source.sample, **requested, **where})
     arguments = {k: v for k, v in arguments_of(sample.main, "paramgen sample", "", line).items() if k != "config"}
     settings = {k: v for k, v in arguments.items() if k not in ("ckpt_path", "out", "zoo", "overwrite", "trust")}
     settings |= {"checkpoint": sha256(checkpoint), "zoo": _digest(opened) if arguments["zoo"] else None}
@@ -189,8 +189,8 @@ def draw_baseline(name: str, opened: Zoo, n: int, seed: int, out: Path) -> None:
     if name == "kde" and None in scores:
         raise ParamgenError(f"kde keeps the best on train, but zoo {opened.name!r} records no train scores")
     start = time.perf_counter()
-    known = opened.score.sign * torch.tensor([0.0 if score is None else score for score in scores])
-    pool = Pool(opened.matrix(opened.indices("train")), known, tuple(t.numel for t in opened.spec.tensors))
+    values = opened.score.sign * torch.tensor([0.0 if score is None else score for score in scores])
+    pool = Pool(opened.matrix(opened.indices("train")), values, tuple(t.numel for t in opened.spec.tensors))
     weights = generate(name, pool, opened.spec, n, seed)  # (n, P)
     seconds = time.perf_counter() - start
     info = SampleInfo(generator=name, zoo=opened.name, seed=seed, sample_seconds=seconds)
@@ -213,19 +213,19 @@ def _fit(folder: Path, opened: Zoo, source: GeneratorSource, seed: int) -> Path:
     return made.path
 
 
-def measure(folder: Path, opened: Zoo, samples: list[Path], asked: Mapping[str, Any]) -> Path:
+def measure(folder: Path, opened: Zoo, samples: list[Path], options: Mapping[str, Any]) -> Path:
     """The ``results.json`` of an evaluation of one zoo and seed.
 
     Args:
         folder: Of this zoo and seed.
         opened: The zoo.
         samples: Folders of networks.
-        asked: Arguments of ``evaluate``.
+        options: Arguments of ``evaluate``.
     """
-    drawn = {_name(path, folder): _digest_of_samples(path) for path in samples}
-    settings = {**asked, "zoo": _digest(opened), "samples": drawn, "paramgen": __version__}
+    digests = {_name(path, folder): _digest_of_samples(path) for path in samples}
+    settings = {**options, "zoo": _digest(opened), "samples": digests, "paramgen": __version__}
     made = Made(folder / "results.json", settings)
-    arguments = {"zoo": str(opened.path), "samples": [str(path) for path in samples], "out": str(folder), **asked}
+    arguments = {"zoo": str(opened.path), "samples": [str(path) for path in samples], "out": str(folder), **options}
     arguments["trust"] = opened.trust
     _do(made, lambda: evaluate.main(**arguments), alone=False)
     return made.path
@@ -240,16 +240,16 @@ def _do(made: Made, step: Callable[[], Any], alone: bool = True, lock: bool = Tr
         alone: Its folder holds nothing else.
         lock: Hold the folder meanwhile.
     """
-    found, folder = made.find(), made.path.parent
-    if found.what == "same":
+    state, folder = made.find(), made.path.parent
+    if state.what == "same":
         with locked(folder):  # removes what a process left that was killed after its last file
-            if not found.recorded:
+            if not state.recorded:
                 made.finish()
         return
-    if found.what == "other":
-        _log.info("%s %s: made again", folder, found.why)
+    if state.what == "other":
+        _log.info("%s %s: made again", folder, state.why)
         made.path.unlink(missing_ok=True)  # first, so that it is never taken for the new one, also if this is stopped
-    if found.what == "other" and alone:
+    if state.what == "other" and alone:
         shutil.rmtree(folder, ignore_errors=True)
     with locked(folder) if lock else nullcontext():
         made.begin()

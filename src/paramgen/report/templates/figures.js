@@ -13,7 +13,7 @@ const svgOf = (plot) => d3.select(plot.tagName === "svg" ? plot : plot.querySele
 const textOf = (row, view) => (view.colours[row] === "base" ? "var(--muted)" : `var(--${view.colours[row]})`);
 const weightOf = (row, view) => (/^g\d/.test(view.colours[row]) ? 650 : null);
 
-/** The lowest and the highest place of an axis over the rows that are switched on; Axis.limits of Python is the same over all rows. */
+/** The lowest and the highest place of an axis over the rows that are switched on; PanelAxis.limits of Python is the same over all rows. */
 function limitsOf(axis, on) {
   const reach = Object.entries(axis.reach ?? {}), shown = reach.filter(([row]) => on(row));
   const places = [...(axis.always ?? []), ...(shown.length ? shown : reach).flatMap(([, ends]) => ends)];

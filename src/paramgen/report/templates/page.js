@@ -35,20 +35,20 @@ document.querySelectorAll(".rows .sort").forEach((button) => {
     }).forEach((tr) => { tr.classList.remove("break"); body.append(tr); });
   };
 });
-let asked = null;
-document.addEventListener("click", (e) => { asked = e.target.closest("[popovertarget]") || asked; }, true);
+let opener = null;
+document.addEventListener("click", (e) => { opener = e.target.closest("[popovertarget]") || opener; }, true);
 document.querySelectorAll("[popover]").forEach((box) => {
   box.addEventListener("toggle", (e) => {
     if (e.newState !== "open") return;
-    const at = asked.getBoundingClientRect();
+    const at = opener.getBoundingClientRect();
     box.style.left = Math.max(16, Math.min(at.left - 20, innerWidth - box.offsetWidth - 16)) + "px";
     box.style.top = Math.min(at.bottom + 8, innerHeight - box.offsetHeight - 16) + "px";
   });
 });
 document.querySelectorAll(".download").forEach((button) => {
   button.onclick = () => {
-    const found = JSON.parse(button.closest("section").querySelector("script.results").textContent), link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([JSON.stringify(found, null, 1)], { type: "application/json" }));
+    const results = JSON.parse(button.closest("section").querySelector("script.results").textContent), link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([JSON.stringify(results, null, 1)], { type: "application/json" }));
     link.download = button.dataset.name || "results.json";
     link.click();
   };
