@@ -10,10 +10,10 @@ from math import isfinite, log
 import torch
 from torch import Tensor
 
+from paramgen.collect.announce import PARTS
 from paramgen.core.zoo import Zoo, ZooEntry
 from paramgen.errors import ParamgenError, did_you_mean
 
-PARTS = ("train", "val")  # whose scores a zoo records
 LEAST = 1e-8  # a loss of 0 counts as this
 
 

@@ -26,7 +26,7 @@ from paramgen.tasks.vision.splits import in_channels
 
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of PIL
 FILES_AT_ONCE = 512  # files between two looks at what was found
-SHARE = 4  # a quarter of the free memory is taken at most
+MEMORY_SHARE = 4  # a quarter of the free memory is taken at most
 PIXELS_SHARE = 8  # random crops move a small image by an eighth of its side at most, as is usual for CIFAR and STL-10
 
 
@@ -96,7 +96,7 @@ class ImageFolders:
         """One pass over all files: headers of large images, pixels of small ones while they fit."""
         if self.streamed:
             return Look(3, SOURCES["image_folder"].shape[1:], None)
-        room = psutil.virtual_memory().available // SHARE
+        room = psutil.virtual_memory().available // MEMORY_SHARE
         sizes: Counter[tuple[int, int]] = Counter()
         pixels: list[np.ndarray[Any, Any]] | None = []
         grey = True
