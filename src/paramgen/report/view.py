@@ -9,7 +9,7 @@ from paramgen.report.picture import Band, Dots, Notes, colours_of
 from paramgen.report.scales import DistanceScale, ScoreScale, is_number
 
 ResultsDict = dict[str, Any]
-ORDER = ("baseline", "reference", "generator")  # later ones are drawn over earlier ones
+DRAWING_ORDER = ("baseline", "reference", "generator")  # later ones are drawn over earlier ones
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class View:
 
     def ordered(self, rows: Iterable[RowDict]) -> list[RowDict]:
         """Rows in the order of drawing."""
-        return sorted(rows, key=lambda row: ORDER.index(row["kind"]))
+        return sorted(rows, key=lambda row: DRAWING_ORDER.index(row["kind"]))
 
     def within_run(self, text: str = "") -> list[Band]:
         """The band in which networks stay within a run, where runs have several checkpoints."""
