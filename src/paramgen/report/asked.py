@@ -8,14 +8,14 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from paramgen.core.io import write_atomic
-from paramgen.report.picture import Axis, Dots, Line, Mark, Panel, Picture, Ribbon, Rule, colours_of
+from paramgen.report.picture import Dots, DottedLine, Line, Mark, Panel, PanelAxis, PictureData, Ribbon, colours_of
 from paramgen.report.scales import linear_ticks, log_ticks, reach_of
 
 Values = dict[str, Any]
 LEAST = 1e-8  # a loss of 0 is drawn here
 
 
-def asked_picture(values: Values) -> Picture:
+def asked_picture(values: Values) -> PictureData:
     """A panel a zoo: reached against asked scores, a line a generator; dashed where both are equal, dotted at the ends of the zoo's range.
 
     Args:
@@ -24,14 +24,16 @@ def asked_picture(values: Values) -> Picture:
     rows = {row["name"]: {**row, "kind": "generator"} for panel in values["panels"] for row in panel["rows"]}
     loss = values["prompt"].endswith(".loss")
     panels = [_panel(panel, values["prompt"], loss) for panel in values["panels"]]
-    return Picture(panels, colours_of(rows.values()), columns=len(panels), legend=True, strokes=["reached", "asked"])
+    return PictureData(
+        panels, colours_of(rows.values()), columns=len(panels), legend=True, strokes=["reached", "asked"]
+    )
 
 
 def _panel(panel: Values, prompt: str, loss: bool) -> Panel:
     def place(value: float) -> float:
         return log10(max(value, LEAST)) if loss else value
 
-    marks: list[Mark] = [Rule("x", place(end)) for end in panel["range"]]
+    marks: list[Mark] = [DottedLine("x", place(end)) for end in panel["range"]]
     across, up = dict[str, list[float]](), dict[str, list[float]]()
     for row in panel["rows"]:
         name, each = row["name"], list(zip(row["asked"], row["mean"], row["std"], strict=True))
@@ -46,11 +48,11 @@ def _panel(panel: Values, prompt: str, loss: bool) -> Panel:
     return Panel(x, y, marks, panel["zoo"])
 
 
-def _axis(label: str, places: dict[str, list[float]], ends: list[float], loss: bool) -> Axis:
+def _axis(label: str, places: dict[str, list[float]], ends: list[float], loss: bool) -> PanelAxis:
     every = [*ends, *(value for of in places.values() for value in of)]
     low, high = min(every), max(every)
     ticks = log_ticks(10**low, 10**high) if loss else linear_ticks(low, high)
-    return Axis(label, reach_of(places), always=(min(ends), max(ends)), ticks=ticks)
+    return PanelAxis(label, reach_of(places), always=(min(ends), max(ends)), ticks=ticks)
 
 
 def save_asked_page(values: Values, picture: Path, file: Path) -> Path:
