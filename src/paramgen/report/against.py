@@ -51,7 +51,7 @@ def _scores_against(
     single: Sequence[Dots],
     behind: Sequence[Mark],
 ) -> Panel:
-    """A named spot a row at its mean score, the noise sweep as a line, single networks behind.
+    """One named spot per row at its mean score, the noise sweep as a line, single networks behind.
 
     Args:
         view: The evaluation.

@@ -12,11 +12,11 @@ from paramgen.report.picture import Dots, DottedLine, Line, Mark, Panel, PanelAx
 from paramgen.report.scales import linear_ticks, log_ticks, reach_of
 
 Values = dict[str, Any]
-LEAST = 1e-8  # a loss of 0 is drawn here
+LEAST_DRAWN = 1e-8  # a loss of 0 is drawn here
 
 
 def asked_picture(values: Values) -> PictureData:
-    """A panel a zoo: reached against asked scores, a line a generator; dashed where both are equal, dotted at the ends of the zoo's range.
+    """One panel per zoo, one line per generator: reached against asked scores. Dashed: both are equal. Dotted: ends of the zoo's range.
 
     Args:
         values: As ``prompts.json`` holds them. Losses are spread by factors.
@@ -31,7 +31,7 @@ def asked_picture(values: Values) -> PictureData:
 
 def _panel(panel: Values, prompt: str, loss: bool) -> Panel:
     def place(value: float) -> float:
-        return log10(max(value, LEAST)) if loss else value
+        return log10(max(value, LEAST_DRAWN)) if loss else value
 
     marks: list[Mark] = [DottedLine("x", place(end)) for end in panel["range"]]
     across, up = dict[str, list[float]](), dict[str, list[float]]()

@@ -1,4 +1,4 @@
-"""Pictures with one line a row or a task: scores, distances and dispersions of all networks; scores on every unseen task."""
+"""Pictures with one line per row or task: scores, distances and dispersions of all networks; scores on every unseen task."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ JITTER = 0.56  # height of a row's dots, in lines
 
 
 def strips(view: View) -> PictureData:
-    """One line a row: the score, the distance and the dispersion of its networks."""
+    """One line per row: the score, the distance and the dispersion of its networks."""
     lines = PanelAxis(slots=[Slot(row["name"], row["name"], row["kind"]) for row in view.rows], margin=(0, 0))
     shares = (0.5, 0.29, 0.21) if view.scored else (0.6, 0.4)
     columns = [*([_scores(view)] if view.scored else []), _distances(view), _dispersions(view)]
@@ -82,7 +82,7 @@ def _dots(rows: Sequence[RowDict], key: str, place: Callable[[float], float]) ->
 
 
 def tasks(view: View) -> PictureData | None:
-    """One line an unseen task, the easiest first: every row's score on it."""
+    """One line per unseen task, the easiest first: every row's score on it."""
     if not view.zoo["tasks"]:
         return None
     spec, place, direct = view.scores.spec, view.scores.place, view.zoo["tasks"]["unseen"]

@@ -113,7 +113,7 @@ FIGURES = (
         "Weights, layer by layer",
         "A first sample, its nearest training network, and their difference. The paler the difference, the closer to a copy.",
         "The first rows and columns of each layer's weight matrix (outputs down, inputs across; kernels flattened), as p-diff "
-        "draws them in Fig. 3. Colour by sign, strength by size, one scale a layer.",
+        "draws them in Fig. 3. Colour by sign, strength by size, one scale per layer.",
         details.layers,
         wide=True,
     ),

@@ -18,7 +18,7 @@ from paramgen.report.view import UNITS, ResultsDict, View
 
 
 class Group(NamedTuple):
-    """Networks to draw, one value a network.
+    """Networks to draw, one value per network.
 
     Args:
         score: On the val split.

@@ -8,7 +8,7 @@ from paramgen.report.scales import linear_ticks, reach_of
 
 
 def mixtures(values: dict[str, Any]) -> PictureData:
-    """A panel a zoo: a colour a row, solid on the first task, dashed on the second, the spread shaded.
+    """One panel per zoo, one colour per row: solid on the first task, dashed on the second, the spread shaded.
 
     Args:
         values: As ``interpolation.json`` holds them.
