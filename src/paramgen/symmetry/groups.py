@@ -132,16 +132,15 @@ class PermutationSpec:
         have no order of their own, and what takes them for features must choose a basis first (:func:`balance_matrix` does).
         """
         inside: dict[str, tuple[tuple[str, ...], ...]] = {}
-        at = {space: {tuple(p[:5]) for p in places} for space, places in self.spaces.items()}
-        named = {places: space for space, found in at.items() for places in [frozenset(found)]}
+        ranges = {space: frozenset(p[:5] for p in places) for space, places in self.spaces.items()}
+        names = {places: space for space, places in ranges.items()}
         for group, places in self.groups.items():
-            first = [space for space, found in at.items() if any(unit_of(p, 0) in found for p in places)]
             slots = []
-            for space in first:
-                mine = [p for p in places if unit_of(p, 0) in at[space]]
-                units = [named.get(frozenset(unit_of(p, u) for p in mine)) for u in range(places[0].units)]
-                if all(units):
-                    slots.append(tuple(unit for unit in units if unit))
+            for in_first_unit in ranges.values():
+                carriers = [p for p in places if unit_of(p, 0) in in_first_unit]
+                units = [names.get(frozenset(unit_of(p, u) for p in carriers)) for u in range(places[0].units)]
+                if None not in units:
+                    slots.append(tuple(unit for unit in units if unit is not None))
             if slots:
                 inside[group] = tuple(slots)
         return inside

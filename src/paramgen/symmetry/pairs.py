@@ -73,13 +73,13 @@ class Pair:
             places: The places that can be compared: its own, or those of the group in whose units it is.
             rows: (R,) the networks meant.
         """
-        products = torch.zeros(())
-        for place in self.spec.spaces[space]:
-            if any(_holds(outer, place) for outer in places):
-                ref, mine = self._features(place, rows)
-                products = products + ref @ mine.mT
-        if products.ndim < 3 or not products.isfinite().all():
+        known = [place for place in self.spec.spaces[space] if any(_holds(outer, place) for outer in places)]
+        if not known:
             return rows[:0]
+        products = torch.zeros(())
+        for place in known:
+            ref, mine = self._features(place, rows)
+            products = products + ref.double() @ mine.double().mT
         turn = nearest_turn(products)  # (R, U, U)
         most = (turn * products).sum((1, 2))
         better = most - products.diagonal(dim1=1, dim2=2).sum(1) > _LEAST_TURN * most
@@ -97,10 +97,9 @@ class Pair:
             if slot is None:
                 total = total + ref @ mine.mT
             else:
-                a, b = (x.view(len(x), place.units, place.block, -1) for x in (ref, mine))
-                turned[slot] = turned.get(slot, torch.zeros(())) + torch.einsum(
-                    "ruaf,rvbf->ruvab", a.expand(len(b), *a.shape[1:]), b
-                )
+                a, b = (x.double().view(len(x), place.units, place.block, -1) for x in (ref, mine))
+                inner = torch.einsum("ruaf,rvbf->ruvab", a.expand(len(b), *a.shape[1:]), b)
+                turned[slot] = turned[slot] + inner if slot in turned else inner
         for products in turned.values():
             total = total + torch.linalg.matrix_norm(products, "nuc")
         return total
