@@ -19,7 +19,7 @@ from paramgen.core.zoo_writer import ZooWriter
 from paramgen.evaluation.compare import Report, differences, score_of, show, summarise, summary_table
 from paramgen.evaluation.evaluate import evaluate
 from paramgen.evaluation.intervals import Bootstrap, against
-from paramgen.evaluation.metric import SHARE, Metric, needs
+from paramgen.evaluation.metric import PERCENT, Metric, needs
 from paramgen.evaluation.metrics import score_summary
 from paramgen.evaluation.registry import METRICS, metric
 from paramgen.evaluation.schema import comparison_schema, results_schema, with_docs_table
@@ -178,7 +178,7 @@ def nearest_share():
         "Own figure",
         "Share of networks that are finite.",
         lambda c: c.finite.double().mean().item(),
-        SHARE,
+        PERCENT,
         needs("score"),
         better="higher",
         summary="shown",

@@ -87,9 +87,9 @@ class Bench:
         """Measure a row."""
         scored = self.context.scored if networks is self.first else self._score(networks)
         counted = networks.counted(() if self.scoring is None else self.scoring.unseen)
-        weights = self._weights_of(networks)[counted.to(self.device)]
+        weights = _rows(self._weights_of(networks), counted)  # (N, P)
         finite, N = weights.isfinite().all(1).cpu(), len(weights)  # (N,)
-        kept = weights[finite.to(self.device)]
+        kept = _rows(weights, finite)  # (n, P)
         distances = self.distances.of(networks.role, kept)
         shown = torch.full((N,), float("nan"), dtype=torch.float64)
         shown[finite] = distances.shown.cpu()
@@ -171,6 +171,11 @@ class Bench:
             None if identity is None else metrics.id_match(near, identity[finite]),
             None if run is None else metrics.id_match(self.weights.runs[near], run[finite]),
         )
+
+
+def _rows(weights: Tensor, kept: Tensor) -> Tensor:
+    """Some rows of (N, P); weights of large networks are not copied where all are kept."""
+    return weights if kept.all() else weights[kept.to(weights.device)]
 
 
 def _bootstrap(scoring: Scoring | None, scored: RowScores | None) -> Bootstrap | None:

@@ -71,9 +71,9 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
             rows = [row for rows in mine for row in rows if row["name"] == first["name"]]
             values = {m.key: [v for row in rows if (v := m.value(row)) is not None] for m in in_summary()}
             figures = {
-                key: {**_spread(found), "mark": _mark(metric(key), rows)}
-                for key, found in values.items()
-                if len(found) == len(rows)
+                key: {**_spread(by_seed), "mark": _mark(metric(key), rows)}
+                for key, by_seed in values.items()
+                if len(by_seed) == len(rows)
             }
             who = {key: first[key] for key in ("name", "kind", "role", "n")}
             summary.append({"zoo": zoo, **who, "seeds": len(rows), "figures": figures, "flags": _flags(rows)})
@@ -109,7 +109,7 @@ def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
         over the comparisons of the generator (over all pairs of generators), and ``better``, ``alike`` or ``worse``. With one seed the
         interval is that evaluation's own, over networks and test items, and p is None.
     """
-    found = []
+    compared = []
     for zoo in dict.fromkeys(r.zoo for r in reports):
         seeds = [{row["name"]: row for row in r.results["rows"] if row["n"]} for r in reports if r.zoo == zoo]
         seeds = [{name: row for name, row in rows.items() if _mean(row) is not None} for rows in seeds]
@@ -120,8 +120,8 @@ def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
         family = any(row.get("tasks") for row in seeds[0].values())
         others = [name for name in seeds[0] if kinds[name] == "baseline" or (family and kinds[name] == "reference")]
         for pairs in (list(combinations(generators, 2)), *([(g, o) for o in others] for g in generators)):
-            found += [{"zoo": zoo, **pair} for pair in _compared(pairs, seeds, spec.sign)]
-    return found
+            compared += [{"zoo": zoo, **pair} for pair in _compared(pairs, seeds, spec.sign)]
+    return compared
 
 
 def _compared(
@@ -132,7 +132,7 @@ def _compared(
     both = {pair: rows for pair, rows in both.items() if rows}
     gaps = {pair: [_mean(a) - _mean(b) for a, b in rows] for pair, rows in both.items()}
     corrected = holm([paired_p(values) for values in gaps.values()])
-    found = []
+    compared = []
     for (pair, values), p in zip(gaps.items(), corrected, strict=True):
         tested = len(values) > 1
         interval = paired_interval(values) if tested else _within_seed(*both[pair][0])
@@ -141,8 +141,8 @@ def _compared(
             verdict = "alike" if p >= 1 - THRESHOLDS.level else "better" if sign * interval.difference > 0 else "worse"
         low, high = (None if isnan(end) else end for end in (interval.low, interval.high))
         judged = {"low": low, "high": high, "p": p if tested else None, "verdict": verdict}
-        found.append({"first": pair[0], "second": pair[1], "seeds": len(values), **_spread(values), **judged})
-    return found
+        compared.append({"first": pair[0], "second": pair[1], "seeds": len(values), **_spread(values), **judged})
+    return compared
 
 
 def _within_seed(row: dict[str, Any], other: dict[str, Any]) -> Interval:
@@ -162,9 +162,9 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
         comparison: As ``comparison.json`` holds it.
     """
     rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
-    spec, found = score_of(zoo, comparison), with_figures(rows)
-    keys = {m.key for m in found}
-    shown = [m for m in found if not m.hidden(keys, m.summary)]
+    spec, available = score_of(zoo, comparison), with_figures(rows)
+    keys = {m.key for m in available}
+    shown = [m for m in available if not m.hidden(keys, m.summary)]
     seeds = len(comparison["seeds"])
     scored = f"{spec.name}, " if "mean" in keys else ""
     title = f"{zoo}, {scored}{seeds} seed{'s' if seeds > 1 else ''}"
@@ -243,19 +243,19 @@ def paper_of(zoo: str, comparison: dict[str, Any]) -> dict[str, dict[str, float]
         zoo: Which.
         comparison: As ``comparison.json`` holds it.
     """
-    found: dict[str, dict[str, float]] = {}
+    by_row: dict[str, dict[str, float]] = {}
     for key, figures in comparison["paper"].items():
         where, _, name = key.rpartition("/")
         if where in ("", zoo):
-            found.setdefault(name, {}).update(figures)
-    return found
+            by_row.setdefault(name, {}).update(figures)
+    return by_row
 
 
 def machine() -> str:
     """What this runs on, in a line: cores, processor, GPU, torch."""
     cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    processor = found[1] if found else platform.processor() or platform.machine()
+    match = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    processor = match[1] if match else platform.processor() or platform.machine()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
     return f"{os.cpu_count()} cores of {processor}, {threads}, {gpu}, torch {torch.__version__}"

@@ -81,7 +81,7 @@ def say(flags: Iterable[Flag]) -> list[str]:
     by_kind: dict[FlagKind, list[str]] = {}
     for flag in flags:
         by_kind.setdefault(flag.kind, []).extend([flag.detail] if flag.detail is not None else [])
-    return [_say(kind, ", ".join(found)) for kind, found in by_kind.items()]
+    return [_say(kind, ", ".join(texts)) for kind, texts in by_kind.items()]
 
 
 def _say(kind: FlagKind, detail: str) -> str:

@@ -106,7 +106,7 @@ class Bootstrap:
             if items is None
             else [self._scores(scores, items.cpu(), some) for some in self.items]
         )
-        means = [(found * drawn).sum(1) / len(scores) for found, drawn in zip(resampled, networks, strict=True)]
+        means = [(row * drawn).sum(1) / len(scores) for row, drawn in zip(resampled, networks, strict=True)]
         finite = distance[distance.isfinite()].double().cpu()
         middles = torch.full((1 + self.resamples,), nan, dtype=torch.float64)
         if len(finite):

@@ -33,7 +33,7 @@ def _plain(v: float, digits: int = 2) -> str:
 
 SCORE = Form(lambda v, spec: spec.text(v) if abs(v) < 10_000 else f"{v:.1e}")
 GAP = Form(lambda v, spec: spec.text(v, signed=True) if abs(v) < 10_000 else f"{v:+.1e}")
-SHARE = Form(lambda v, _: f"{100 * v:.1f}", 0, 1)
+PERCENT = Form(lambda v, _: f"{100 * v:.1f}", 0, 1)
 RATIO = Form(lambda v, _: _plain(v), 0)
 FRACTION = Form(lambda v, _: f"{v:.2f}", 0, 1)
 COSINE = Form(lambda v, _: f"{v:.3f}", -1, 1)
@@ -55,7 +55,7 @@ class Metric:
         form: How values are printed.
         needs: What a row must have.
         better: Which way is better; ``score`` follows the score's own direction, None is no question of better.
-        report: Whether its column is shown in an evaluation's table, hidden until all figures are asked for, or absent.
+        report: Whether its column is shown in an evaluation's table, hidden until all figures are requested, or absent.
         summary: The same for the summary over seeds.
         terminal: The head of its column in the terminal; None where it is not printed there.
         behind: Key of a metric that says the same better: where that one has values, this one is hidden too.
@@ -81,7 +81,7 @@ class Metric:
         return value
 
     def hidden(self, shown: Collection[str], place: ColumnPlace | None = None) -> bool:
-        """Whether its column is hidden until all figures are asked for.
+        """Whether its column is hidden until all figures are requested.
 
         Args:
             shown: Keys of the metrics that have values.

@@ -48,15 +48,15 @@ def score_summary(test: Tensor, train: Tensor | None = None, sign: int = 1) -> S
         sign: 1 where higher is better, else -1.
     """
     test = test.double()
-    known = torch.where(test.isnan(), -sign * float("inf"), test)
+    ranked = torch.where(test.isnan(), -sign * float("inf"), test)
     selected = float("nan")
     if train is not None:
         selected = test[torch.where(train.isnan(), -float("inf"), sign * train).argmax()].item()
     return ScoreSummary(
-        best=sign * (sign * known).max().item(),
+        best=sign * (sign * ranked).max().item(),
         mean=test.mean().item(),
-        median=median(known),
-        worst=sign * (sign * known).min().item(),
+        median=median(ranked),
+        worst=sign * (sign * ranked).min().item(),
         std=test.std().item() if len(test) > 1 else float("nan"),
         selected=selected,
     )
@@ -258,9 +258,9 @@ def same_predictions(classes: Tensor, zoo: Tensor | None = None) -> float:
         zoo: (K, M) of the training networks; None: the networks are the zoo, and no network is compared with itself.
     """
     mine = [row.numpy().tobytes() for row in classes.cpu()]
-    known = Counter(mine if zoo is None else (row.numpy().tobytes() for row in zoo.cpu()))
-    found = sum(known[row] > (zoo is None) for row in mine)
-    return found / len(mine) if mine else float("nan")
+    of_zoo = Counter(mine if zoo is None else (row.numpy().tobytes() for row in zoo.cpu()))
+    same = sum(of_zoo[row] > (zoo is None) for row in mine)
+    return same / len(mine) if mine else float("nan")
 
 
 def _norms(x: Tensor) -> Tensor:

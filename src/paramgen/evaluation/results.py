@@ -66,7 +66,7 @@ class Row:
         n: Networks scored; 0 where a baseline failed.
         nonfinite: How many of them hold NaN or inf; they count in the scores and in no distance.
         values: A value for each metric of :mod:`paramgen.evaluation.registry`, by key; nan or None where there is none.
-        novel_and_good: Share of networks both good and far, by the distance asked for in run scales; empty without a run scale.
+        novel_and_good: Share of networks both good and far, by distance in run scales; empty without a run scale.
         noise: Standard deviation of the white noise on copies, in the zoo's spread; None for rows that are no noised copies.
         uses_task_data: Whether the row saw the task's data.
         flags: What to know before believing the row.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from paramgen.evaluation import metrics
 from paramgen.evaluation.context import Context
-from paramgen.evaluation.metric import COUNT, FRACTION, GAP, SCORE, SHARE, Metric, needs
+from paramgen.evaluation.metric import COUNT, FRACTION, GAP, PERCENT, SCORE, Metric, needs
 
 ENSEMBLE = 16
 
@@ -174,7 +174,7 @@ SCORE_METRICS = [
         f"Vote of {ENSEMBLE}",
         f"Accuracy of a majority vote of the first {ENSEMBLE} networks: whether they err differently enough to help each other.",
         _vote,
-        SHARE,
+        PERCENT,
         needs("accuracy"),
         better="higher",
         report="more",
@@ -188,7 +188,7 @@ PREDICTION_METRICS = [
         "Share of networks, in percent, that predict the same as one training network on every test item. The row of held-out runs shows "
         "what is usual. It sees permuted and rescaled copies without alignment; noise hides from it.",
         lambda c: metrics.same_predictions(c.predictions, _others(c)),
-        SHARE,
+        PERCENT,
         needs("predictions"),
         summary="more",
     ),
@@ -199,7 +199,7 @@ PREDICTION_METRICS = [
         "accuracy) and at least half as far from the zoo as held-out runs. The held-out runs' share is the ceiling. Noise of the right "
         "size reaches it too: read it with structure.",
         lambda c: (c.novel_and_good or {}).get("0.5"),
-        SHARE,
+        PERCENT,
         needs("score", "one_task"),
         better="higher",
     ),
@@ -246,7 +246,7 @@ PREDICTION_METRICS = [
         "Disagree",
         "Share of test items, in percent, on which a network and its nearest training network predict differently.",
         _disagreement,
-        SHARE,
+        PERCENT,
         needs("predictions"),
         report="more",
     ),
@@ -255,7 +255,7 @@ PREDICTION_METRICS = [
         "Among",
         "Share of test items, in percent, on which two networks of the row predict differently.",
         lambda c: metrics.disagreement_among(c.predictions),
-        SHARE,
+        PERCENT,
         needs("predictions"),
         report="more",
     ),

@@ -129,22 +129,24 @@ class Structure:
         weights, runs = weights[shown.to(weights.device)], runs[shown]
         self.subspace = Subspace(weights)
         basis: StructureBasis = "held-out networks"
-        found = self.subspace.variance(heldout)
-        if len(heldout) < 2 or not found.total > 0:
+        variance = self.subspace.variance(heldout)
+        if len(heldout) < 2 or not variance.total > 0:
             several = len(runs.unique()) > 1
             basis = "training runs left out" if several else "training networks left out"
-            found = _left_out(weights, runs if several else torch.arange(len(runs)))
-        self.reference = StructureReference(self.subspace.dimensions, len(weights), found.share, found.excess, basis)
+            variance = _left_out(weights, runs if several else torch.arange(len(runs)))
+        self.reference = StructureReference(
+            self.subspace.dimensions, len(weights), variance.share, variance.excess, basis
+        )
 
     def of(self, networks: Tensor) -> "RowStructure":
         """Of networks (N, P), all finite."""
-        found = self.subspace.variance(networks)
-        if len(networks) < 2 or not found.total > 0:
+        variance = self.subspace.variance(networks)
+        if len(networks) < 2 or not variance.total > 0:
             return RowStructure(nan, nan)
         if self.reference.measurable:
-            return RowStructure(found.share, min(max(found.excess / self.reference.excess, 0.0), 1.0))
+            return RowStructure(variance.share, min(max(variance.excess / self.reference.excess, 0.0), 1.0))
         # held-out networks look like independent noise here: less than they show proves nothing, more than that is structure
-        return RowStructure(found.share, 1.0 if found.excess >= THRESHOLDS.measurable else nan)
+        return RowStructure(variance.share, 1.0 if variance.excess >= THRESHOLDS.measurable else nan)
 
 
 class RowStructure(NamedTuple):
@@ -157,10 +159,10 @@ class RowStructure(NamedTuple):
 def _left_out(weights: Tensor, groups: Tensor) -> Variance:
     """Variance of training networks (K, P), each measured by a subspace fitted without its group (K,), in ten folds at most."""
     fold = torch.unique(groups, return_inverse=True)[1] % FOLDS  # neighbouring checkpoints fall into different folds
-    found = []
+    parts = []
     for f in fold.unique():
         out = (fold == f).to(weights.device)
         if (~out).sum() > 1:
             rest = Subspace(weights[~out])
-            found.append(rest.variance(weights[out], about=rest.mean))
-    return Variance(*(sum(part) for part in zip(*found, strict=True))) if found else Variance(0.0, 0.0, 0.0)
+            parts.append(rest.variance(weights[out], about=rest.mean))
+    return Variance(*(sum(part) for part in zip(*parts, strict=True))) if parts else Variance(0.0, 0.0, 0.0)

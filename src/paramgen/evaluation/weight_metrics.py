@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from paramgen.evaluation import metrics
 from paramgen.evaluation.context import Context
-from paramgen.evaluation.metric import COSINE, COUNT, FRACTION, MILLISECONDS, SECONDS, SHARE, SIGNED, Metric, needs
+from paramgen.evaluation.metric import COSINE, COUNT, FRACTION, MILLISECONDS, PERCENT, SECONDS, SIGNED, Metric, needs
 from paramgen.evaluation.thresholds import THRESHOLDS as T
 
 SUBSPACE = f"{100 * T.subspace:.0f} %"
@@ -91,7 +91,7 @@ DISTANCE_METRICS = [
         f"Share of networks, in percent, that are nearer to a training network than {T.nearer} of the distance of a new run. The row of "
         "held-out runs shows what is usual. It sees a few copies among new networks, which a median does not.",
         lambda c: c.distances.raw.near,
-        SHARE,
+        PERCENT,
         needs("one_task"),
         summary="shown",
     ),
@@ -100,7 +100,7 @@ DISTANCE_METRICS = [
         "Near, aligned",
         "The same up to the order and the scale of hidden units: permuted and rescaled copies are near.",
         lambda c: None if c.distances.aligned is None else c.distances.aligned.near,
-        SHARE,
+        PERCENT,
         needs("one_task"),
         summary="shown",
     ),
@@ -134,7 +134,7 @@ SPREAD_METRICS = [
         "In subspace",
         f"Share of the row's variance, in percent, in the subspace that holds {SUBSPACE} of the zoo's.",
         lambda c: None if c.structured is None else c.structured.inside,
-        SHARE,
+        PERCENT,
         report="more",
     ),
     Metric(
@@ -162,7 +162,7 @@ ORIGIN_METRICS = [
         "Share of networks, in percent, whose nearest training network is the one whose identity conditioned them. High: the generator "
         "recalls.",
         lambda c: c.id_match,
-        SHARE,
+        PERCENT,
         report="more",
         summary="more",
     ),
@@ -172,7 +172,7 @@ ORIGIN_METRICS = [
         "Share of networks, in percent, whose nearest training network is of the run that conditioned them, or that their identity is of. "
         "High: they reproduce the basin of their seed.",
         lambda c: c.run_match,
-        SHARE,
+        PERCENT,
         report="more",
         summary="more",
     ),
