@@ -112,7 +112,7 @@ class Groups:
         return [self.reasons[FIXED - 1 - number] for number in numbers]
 
     def dual(self, axis: Axis) -> Axis:
-        """The axis that undoes this one's factors; the same axis where there are none."""
+        """The axis that undoes this one's factors; the same axis if it has no factors."""
         return tuple(s._replace(dual=not s.dual) for s in axis) if self.factors else axis
 
     def resolve(self, axis: Sequence[Segment]) -> Axis:
@@ -215,7 +215,7 @@ class Groups:
         return out
 
     def index_of(self, axis: Axis) -> int | None:
-        """The number of the index that an axis is, or is so many copies of."""
+        """The number of the index that an axis is, or repeats."""
         found = {(s.group, s.block) for s in self._flat(axis)}
         group, block = next(iter(found), (FIXED, 1))
         return group if len(found) == 1 and block == 1 and group in self._indices else None

@@ -23,7 +23,7 @@ def concatenate(w: Walker, c: Call) -> Labels:
     return (*parts[0][:dim], joined, *parts[0][dim + 1 :])
 
 
-def stack(w: Walker, c: Call) -> Labels:
+def stack_labels(w: Walker, c: Call) -> Labels:
     """Parts side by side on an axis of their own."""
     parts = [w[n] for n in c.args["tensors"]]
     dim = c.args["dim"] % (len(parts[0]) + 1)
@@ -34,7 +34,7 @@ def stack(w: Walker, c: Call) -> Labels:
 
 
 def repeat(w: Walker, c: Call) -> Labels:
-    """So many copies along each axis."""
+    """Copies repeated along each axis."""
     x, times = w[c.input], c.args["repeats"]
     x = (*map(fixed, [1] * (len(times) - len(x))), *x)
     w.pin([a for a in x if length(a) == 1])
@@ -172,7 +172,7 @@ def part(w: Walker, axis: Axis, outer: int, taken_apart: bool = False) -> tuple[
         w: The walk.
         axis: What to split.
         outer: Positions of the first of the two.
-        taken_apart: Whether slices along it go ways of their own. In walks for factors they always have their own.
+        taken_apart: Whether slices along it are independent of each other. In walks for factors they always are.
     """
     axis, inner = w.groups.resolve(axis), length(axis) // outer
     if length(axis) % outer:

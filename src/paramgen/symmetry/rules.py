@@ -250,7 +250,7 @@ RULES = {
     **_all("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d", _spatial, LINEAR),
     **_all("pad constant_pad_nd upsample_nearest2d upsample_bilinear2d", _spatial, LINEAR),
     **_all("cat", moves.concatenate, LINEAR),
-    **_all("stack", moves.stack, LINEAR),
+    **_all("stack", moves.stack_labels, LINEAR),
     **_all("repeat", moves.repeat, LINEAR),
     **_all("split split_with_sizes chunk", moves.pieces, LINEAR),
     **_all("getitem", moves.getitem, LINEAR),

@@ -61,7 +61,7 @@ def lora_settings(given: LoraSettings | Mapping[str, Any] | None) -> LoraSetting
         raise ParamgenError(f"lora does not take these settings: {error}") from error
 
 
-class Pair(NamedTuple):
+class AdapterPair(NamedTuple):
     """Names of one layer's A and B."""
 
     a: str
@@ -132,11 +132,11 @@ def into_adapted(plain: Mapping[str, Tensor], adapted: nn.Module) -> StateDict:
     return {name: plain.get(name.replace(".base_layer.", "."), tensor) for name, tensor in adapted.state_dict().items()}
 
 
-def pairs(state: Mapping[str, Tensor]) -> Iterator[Pair]:
+def pairs(state: Mapping[str, Tensor]) -> Iterator[AdapterPair]:
     """A and B of every adapted layer."""
     for name in state:
         if ".lora_A." in name:
-            yield Pair(name, name.replace(".lora_A.", ".lora_B."))
+            yield AdapterPair(name, name.replace(".lora_A.", ".lora_B."))
 
 
 def fix_gauge(state: Mapping[str, Tensor]) -> StateDict:

@@ -64,7 +64,7 @@ def verify(zoo: str) -> None:
 def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0, trust: bool = False) -> None:
     """Write an aligned zoo: hidden units in a common order and scale. The functions of the networks do not change.
 
-    Tensors next to an operation that alignment does not know stay as they are. They are listed, also in zoo.json under `unplaced`.
+    Tensors next to an operation that alignment does not know are left unchanged. They are listed, also in zoo.json under `unplaced`.
 
     Args:
         zoo: Folder or name of a zoo.
