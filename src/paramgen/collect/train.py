@@ -22,7 +22,7 @@ from paramgen.core.params import StateDict, can_be_generated, state_tensors, tie
 from paramgen.core.seeds import generator, mix
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.tasks.base import SplitData
-from paramgen.tasks.forward import call, loadable
+from paramgen.tasks.forward import Caller, loadable
 from paramgen.tasks.score import cross_entropy
 from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
 
@@ -120,6 +120,7 @@ class NetworkGroup:
         if not self.leaves:
             raise ParamgenError("nothing to train: only statistics were selected")
         self._stacked = stacked
+        self._call = Caller(self.network)
         self._together = stacked_forward(self.network, shared=self.fixed.keys())
 
     def states(self) -> list[StateDict]:
@@ -167,7 +168,7 @@ class NetworkGroup:
             leaves = {n: t[r].detach().requires_grad_() for n, t in self.leaves.items()}
             moving = {n: t[r] for n, t in self.moving.items()}  # views: statistics are moved in place
             with _randomness(mix(seeds[r], step, 1), self.device):
-                logits = call(self.network, leaves | moving | self.fixed, channels_innermost(x[r]))
+                logits = self._call(leaves | moving | self.fixed, channels_innermost(x[r]))
                 loss = self.loss(logits[None], y[r][None]).mean(1).sum()
                 gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
             for tensor, gradient in zip(self.leaves.values(), gradients, strict=True):

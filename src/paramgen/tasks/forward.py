@@ -47,26 +47,41 @@ def all_loadable(
     return [taken(state) for state in states]
 
 
-def call(network: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """What a network returns under other weights; its own do not change.
+class Caller:
+    """Runs a network under other weights, many times: what the network is made of is read once and must not change meanwhile.
 
     Args:
         network: The architecture, in the mode that it will run in.
-        state: What :func:`loadable` returns.
-        x: Images (B, ...).
     """
-    modules, firsts = {name for name, _ in network.named_modules()}, tied_names(network)
-    # a module that occurs under two names is given its tensors once: given twice, functional_call does not put its own ones back
-    places = [name for name in firsts if name.rpartition(".")[0] in modules]
-    tensors = {name: state[firsts[name]] for name in places if firsts[name] in state}
-    with _attention_by_definition():
-        outputs: Tensor = functional_call(network, tensors, (_in_dtype_of(network, x),), tie_weights=False)
-        return outputs
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        modules = {name for name, _ in network.named_modules()}
+        # a module that occurs under two names is given its tensors once: given twice, functional_call does not put its own ones back
+        self._firsts = {
+            name: first for name, first in tied_names(network).items() if name.rpartition(".")[0] in modules
+        }
+        self._dtype = next((p.dtype for p in network.parameters() if p.dtype in REAL), None)
+
+    def __call__(self, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """What the network returns; its own weights do not change.
+
+        Args:
+            state: What :func:`loadable` returns.
+            x: Images (B, ...).
+        """
+        tensors = {name: state[first] for name, first in self._firsts.items() if first in state}
+        with _attention_by_definition():
+            outputs: Tensor = functional_call(self.network, tensors, (self._in_dtype(x),), tie_weights=False)
+            return outputs
+
+    def _in_dtype(self, x: Tensor) -> Tensor:
+        return x if self._dtype is None or not x.is_floating_point() else x.to(self._dtype)
 
 
-def _in_dtype_of(network: nn.Module, x: Tensor) -> Tensor:
-    dtype = next((p.dtype for p in network.parameters() if p.dtype in REAL), x.dtype)
-    return x.to(dtype) if x.is_floating_point() else x
+def call(network: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """What a network returns under other weights, once; see :class:`Caller`."""
+    return Caller(network)(state, x)
 
 
 @contextmanager

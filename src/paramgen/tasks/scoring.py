@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.params import StateDict
-from paramgen.tasks.forward import all_loadable, call
+from paramgen.tasks.forward import Caller, all_loadable, call
 from paramgen.tasks.items import SplitData
 from paramgen.tasks.score import Scored, Scores
 from paramgen.tasks.stacked import can_stack, channels_innermost, stack_states, stacked_forward, worth_stacking
@@ -167,6 +167,7 @@ def _run(
 ) -> Iterator[Output]:
     chunks: list[tuple[slice, StateDict | None]] | None = None
     done = at_once = 0
+    alone, together = Caller(model), stacked_forward(model, shared_inputs=True)
     for x, target in data.batches(batch_size):
         x, y = x.to(device), target.to(device)
         if chunks is None:
@@ -175,9 +176,9 @@ def _run(
         for part, stacked in chunks:
             if stacked is None:
                 pieces = channels_innermost(x).split(at_once)
-                output = torch.cat([call(model, states[part.start], piece) for piece in pieces])[None]
+                output = torch.cat([alone(states[part.start], piece) for piece in pieces])[None]
             else:
-                output = stacked_forward(model, shared_inputs=True)(stacked, x)
+                output = together(stacked, x)
             yield Output(part, slice(done, done + len(y)), output, y)
         done += len(y)
 
