@@ -36,25 +36,25 @@ def doubts(
         start: Val score of the network that all of them were fine-tuned from.
     """
     scored = [(value, guess[e.task]) for e in entries if (value := e.scores.get("val", {}).get("score")) is not None]
-    found = list[str]()
+    sentences = list[str]()
     if lost := sum(_is_lost(entry.scores) for entry in entries):
-        found.append(f"{lost} of {len(entries)} networks have a NaN or infinite loss: their training diverged.")
+        sentences.append(f"{lost} of {len(entries)} networks have a NaN or infinite loss: their training diverged.")
     if not scored:
-        return found
+        return sentences
     mean = sum(value for value, _ in scored) / len(scored)
     guessers = sum(least is not None and score.sign * value <= score.sign * least for value, least in scored)
     if guessers > len(scored) / 2:
-        found.append(
+        sentences.append(
             f"{guessers} of {len(scored)} networks are no better on val than always predicting the most frequent class: "
             f"{_text(score, mean)} on average. There is nothing to learn from them."
         )
     lost_to_start = 0.0 if start is None else score.sign * (start - mean)
     if start is not None and lost_to_start > max(WORSE * score.margin, SPREAD * _deviation(score, start, items)):
-        found.append(
+        sentences.append(
             f"Fine-tuning made the networks worse: {_text(score, mean)} on val, {_text(score, start)} at its start. "
             "Use a lower finetune.lr."
         )
-    return found
+    return sentences
 
 
 def unscored(entries: Sequence[ZooEntry]) -> list[str]:

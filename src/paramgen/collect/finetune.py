@@ -104,6 +104,6 @@ def steps_on_tasks(
     """
     needed = torch.empty(len(weights), dtype=torch.float64)
     for name in dict.fromkeys(names):
-        mine = torch.tensor([task == name for task in names])
-        needed[mine] = steps_to_reach(family.task(name), zoo, weights[mine], targets[name], most=most, device=device)
+        own = torch.tensor([task == name for task in names])
+        needed[own] = steps_to_reach(family.task(name), zoo, weights[own], targets[name], most=most, device=device)
     return needed

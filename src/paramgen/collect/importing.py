@@ -122,8 +122,8 @@ class _Reader:
         self.generated = {*self.spec.names, *self.spec.aliases}
         self.rest: dict[str, Any] = {}
         if base is not None:
-            known = self.architecture.tensors.keys() - self.generated
-            self.rest = {name: value for name, value in self._tensors(base).items() if name in known}
+            lacking = self.architecture.tensors.keys() - self.generated
+            self.rest = {name: value for name, value in self._tensors(base).items() if name in lacking}
 
     def check(self, listing: Listing) -> list[Path]:
         """Read every checkpoint of a folder; what is left out and what is converted is logged.
@@ -193,7 +193,7 @@ def _check_runs(task: Task, state: StateDict) -> None:
 
 def _scores(task: Task, state: StateDict, name: str) -> SplitScores:
     """One network's scores by split; why it has none is logged under its name."""
-    found = {part: task.evaluate([state], part) for part in PARTS}
-    for reason in dict.fromkeys(scores.failed[0] for scores in found.values() if 0 in scores.failed):
+    results = {part: task.evaluate([state], part) for part in PARTS}
+    for reason in dict.fromkeys(scores.failed[0] for scores in results.values() if 0 in scores.failed):
         _log.warning("%s has no score: %s", name, reason)
-    return {part: plain_scores(scores, 0) for part, scores in found.items()}
+    return {part: plain_scores(scores, 0) for part, scores in results.items()}

@@ -3,8 +3,8 @@
 R: networks trained at once. B: batch.
 
 Every network has its own initialisation, its own order of the data and its own augmentation, all drawn from its own seed, and the
-optimizers are elementwise, so that network r of R is what it would be alone. Parameters that are not chosen are frozen; so are the
-statistics of batch-norm layers whose statistics are not chosen: those layers normalise as in evaluation, and what is frozen is exactly
+optimizers are elementwise, so that network r of R is what it would be alone. Parameters that are not selected are frozen; so are the
+statistics of batch-norm layers whose statistics are not selected: those layers normalise as in evaluation, and what is frozen is exactly
 what the zoo's base holds.
 """
 
@@ -74,12 +74,12 @@ class OptimSettings:
 
 
 class NetworkGroup:
-    """R networks of one architecture whose chosen tensors are trained together.
+    """R networks of one architecture whose selected tensors are trained together.
 
     Args:
         network: The architecture.
         states: R complete state dicts to start from.
-        chosen: Names of the tensors that change; statistics of batch norm may be among them.
+        selected: Names of the tensors that change; statistics of batch norm may be among them.
         device: Device to train on, for example cuda.
         stacked: Run them as one by vmap, or one after the other, with the same results; by default what is faster and works.
         loss: Losses (N, B) of outputs (N, B, ...) and targets (N, B, ...); see :meth:`paramgen.tasks.score.Scored.loss`.
@@ -89,7 +89,7 @@ class NetworkGroup:
         self,
         network: nn.Module,
         states: Sequence[Mapping[str, Tensor]],
-        chosen: Sequence[str],
+        selected: Sequence[str],
         device: torch.device | str = "cpu",
         stacked: bool | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
@@ -97,10 +97,10 @@ class NetworkGroup:
         self.loss = loss
         self.network = copy.deepcopy(network).to(device).train()
         self.size, self.device = len(states), torch.device(device)
-        _freeze_statistics(self.network, set(chosen))
+        _freeze_statistics(self.network, set(selected))
         firsts = tied_names(network)
         self._firsts = {name: firsts[name] for name in state_tensors(network)}
-        wanted = {self._firsts[name] for name in chosen}
+        trained_names = {self._firsts[name] for name in selected}
         loaded = [loadable(self.network, state, self.device) for state in states]
         self.leaves: StateDict = {}  # trained by gradients, (R, …)
         self.moving: StateDict = {}  # batch-norm statistics and counters that training moves, (R, …)
@@ -109,7 +109,7 @@ class NetworkGroup:
         for name in dict.fromkeys(self._firsts.values()):
             tensors = [state[name] for state in loaded]
             parameter = isinstance(_get(self.network, name), nn.Parameter)
-            if parameter and name in wanted and can_be_generated(tensors[0]):
+            if parameter and name in trained_names and can_be_generated(tensors[0]):
                 self.leaves[name] = torch.stack(tensors).requires_grad_()
             elif not parameter and name.rpartition(".")[0] in trained:
                 self.moving[name] = torch.stack(tensors)
@@ -235,8 +235,8 @@ class GroupTrainer:
                 tensor.copy_(state[f"network.{name}"])
         for name, tensor in self.group.leaves.items():
             suffix = f".{name}"
-            found = {k: v for k, v in state.items() if k.startswith("optimizer.") and k.endswith(suffix)}
-            for key, value in found.items():
+            stored = {k: v for k, v in state.items() if k.startswith("optimizer.") and k.endswith(suffix)}
+            for key, value in stored.items():
                 short = key.removeprefix("optimizer.").removesuffix(suffix)
                 if "." not in short:
                     self.optimizer.state[tensor][short] = value.to(self.group.device)
@@ -276,13 +276,13 @@ def _randomness(seed: int, device: torch.device) -> Iterator[None]:
         torch.default_generator.set_state(before)
 
 
-def _freeze_statistics(network: nn.Module, chosen: set[str]) -> None:
-    """Batch-norm layers whose statistics are not chosen normalise as in evaluation."""
+def _freeze_statistics(network: nn.Module, selected: set[str]) -> None:
+    """Batch-norm layers whose statistics are not selected normalise as in evaluation."""
     for name, module in network.named_modules():
         statistics = {
             f"{name}.{n}".lstrip(".") for n, b in module.named_buffers(recurse=False) if b.is_floating_point()
         }
-        if isinstance(module, nn.modules.batchnorm._NormBase) and statistics and not statistics & chosen:
+        if isinstance(module, nn.modules.batchnorm._NormBase) and statistics and not statistics & selected:
             module.eval()
 
 

@@ -9,7 +9,7 @@ from paramgen.errors import ParamgenError
 from paramgen.tasks.base import Member, Task, TaskFamily
 from paramgen.tasks.vision.networks import check_named_network
 
-FETCHING = ("download", "pretrained")  # a zoo holds its weights; what the user has not asked for is not fetched
+FETCHING = ("download", "pretrained")  # a zoo holds its weights; what the user did not request is not fetched
 
 
 class Recorded(NamedTuple):
