@@ -38,6 +38,7 @@ LINKED = (
     "num_runs",
     "start_weights",
 )  # arguments of a backend that the data decide
+LAYOUT = "layout"  # another one, which takes seconds to read: only for backends that have it
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
@@ -81,11 +82,16 @@ class GeneratorCLI(LightningCLI):
             return
         asked, got = (config[self.subcommand].model for config in (self.requested, self.config))
         for name in asked.init_args.keys():  # noqa: SIM118  a Namespace iterates over something else
-            if name not in LINKED and asked.init_args[name] != got.init_args[name]:
+            if name not in (*LINKED, LAYOUT) and asked.init_args[name] != got.init_args[name]:
                 given, saved = asked.init_args[name], got.init_args[name]
                 raise ParamgenError(
                     f"config and checkpoint disagree: model.{name} is {given!r} here and {saved!r} in the checkpoint"
                 )
+
+        if LAYOUT in asked.init_args:
+            self._parser(self.subcommand).link_arguments(
+                f"data.{LAYOUT}", f"model.init_args.{LAYOUT}", apply_on="instantiate"
+            )
 
         # the checkpoint also holds arguments of the data, which not every backend has
         self.config[self.subcommand].model = asked

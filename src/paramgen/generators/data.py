@@ -6,13 +6,15 @@ of what one process of batch 16 would get and rank 1 the second.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import psutil
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
+from paramgen.collect.symmetries import symmetries_of
 from paramgen.core import seeds
 from paramgen.core.codec import FlatCodec, ParamCodec
 from paramgen.core.io import map_tensors
@@ -20,6 +22,8 @@ from paramgen.core.params import StateDict
 from paramgen.core.zoo import Split, Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.generators.prompts import training_conditions
+from paramgen.symmetry import PermutationSpec
+from paramgen.symmetry.layout import UnitLayout
 
 Residency = Literal["auto", "device", "ram", "disk"]
 DECODED_AT_ONCE = 32  # training networks
@@ -282,6 +286,24 @@ class ParameterDataModule(LightningDataModule):
     def num_runs(self) -> int:
         """R, training runs."""
         return len({self.zoo.entries[i].run for i in self.train_indices})
+
+    @cached_property
+    def symmetries(self) -> PermutationSpec:
+        """Which hidden units of the zoo's network may change places.
+
+        Raises:
+            ParamgenError: The zoo has no task with data, or the symmetries cannot be read from the network's graph.
+        """
+        return symmetries_of(self.zoo)
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """Where the hidden units of the zoo's network are, as plain values; see :class:`paramgen.symmetry.layout.UnitLayout`.
+
+        Raises:
+            ParamgenError: As :attr:`symmetries`.
+        """
+        return UnitLayout.of(self.symmetries).to_dict()
 
     def setup(self, stage: str | None = None) -> None:
         """Take the codec's statistics of the training networks, and hold these for a fit where there is room: they are read once."""
