@@ -79,6 +79,7 @@ class Predicted(NamedTuple):
 
     x0: Tensor  # (B, ...), float32
     abar: Tensor  # (B,) share of the data's variance in x_t
+    error: Tensor  # (B, ...) squared error of what the network answered
 
 
 class Trajectory:
@@ -227,8 +228,9 @@ class Diffusion:
             from_noise: Noise every row at the last step instead, where a solver begins.
         """
         last = torch.full(x0.shape[:1], self.num_train_timesteps - 1) if from_noise else None
-        x_t, t, _, _ = self.noise(x0, last, generator)
+        x_t, t, _, target = self.noise(x0, last, generator)
         out = denoise(x_t, t).float()  # (B, ...)
+        error = (out - target).square()
         level = self.level(t)
         signal, sigma = level.over(x0.dim())  # (B, 1, ...)
         if self.prediction_type == "epsilon":
@@ -238,7 +240,7 @@ class Diffusion:
         elif self.prediction_type == "flow":
             out = x_t - sigma * out
         data, noise = level.signal.square(), level.sigma.square()
-        return Predicted(out, data / (data + noise))
+        return Predicted(out, data / (data + noise), error)
 
     @torch.no_grad()
     def sample(

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from paramgen.diffusion import Trajectory
+from paramgen.diffusion import Predicted, Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.data import NetworkTokens, ParamBatch
@@ -70,6 +70,7 @@ class GraphDiffusion(ParameterGenerator):
         self.layout = UnitLayout.from_dict(layout)
         shapes = (self.layout.unit_shapes, self.layout.pair_shapes, self.layout.rest_size)
         self.denoiser = settings(DENOISER, denoiser, "denoiser").make(*shapes)
+        self._last: tuple[ParamBatch, Predicted] | None = None
         self.register_buffer("centre", torch.zeros(self.layout.size))
         self.register_buffer("places", torch.arange(self.layout.size), persistent=False)
 
@@ -100,14 +101,20 @@ class GraphDiffusion(ParameterGenerator):
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Mean squared error of the denoised networks."""
-        return {"loss": self.diffusion.loss(self._denoise, self._flat(self._whole(batch)) - self.centre)}
+        predicted = self._predicted(batch)
+        if self.training and self.behaviour is not None:
+            self._last = batch, predicted
+        return {"loss": predicted.error.mean()}
 
     def denoised(self, batch: ParamBatch, from_noise: bool = False) -> Denoised:
-        """Networks predicted from noised ones."""
-        x, abar = self.diffusion.predict(
-            self._denoise, self._flat(self._whole(batch)) - self.centre, from_noise=from_noise
-        )
-        return Denoised(self._tokens(x), abar)
+        """Networks predicted from noised ones: those that :meth:`loss` predicted last, where it was of the same batch."""
+        last, self._last = self._last, None
+        predicted = last[1] if last is not None and last[0] is batch and not from_noise else self._predicted(batch, from_noise)
+        return Denoised(self._tokens(predicted.x0), predicted.abar)
+
+    def _predicted(self, batch: ParamBatch, from_noise: bool = False) -> Predicted:
+        x = self._flat(self._whole(batch)) - self.centre  # (B, P)
+        return self.diffusion.predict(self._denoise, x, from_noise=from_noise)
 
     def sample_tokens(self, request: SampleRequest) -> Drawn:
         """New networks, some at a time."""

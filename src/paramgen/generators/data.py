@@ -23,6 +23,7 @@ from paramgen.core.zoo import Split, Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.generators.prompts import training_conditions
 from paramgen.symmetry import PermutationSpec
+from paramgen.symmetry import PermutationSpec, balance_matrix
 from paramgen.symmetry.layout import UnitLayout
 
 Residency = Literal["auto", "device", "ram", "disk"]
@@ -212,11 +213,13 @@ class ParameterDataModule(LightningDataModule):
             asks for others.
         start: ``earlier``: the generator also learns from earlier checkpoints of the same run, the weights to start from
             (``paramgen sample --start``).
+        balance: First rescale hidden units whose activation permits it so that their input and output norms are equal. What the
+            networks compute does not change. Needs a zoo with a task, and memory for its networks.
         trust: Run code of classes that the zoo names and that are not part of paramgen, to monitor sample quality and for a behavioural
             loss. Use only for zoos from people you trust.
 
     Raises:
-        ParamgenError: No such zoo, sizes below 1, fewer than two training networks, a damaged file.
+        ParamgenError: No such zoo, sizes below 1, fewer than two training networks, a damaged file, balance with residency disk.
     """
 
     def __init__(
@@ -231,9 +234,12 @@ class ParameterDataModule(LightningDataModule):
         seed: int = 0,
         prompt: list[str] | None = None,
         start: Literal["earlier"] | None = None,
+        balance: bool = False,
         trust: bool = False,
     ) -> None:
         super().__init__()
+        if balance and residency == "disk":
+            raise ParamgenError("data.balance needs all networks in memory, expected data.residency auto, device or ram")
         require_positive(
             "data.", batch_size=batch_size, steps_per_epoch=steps_per_epoch, tokens_per_step=tokens_per_step
         )
@@ -247,6 +253,7 @@ class ParameterDataModule(LightningDataModule):
         if start not in (None, "earlier"):
             raise ParamgenError(f"data.start is {start!r}, expected earlier or nothing")
         self.prompt, self.start_weights = tuple(prompt or ()), start is not None
+        self.seed, self.balance = seed, balance
         train = self.zoo.indices("train")
         self.train_indices = train if max_networks is None else _spread(train, max_networks)
         if len(self.train_indices) < 2:
@@ -311,12 +318,20 @@ class ParameterDataModule(LightningDataModule):
             return
         size, device = 4 * self.num_networks * math.prod(self.codec.shape), self._device()
         if stage in ("fit", None) and _resolve(self.residency, size, device) != "disk":
-            networks = [self.zoo[i] for i in self.train_indices]
+            networks = self.networks(self.train_indices)
             self.codec.bind(self.zoo.spec, networks)
             self._training = self._tokens(self.train_indices, _taken(networks))
         else:
-            self.codec.bind(self.zoo.spec, (self.zoo[i] for i in self.train_indices))
+            networks = self.networks(self.train_indices) if self.balance else (self.zoo[i] for i in self.train_indices)
+            self.codec.bind(self.zoo.spec, networks)
         self._bound = True
+
+    def networks(self, indices: Sequence[int]) -> list[StateDict]:
+        """Generated tensors of some of the zoo's networks, balanced if that was asked for."""
+        if not self.balance:
+            return [self.zoo[i] for i in indices]
+        rows = balance_matrix(self.zoo.matrix(list(indices)), self.symmetries)  # (n, P)
+        return [self.zoo.spec.unflatten(row) for row in rows]
 
     def training_networks(self) -> NetworkTokens:
         """The training networks as tokens, in order; read and encoded once."""
@@ -356,6 +371,10 @@ class ParameterDataModule(LightningDataModule):
 
     def _tokens(self, indices: Sequence[int], networks: Iterable[StateDict] | None = None) -> NetworkTokens:
         return NetworkTokens(self.zoo, indices, self.codec, self.residency, self._device(), networks, self.prompt)
+        if networks is None and self.balance:
+            networks = self.networks(indices)
+        residency: Residency = "ram" if self.balance and self.residency == "auto" else self.residency
+        return NetworkTokens(self.zoo, indices, self.codec, residency, self._device(), networks)
 
     def _stream(self, tokens: NetworkTokens, indices: Sequence[int], runs: Tensor, steps: int | None) -> BatchStream:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -1,0 +1,122 @@
+"""Networks as graphs of hidden units: splitting, joining, and a denoiser that permutations pass through."""
+
+import pytest
+import torch
+import torchvision
+
+from paramgen.nn.graph import GraphSettings
+from paramgen.symmetry import CannotAlign, PermutationSpec, Place
+from paramgen.symmetry.layout import UnitLayout, UnitParts
+from paramgen.tasks.vision.networks import MLP, DigitsCNN
+
+SMALL = GraphSettings(width=16, pair_width=8, depth=2, heads=2)
+
+
+def networks():
+    """Architectures and an input of each."""
+    digits = torch.zeros(2, 1, 8, 8)
+    return {
+        "one hidden layer": (MLP(10, (1, 8, 8), [6]), digits),
+        "three hidden layers": (MLP(3, (1, 8, 8), [6, 5, 4]), digits),
+        "batch norm": (DigitsCNN(10, (1, 8, 8), [3, 4, 5]), digits),
+        "residual stream": (torchvision.models.resnet18(num_classes=3), torch.zeros(2, 3, 32, 32)),
+    }
+
+
+@pytest.fixture(scope="module", params=networks())
+def architecture(request):
+    network, inputs = networks()[request.param]
+    spec = PermutationSpec.of(network, inputs)
+    return spec, UnitLayout.of(spec)
+
+
+def permuted(spec, x, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = x.clone()
+    for group, units in spec.units.items():
+        spec.permute_(x, group, torch.stack([torch.randperm(units, generator=generator) for _ in x]))
+    return x
+
+
+def test_joining_the_parts_of_a_network_gives_it_back(architecture):
+    spec, layout = architecture
+    x = torch.randn(2, spec.params.numel)
+    assert torch.equal(layout.join(layout.split(x)), x)
+
+
+def test_the_parts_hold_every_unit_of_every_group_and_every_number_once(architecture):
+    spec, layout = architecture
+    assert [count for count, _ in layout.unit_shapes] == list(spec.units.values())
+    numbers = sum(count * features for count, features in layout.unit_shapes) + layout.rest_size
+    for first, second, channels in layout.pair_shapes:
+        numbers += layout.unit_shapes[first][0] * layout.unit_shapes[second][0] * channels
+    assert numbers == layout.size == spec.params.numel
+
+
+def test_a_permutation_of_units_permutes_rows_of_parts(architecture):
+    spec, layout = architecture
+    x = torch.arange(spec.params.numel, dtype=torch.float64)[None]
+    before, after = layout.split(x), layout.split(permuted(spec, x))
+    for old, new in zip(before.units, after.units, strict=True):
+        assert sorted(map(tuple, old[0].tolist())) == sorted(map(tuple, new[0].tolist()))
+    assert torch.equal(before.rest, after.rest)
+
+
+def test_a_saved_layout_splits_alike(architecture):
+    spec, layout = architecture
+    x = torch.randn(1, spec.params.numel)
+    again = UnitLayout.from_dict(layout.to_dict()).split(x)
+    assert all(torch.equal(a, b) for a, b in zip(layout.split(x).pairs, again.pairs, strict=True))
+
+
+def test_the_mean_over_units_is_the_same_after_a_permutation(architecture):
+    spec, layout = architecture
+    x = torch.randn(2, spec.params.numel, dtype=torch.float64)
+    torch.testing.assert_close(layout.mean_over_units(x), layout.mean_over_units(permuted(spec, x)))
+
+
+@pytest.mark.parametrize("name", [name for name in networks() if name != "residual stream"])
+def test_permuting_a_noised_network_permutes_the_prediction(name):
+    network, inputs = networks()[name]
+    spec = PermutationSpec.of(network, inputs)
+    _check_equivariance(spec, UnitLayout.of(spec))
+
+
+def test_units_joined_to_units_of_their_own_group_stay_equivariant():
+    """A recurrent matrix (U, U): both its axes are of one group, and its diagonal joins a unit to itself."""
+    groups = {"w": (Place("w", 0, 0, 5, 1), Place("w", 1, 0, 5, 1), Place("b", 0, 0, 5, 1))}
+    layout = UnitLayout({"w": (5, 5), "b": (5,)}, groups)
+    denoise = denoiser(layout)
+    w, b = torch.randn(1, 5, 5), torch.randn(1, 5)
+    order = torch.randperm(5)
+    t = torch.tensor([3])
+
+    def predicted(w, b):
+        return layout.split(denoise(torch.cat([w.flatten(1), b], 1), t))
+
+    plain, moved = predicted(w, b), predicted(w[:, order][:, :, order], b[:, order])
+    torch.testing.assert_close(plain.pairs[0][:, order][:, :, order], moved.pairs[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(plain.units[0][:, order], moved.units[0], atol=1e-5, rtol=1e-5)
+
+
+def test_three_axes_of_units_are_refused_by_name():
+    groups = {"a": (Place("w", 0, 0, 2, 1), Place("w", 1, 0, 2, 1), Place("w", 2, 0, 2, 1))}
+    with pytest.raises(CannotAlign, match="'w' has 3 axes of hidden units, expected 2 at most"):
+        UnitLayout({"w": (2, 2, 2)}, groups)
+
+
+def denoiser(layout, settings=SMALL):
+    """Predictions (B, P) of an untrained denoiser that uses every part of itself."""
+    network = settings.make(layout.unit_shapes, layout.pair_shapes, layout.rest_size)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(0.3 * torch.randn(p.shape, generator=generator))
+    return lambda x, t: layout.join(UnitParts(*network(*layout.split(x), t)))
+
+
+def _check_equivariance(spec, layout):
+    denoise, x, t = denoiser(layout), torch.randn(2, spec.params.numel), torch.tensor([3, 700])
+    predicted = denoise(x, t)
+    torch.testing.assert_close(denoise(permuted(spec, x), t), permuted(spec, predicted), atol=1e-4, rtol=1e-4)
+    assert (denoise(x, t.flip(0)) - predicted).abs().mean() > 1e-3  # time counts
