@@ -4,16 +4,20 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 import gaussian_backend  # noqa: F401
 import paramgen.backends  # noqa: F401
+from conftest import TinyNet
 from dotted import nest
-from paramgen.cli.lightning import LINKED
+from paramgen.cli.lightning import LAYOUT, LINKED
 from paramgen.core.codec import ParamCodec
 from paramgen.core.paths import list_configs
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.data import ParameterDataModule
+from paramgen.symmetry import PermutationSpec
+from paramgen.symmetry.layout import UnitLayout
 
 TWO_PHASES = {
     "autoencoder.kind": "conv",
@@ -72,6 +76,8 @@ def _make(base: type, section: dict[str, Any] | str, linked: dict[str, Any] | No
     kind = _class(base, section["class_path"])
     accepted = inspect.signature(kind).parameters
     given = {name: value for name, value in (linked or {}).items() if name in accepted}
+    if LAYOUT in accepted:  # this zoo has no task to read it from
+        given[LAYOUT] = UnitLayout.of(PermutationSpec.of(TinyNet(), torch.zeros(2, 4))).to_dict()
     return kind(**given, **section.get("init_args", {}))
 
 

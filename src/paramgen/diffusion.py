@@ -79,7 +79,13 @@ class Predicted(NamedTuple):
 
     x0: Tensor  # (B, ...), float32
     abar: Tensor  # (B,) share of the data's variance in x_t
-    error: Tensor  # (B, ...) squared error of what the network answered
+
+
+class Learned(NamedTuple):
+    """What one answer of the network gives: its error, and the clean data that it stands for."""
+
+    error: Tensor  # (B, ...) squared, float32
+    predicted: Predicted
 
 
 class Trajectory:
@@ -218,7 +224,7 @@ class Diffusion:
 
     def predict(
         self, denoise: Denoiser, x0: Tensor, generator: torch.Generator | None = None, from_noise: bool = False
-    ) -> "Predicted":
+    ) -> Predicted:
         """Noise each row of `x0` at its own random step and say what data the network takes it for, with gradients.
 
         Args:
@@ -227,6 +233,12 @@ class Diffusion:
             generator: See :meth:`noise`.
             from_noise: Noise every row at the last step instead, where a solver begins.
         """
+        return self.learn(denoise, x0, generator, from_noise).predicted
+
+    def learn(
+        self, denoise: Denoiser, x0: Tensor, generator: torch.Generator | None = None, from_noise: bool = False
+    ) -> Learned:
+        """As :meth:`predict`, and the error of the same answer: for a loss on both, with one pass through the network."""
         last = torch.full(x0.shape[:1], self.num_train_timesteps - 1) if from_noise else None
         x_t, t, _, target = self.noise(x0, last, generator)
         out = denoise(x_t, t).float()  # (B, ...)
@@ -240,7 +252,7 @@ class Diffusion:
         elif self.prediction_type == "flow":
             out = x_t - sigma * out
         data, noise = level.signal.square(), level.sigma.square()
-        return Predicted(out, data / (data + noise), error)
+        return Learned(error, Predicted(out, data / (data + noise)))
 
     @torch.no_grad()
     def sample(

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from paramgen.diffusion import Predicted, Trajectory
+from paramgen.diffusion import Learned, Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.data import NetworkTokens, ParamBatch
@@ -24,7 +24,7 @@ from paramgen.symmetry.layout import UnitLayout, UnitParts
 
 DENOISER = GraphSettings()
 DIFFUSION = DiffusionSettings(
-    beta_schedule="squaredcos_cap_v2", prediction_type="sample", scheduler="DDIM", num_inference_steps=30
+    beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", scheduler="DDIM", num_inference_steps=30
 )
 OPTIMIZER = OptimizerSettings(lr=1.5e-3, schedule="cosine", warmup_steps=50, weight_decay=1e-2)
 AT_ONCE = 50  # networks encoded or sampled at once
@@ -45,6 +45,7 @@ class GraphDiffusion(ParameterGenerator):
         ParamgenError: An unknown choice, a size below 1; when a fit starts, a network whose hidden units cannot be identified.
     """
 
+    shape: tuple[int, int]
     has_solver = True
     centre: Tensor  # (P,) mean of each number, the same for all units of a group
     places: Tensor  # (P,) where the numbers are among the L D of the tokens
@@ -70,7 +71,7 @@ class GraphDiffusion(ParameterGenerator):
         self.layout = UnitLayout.from_dict(layout)
         shapes = (self.layout.unit_shapes, self.layout.pair_shapes, self.layout.rest_size)
         self.denoiser = settings(DENOISER, denoiser, "denoiser").make(*shapes)
-        self._last: tuple[ParamBatch, Predicted] | None = None
+        self._last: tuple[ParamBatch, Learned] | None = None
         self.register_buffer("centre", torch.zeros(self.layout.size))
         self.register_buffer("places", torch.arange(self.layout.size), persistent=False)
 
@@ -96,25 +97,29 @@ class GraphDiffusion(ParameterGenerator):
 
     def begin(self, networks: NetworkTokens) -> None:
         """Take the mean of every number over the networks and the units of its group."""
-        total = sum(self._flat(x.to(self.device)).sum(0) for x in networks.batches(AT_ONCE))
-        self.centre.copy_(self.layout.mean_over_units((total / len(networks))[None])[0])
+        total = torch.zeros_like(self.centre)
+        for x in networks.batches(AT_ONCE):
+            total += self._flat(x.to(self.device)).sum(0)
+        self.centre.copy_(self.layout.mean_over_units(total[None] / len(networks))[0])
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Mean squared error of the denoised networks."""
-        predicted = self._predicted(batch)
+        learned = self._learn(batch)
         if self.training and self.behaviour is not None:
-            self._last = batch, predicted
-        return {"loss": predicted.error.mean()}
+            self._last = batch, learned
+        return {"loss": learned.error.mean()}
 
     def denoised(self, batch: ParamBatch, from_noise: bool = False) -> Denoised:
-        """Networks predicted from noised ones: those that :meth:`loss` predicted last, where it was of the same batch."""
+        """Networks predicted from noised ones: those of the last :meth:`loss`, where it was of the same batch."""
         last, self._last = self._last, None
-        predicted = last[1] if last is not None and last[0] is batch and not from_noise else self._predicted(batch, from_noise)
-        return Denoised(self._tokens(predicted.x0), predicted.abar)
+        same = last is not None and last[0] is batch and not from_noise
+        x, abar = (last[1] if last is not None and same else self._learn(batch, from_noise)).predicted
+        return Denoised(self._tokens(x), abar)
 
-    def _predicted(self, batch: ParamBatch, from_noise: bool = False) -> Predicted:
-        x = self._flat(self._whole(batch)) - self.centre  # (B, P)
-        return self.diffusion.predict(self._denoise, x, from_noise=from_noise)
+    def _learn(self, batch: ParamBatch, from_noise: bool = False) -> Learned:
+        if batch.token is not None:
+            raise ParamgenError("GraphDiffusion needs complete networks: remove data.tokens_per_step")
+        return self.diffusion.learn(self._denoise, self._flat(batch.x) - self.centre, from_noise=from_noise)
 
     def sample_tokens(self, request: SampleRequest) -> Drawn:
         """New networks, some at a time."""
@@ -155,8 +160,3 @@ class GraphDiffusion(ParameterGenerator):
         """Tokens (B, L, D) of centred networks (B, P), zeros on the padding."""
         tokens = x.new_zeros(len(x), self.shape[0] * self.shape[1])
         return tokens.index_copy(1, self.places, x + self.centre).view(len(x), *self.shape)
-
-    def _whole(self, batch: ParamBatch) -> Tensor:
-        if batch.token is not None:
-            raise ParamgenError("GraphDiffusion needs complete networks: remove data.tokens_per_step")
-        return batch.x

@@ -177,7 +177,7 @@ class PDiff(ParameterGenerator):
             x = self.autoencoder.decode(z + self.phase.latent_noise * torch.randn_like(z))
             return Denoised(x.view_as(batch.x), x.new_ones(len(x)))
         z0 = self._latents[batch.index]
-        z, abar, _ = self.diffusion.predict(self._conditioned(batch.condition, len(z0)), z0, from_noise=from_noise)
+        z, abar = self.diffusion.predict(self._conditioned(batch.condition, len(z0)), z0, from_noise=from_noise)
         return Denoised(self._decode(z), abar)
 
     def _conditioned(self, condition: Tensor | None, n: int) -> Denoiser:

@@ -151,8 +151,7 @@ class RPG(ParameterGenerator):
             predicted: Tensor = self.head(x_t.flatten(0, 1), t.repeat_interleave(x_t.shape[1]), c).view_as(x_t)
             return predicted
 
-        predicted = self.diffusion.predict(denoise, batch.x, from_noise=from_noise)
-        return Denoised(predicted.x0, predicted.abar)
+        return Denoised(*self.diffusion.predict(denoise, batch.x, from_noise=from_noise))
 
     def _keys(self, batch: ParamBatch) -> Tensor:
         """States and conditions of a batch: (B, W)."""

@@ -239,7 +239,9 @@ class ParameterDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if balance and residency == "disk":
-            raise ParamgenError("data.balance needs all networks in memory, expected data.residency auto, device or ram")
+            raise ParamgenError(
+                "data.balance needs all networks in memory, expected data.residency auto, device or ram"
+            )
         require_positive(
             "data.", batch_size=batch_size, steps_per_epoch=steps_per_epoch, tokens_per_step=tokens_per_step
         )
@@ -322,8 +324,8 @@ class ParameterDataModule(LightningDataModule):
             self.codec.bind(self.zoo.spec, networks)
             self._training = self._tokens(self.train_indices, _taken(networks))
         else:
-            networks = self.networks(self.train_indices) if self.balance else (self.zoo[i] for i in self.train_indices)
-            self.codec.bind(self.zoo.spec, networks)
+            read = self.networks(self.train_indices) if self.balance else (self.zoo[i] for i in self.train_indices)
+            self.codec.bind(self.zoo.spec, read)
         self._bound = True
 
     def networks(self, indices: Sequence[int]) -> list[StateDict]:

@@ -8,9 +8,10 @@ B: networks. N: units of all groups, and one token for the numbers of no unit. d
 """
 
 import math
-from dataclasses import dataclass
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -85,9 +86,7 @@ class GraphDenoiser(nn.Module):
             nn.Linear(channels + (first == second), pair_width) for first, second, channels in pairs
         )
         self.rest_in = nn.Linear(rest, width)
-        self.blocks = nn.ModuleList(
-            GraphBlock(self.spans, self.joined, width, pair_width, heads) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(GraphBlock(self.spans, self.joined, width, pair_width, heads) for _ in range(depth))
         self.unit_out = nn.ModuleList(UnitHead(features, width) for _, features in units)
         self.pair_out = nn.ModuleList(PairHead(channels, width, pair_width) for _, _, channels in pairs)
         self.rest_out = UnitHead(rest, width)
@@ -105,9 +104,7 @@ class GraphDenoiser(nn.Module):
         ]  # (B, U, V, p)
         for block in self.blocks:
             h, fields = block(h, fields, time)
-        clean = [
-            head(h[:, span], x, time) for head, span, x in zip(self.unit_out, self.spans, units, strict=True)
-        ]
+        clean = [head(h[:, span], x, time) for head, span, x in zip(self.unit_out, self.spans, units, strict=True)]
         joined = [
             head(field, h[:, self.spans[a]], h[:, self.spans[b]], x, time)
             for head, field, x, (a, b) in zip(self.pair_out, fields, pairs, self.joined, strict=True)
@@ -144,10 +141,11 @@ class GraphBlock(nn.Module):
         """Tokens (B, N, d) and pairs (B, U, V, p) from the same, at times (B, d)."""
         scale, shift, gate, scale_mlp, shift_mlp, gate_mlp = self.modulation(time)[:, None].chunk(6, -1)
         x = self.norm_in(h) * (1 + scale) + shift
-        normed = [field.norm(pair, time) for field, pair in zip(self.fields, pairs, strict=True)]
-        bias = h.new_zeros(len(h), self.heads, h.shape[1], h.shape[1]) if pairs else None
+        fields = cast("list[PairField]", [*self.fields])
+        normed = [field.norm(pair, time) for field, pair in zip(fields, pairs, strict=True)]
+        bias = h.new_zeros(len(h), self.heads, h.shape[1], h.shape[1])
         messages = torch.zeros_like(h)
-        for field, pair in zip(self.fields, normed, strict=True):
+        for field, pair in zip(fields, normed, strict=True):
             a, b = self.spans[field.first], self.spans[field.second]
             to_first, to_second = field.messages(pair, x[:, a], x[:, b])
             messages[:, a] += to_first
@@ -162,7 +160,7 @@ class GraphBlock(nn.Module):
         h = h + (1 + gate_mlp) * self.mlp(x)
         updated = [
             pair + field.update(norm, x[:, self.spans[field.first]], x[:, self.spans[field.second]])
-            for field, pair, norm in zip(self.fields, pairs, normed, strict=True)
+            for field, pair, norm in zip(fields, pairs, normed, strict=True)
         ]
         return h, updated
 
@@ -194,7 +192,8 @@ class PairField(nn.Module):
     def norm(self, pair: Tensor, time: Tensor) -> Tensor:
         """Normalised pairs (B, U, V, p), scaled and shifted by the time (B, d)."""
         scale, shift = self.scale(time)[:, None, None].chunk(2, -1)
-        return self.plain_norm(pair) * (1 + scale) + shift
+        normed: Tensor = self.plain_norm(pair) * (1 + scale) + shift
+        return normed
 
     def messages(self, pair: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """What units (B, U, d) and (B, V, d) hear of one another along their pairs (B, U, V, p)."""

@@ -112,9 +112,7 @@ class UnitLayout(nn.Module):
     @property
     def pair_shapes(self) -> list[PairShape]:
         """Of each field of pairs."""
-        return [
-            PairShape(*groups, index.shape[2]) for groups, index in zip(self.pair_groups, self._pairs, strict=True)
-        ]
+        return [PairShape(*groups, index.shape[2]) for groups, index in zip(self.pair_groups, self._pairs, strict=True)]
 
     @property
     def rest_size(self) -> int:
