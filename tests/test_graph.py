@@ -3,12 +3,21 @@
 import pytest
 import torch
 import torchvision
+from lightning.pytorch import Trainer, seed_everything
 
+from paramgen.backends.graph import GraphDiffusion
+from paramgen.core.codec import TokenCodec
+from paramgen.errors import ParamgenError
+from paramgen.generators.base import load_generator
+from paramgen.generators.behaviour import BehaviouralLoss
+from paramgen.generators.data import ParameterDataModule
 from paramgen.nn.graph import GraphSettings
 from paramgen.symmetry import CannotAlign, PermutationSpec, Place
 from paramgen.symmetry.layout import UnitLayout, UnitParts
+from paramgen.tasks import ClassificationTask, task_of
 from paramgen.tasks.vision.networks import MLP, DigitsCNN
 
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
 SMALL = GraphSettings(width=16, pair_width=8, depth=2, heads=2)
 
 
@@ -120,3 +129,72 @@ def _check_equivariance(spec, layout):
     predicted = denoise(x, t)
     torch.testing.assert_close(denoise(permuted(spec, x), t), permuted(spec, predicted), atol=1e-4, rtol=1e-4)
     assert (denoise(x, t.flip(0)) - predicted).abs().mean() > 1e-3  # time counts
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """A zoo of trained networks with two hidden layers of 5 and 4 units."""
+    folder = tmp_path_factory.mktemp("graph") / "zoo"
+    task = ClassificationTask("digits", "mlp", network_args={"hidden": [5, 4]})
+    collect(task, folder, mode="seeds", runs=8, checkpoints=1, epochs=1, val_runs=1, heldout_runs=1)
+    return folder
+
+
+def fitted(zoo, max_steps=4, behaviour=None, **data_arguments):
+    seed_everything(0)
+    data = ParameterDataModule(str(zoo), batch_size=4, **data_arguments)
+    sizes = {"width": 16, "pair_width": 8, "depth": 1, "heads": 2}
+    model = GraphDiffusion(data.seq_len, data.token_dim, data.layout, sizes, {"num_inference_steps": 3})
+    callbacks = [] if behaviour is None else [behaviour]
+    trainer = Trainer(accelerator="cpu", max_steps=max_steps, max_epochs=-1, callbacks=callbacks, **QUIET)
+    trainer.fit(model, data)
+    return model, data, trainer
+
+
+def test_a_checkpoint_alone_draws_networks_of_the_task(zoo, tmp_path):
+    model, data, trainer = fitted(zoo)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    again = load_generator(tmp_path / "x.ckpt")
+    first, second = (m.sample(2, generator=torch.Generator().manual_seed(3)) for m in (model, again))
+    assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
+    assert task_of(data.zoo).evaluate(second, "val").value.isfinite().all()
+
+
+def test_tokens_of_any_codec_hold_the_same_networks(zoo):
+    model, _, _ = fitted(zoo, codec=TokenCodec(token_dim=7))
+    x = torch.randn(2, model.layout.size)
+    assert torch.equal(model._flat(model._tokens(x)), x + model.centre)
+
+
+def test_balanced_networks_compute_the_same_and_have_equal_norms_in_and_out(zoo):
+    data = ParameterDataModule(str(zoo), balance=True)
+    data.setup("fit")
+    raw, balanced = data.zoo.full(0), {**data.zoo.base(), **data.networks([0])[0]}
+    x = torch.randn(8, 1, 8, 8)
+    network = task_of(data.zoo).build()
+    torch.testing.assert_close(
+        torch.func.functional_call(network, raw, x), torch.func.functional_call(network, balanced, x)
+    )
+    into = torch.cat([balanced["layers.0.weight"], balanced["layers.0.bias"][:, None]], 1).norm(dim=1)
+    torch.testing.assert_close(into, balanced["layers.1.weight"].norm(dim=0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(data.training_weights()[0], data.zoo.spec.flatten(balanced), rtol=1e-4, atol=1e-5)
+
+
+def test_balance_is_refused_where_networks_stay_on_disk(zoo):
+    with pytest.raises(ParamgenError, match=r"data\.balance needs all networks in memory"):
+        ParameterDataModule(str(zoo), balance=True, residency="disk")
+
+
+def test_the_behavioural_loss_uses_the_prediction_of_the_loss(zoo, monkeypatch):
+    calls = []
+    plain = GraphDiffusion._denoise
+    monkeypatch.setattr(GraphDiffusion, "_denoise", lambda self, x, t: calls.append(1) or plain(self, x, t))
+    model, _, trainer = fitted(zoo, behaviour=BehaviouralLoss(1.0, images_per_step=8), max_steps=3)
+    assert len(calls) == 3 + trainer.num_val_batches[0] * trainer.current_epoch
+    assert trainer.callback_metrics["train/behaviour_loss"] > 0
+    assert model.uses_task_data
+
+
+def test_a_network_whose_units_are_unknown_is_refused_before_the_fit(zoo, tmp_path):
+    with pytest.raises(ParamgenError, match=r"model\.layout is missing"):
+        GraphDiffusion(1, 3)
