@@ -6,6 +6,7 @@ import torchvision
 from lightning.pytorch import Trainer, seed_everything
 
 from paramgen.backends.graph import GraphDiffusion
+from paramgen.collect.single import main as collect
 from paramgen.core.codec import TokenCodec
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import load_generator
@@ -136,7 +137,7 @@ def zoo(tmp_path_factory):
     """A zoo of trained networks with two hidden layers of 5 and 4 units."""
     folder = tmp_path_factory.mktemp("graph") / "zoo"
     task = ClassificationTask("digits", "mlp", network_args={"hidden": [5, 4]})
-    collect(task, folder, mode="seeds", runs=8, checkpoints=1, epochs=1, val_runs=1, heldout_runs=1)
+    collect(task, str(folder), mode="seeds", runs=8, checkpoints=1, epochs=1, val_runs=1, heldout_runs=1)
     return folder
 
 

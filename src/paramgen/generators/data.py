@@ -22,7 +22,6 @@ from paramgen.core.params import StateDict
 from paramgen.core.zoo import Split, Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.generators.prompts import training_conditions
-from paramgen.symmetry import PermutationSpec
 from paramgen.symmetry import PermutationSpec, balance_matrix
 from paramgen.symmetry.layout import UnitLayout
 
