@@ -32,6 +32,8 @@ class GraphSettings:
         pair_width: Width of a pair of units.
         depth: Blocks.
         heads: Attention heads; divides `width`.
+        skip: Start every prediction from a share of the noised number, which depends on the time. Better for weights alone; worse with
+            a behavioural loss, which then also learns from the noise.
 
     Raises:
         ParamgenError: A number below 1, or heads that do not divide the width.
@@ -41,6 +43,7 @@ class GraphSettings:
     pair_width: int = 32
     depth: int = 3
     heads: int = 4
+    skip: bool = True
 
     def __post_init__(self) -> None:
         numbers = {name: getattr(self, name) for name in ("width", "pair_width", "depth", "heads")}
@@ -50,7 +53,7 @@ class GraphSettings:
 
     def make(self, units: Sequence[tuple[int, int]], pairs: Sequence[PairPlace], rest: int) -> "GraphDenoiser":
         """The denoiser of networks with these units, pairs and other numbers."""
-        return GraphDenoiser(units, pairs, rest, self.width, self.pair_width, self.depth, self.heads)
+        return GraphDenoiser(units, pairs, rest, self.width, self.pair_width, self.depth, self.heads, self.skip)
 
 
 class GraphDenoiser(nn.Module):
@@ -64,6 +67,7 @@ class GraphDenoiser(nn.Module):
         pair_width: p.
         depth: Blocks.
         heads: Attention heads; divides `width`.
+        skip: Start predictions from a share of the noised numbers.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class GraphDenoiser(nn.Module):
         pair_width: int = 32,
         depth: int = 3,
         heads: int = 4,
+        skip: bool = True,
     ) -> None:
         super().__init__()
         counts = [count for count, _ in units]
@@ -87,9 +92,9 @@ class GraphDenoiser(nn.Module):
         )
         self.rest_in = nn.Linear(rest, width)
         self.blocks = nn.ModuleList(GraphBlock(self.spans, self.joined, width, pair_width, heads) for _ in range(depth))
-        self.unit_out = nn.ModuleList(UnitHead(features, width) for _, features in units)
-        self.pair_out = nn.ModuleList(PairHead(channels, width, pair_width) for _, _, channels in pairs)
-        self.rest_out = UnitHead(rest, width)
+        self.unit_out = nn.ModuleList(UnitHead(features, width, skip) for _, features in units)
+        self.pair_out = nn.ModuleList(PairHead(channels, width, pair_width, skip) for _, _, channels in pairs)
+        self.rest_out = UnitHead(rest, width, skip)
 
     def forward(
         self, units: list[Tensor], pairs: list[Tensor], rest: Tensor, t: Tensor
@@ -214,17 +219,18 @@ class UnitHead(nn.Module):
     Args:
         features: Numbers a unit.
         width: d.
+        skip: Whether a share of the noised numbers is added.
     """
 
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, features: int, width: int, skip: bool) -> None:
         super().__init__()
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, features)
-        self.kept = nn.Linear(width, features)
+        self.kept = nn.Linear(width, features) if skip else None
 
     def forward(self, h: Tensor, noised: Tensor, time: Tensor) -> Tensor:
         """(B, U, F) of tokens (B, U, d), noised numbers (B, U, F) and times (B, d)."""
-        clean: Tensor = self.kept(time)[:, None] * noised + self.out(self.norm(h))
-        return clean
+        clean: Tensor = self.out(self.norm(h))
+        return clean if self.kept is None else clean + self.kept(time)[:, None] * noised
 
 
 class PairHead(nn.Module):
@@ -234,16 +240,17 @@ class PairHead(nn.Module):
         channels: Numbers a pair.
         width: d.
         pair_width: p.
-        rank: Terms of the product, a number.
+        skip: Whether a share of the noised numbers is added.
+        rank: Terms of the products, over all numbers of a pair.
     """
 
-    def __init__(self, channels: int, width: int, pair_width: int, rank: int = 64) -> None:
+    def __init__(self, channels: int, width: int, pair_width: int, skip: bool, rank: int = 64) -> None:
         super().__init__()
         self.norm, self.out = nn.LayerNorm(pair_width), nn.Linear(pair_width, channels)
         self.ends_norm = nn.LayerNorm(width)
         self.rank = max(8, rank // channels)
         self.ends = nn.ModuleList(nn.Linear(width, channels * self.rank) for _ in range(2))
-        self.kept = nn.Linear(width, channels)
+        self.kept = nn.Linear(width, channels) if skip else None
 
     def forward(self, pair: Tensor, first: Tensor, second: Tensor, noised: Tensor, time: Tensor) -> Tensor:
         """(B, U, V, C) of pairs (B, U, V, p), ends (B, U, d) and (B, V, d), noised numbers (B, U, V, C) and times (B, d)."""
@@ -252,8 +259,8 @@ class PairHead(nn.Module):
             for end, h in zip(self.ends, (first, second), strict=True)
         )  # (B, U, C, rank)
         product = torch.einsum("bucr,bvcr->buvc", a, b) / math.sqrt(self.rank)
-        clean: Tensor = self.kept(time)[:, None, None] * noised + self.out(self.norm(pair)) + product
-        return clean
+        clean: Tensor = self.out(self.norm(pair)) + product
+        return clean if self.kept is None else clean + self.kept(time)[:, None, None] * noised
 
 
 def _with_diagonal(pairs: Tensor) -> Tensor:
