@@ -82,7 +82,7 @@ class Predicted(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What one answer of the network gives: its error, and the clean data that it stands for."""
+    """What one answer of the network gives: its error, and the clean data that it implies."""
 
     error: Tensor  # (B, ...) squared, float32
     predicted: Predicted

@@ -83,8 +83,10 @@ class UnitLayout(nn.Module):
         """The layout of an architecture whose symmetries are known.
 
         Raises:
-            CannotAlign: As the class; or a tensor is complex.
+            CannotAlign: As the class; or units that hold groups of their own, as attention heads do.
         """
+        if spec.nested:
+            raise CannotAlign(f"the units of {next(iter(spec.nested))!r} are groups themselves, as attention heads are")
         return cls(spec.shapes, spec.groups)
 
     @classmethod
