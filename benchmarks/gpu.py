@@ -34,7 +34,7 @@ from gpu_checks import collected, command_line, pdiff_step, solvers, timed, time
 from paramgen.backends.rpg import RPG
 from paramgen.core.codec import TokenCodec
 from paramgen.core.params import ParamSpec
-from paramgen.generators.data import ParamBatch
+from paramgen.generators.batches import ParamBatch
 from paramgen.generators.sampling import SampleRequest
 from paramgen.nn.scan import kernels
 

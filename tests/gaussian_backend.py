@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.generators.base import ParameterGenerator
-from paramgen.generators.data import ParamBatch
+from paramgen.generators.batches import ParamBatch
 from paramgen.generators.sampling import Drawn, SampleRequest, on_cpu
 
 

@@ -5,7 +5,8 @@ from conftest import write_zoo
 from paramgen.core.codec import FlatCodec, TokenCodec
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.generators.data import BatchStream, NetworkTokens, ParameterDataModule
+from paramgen.generators.batches import BatchStream, NetworkTokens
+from paramgen.generators.data import ParameterDataModule
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,8 @@ from paramgen.backends.rpg import RPG
 from paramgen.core.codec import TokenCodec
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import load_generator
-from paramgen.generators.data import ParamBatch, ParameterDataModule
+from paramgen.generators.batches import ParamBatch
+from paramgen.generators.data import ParameterDataModule
 from paramgen.generators.sampling import SampleRequest
 
 QUIET = {

@@ -15,19 +15,19 @@ from torch import Tensor
 from paramgen.diffusion import Learned, Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import Denoised, ParameterGenerator
-from paramgen.generators.data import NetworkTokens, ParamBatch
+from paramgen.generators.batches import NetworkTokens, ParamBatch
 from paramgen.generators.optim import adamw, decay_groups, fused_kernel, lr_factor, scheduled
 from paramgen.generators.sampling import Drawn, SampleRequest
 from paramgen.generators.settings import DiffusionSettings, OptimizerSettings, settings
 from paramgen.nn.graph import GraphSettings
 from paramgen.symmetry.layout import UnitLayout, UnitParts
 
-DENOISER = GraphSettings()
+GRAPH = GraphSettings()
 DIFFUSION = DiffusionSettings(
     beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", scheduler="DDIM", num_inference_steps=30
 )
 OPTIMIZER = OptimizerSettings(lr=1.5e-3, schedule="cosine", warmup_steps=50, weight_decay=1e-2)
-AT_ONCE = 50  # networks encoded or sampled at once
+NETWORKS_AT_ONCE = 50  # networks encoded or sampled at once
 
 
 class GraphDiffusion(ParameterGenerator):
@@ -55,7 +55,7 @@ class GraphDiffusion(ParameterGenerator):
         seq_len: int,
         token_dim: int,
         layout: dict[str, Any] | None = None,
-        denoiser: GraphSettings = DENOISER,
+        denoiser: GraphSettings = GRAPH,
         diffusion: DiffusionSettings = DIFFUSION,
         optimizer: OptimizerSettings = OPTIMIZER,
     ) -> None:
@@ -70,7 +70,7 @@ class GraphDiffusion(ParameterGenerator):
             raise ParamgenError("model.layout is missing; it comes from the data: ParameterDataModule.layout")
         self.layout = UnitLayout.from_dict(layout)
         shapes = (self.layout.unit_shapes, self.layout.pair_shapes, self.layout.rest_size)
-        self.denoiser = settings(DENOISER, denoiser, "denoiser").make(*shapes)
+        self.denoiser = settings(GRAPH, denoiser, "denoiser").make(*shapes)
         self._last: tuple[ParamBatch, Learned] | None = None
         self.register_buffer("centre", torch.zeros(self.layout.size))
         self.register_buffer("places", torch.arange(self.layout.size), persistent=False)
@@ -98,7 +98,7 @@ class GraphDiffusion(ParameterGenerator):
     def begin(self, networks: NetworkTokens) -> None:
         """Take the mean of every number over the networks and the units of its group."""
         total = torch.zeros_like(self.centre)
-        for x in networks.batches(AT_ONCE):
+        for x in networks.batches(NETWORKS_AT_ONCE):
             total += self._flat(x.to(self.device)).sum(0)
         self.centre.copy_(self.layout.mean_over_units(total[None] / len(networks))[0])
 
@@ -126,10 +126,10 @@ class GraphDiffusion(ParameterGenerator):
         assert request.scheduler is not None
         assert request.num_inference_steps is not None
         chunks, kept = list[Tensor](), Trajectory()
-        for start in range(0, request.n, AT_ONCE):
+        for start in range(0, request.n, NETWORKS_AT_ONCE):
             x = self.diffusion.sample(
                 self._denoise,
-                (min(AT_ONCE, request.n - start), self.layout.size),
+                (min(NETWORKS_AT_ONCE, request.n - start), self.layout.size),
                 scheduler=request.scheduler,
                 num_inference_steps=request.num_inference_steps,
                 temperature=request.temperature,

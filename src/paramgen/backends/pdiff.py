@@ -17,7 +17,7 @@ from torch import Tensor
 from paramgen.diffusion import Denoiser, Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import Denoised, ParameterGenerator
-from paramgen.generators.data import NetworkTokens, ParamBatch
+from paramgen.generators.batches import NetworkTokens, ParamBatch
 from paramgen.generators.optim import decay_groups, fused_kernel, two_phases
 from paramgen.generators.sampling import Drawn, SampleRequest
 from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings

@@ -22,7 +22,8 @@ from paramgen.core.seeds import mix
 from paramgen.core.trust import find_class
 from paramgen.core.zoo import Zoo
 from paramgen.errors import DivergedError, ParamgenError
-from paramgen.generators.data import NetworkTokens, ParamBatch, data_of
+from paramgen.generators.batches import NetworkTokens, ParamBatch
+from paramgen.generators.data import data_of
 from paramgen.generators.prompts import prompt_ranges, prompt_row
 from paramgen.generators.restore import build, check_same_data, read_checkpoint
 from paramgen.generators.sampling import Drawn, SampleRequest

@@ -14,7 +14,8 @@ from torch import Tensor
 from paramgen.core.params import StateDict, state_tensors
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.base import ParameterGenerator
-from paramgen.generators.data import ParamBatch, data_of
+from paramgen.generators.batches import ParamBatch
+from paramgen.generators.data import data_of
 from paramgen.nn.statistics import with_statistics_gradients
 from paramgen.tasks import family_of
 from paramgen.tasks.forward import call, loadable

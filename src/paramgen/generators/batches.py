@@ -1,0 +1,198 @@
+"""Batches of tokens, cut from one shuffled stream of a zoo's networks.
+
+A global batch is cut from one shuffled stream of the training networks: with two processes of batch 8, rank 0 gets the first half
+of what one process of batch 16 would get and rank 1 the second.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import psutil
+import torch
+from torch import Tensor
+
+from paramgen.core import seeds
+from paramgen.core.codec import ParamCodec
+from paramgen.core.io import map_tensors
+from paramgen.core.params import StateDict
+from paramgen.core.zoo import Zoo
+from paramgen.generators.prompts import training_conditions
+
+Residency = Literal["auto", "device", "ram", "disk"]
+
+
+class ParamBatch(NamedTuple):
+    """Some networks, or some tokens of them.
+
+    Args:
+        x: (B, L', D) standardised tokens.
+        condition: (B, C), or None when the zoo has no conditions.
+        index: (B,) long, which of the K training networks; -1 for networks of another split.
+        run: (B,) long, which of the R training runs; -1 for networks of another split.
+        token: (L',) long, which tokens `x` holds; None for all L.
+        start: (B, L', D) networks to start from, where the generator learns to.
+    """
+
+    x: Tensor
+    condition: Tensor | None
+    index: Tensor  # type: ignore[assignment]  # tuple.index is not missed
+    run: Tensor
+    token: Tensor | None
+    start: Tensor | None = None
+
+
+class NetworkTokens:
+    """Tokens of some networks of a zoo, kept in the fastest memory with enough room.
+
+    Args:
+        zoo: The zoo.
+        indices: Which networks.
+        codec: Bound codec.
+        residency: ``device`` and ``ram`` hold all tokens, ``disk`` reads only the chosen ones from memory-mapped files.
+        device: Where ``device`` is.
+        networks: The same networks where they have been read already.
+        prompt: Recorded scores that are conditions too.
+    """
+
+    def __init__(
+        self,
+        zoo: Zoo,
+        indices: Sequence[int],
+        codec: ParamCodec,
+        residency: Residency,
+        device: torch.device,
+        networks: Iterable[StateDict] | None = None,
+        prompt: Sequence[str] = (),
+    ) -> None:
+        self.codec = codec
+        self.residency = resolve_residency(residency, 4 * len(indices) * math.prod(codec.shape), device)
+        self.files = [zoo.file(i) for i in indices]
+        self.tokens: Tensor | None = None
+        self._maps: dict[int, StateDict] = {}
+        if self.residency != "disk":
+            self.tokens = torch.empty(len(indices), *codec.shape)
+            read = (zoo[i] for i in indices) if networks is None else networks
+            for row, network in zip(self.tokens, read, strict=True):
+                row.copy_(codec.encode(network))
+            if self.residency == "device":
+                self.tokens = self.tokens.to(device)
+        self.conditions = training_conditions(zoo, indices, prompt)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: Tensor, token: Tensor | None) -> Tensor:
+        """Tokens (B, L', D) of networks `index` (B,)."""
+        if self.tokens is not None:
+            index = index.to(self.tokens.device, non_blocking=True)
+            return self.tokens[index] if token is None else self.tokens[index[:, None], token.to(index.device)]
+        wanted = torch.arange(self.codec.shape[0]) if token is None else token
+        return torch.stack([self.codec.encode_tokens(self._mapped(i), wanted) for i in index.tolist()])
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Tokens (B, L, D) of all networks in order, at most `size` at once."""
+        for index in torch.arange(len(self)).split(size):
+            yield self.read(index, None)
+
+    def _mapped(self, i: int) -> StateDict:
+        if i not in self._maps:
+            self._maps[i] = map_tensors(self.files[i])
+        return self._maps[i]
+
+
+class BatchStream:
+    """An epoch of batches; an epoch is a unit of validation and logging, not of the data.
+
+    Args:
+        tokens: The networks.
+        runs: (K,) long, the run of each.
+        batch_size: Networks per batch and process.
+        steps: Batches per epoch; None: one pass in order.
+        tokens_per_step: Tokens per batch, drawn at random and shared by its networks; None for all.
+        seed: Of the stream.
+        rank: Which process this is.
+        world_size: How many processes there are.
+        starts: For each network the ones that it may start from; None where generators take no start weights.
+    """
+
+    def __init__(
+        self,
+        tokens: NetworkTokens,
+        runs: Tensor,
+        batch_size: int,
+        steps: int | None,
+        tokens_per_step: int | None,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        starts: Sequence[Tensor] | None = None,
+    ) -> None:
+        self.tokens, self.runs, self.batch_size, self.seed = tokens, runs, batch_size, seed
+        self.shuffle, self.length = steps is not None, steps or math.ceil(len(tokens) / batch_size)
+        seq_len = tokens.codec.shape[0]
+        self.tokens_per_step = tokens_per_step if tokens_per_step and tokens_per_step < seq_len else None
+        self.rank, self.world_size, self.epoch, self.starts = rank, world_size, 0, starts
+        self._taken = self._skip = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[ParamBatch]:
+        generator = seeds.generator(self.seed, self.epoch)
+        left = torch.empty(0, dtype=torch.long)
+        skip, self._skip = self._skip, 0
+        for step in range(self.length):
+            if not self.shuffle:
+                index = torch.arange(step * self.batch_size, min((step + 1) * self.batch_size, len(self.tokens)))
+            else:
+                wanted = self.batch_size * self.world_size
+                while len(left) < wanted:
+                    left = torch.cat([left, torch.randperm(len(self.tokens), generator=generator)])
+                index, left = left[:wanted], left[wanted:]
+                index = index[self.rank * self.batch_size :][: self.batch_size]
+            token, start = self._choose_tokens(generator), self._choose_starts(index, generator)
+            if step >= skip:
+                self._taken = step + 1
+                yield self._batch(index, token, start)
+        self.epoch, self._taken = self.epoch + self.shuffle, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Position of the stream. Lightning stores it, so a resumed fit sees the batches that it would have seen."""
+        return {"epoch": self.epoch, "taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from a :meth:`state_dict`."""
+        finished, self._skip = divmod(state["taken"], self.length)
+        self.epoch = state["epoch"] + finished
+
+    def _choose_tokens(self, generator: torch.Generator) -> Tensor | None:
+        if self.tokens_per_step is None:
+            return None
+        return torch.randperm(self.tokens.codec.shape[0], generator=generator)[: self.tokens_per_step].sort().values
+
+    def _choose_starts(self, index: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Which networks (B,) those of a batch start from; the first of their runs where the order is fixed."""
+        if self.starts is None:
+            return None
+        share = torch.rand(self.world_size * self.batch_size, generator=generator)[self.rank * self.batch_size :]
+        known = [self.starts[i] for i in index.tolist()]
+        places = [int(u * len(of)) if self.shuffle else 0 for of, u in zip(known, share.tolist(), strict=False)]
+        return torch.stack([of[place] for of, place in zip(known, places, strict=True)])
+
+    def _batch(self, index: Tensor, token: Tensor | None, start: Tensor | None) -> ParamBatch:
+        conditions = self.tokens.conditions
+        x = self.tokens.read(index, token)  # (B, L', D)
+        known = index if self.shuffle else torch.full_like(index, -1)
+        condition = None if conditions is None else conditions[index]
+        begun = None if start is None else self.tokens.read(start, token)  # (B, L', D)
+        return ParamBatch(x, condition, known, self.runs[index], token, begun)
+
+
+def resolve_residency(residency: Residency, size: int, device: torch.device) -> Residency:
+    """Where `size` bytes of tokens go: a quarter of the device's free memory at most, half of the free RAM, else the disk."""
+    if residency != "auto":
+        return residency
+    if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 4:
+        return "device"
+    return "ram" if size < psutil.virtual_memory().available / 2 else "disk"
