@@ -2,8 +2,8 @@
 
 x: a flattened network (B, P). z: its latent (B, C, L). mu, logvar: a Gaussian over z, when the encoder is variational (Table 7).
 
-The paper gives four layers of two convolutions, a norm and an activation, and no widths: those here are our own. Any P works: the
-vector is padded with zeros to a multiple of the whole stride, and cropped again.
+The paper gives four layers of two convolutions, a norm and an activation, but no widths; the widths are our choice. Any P works: the
+vector is padded with zeros to a multiple of the total stride, and cropped again.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"leaky_relu": nn.LeakyReLU, "elu": nn
 
 
 class Code(NamedTuple):
-    """What an encoder says of z."""
+    """The output of an encoder."""
 
     mu: Tensor  # (B, C, L)
     logvar: Tensor | None  # (B, C, L), None unless variational
@@ -60,7 +60,7 @@ class ConvAutoencoder(nn.Module):
         latent_channels: C of a convolutional latent (B, C, P / stride^layers).
         latent_dim: Width of a latent vector (B, 1, latent_dim) through a linear layer; None for the convolutional latent.
         variational: The encoder also gives logvar.
-        stride: By how much every layer shortens.
+        stride: Stride of each layer.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class ConvAutoencoder(nn.Module):
         stride: int = 2,
     ) -> None:
         super().__init__()
-        whole = stride ** len(channels)
-        short = max(2, -(-length // whole))  # instance norm needs two places
-        self.length, self.padded = length, short * whole
+        total_stride = stride ** len(channels)
+        short = max(2, -(-length // total_stride))  # instance norm needs two places
+        self.length, self.padded = length, short * total_stride
         shape, pad = (channels[-1], short), kernel_size // 2
 
         down = [

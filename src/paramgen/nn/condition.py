@@ -1,6 +1,6 @@
 """How a task's condition enters a network, the same for every backend.
 
-C: numbers of a condition. A *marked* condition (B, C + 1) ends in 1 where there is one and is all 0 where there is none: so that a
+C: numbers of a condition. A *marked* condition (B, C + 1) ends in 1; a missing condition is all 0. Thus a
 generator learns to do without (condition dropout) and can be guided (Ho and Salimans 2022, arXiv:2207.12598).
 """
 
@@ -25,7 +25,7 @@ class ConditionInput(nn.Module):
         cond_dim: C.
         width: Of the features.
         dropout: Share of training conditions to drop.
-        hidden: Width of the layer between.
+        hidden: Width of the hidden layer.
     """
 
     mean: Tensor  # (C,)
@@ -41,20 +41,20 @@ class ConditionInput(nn.Module):
         self.register_buffer("scale", torch.ones(cond_dim))
 
     def standardise(self, conditions: Tensor) -> None:
-        """Take mean and spread of the seen tasks' conditions (K, C); a number that is the same for all counts for nothing."""
+        """Take mean and spread of the seen tasks' conditions (K, C); a number that is the same for all tasks has no effect."""
         std = conditions.std(0, correction=0)
         self.mean.copy_(conditions.mean(0))
         self.scale.copy_(torch.where(std > 1e-6 * conditions.abs().amax(0), 1 / std, 0.0))
 
     def mark(self, condition: Tensor | None, n: int) -> Tensor:
-        """Marked conditions (n, C + 1); some are left out in training, all where there is none.
+        """Marked conditions (n, C + 1); some are dropped in training, and all if `condition` is None.
 
         Args:
             condition: (n, C) or None.
             n: Rows.
 
         Raises:
-            ParamgenError: A condition of another width, or none where the generator has never done without.
+            ParamgenError: A condition of another width, or no condition for a generator that was trained without dropout.
         """
         if condition is None:
             if self.dropout == 0:
@@ -145,11 +145,11 @@ class ConditionedDenoiser(nn.Module):
 def guided(
     conditional: Callable[[Tensor, Tensor], Tensor], unconditional: Callable[[Tensor, Tensor], Tensor], scale: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """A denoiser that goes `scale` times the way from the unconditional prediction to the conditional one.
+    """A denoiser that goes `scale` times the difference from the unconditional to the conditional prediction.
 
     Args:
         conditional: ``denoise(x_t, t)`` with the condition.
-        unconditional: The same without.
+        unconditional: The same without the condition.
         scale: 0 without the condition, 1 with it, above 1 beyond it.
     """
     if scale == 1:

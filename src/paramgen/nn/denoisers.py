@@ -54,7 +54,7 @@ class DenoiserSettings:
         Args:
             latent_shape: (C, l).
             cond_dim: Numbers of a condition; 0 for none.
-            cond_dropout: Share of training conditions that are left out.
+            cond_dropout: Share of training conditions that are dropped.
 
         Raises:
             ParamgenError: An unknown kind or entry.

@@ -38,7 +38,7 @@ class MambaState(NamedTuple):
 
 
 class _MambaLayer(nn.Module):
-    """What both layers share: the choice of kernel, the causal convolution, the initialisation of dt."""
+    """Shared by both layers: the choice of kernel, the causal convolution, the initialisation of dt."""
 
     conv1d: nn.Conv1d
 
@@ -48,7 +48,7 @@ class _MambaLayer(nn.Module):
         self.kernel = kernel
 
     def _fused(self, u: Tensor, fused: Callable[..., Tensor], *inputs: Any) -> Tensor | None:
-        """The kernel's result, or None when torch is to compute it."""
+        """The kernel's result, or None if torch must compute it."""
         if self.kernel == "cuda" and not u.is_cuda:
             raise ParamgenError(f"kernel 'cuda' was requested, but the tensors are on {u.device}; use kernel: auto")
         name = type(self).__name__
@@ -66,7 +66,7 @@ class _MambaLayer(nn.Module):
         return y
 
     def _convolve(self, x: Tensor, state: MambaState | None) -> tuple[Tensor, Tensor]:
-        """Causal convolution and SiLU over (B, L, channels); also the inputs that the next piece will need."""
+        """Causal convolution and SiLU over (B, L, channels); also the inputs that the next piece needs."""
         width = self.conv1d.kernel_size[0] - 1
         x = x.mT  # (B, channels, L)
         x = F.pad(x, (width, 0)) if state is None else torch.cat([state.conv.to(x.dtype), x], -1)
@@ -85,7 +85,7 @@ def _undecayed(*parameters: nn.Parameter) -> None:
 
 
 def _precise(*tensors: Tensor) -> list[Tensor]:
-    """In float32 at least: a scan in bf16 forgets what it carries."""
+    """At least float32: a scan in bf16 loses its state to rounding."""
     return [t.to(torch.promote_types(t.dtype, torch.float32)) for t in tensors]
 
 
@@ -114,12 +114,12 @@ class Mamba2(_MambaLayer):
         expand: Inner width over `d_model`.
         headdim: P, width of a head.
         ngroups: Groups of heads that share B and C.
-        chunk_size: T of the scan; a matter of speed alone.
+        chunk_size: T of the scan; affects speed only.
         d_input: Width of the input, `d_model` by default.
         kernel: ``torch``, ``cuda`` (``mamba_ssm`` or an error), or ``auto``: the kernels where they can be used.
 
     Raises:
-        ParamgenError: Heads do not divide the inner width, groups do not divide the heads, or the kernel is not there.
+        ParamgenError: Heads do not divide the inner width, groups do not divide the heads, or the kernel is not installed.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class Mamba1(_MambaLayer):
         kernel: As in :class:`Mamba2`.
 
     Raises:
-        ParamgenError: The kernel is not there.
+        ParamgenError: The kernel is not installed.
     """
 
     def __init__(

@@ -29,10 +29,10 @@ class PCA(nn.Module):
         Args:
             x: (K, P).
         """
-        found = principal_components(x, len(self.components))
-        self.mean.copy_(found.mean)
+        principal = principal_components(x, len(self.components))
+        self.mean.copy_(principal.mean)
         self.components.zero_()
-        self.components[: len(found.basis)] = found.basis.flip(0)  # the largest first
+        self.components[: len(principal.basis)] = principal.basis.flip(0)  # the largest first
 
     def encode(self, x: Tensor) -> Tensor:
         """Latents (B, 1, k) of networks x (B, P)."""

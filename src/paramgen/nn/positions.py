@@ -38,7 +38,7 @@ def layer_sinusoid(positions: Tensor, width: int) -> Tensor:
         (L, width) float32.
 
     Raises:
-        ParamgenError: `width` is no multiple of 4.
+        ParamgenError: `width` is not a multiple of 4.
     """
     if width % 4:
         raise ParamgenError(f"position 'layer' needs a d_model that is a multiple of 4, not {width}")
@@ -47,7 +47,7 @@ def layer_sinusoid(positions: Tensor, width: int) -> Tensor:
 
 
 class Positions(nn.Module):
-    """Embeds token positions; the sinusoids are computed when they are asked for and take no memory.
+    """Embeds token positions; the sinusoids are computed on demand and take no memory.
 
     Args:
         kind: ``layer`` (2D sinusoid, the paper's default), ``index`` (1D, front to back), ``learned`` (starts as ``layer``).

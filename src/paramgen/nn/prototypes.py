@@ -85,14 +85,14 @@ class Prototypes(nn.Module):
 
 
 def distinct_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct ones (S, W) of keys (n, W), and which of them each is (n,)."""
+    """The distinct keys (S, W) among keys (n, W), and the index of each key among them (n,)."""
     if keys.shape[1] == 0:
         return keys[:1], torch.zeros(len(keys), dtype=torch.long, device=keys.device)
-    found, which = torch.unique(keys, dim=0, return_inverse=True)
-    return found, which
+    unique, which = torch.unique(keys, dim=0, return_inverse=True)
+    return unique, which
 
 
 def of_first(which: Tensor, count: int) -> Tensor:
-    """Which of n networks have one of the first `count` distinct keys of them all: (n,) bool."""
+    """Which of n networks have one of the first `count` distinct keys: (n,) bool."""
     first = list(dict.fromkeys(which.tolist()))[:count]
     return torch.isin(which, torch.tensor(first, device=which.device))

@@ -1,4 +1,4 @@
-"""What relates the tokens of a network to each other (RPG, Wang et al. 2025, arXiv:2501.11587, section 2.3, tables 4a and 5).
+"""Models that relate the tokens of a network to each other (RPG, Wang et al. 2025, arXiv:2501.11587, section 2.3, tables 4a and 5).
 
 Every model maps (B, L, d_in) to prototypes (B, L, d_out) and never looks ahead, so that a long sequence can be computed piece by
 piece: ``resume`` takes a piece and the state after the piece before it.
@@ -133,8 +133,8 @@ class CausalTransformer(nn.Module):
             q, kv = qkv[0], qkv[1:]  # (B, heads, L', dim), (2, B, heads, L', dim)
             if state is not None:
                 kv = torch.cat([state[i], kv], -2)
-            seen = kv.shape[-2]
-            mask = torch.ones(L, seen, dtype=torch.bool, device=u.device).tril(seen - L)
+            total = kv.shape[-2]
+            mask = torch.ones(L, total, dtype=torch.bool, device=u.device).tril(total - L)
             mixed = F.scaled_dot_product_attention(q, kv[0], kv[1], attn_mask=mask)  # (B, heads, L', dim)
             u = u + block["out"](mixed.transpose(1, 2).flatten(2))  # type: ignore[index]
             u = u + block["mlp"](block["norm2"](u))  # type: ignore[index]

@@ -43,7 +43,7 @@ def ssd(
         A: (H,) negative.
         Bm: (B, L, G, N) input maps.
         Cm: (B, L, G, N) output maps.
-        chunk: Most tokens a chunk; any, the result is the same.
+        chunk: Maximum number of tokens per chunk; does not change the result.
         initial: (B, H, N, P) state before the first token; zero by default.
 
     Returns:
@@ -52,7 +52,7 @@ def ssd(
     B, L, H, P = x.shape
     G, N = Bm.shape[2:]
     R, n = H // G, -(-L // chunk)
-    T = -(-L // n)  # equal chunks waste least on padding
+    T = -(-L // n)  # equal chunks need the least padding
     if pad := n * T - L:  # a padded token has dt = 0: it neither decays the state nor adds to it
         x, Bm, Cm = (F.pad(v, (0, 0, 0, 0, 0, pad)) for v in (x, Bm, Cm))
         dt = F.pad(dt, (0, 0, 0, pad))
@@ -66,11 +66,11 @@ def ssd(
     weighted = (X * decay[..., -1, :, None]).transpose(3, 4).reshape(B, n, G, T, R * P)
     added = (Bc.mT @ weighted).view(B, n, G, N, R, P)  # what each chunk adds to the state
     since = a.cumsum(-1)  # (B, n, G, R, T)
-    whole = since[..., -1].exp()[:, :, :, None, :, None]  # (B, n, G, 1, R, 1)
+    chunk_decay = since[..., -1].exp()[:, :, :, None, :, None]  # (B, n, G, 1, R, 1)
     h = x.new_zeros(B, G, N, R, P) if initial is None else initial.view(B, G, R, N, P).transpose(2, 3)
     before = []
     for more, kept in zip(
-        added.unbind(1), whole.unbind(1), strict=True
+        added.unbind(1), chunk_decay.unbind(1), strict=True
     ):  # unbind: slices would have a quadratic backward
         before.append(h)
         h = torch.addcmul(more, kept, h)
@@ -94,7 +94,7 @@ def selective_scan(
 ) -> Scan:
     """The scan of Mamba-1, chunk by chunk; with gradients, the backward pass recomputes each chunk from the state before it.
 
-    Only one state a chunk is kept: memory is O(B D N (L / T + T)), where plain autograd keeps O(B D N L) several times over.
+    Only one state per chunk is stored: memory is O(B D N (L / T + T)), where plain autograd keeps O(B D N L) several times over.
 
     Args:
         x: (B, L, D) inputs.
@@ -102,7 +102,7 @@ def selective_scan(
         A: (D, N) negative.
         Bm: (B, L, N) input maps.
         Cm: (B, L, N) output maps.
-        chunk: Most tokens a chunk; any, the result is the same.
+        chunk: Maximum number of tokens per chunk; does not change the result.
         initial: (B, D, N) state before the first token; zero by default.
 
     Returns:

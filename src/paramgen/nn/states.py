@@ -1,6 +1,6 @@
 """Permutation states: which trained network or training run a sequence represents (RPG, arXiv:2501.11587, sections 2.3 and B.6).
 
-A state is given by weights over the K known ones, (S, K) with rows that sum to 1: one-hot for a known state, anything between for a
+A state is given by weights over the K known ones, (S, K) with rows that sum to 1: one-hot for a known state, other weights for a
 mixture.
 """
 
@@ -80,11 +80,11 @@ class StateEmbeddings(nn.Module):
 
         The range is not checked here: in training the states lie on the device, and reading them would make the host wait at every step.
         """
-        known = F.one_hot(state.clamp_min(0), max(self.count, 1))[:, : self.count].float()  # (S, K)
-        return torch.where((state < 0)[:, None], 1 / max(self.count, 1), known)
+        one_hot = F.one_hot(state.clamp_min(0), max(self.count, 1))[:, : self.count].float()  # (S, K)
+        return torch.where((state < 0)[:, None], 1 / max(self.count, 1), one_hot)
 
     def draw(self, n: int, mixture: bool = False, generator: torch.Generator | None = None) -> Tensor:
-        """Weights (n, K) of random states, each as often as the others up to one, or of mixtures of two different ones."""
+        """Weights (n, K) of random states, whose counts differ by one at most, or of mixtures of two different states."""
         if self.count == 0:
             return torch.zeros(n, 0)
         order = torch.cat([torch.randperm(self.count, generator=generator) for _ in range(-(-n // self.count))])
@@ -101,15 +101,15 @@ class StateEmbeddings(nn.Module):
         state: int | Sequence[int] | Tensor | Literal["random", "mixture"],
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Weights (n, K) of the states that somebody asks for.
+        """Weights (n, K) of the requested states.
 
         Args:
-            n: How many.
-            state: A known one for all, one for each (n,), weights over the known ones (n, K), ``random`` or ``mixture``.
+            n: Number of states.
+            state: A known state for all, one for each (n,), weights over the known states (n, K), ``random`` or ``mixture``.
             generator: Source of randomness.
 
         Raises:
-            ParamgenError: A state out of range, another number of them than n, or another word.
+            ParamgenError: A state out of range, a number of states other than n, or an unknown word.
         """
         if isinstance(state, str):
             if state not in ("random", "mixture"):
@@ -118,13 +118,13 @@ class StateEmbeddings(nn.Module):
         if isinstance(state, Tensor) and state.is_floating_point():
             weights = state.float()
         else:
-            known = torch.as_tensor(state).cpu()
-            wrong = known[(known < 0) | (known >= self.count)]
+            indices = torch.as_tensor(state).cpu()
+            wrong = indices[(indices < 0) | (indices >= self.count)]
             if wrong.numel():
                 raise ParamgenError(
                     f"state {int(wrong[0])} is out of range: the generator knows the states 0 to {self.count - 1}"
                 )
-            weights = self.weights(known.expand(n) if known.dim() == 0 else known)
+            weights = self.weights(indices.expand(n) if indices.dim() == 0 else indices)
         if tuple(weights.shape) != (n, self.count):
             raise ParamgenError(
                 f"states of shape {tuple(weights.shape)}; expected ({n},), or weights ({n}, {self.count})"

@@ -1,4 +1,4 @@
-"""Batch norm in evaluation mode with gradients for its running statistics, which torch's own does not have."""
+"""Batch norm in evaluation mode with gradients for its running statistics, which torch's batch norm does not have."""
 
 import copy
 
@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class StatisticsNorm(nn.Module):
-    """Batch norm in evaluation mode, by its definition; parameters and buffers have torch's names.
+    """Batch norm in evaluation mode, written out; parameters and buffers have torch's names.
 
     Args:
         norm: The layer that it replaces; tensors are shared with it.

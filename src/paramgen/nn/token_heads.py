@@ -1,7 +1,7 @@
 """Denoisers of single tokens, shared by all tokens (RPG, Wang et al. 2025, arXiv:2501.11587, appendix A.3; MAR, arXiv:2406.11838).
 
 n tokens of D numbers, each noised at its own step t, each with its prototype z of width d_model:
-``head(x_t (n, D), t (n,) or (1,), head.project(z (n, d_model))) -> (n, D)``. The projection is apart because it does not depend on
+``head(x_t (n, D), t (n,) or (1,), head.project(z (n, d_model))) -> (n, D)``. The projection is separate because it does not depend on
 x_t or t: sampling computes it once for all steps, training once for all noise draws of a token.
 """
 
@@ -32,7 +32,7 @@ class ConvHead(nn.Module):
         d_model: Width of the prototypes.
         channels: Channels from 1 to 1, symmetric; ``[1, 32, 64, 128, 64, 32, 1]`` in the paper, ``[1, 16, 32, 16, 1]`` costs a tenth.
         kernel_size: Odd length of the convolutions.
-        checkpointing: Recompute the layers in the backward pass instead of storing what they gave: less memory, a third more work.
+        checkpointing: Recompute the layers in the backward pass instead of storing their outputs: less memory, a third more work.
 
     Raises:
         ParamgenError: Channels that do not go from 1 to 1 symmetrically, or an even kernel.
@@ -64,13 +64,13 @@ class ConvHead(nn.Module):
         """Noised tokens (n, D), their steps (n,) or one for all (1,), their projected prototypes (n, D) -> (n, D)."""
         scale = self.time(time_features(t).to(self.condition.weight.dtype))[:, None, None]  # (n or 1, 1, 1, D)
         shift = c[:, None, None] * scale  # (n, 1, 1, D)
-        again = self.checkpointing and torch.is_grad_enabled()
-        h = x_t[:, None, None]  # (n, 1, 1, D): as pictures of one row, whose channels may lie innermost
+        recompute = self.checkpointing and torch.is_grad_enabled()
+        h = x_t[:, None, None]  # (n, 1, 1, D): as images of one row, whose channels may be innermost
         kept: list[Tensor] = []
         for i in range(len(self.convs)):
             h = (
                 checkpoint(self._layer, i, h, scale, shift, use_reentrant=False)
-                if again
+                if recompute
                 else self._layer(i, h, scale, shift)
             )
             mirror = len(self.convs) - 2 - i

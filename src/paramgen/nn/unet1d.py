@@ -24,8 +24,8 @@ TimeEntry = Literal["layers", "input"]
 class UNet1d(nn.Module):
     """Convolutions down and up with skips.
 
-    Time and condition enter between a norm and its activation: added after both, the next instance norm would take them out again, as
-    it takes out the mean of every channel. For the same reason the last convolution also sees the input itself.
+    Time and condition enter between a norm and its activation: added after both, the next instance norm would remove them, as
+    it removes the mean of every channel. For the same reason the last convolution also sees the input itself.
 
     Args:
         latent_channels: C.
