@@ -27,7 +27,7 @@ def check_arguments(make: Callable[..., Any], arguments: Mapping[str, Any], what
         raise ParamgenError(f"{what} needs {lacking[0]!r}")
     try:
         hints = get_type_hints(make.__init__ if isclass(make) else make)
-    except NameError:  # a class of the user's, annotated with what only type checkers import
+    except NameError:  # the user's class has annotations that only a type checker can import
         hints = {}
     for name, value in arguments.items():
         if not fits(value, hints.get(name, Any)):
@@ -36,7 +36,7 @@ def check_arguments(make: Callable[..., Any], arguments: Mapping[str, Any], what
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is of a type; types that no plain value has are not judged.
+    """Whether a plain value has a type; types that no plain value can have are accepted.
 
     Args:
         value: As JSON and checkpoints hold it.

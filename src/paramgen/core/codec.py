@@ -64,7 +64,7 @@ class ParamCodec(ABC):
 
     @abstractmethod
     def _arguments(self) -> dict[str, Any]:
-        """What it was made with."""
+        """The constructor's arguments."""
 
     def bind(self, spec: ParamSpec, networks: Iterable[Mapping[str, Tensor]]) -> Self:
         """Take the statistics of some networks, read once each.
@@ -74,7 +74,7 @@ class ParamCodec(ABC):
             networks: State dicts of the training networks, with at least the generated tensors.
 
         Raises:
-            ParamgenError: No network at all.
+            ParamgenError: `networks` is empty.
         """
         mean = torch.zeros(spec.numel, dtype=torch.float64)
         square = torch.zeros_like(mean)
@@ -220,15 +220,15 @@ class ParamCodec(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint."""
         assert self.spec is not None
-        made = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": self._arguments()}
-        return {**made, "spec": self.spec.to_dict(), "shift": self.shift, "scale": self.scale}
+        component = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": self._arguments()}
+        return {**component, "spec": self.spec.to_dict(), "shift": self.shift, "scale": self.scale}
 
     @staticmethod
     def from_state_dict(saved: Mapping[str, Any]) -> "ParamCodec":
         """The inverse of :meth:`state_dict`.
 
         Raises:
-            ParamgenError: No such codec, one that is not imported, or arguments that it does not take.
+            ParamgenError: Unknown codec, one that is not imported, or invalid arguments.
         """
         kind = find_class(saved["class_path"], ParamCodec, "codec", where="the checkpoint")  # type: ignore[type-abstract]
         check_arguments(kind, saved["init_args"], f"codec {saved['class_path']!r}")
@@ -239,9 +239,13 @@ class ParamCodec(ABC):
         return codec
 
     def _check_statistics(self, spec: ParamSpec, shift: Tensor, scale: Tensor) -> None:
-        """Refuse statistics of a checkpoint that are of another shape than this normalisation's, or no finite numbers."""
-        each, whole = (len(spec.tensors),), (spec.numel,)
-        expected = {"layer": (each, each), "weight": (whole, whole), "centre": (whole, each)}[self.normalisation]
+        """Refuse statistics of a checkpoint whose shape does not suit this normalisation, or that are not finite."""
+        per_tensor, per_weight = (len(spec.tensors),), (spec.numel,)
+        expected = {
+            "layer": (per_tensor, per_tensor),
+            "weight": (per_weight, per_weight),
+            "centre": (per_weight, per_tensor),
+        }[self.normalisation]
         for name, tensor, shape in zip(("shift", "scale"), (shift, scale), expected, strict=True):
             if tuple(tensor.shape) != shape or tensor.dtype not in (torch.float32, torch.float64):
                 given = f"{tuple(tensor.shape)} {tensor.dtype}"
@@ -250,12 +254,12 @@ class ParamCodec(ABC):
                 raise ParamgenError(f"codec.{name} holds NaN or infinite values")
 
     def _shift_scale(self, i: int, source: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What to subtract from tensor i, or from its numbers `source`, and what to divide by: scalars or one a weight."""
+        """Shift and scale of tensor i, or of its numbers `source`: scalars, or one per weight."""
         block = self.blocks[i]
-        mine = slice(block.source, block.source + block.spec.numel)
+        columns = slice(block.source, block.source + block.spec.numel)
 
         def pick(stat: Tensor) -> Tensor:
-            return stat[mine] if source is None else stat[mine][source]
+            return stat[columns] if source is None else stat[columns][source]
 
         shift = self.shift[i] if self.normalisation == "layer" else pick(self.shift)
         scale = pick(self.scale) if self.normalisation == "weight" else self.scale[i]

@@ -46,7 +46,7 @@ def words(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def plain_value(value: Any, defaults: bool = False) -> Any:
-    """An argument as JSON has it: tasks and families as the config that makes them.
+    """An argument as a JSON value: tasks and families become the config that builds them.
 
     Args:
         value: The argument.
@@ -66,5 +66,5 @@ def plain_value(value: Any, defaults: bool = False) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A value as the command line has it; JSON is YAML."""
+    """A value as text for the command line; JSON is valid YAML."""
     return value if isinstance(value, str) else json.dumps(plain_value(value))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from paramgen.core.distances import column_slices
 
-LEAST_SHARE = 1e-12  # of the largest variance: what varies less is rounding and counts as no direction
+LEAST_SHARE = 1e-12  # relative to the largest variance; a smaller one is a rounding error and not a direction
 
 
 class Axes(NamedTuple):

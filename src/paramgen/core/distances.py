@@ -1,6 +1,6 @@
 """Distances between networks as vectors, by matrix products.
 
-N: networks that are asked about. K: networks of a bank. P: parameters.
+N: queried networks. K: networks of a bank. P: parameters.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-COLUMNS_AT_ONCE = 1 << 18  # weights worked on at once: bounds memory at N x 2^18 doubles for any P
+COLUMNS_AT_ONCE = 1 << 18  # weights processed at a time: bounds memory at N x 2^18 doubles for any P
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Nearest:
 def nearest(queries: Tensor, bank: Tensor) -> Nearest:
     """min_i ‖w_g − w_i‖₂ over the bank, by matrix products: nothing of size (N, K, P) is made.
 
-    Squares are summed in float64 about the bank's mean, and the distance to the one found is computed directly: a copy is at 0.
+    Squares are summed in float64 about the bank's mean, and the smallest distance is computed directly: a copy has distance 0.
 
     Args:
         queries: (N, P).
@@ -41,7 +41,7 @@ def nearest_other(bank: Tensor) -> Nearest:
 
 
 def median(x: Tensor) -> float:
-    """The middle of (N,), between the two middle ones where N is even; nan of none."""
+    """Median of (N,): the mean of the two middle values if N is even, NaN if N is 0."""
     return x.double().quantile(0.5).item() if len(x) else float("nan")
 
 

@@ -124,13 +124,13 @@ def check_network(
     Raises:
         ParamgenError: A tensor that is neither generated nor in the base, that differs from the base's, or from the one that it is tied to.
     """
-    known = {*spec.names, *spec.aliases, *base}
+    expected = {*spec.names, *spec.aliases, *base}
     for name, tensor in state.items():
         if last_part(name) == COUNTER or is_extra_state(name):
             continue
-        if name not in known:
+        if name not in expected:
             raise ParamgenError(
-                f"{where}: {name!r} is neither generated nor kept fixed in this zoo; its networks have {_some(known)}"
+                f"{where}: {name!r} is neither generated nor kept fixed in this zoo; its networks have {_some(expected)}"
             )
         if name in spec.aliases and not same_values(tensor, state[spec.aliases[name]]):
             raise ParamgenError(f"{where}: {name!r} is tied to {spec.aliases[name]!r}, but differs from it")

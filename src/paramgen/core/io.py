@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, checked reads."""
+"""Files that are complete or absent: atomic writes, checked reads."""
 
 import errno
 import hashlib
@@ -23,9 +23,9 @@ from paramgen.errors import ParamgenError, cannot_write
 
 @contextmanager
 def replacing(path: Path, sync: bool = True, mode: int = 0o644) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` at the end of the block, and not before (temporary file, fsync, rename).
+    """A file to write, which replaces `path` at the end of the block (temporary file, fsync, rename).
 
-    Killed at any moment, `path` is the old file or the new one; an exception in the block leaves the old one.
+    If the process is killed, `path` is either the old file or the new one. An exception in the block leaves the old one.
 
     Args:
         path: The file to write; its folder is made if it does not exist.
@@ -41,9 +41,9 @@ def replacing(path: Path, sync: bool = True, mode: int = 0o644) -> Iterator[IO[b
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, mode)  # a temporary file is born 0600
+            os.chmod(file.name, mode)  # temporary files are created with mode 0600
             if os.name == "nt":
-                file.close()  # Windows renames no open file
+                file.close()  # Windows cannot rename an open file
             os.replace(file.name, path)
         if sync:
             sync_folder(path.parent)
@@ -52,7 +52,7 @@ def replacing(path: Path, sync: bool = True, mode: int = 0o644) -> Iterator[IO[b
 
 
 def write_atomic(path: Path, data: bytes, sync: bool = True, mode: int = 0o644) -> None:
-    """Write `data` so that `path` is at every moment the old file or the new one; see :func:`replacing`.
+    """Write `data` atomically: `path` is always either the old file or the new one; see :func:`replacing`.
 
     Raises:
         ParamgenError: The disk is full or the folder cannot be written; the old file is kept.
@@ -63,12 +63,12 @@ def write_atomic(path: Path, data: bytes, sync: bool = True, mode: int = 0o644) 
 
 def sync_folder(folder: Path) -> None:
     """Make what was created, renamed or deleted in a folder survive a loss of power, where the system can do so."""
-    if os.name != "nt":  # Windows opens no folders
+    if os.name != "nt":  # Windows cannot open folders
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync files alone
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems can sync files only
                 raise
         finally:
             os.close(descriptor)
@@ -91,13 +91,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], sync: bool = True) 
     Returns:
         The file's sha256.
     """
-    data = save(_apart(tensors))
+    data = save(_unshared(tensors))
     write_atomic(path, data, sync)
     return hashlib.sha256(data).hexdigest()
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors on the CPU, none of which shares its memory with another: safetensors takes no others."""
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors on the CPU, none of which shares its memory with another, as safetensors requires."""
     seen: set[int] = set()
     out = {}
     for name, tensor in tensors.items():
@@ -112,7 +112,7 @@ def regular_file(path: str | Path) -> int:
     """The size in bytes of a file that can be read without waiting: no directory, device, pipe or socket.
 
     Raises:
-        ParamgenError: No such file, or it is none of that kind; it is named.
+        ParamgenError: The file is missing or is not a regular file; it is named.
     """
     try:
         status = Path(path).stat()
@@ -125,7 +125,7 @@ def regular_file(path: str | Path) -> int:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a file that data name: a plain relative path that does not leave its folder, links followed.
+    """The path of a file that is named in data: a relative path that does not leave its folder, with links resolved.
 
     Args:
         folder: Where the data are.
@@ -160,14 +160,14 @@ def read_json(path: Path, schema: str | None = None) -> Any:
 
 
 def read_signed(path: Path, schema: str | None = None) -> Signed:
-    """Read JSON, with the digest of the very bytes that were read.
+    """Read JSON, with the digest of the bytes that were read.
 
     Args:
         path: The file.
         schema: What it must fit, as :func:`paramgen.core.schema.check` takes it.
 
     Raises:
-        ParamgenError: The file is missing, is no JSON, or does not fit; file and field are named.
+        ParamgenError: The file is missing, is not valid JSON, or does not fit; file and field are named.
     """
     regular_file(path)
     try:
@@ -223,7 +223,7 @@ class _Header(NamedTuple):
 
 
 def _read_header(path: Path) -> _Header:
-    """Header of a safetensors file, checked against the file's size before memory is taken for what it claims.
+    """Header of a safetensors file, checked against the file's size before memory is allocated for what it declares.
 
     The format is 8 bytes of header length, a JSON header of offsets, and the data without gaps (huggingface/safetensors).
     """

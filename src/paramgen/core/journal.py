@@ -1,4 +1,4 @@
-"""A journal: a header and one record a line as JSON, appended one by one; damage costs the lines that it hit and no others."""
+"""A journal: a header and one record a line as JSON, appended one by one; a damaged line does not affect the others."""
 
 import errno
 import json
@@ -48,16 +48,16 @@ class Journal:
             with self.path.open("ab", buffering=0) as file:
                 before, line = file.tell(), json.dumps(value, allow_nan=False).encode() + b"\n"
                 if file.write(line) < len(line):
-                    file.truncate(before)  # no half a line
+                    file.truncate(before)  # remove a partial line
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
     def sync(self) -> None:
-        """Put what was appended on the disk.
+        """Write what was appended to the disk.
 
         Raises:
-            ParamgenError: It cannot be.
+            ParamgenError: The write failed.
         """
         try:
             with self.path.open("rb") as file:
@@ -66,10 +66,10 @@ class Journal:
             raise cannot_write(self.path, error) from error
 
     def read(self, parse: Callable[[dict[str, Any]], Record]) -> Contents[Record] | None:
-        """Its records, or None if it has none: no file, or a first line that was cut short.
+        """Its records, or None if there is no file or its first line is incomplete.
 
         Args:
-            parse: Makes a record of a line after the header; raises ParamgenError, KeyError, TypeError or ValueError if it is none.
+            parse: Makes a record of a line after the header; raises ParamgenError, KeyError, TypeError or ValueError if it is invalid.
 
         Raises:
             ParamgenError: The file cannot be read, or its header cannot and records follow.
@@ -81,8 +81,8 @@ class Journal:
             lines = self.path.read_bytes().split(b"\n")
         except OSError as error:
             raise ParamgenError(f"cannot read {self.path}: {error.strerror}") from error
-        whole, cut = lines[:-1], lines[-1]
-        values = [_value(line) for line in whole]
+        complete, cut = lines[:-1], lines[-1]
+        values = [_value(line) for line in complete]
         records = [None if value is None else _record(value, parse) for value in values[1:]]
         damaged = [number for number, record in enumerate(records, start=2) if record is None]
         if not values or values[0] is None:
@@ -99,7 +99,7 @@ class Journal:
 
 
 def _value(line: bytes) -> dict[str, Any] | None:
-    """A line's JSON object, None if it is none."""
+    """A line's JSON object; None if the line does not hold one."""
     try:
         value = parse_json(line, "line")
     except ParamgenError:

@@ -1,7 +1,7 @@
 """One writer for each folder, and temporary files that outlive their writer by one start at most.
 
-Both rest on ``flock``, which the system releases when a process ends, however it ends: a lock is never stale, and a temporary file
-that nobody holds belongs to a process that is gone. Process numbers would not do, because they are used again.
+Both use ``flock``, which the system releases when a process ends for any reason: a lock is never stale, and a temporary file
+that nobody holds belongs to a process that is gone. Process ids would not suffice, because the system reuses them.
 """
 
 import json
@@ -53,7 +53,7 @@ def locked(folder: str | Path, wait: bool = False) -> Iterator[None]:
         return
     if path.exists() and not path.is_dir():
         raise ParamgenError(f"{folder} is a file; choose a folder")
-    made = [p for p in (path, *path.parents) if not p.exists()]
+    created = [p for p in (path, *path.parents) if not p.exists()]
     try:
         _held[path] = _take(path, str(folder), wait)
         remove_dead(path)
@@ -63,8 +63,8 @@ def locked(folder: str | Path, wait: bool = False) -> Iterator[None]:
             with suppress(OSError):
                 (path / LOCK).unlink()
             os.close(descriptor)
-        with suppress(OSError):  # the first that is not empty
-            for empty in made:
+        with suppress(OSError):  # stop at the first folder that is not empty
+            for empty in created:
                 empty.rmdir()
 
 
@@ -73,12 +73,12 @@ def _take(folder: Path, name: str, wait: bool) -> int:
     for attempt in count():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # no link is followed: a folder from elsewhere must not make us overwrite another file
+            # do not follow links: a folder from a stranger must not make us overwrite another file
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         except OSError as error:
             if (
                 isinstance(error, FileNotFoundError) and not folder.is_dir() and attempt < 100
-            ):  # /proc refuses in this way too
+            ):  # /proc raises this error too
                 continue  # its last holder has just removed the folder that it had made
             raise cannot_write(name, error) from error
         if not _flock(descriptor, wait):
@@ -97,8 +97,8 @@ def _take(folder: Path, name: str, wait: bool) -> int:
 
 
 def _sign(descriptor: int) -> None:
-    """Say in a lock file who holds it."""
-    mine = {
+    """Record the holder in a lock file."""
+    holder = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "command": shlex.join(["paramgen", *sys.argv[1:]]),
@@ -106,11 +106,11 @@ def _sign(descriptor: int) -> None:
     }
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, json.dumps(mine).encode())
+    os.write(descriptor, json.dumps(holder).encode())
 
 
 def _holder(descriptor: int) -> str:
-    """Who holds a lock file, as it says itself."""
+    """Who holds a lock file, from its content."""
     try:
         saved: dict[str, Any] = json.loads(os.read(descriptor, 1 << 16))
         where = "" if saved["host"] == socket.gethostname() else f" on {saved['host']}"
@@ -123,14 +123,14 @@ def _holder(descriptor: int) -> str:
 
 @contextmanager
 def temporary_file(target: Path) -> Iterator[IO[bytes]]:
-    """A file in the folder of `target` to write and rename to it; what was not renamed is deleted at the end.
+    """A file in the folder of `target`, to be written and renamed to it; if it was not renamed, it is deleted at the end.
 
     While it is open it is locked, so that :func:`remove_dead` of another process leaves it alone.
 
     Args:
         target: The file that is to be written.
     """
-    # the name is there before the file, so that a request to stop leaves no file at any moment
+    # choose the name before creating the file, so that a request to stop never leaves a file behind
     path, file = target.parent / f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}", None
     try:
         while True:
@@ -143,13 +143,13 @@ def temporary_file(target: Path) -> Iterator[IO[bytes]]:
     finally:
         try:
             if file is not None:
-                file.close()  # which fails again where a write has failed
+                file.close()  # fails again if a write has failed
         finally:
             path.unlink(missing_ok=True)
 
 
 def remove_dead(folder: Path) -> None:
-    """Delete the temporary files in a folder whose process is gone; those that are being written stay.
+    """Delete temporary files in a folder whose process has ended; files that are being written stay.
 
     Args:
         folder: Its own files alone, not those of folders below.
@@ -180,7 +180,7 @@ def _flock(descriptor: int, wait: bool = False, unsupported: bool = True) -> boo
     return True
 
 
-_warned: list[bool] = []  # one warning a process
+_warned: list[bool] = []  # one warning per process
 
 
 def _is(descriptor: int, path: Path) -> bool:

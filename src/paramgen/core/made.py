@@ -1,6 +1,6 @@
-"""Provenance of a result, in a ``made.json`` next to it: a result of other settings is never reused.
+"""Provenance of a result, in a ``made.json`` next to it: a result of different settings is never reused.
 
-The settings hold all that decides the result: configuration, arguments, seed, and the checksums of the files that it was made from.
+The settings hold everything that determines the result: configuration, arguments, seed, and the checksums of its input files.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ RECORD = "made.json"
 
 
 class Found(NamedTuple):
-    """What is there.
+    """What exists at the path.
 
     Args:
         what: Nothing, the result of the same settings, or another one.
         why: Why it is another one.
-        recorded: Whether its checksum is recorded; not when the command was stopped in between.
+        recorded: Whether its checksum is recorded; false if the command stopped before that.
     """
 
     what: Literal["nothing", "same", "other"]
@@ -32,11 +32,11 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Made:
-    """A result and what decides it.
+    """A result and the settings that determine it.
 
     Args:
-        path: The file of the result; of several the one that is written last.
-        settings: All that decides it, plain values, nested as they come.
+        path: The file of the result; of several files, the one that is written last.
+        settings: Everything that determines it, as plain values; may be nested.
         whole: The file is complete whenever it is there. A checkpoint is there before its fit ends.
         record: File of this record. Default: ``made.json`` next to the result.
     """
@@ -58,18 +58,18 @@ class Made:
         return hashlib.sha256(json.dumps(self.flat).encode()).hexdigest()
 
     def find(self) -> Found:
-        """Look at what is there.
+        """Look up the existing result.
 
         Raises:
             ParamgenError: The record is damaged.
         """
-        there = self.path.exists()
+        exists = self.path.exists()
         if not self._record.exists():
-            return Found("other", f"has no {self._record.name} with its settings") if there else Found("nothing")
+            return Found("other", f"has no {self._record.name} with its settings") if exists else Found("nothing")
         record = read_json(self._record, "made")
         if record["fingerprint"] != self.fingerprint:
             return Found("other", difference(record["settings"], self.flat))
-        if not there:
+        if not exists:
             return Found("nothing")
         if record["sha256"] is None:
             return Found("same", recorded=False) if self.whole else Found("nothing")
@@ -106,11 +106,11 @@ def _shown(settings: Mapping[str, Any], key: str) -> str:
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted name."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in settings.items():
         inner = isinstance(value, Mapping) and value
-        found |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return found
+        flat |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return flat
 
 
 _NONE = object()

@@ -21,7 +21,7 @@ StateDict = dict[str, Tensor]
 TensorKind = Literal["weight", "running_mean", "running_var"]
 REAL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 GENERATED = (*REAL, torch.complex64)  # dtypes that can be generated and stored
-COUNTER = "num_batches_tracked"  # of batch norm; the one tensor that may differ between networks and is not generated
+COUNTER = "num_batches_tracked"  # of batch norm; it may differ between networks without being generated
 _EXTRA = "_extra_state"  # torch's key for what a module's get_extra_state returns
 
 
@@ -85,22 +85,24 @@ class ParamSpec:
             names: Generate these alone; ``None`` for every tensor that can be generated.
 
         Raises:
-            ParamgenError: A name that the network does not have, or nothing left to generate.
+            ParamgenError: A name that the network does not have, or nothing to generate.
         """
         state = state_tensors(network) if isinstance(network, nn.Module) else network
         if unknown := [name for name in names or () if name not in state]:
             raise ParamgenError(f"no tensor {unknown[0]!r} in the network; it has: {', '.join(state)}")
         firsts = first_names(state)
-        wanted = {firsts[name] for name in (state if names is None else names)}
-        chosen = {name: tensor for name, tensor in state.items() if firsts[name] in wanted and can_be_generated(tensor)}
-        if not chosen:
+        requested = {firsts[name] for name in (state if names is None else names)}
+        selected = {
+            name: tensor for name, tensor in state.items() if firsts[name] in requested and can_be_generated(tensor)
+        }
+        if not selected:
             raise ParamgenError("nothing to generate: no floating or complex tensor was selected")
         tensors = tuple(
             TensorSpec(name, tuple(tensor.shape), _kind(name), str(tensor.dtype).removeprefix("torch."))
-            for name, tensor in chosen.items()
+            for name, tensor in selected.items()
             if firsts[name] == name
         )
-        return cls(tensors, {name: firsts[name] for name in chosen if firsts[name] != name})
+        return cls(tensors, {name: firsts[name] for name in selected if firsts[name] != name})
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any], where: str = "spec") -> Self:
@@ -180,7 +182,7 @@ def _kind(name: str) -> TensorKind:
 
 
 def can_be_generated(tensor: Tensor) -> bool:
-    """Whether a generator can make tensors like this one: floating or complex, not empty."""
+    """Whether a tensor can be generated: floating or complex, not empty."""
     return tensor.dtype in GENERATED and tensor.numel() > 0
 
 

@@ -1,4 +1,4 @@
-"""Finding configs and zoos by short name."""
+"""Find configs and zoos by short name."""
 
 import os
 from pathlib import Path
@@ -11,9 +11,9 @@ CONFIG_KINDS = {"": "fit", "zoo": "collect", "compare": "compare"}
 
 def config_dirs() -> list[Path]:
     """Where configs are looked for: ``$PARAMGEN_CONFIG_PATH``, then the installed package, then the checkout."""
-    here = Path(__file__).resolve()
+    module_path = Path(__file__).resolve()
     named = [Path(p) for p in os.environ.get("PARAMGEN_CONFIG_PATH", "").split(os.pathsep) if p]
-    return [d for d in (*named, here.parents[1] / "configs", here.parents[3] / "configs") if d.is_dir()]
+    return [d for d in (*named, module_path.parents[1] / "configs", module_path.parents[3] / "configs") if d.is_dir()]
 
 
 def list_configs(folder: str = "") -> dict[str, Path]:
@@ -22,33 +22,33 @@ def list_configs(folder: str = "") -> dict[str, Path]:
     Args:
         folder: One of :data:`CONFIG_KINDS`.
     """
-    found: dict[str, Path] = {}
+    configs: dict[str, Path] = {}
     for directory in config_dirs():
         for path in sorted((directory / folder).glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return found
+            configs.setdefault(path.stem, path)
+    return configs
 
 
 def find_config(name: str, folder: str = "") -> str:
     """Path of a config given as a path or by the name of a shipped one.
 
     Args:
-        name: A path, or a shipped name with or without ``.yaml``. YAML text itself is handed back.
+        name: A path, or a shipped name with or without ``.yaml``. YAML text is returned unchanged.
         folder: As in :func:`list_configs`.
 
     Raises:
-        ParamgenError: No such file and no such name; near names are listed.
+        ParamgenError: No such file and no such name; similar names are listed.
     """
     if "\n" in name or name.lstrip().startswith("{") or Path(name).is_file():
         return name
-    known = list_configs(folder)
+    available = list_configs(folder)
     short = name.removesuffix(".yaml").removeprefix("configs/").removeprefix(f"{folder}/")
-    if short in known:
-        return str(known[short])
+    if short in available:
+        return str(available[short])
     for kind, command in CONFIG_KINDS.items():
         if short in list_configs(kind):
-            raise ParamgenError(f"Config {name!r} is for `paramgen {command}`. {did_you_mean(short, known)}")
-    raise ParamgenError(f"Unknown config {name!r}: neither a file nor a shipped name. {did_you_mean(short, known)}")
+            raise ParamgenError(f"Config {name!r} is for `paramgen {command}`. {did_you_mean(short, available)}")
+    raise ParamgenError(f"Unknown config {name!r}: neither a file nor a shipped name. {did_you_mean(short, available)}")
 
 
 def zoo_dirs() -> list[Path]:
@@ -61,14 +61,14 @@ def find_zoo(name: str | Path) -> Path:
     """Folder of a zoo given as a path or by name.
 
     Raises:
-        ParamgenError: No such zoo; the known ones are listed.
+        ParamgenError: No such zoo; the available ones are listed.
     """
     if (Path(name) / "zoo.json").is_file():
         return Path(name)
-    known = {p.parent.name: p.parent for d in reversed(zoo_dirs()) for p in d.glob("*/zoo.json")}
-    if str(name) in known:
-        return known[str(name)]
+    zoos = {p.parent.name: p.parent for d in reversed(zoo_dirs()) for p in d.glob("*/zoo.json")}
+    if str(name) in zoos:
+        return zoos[str(name)]
     dirs = ", ".join(map(str, zoo_dirs()))
     raise ParamgenError(
-        f"Unknown zoo {str(name)!r}: no zoo.json at this path or in {dirs}. {did_you_mean(str(name), known)}"
+        f"Unknown zoo {str(name)!r}: no zoo.json at this path or in {dirs}. {did_you_mean(str(name), zoos)}"
     )

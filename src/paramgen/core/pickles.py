@@ -31,7 +31,7 @@ def read_pickle(path: str | Path) -> Any:
     try:
         with torch.serialization.safe_globals(_INERT):
             saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch each have their own, and damaged bytes reach all of them
+    except Exception as error:  # pickle, zip and torch raise different errors, and damaged bytes can reach each of them
         raise ParamgenError(f"cannot read {path}: {_reason(error)}") from error
     for name, tensor in _tensors(saved):
         if problem := _problem(tensor, size):
@@ -47,7 +47,7 @@ def _check_archive(path: Path, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except Exception as error:  # zipfile lets struct's and codecs' own errors through
+    except Exception as error:  # zipfile lets errors of struct and codecs through
         raise ParamgenError(f"cannot read {path}: damaged or truncated archive ({error})") from error
     if any(Path(entry.filename).name == "constants.pkl" for entry in entries):
         raise ParamgenError(
@@ -63,9 +63,9 @@ def _check_archive(path: Path, size: int) -> None:
 
 def _reason(error: Exception) -> str:
     text = str(error)
-    if found := re.search(r"GLOBAL ([\w.<>]+) was not an allowed|unsupported GLOBAL ([\w.<>]+)", text):
+    if match := re.search(r"GLOBAL ([\w.<>]+) was not an allowed|unsupported GLOBAL ([\w.<>]+)", text):
         return (
-            f"it holds an object of {found[1] or found[2]}, and loading it would run its code; "
+            f"it holds an object of {match[1] or match[2]}, and loading it would run its code; "
             "save the state_dict by itself, or as safetensors"
         )
     return f"damaged, or not written by torch.save ({(text.splitlines() or [''])[0][:200] or type(error).__name__})"
@@ -73,21 +73,21 @@ def _reason(error: Exception) -> str:
 
 def _tensors(saved: Any) -> list[tuple[str, Tensor]]:
     """All tensors in nested containers, with the keys that lead to them; a container that occurs twice is visited once."""
-    found, seen = [], set[int]()
+    tensors, visited = [], set[int]()
     waiting = [("", saved)]
-    while waiting:  # no recursion: the nesting is the file's
+    while waiting:  # no recursion: a file may nest containers to any depth
         name, value = waiting.pop()
         if isinstance(value, Tensor):
-            found.append((name, value))
-        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
-            seen.add(id(value))
+            tensors.append((name, value))
+        elif isinstance(value, dict | list | tuple) and id(value) not in visited:
+            visited.add(id(value))
             items = value.items() if isinstance(value, dict) else enumerate(value)
             waiting += [(f"{name}.{key!s:.80}" if name else f"{key!s:.80}", item) for key, item in items]
-    return found
+    return tensors
 
 
 def _problem(tensor: Tensor, size: int) -> str | None:
-    """Why a tensor of a file of `size` bytes cannot be taken, if so."""
+    """Why a tensor of a file of `size` bytes is refused; None if it is accepted."""
     if tensor.layout != torch.strided or tensor.is_nested:
         return "is sparse or nested, expected a dense one; save it after to_dense()"
     if type(tensor) not in (Tensor, torch.nn.Parameter):
@@ -100,7 +100,7 @@ def _problem(tensor: Tensor, size: int) -> str | None:
 
 
 class _NumpyType:
-    """Replaces ``numpy.dtype`` of a file: plain numbers alone, and nothing of numpy's own unpickling."""
+    """Replaces ``numpy.dtype`` of a file: plain numbers only, without numpy's own unpickling."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not re.fullmatch(r"[fiub][1248]", code):
@@ -113,13 +113,13 @@ class _NumpyType:
 
 
 def _numpy_scalar(kind: _NumpyType, data: bytes | str) -> float:
-    """The value of a numpy scalar as Python has it."""
+    """The value of a numpy scalar as a Python number."""
     raw = data.encode("latin1") if isinstance(data, str) else data
     value: float = np.frombuffer(raw, dtype=kind.dtype, count=1)[0].item()
     return value
 
 
-_INERT: list[Any] = [  # under the names that files give them; nothing here reaches the disk or the network
+_INERT: list[Any] = [  # by their names in files; none of them accesses the disk or the network
     (Namespace, "argparse.Namespace"),
     *(
         (PurePosixPath, f"{module}.{kind}")

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, elsewhere a line a minute."""
+"""Progress of a long command: a bar on a terminal, otherwise one line per minute."""
 
 import time
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 60.0
-WORTH_SAYING = 5.0  # seconds that scoring takes, at least, to be announced
+WORTH_SAYING = 5.0  # minimum duration of scoring, in seconds, to announce it
 
 
 class ProgressDisplay:
-    """One count after another, each of steps.
+    """Progress of several counts of steps, one after another.
 
     Args:
         console: Where the bar goes; a line goes to stdout.
@@ -44,20 +44,20 @@ class ProgressDisplay:
             self._task = self._bar.add_task(label, total=total, completed=done)
 
     def update(self, done: int) -> None:
-        """Say how far the count is, when it is time."""
+        """Show the count, if enough time has passed."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
             return
         now = self._clock()
         if now - self._said >= SECONDS_BETWEEN_LINES and done > self._first:
             self._said = now
-            left = (self._total - done) * (now - self._begun) / (done - self._first)
-            said = f"{self._label}: {done:,} of {self._total:,}, {self.written:,} networks written"
-            print(f"{said}, about {duration(left)} left", flush=True)
+            remaining = (self._total - done) * (now - self._begun) / (done - self._first)
+            message = f"{self._label}: {done:,} of {self._total:,}, {self.written:,} networks written"
+            print(f"{message}, about {duration(remaining)} left", flush=True)
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Seconds as text in a suitable unit."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -67,7 +67,7 @@ def duration(seconds: float) -> str:
 def announce_scoring(
     score: Callable[[], object], times: float, networks: int, clock: Callable[[], float] = time.monotonic
 ) -> None:
-    """Say how long it will take to score all networks, unless it is too short to matter.
+    """Announce how long scoring all networks will take, unless it is short.
 
     Args:
         score: Does a small part of it.

@@ -1,7 +1,7 @@
 """The zoos that this user made on this machine with classes that the user typed: these classes run again without ``trust``.
 
 As with direnv's ``allow``, a file of the user's says which zoo is meant, by its path, and what was in it, by the digest of its
-``zoo.json``. A zoo that was downloaded, copied, moved or modified is not that zoo. The file also says where the classes came from, so
+``zoo.json``. A downloaded, copied, moved or modified zoo does not match. The file also says where the classes came from, so
 that a module of the same name in another working folder does not run in their place.
 """
 
@@ -19,7 +19,7 @@ from paramgen.core.trust import module_file
 from paramgen.errors import ParamgenError
 
 REMEMBERED_FORMAT = 1
-KEPT = 1000  # zoos, the newest: the file is read and written as one
+KEPT = 1000  # the newest zoos: the file is read and written in one piece
 
 _log = logging.getLogger(__name__)
 
@@ -39,12 +39,12 @@ def remember(zoo: Path, digest: str, classes: Iterable[str]) -> None:
         return
     try:
         key, file = str(zoo.resolve()), _state_file()
-        "".join([key, *modules.values()]).encode()  # JSON holds no name that is not Unicode
+        "".join([key, *modules.values()]).encode()  # JSON cannot hold a name that is not Unicode
         with locked(file.parent, wait=True):
-            others = {path: known for path, known in _zoos(file).items() if path != key}
+            others = {path: entry for path, entry in _zoos(file).items() if path != key}
             zoos = {**others, key: {"sha256": digest, "modules": modules}}
             write_json(file, {"format": REMEMBERED_FORMAT, "zoos": dict([*zoos.items()][-KEPT:])}, mode=0o600)
-    except (ParamgenError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home
+    except (ParamgenError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home directory
         _say(str(error))
 
 
@@ -56,13 +56,13 @@ def is_remembered(zoo: Path, digest: str) -> bool:
         digest: The sha256 of its ``zoo.json``.
     """
     try:
-        known = _zoos(_state_file()).get(str(zoo.resolve()))
+        record = _zoos(_state_file()).get(str(zoo.resolve()))
     except (OSError, RuntimeError) as error:
         _say(str(error))
         return False
-    if known is None or known["sha256"] != digest:
+    if record is None or record["sha256"] != digest:
         return False
-    return all(module_file(top) == place for top, place in known["modules"].items())
+    return all(module_file(top) == place for top, place in record["modules"].items())
 
 
 def _state_file() -> Path:
@@ -72,21 +72,21 @@ def _state_file() -> Path:
 
 
 def _zoos(file: Path) -> dict[str, Any]:
-    """What is recorded, by the zoo's path; nothing where the file is missing, damaged, or another user could have written it."""
+    """What is recorded, by the zoo's path; empty if the file is missing, damaged, or writable by another user."""
     try:
         if not file.exists():
             return {}
         status = file.stat()
         if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
             raise ParamgenError(f"{file} can be written by another user")
-        found: dict[str, Any] = read_json(file, "trusted")["zoos"]
+        zoos: dict[str, Any] = read_json(file, "trusted")["zoos"]
     except (ParamgenError, OSError) as error:
         _say(str(error))
         return {}
-    return found
+    return zoos
 
 
 @cache
 def _say(why: str) -> None:
-    """Log once why no zoo is remembered."""
+    """Log once why zoos cannot be remembered."""
     _log.debug("no zoo is remembered as this user's own: %s", why)

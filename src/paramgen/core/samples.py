@@ -29,14 +29,14 @@ from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 
 INDEX = "samples.json"
-PARTIAL = "samples.partial"  # there while networks are being written, and after a command that was stopped meanwhile
+PARTIAL = "samples.partial"  # exists while networks are being written, and after a command that was interrupted
 TRAJECTORY = "trajectory.safetensors"
 SAMPLES_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class SampleInfo:
-    """Where generated networks come from; everything may be unknown.
+    """Where generated networks come from; any field may be unknown.
 
     Args:
         generator: Name or class path of what made them.
@@ -120,7 +120,7 @@ def write_samples(
     run: Sequence[int | None] | None = None,
     task: Sequence[str] | None = None,
 ) -> Path:
-    """Write complete state dicts and ``samples.json``, the latter last; what a stopped command left is deleted first.
+    """Write complete state dicts and ``samples.json``, the latter last; files of an interrupted command are deleted first.
 
     Args:
         folder: Made if it does not exist.
@@ -155,8 +155,8 @@ def write_samples(
         file = f"network_{i:0{width}d}.safetensors"
         digest = write_tensors(path / file, state, sync=False)
         about = {"identity": identity, "run": run, "task": task}
-        known = {name: None if given is None else given[i] for name, given in about.items()}
-        listed.append({"file": file, "sha256": digest, **known})
+        details = {name: None if given is None else given[i] for name, given in about.items()}
+        listed.append({"file": file, "sha256": digest, **details})
     if trajectory is not None:
         write_tensors(path / TRAJECTORY, {"trajectory": trajectory})
     sync_folder(path)  # the index is the last to appear
@@ -166,7 +166,7 @@ def write_samples(
 
 
 def is_torn(folder: str | Path) -> bool:
-    """Whether a folder holds what a command had written when it was stopped, and no more."""
+    """Whether a folder holds only the files of an interrupted command."""
     return (Path(folder) / PARTIAL).exists() and not (Path(folder) / INDEX).exists()
 
 
@@ -213,16 +213,16 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None, partial
         info, listed = SampleInfo(), [{"file": name} for name in files]
     if not listed:
         raise ParamgenError(f"{path} holds no networks: expected {INDEX} or *.safetensors{_others(path)}")
-    chosen = listed[:limit]
-    for entry in chosen:
-        regular_file(inside(path, entry["file"]))  # all are there, before memory is taken for all
+    selected = listed[:limit]
+    for entry in selected:
+        regular_file(inside(path, entry["file"]))  # check that all exist before memory is allocated
     base = zoo.base()
-    weights = torch.empty(len(chosen), zoo.spec.numel)
-    for row, entry in zip(weights, chosen, strict=True):
+    weights = torch.empty(len(selected), zoo.spec.numel)
+    for row, entry in zip(weights, selected, strict=True):
         row.copy_(zoo.spec.flatten(_read_network(path, entry, zoo, base)))
-    identity, run = (_known(entry.get(name) for entry in chosen) for name in ("identity", "run"))
+    identity, run = (_known(entry.get(name) for entry in selected) for name in ("identity", "run"))
     trajectory = _read_trajectory(inside(path, TRAJECTORY), zoo) if (path / INDEX).exists() else None
-    task = [entry["task"] for entry in chosen] if all(entry.get("task") for entry in chosen) else None
+    task = [entry["task"] for entry in selected] if all(entry.get("task") for entry in selected) else None
     return Samples(path.resolve().name, weights, info, identity, len(listed), trajectory, run, task)
 
 
@@ -243,18 +243,18 @@ def _read_index(path: Path) -> tuple[SampleInfo, list[dict[str, Any]]]:
     counts = Counter(entry["file"] for entry in saved["networks"])
     if twice := next((file for file, count in counts.items() if count > 1), None):
         raise ParamgenError(f"{path}: networks names the file {twice!r} twice")
-    known = {f.name for f in fields(SampleInfo)}
-    return SampleInfo(**{k: v for k, v in saved.items() if k in known}), saved["networks"]
+    names = {f.name for f in fields(SampleInfo)}
+    return SampleInfo(**{k: v for k, v in saved.items() if k in names}), saved["networks"]
 
 
 def _read_trajectory(path: Path, zoo: Zoo) -> Tensor | None:
     if not path.exists():
         return None
-    found = read_tensors(path).get("trajectory")
-    if found is None or found.dim() != 3 or found.shape[2] != zoo.spec.numel:
-        got = "no tensor 'trajectory'" if found is None else f"a trajectory of shape {tuple(found.shape)}"
+    trajectory = read_tensors(path).get("trajectory")
+    if trajectory is None or trajectory.dim() != 3 or trajectory.shape[2] != zoo.spec.numel:
+        got = "no tensor 'trajectory'" if trajectory is None else f"a trajectory of shape {tuple(trajectory.shape)}"
         raise ParamgenError(f"{path} holds {got}, expected (states, networks, {zoo.spec.numel})")
-    return found
+    return trajectory
 
 
 def _read_network(folder: Path, entry: dict[str, Any], zoo: Zoo, base: StateDict) -> StateDict:
@@ -275,7 +275,7 @@ def _others(path: Path) -> str:
 
 
 def _delete(path: Path, networks: Sequence[Path]) -> None:
-    (path / INDEX).unlink(missing_ok=True)  # first: what is left without it is known to be incomplete
+    (path / INDEX).unlink(missing_ok=True)  # first: without it, the remaining files count as incomplete
     (path / TRAJECTORY).unlink(missing_ok=True)
     for file in networks:
         file.unlink(missing_ok=True)

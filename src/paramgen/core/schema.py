@@ -1,6 +1,6 @@
 """JSON that is checked: strict text, and values that fit one of the package's ``*.schema.json`` files (JSON Schema).
 
-Only what those files use of JSON Schema is known here, so that opening a zoo of thousands of networks stays quick; the tests
+Only the part of JSON Schema that those files use is implemented, so that opening a zoo of thousands of networks is fast; the tests
 compare it with the reference implementation. An integer must be written as one (``1.0`` is none), a tuple counts as an array, and
 ``tensor`` is a type too, because checkpoints are checked in the same way.
 """
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from paramgen.errors import ParamgenError, did_you_mean, shown
 
-MAX_DEPTH = 64  # of nested lists and objects; the deepest file of ours has 8
-MAX_INTEGER = 2**63  # what a tensor of integers can hold
+MAX_DEPTH = 64  # of nested lists and objects; the package's own files have at most 8
+MAX_INTEGER = 2**63  # the range of an integer tensor
 
 
 class Mismatch(NamedTuple):
@@ -49,10 +49,10 @@ def parse_json(data: bytes, where: str) -> Any:
         raise ParamgenError(f"{where} is not valid JSON: byte {error.start} is not UTF-8") from error
     except RecursionError as error:
         raise ParamgenError(f"{where} is not valid JSON: nested deeper than {MAX_DEPTH} levels") from error
-    except ValueError as error:  # not JSON, a key twice, or an integer of thousands of digits
+    except ValueError as error:  # not JSON, a repeated key, or an integer of thousands of digits
         raise ParamgenError(f"{where} is not valid JSON: {str(error).partition(';')[0]}") from error
-    if found := _unfit(value):
-        raise ParamgenError(f"{where}: {_field(found.path)} {found.what}")
+    if mismatch := _unfit(value):
+        raise ParamgenError(f"{where}: {_field(mismatch.path)} {mismatch.what}")
     return value
 
 
@@ -69,8 +69,8 @@ def check(value: Any, schema: str, where: str) -> None:
     """
     name, _, part = schema.partition("#")
     root = load_schema(name)
-    if found := _mismatch(value, root["$defs"][part] if part else root, root):
-        raise ParamgenError(f"{where}: {_field(found.path)} {found.what}")
+    if mismatch := _mismatch(value, root["$defs"][part] if part else root, root):
+        raise ParamgenError(f"{where}: {_field(mismatch.path)} {mismatch.what}")
 
 
 @cache
@@ -89,7 +89,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _unfit(value: Any) -> Mismatch | None:
-    """The first number or text of parsed JSON that other programs could not take. Without recursion: the nesting is the file's."""
+    """The first number or text in parsed JSON that other programs could not read; no recursion, since a file may nest to any depth."""
     waiting: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while waiting:
         trail, value = waiting.pop()
@@ -117,8 +117,8 @@ def _unfit_scalar(value: Any) -> str | None:
 def _mismatch(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mismatch | None:
     """Where a value does not fit a schema; None where it fits. Its `type` comes first in a schema, before what relies on it."""
     for keyword, rule in schema.items():
-        if (rule_check := KEYWORDS.get(keyword)) and (found := rule_check(value, rule, schema, root)):
-            return found
+        if (rule_check := KEYWORDS.get(keyword)) and (mismatch := rule_check(value, rule, schema, root)):
+            return mismatch
     return None
 
 
@@ -136,8 +136,8 @@ def _type(value: Any, rule: str | list[str], schema: Any, root: Any) -> Mismatch
 def _properties(value: Any, rule: Mapping[str, Any], schema: Any, root: Any) -> Mismatch | None:
     if isinstance(value, dict):
         for key, of in rule.items():
-            if key in value and (found := _mismatch(value[key], of, root)):
-                return found.under(key)
+            if key in value and (mismatch := _mismatch(value[key], of, root)):
+                return mismatch.under(key)
     return None
 
 
@@ -148,29 +148,29 @@ def _required(value: Any, rule: list[str], schema: Any, root: Any) -> Mismatch |
 
 
 def _additional(value: Any, rule: Any, schema: Mapping[str, Any], root: Any) -> Mismatch | None:
-    known = schema.get("properties", {})
+    properties = schema.get("properties", {})
     for key in value if isinstance(value, dict) else ():
-        if key not in known:
+        if key not in properties:
             if rule is False:
-                return Mismatch("", f"has an unknown field {key!r:.60}. {did_you_mean(str(key), known)}")
-            if isinstance(rule, dict) and (found := _mismatch(value[key], rule, root)):
-                return found.under(key)
+                return Mismatch("", f"has an unknown field {key!r:.60}. {did_you_mean(str(key), properties)}")
+            if isinstance(rule, dict) and (mismatch := _mismatch(value[key], rule, root)):
+                return mismatch.under(key)
     return None
 
 
 def _items(value: Any, rule: Mapping[str, Any], schema: Mapping[str, Any], root: Any) -> Mismatch | None:
     if isinstance(value, list | tuple):
         for i, item in enumerate(value[len(schema.get("prefixItems", ())) :], len(schema.get("prefixItems", ()))):
-            if found := _mismatch(item, rule, root):
-                return found.under(i)
+            if mismatch := _mismatch(item, rule, root):
+                return mismatch.under(i)
     return None
 
 
 def _prefix_items(value: Any, rule: list[Any], schema: Any, root: Any) -> Mismatch | None:
     if isinstance(value, list | tuple):
         for i, (item, of) in enumerate(zip(value, rule, strict=False)):
-            if found := _mismatch(item, of, root):
-                return found.under(i)
+            if mismatch := _mismatch(item, of, root):
+                return mismatch.under(i)
     return None
 
 
@@ -181,12 +181,14 @@ def _reference(value: Any, rule: str, schema: Any, root: Mapping[str, Any]) -> M
 
 
 def _all_of(value: Any, rule: list[Any], schema: Any, root: Any) -> Mismatch | None:
-    return next((found for of in rule if (found := _mismatch(value, of, root))), None)
+    return next((mismatch for of in rule if (mismatch := _mismatch(value, of, root))), None)
 
 
 def _any_of(value: Any, rule: list[Any], schema: Any, root: Any) -> Mismatch | None:
-    found = [_mismatch(value, of, root) for of in rule]
-    return None if None in found else max((f for f in found if f), key=lambda f: len(f.path))  # the nearest to fitting
+    mismatches = [_mismatch(value, of, root) for of in rule]
+    if None in mismatches:
+        return None
+    return max((m for m in mismatches if m), key=lambda m: len(m.path))  # the closest fit
 
 
 def _length(fits: Callable[[int, int], bool], word: str) -> Callable[..., Mismatch | None]:

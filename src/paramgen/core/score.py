@@ -1,4 +1,4 @@
-"""What a score is called, which way it is better, and how it is printed; zoo.json and results.json record it."""
+"""The name, direction and format of a score, as recorded in zoo.json and results.json."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

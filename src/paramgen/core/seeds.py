@@ -1,11 +1,11 @@
-"""Seeds of random streams: one way to make them out of several numbers."""
+"""Seeds of random streams, derived from several numbers."""
 
 import numpy as np
 import torch
 
 
 def mix(*numbers: int) -> int:
-    """One seed out of several numbers of 0 or more, well mixed, the same on every machine and in every Python."""
+    """One well-mixed seed from several non-negative numbers, the same on every machine and Python version."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 

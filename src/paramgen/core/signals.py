@@ -42,9 +42,9 @@ def request() -> StopRequested | None:
 
 
 def install(handler: Callable[[int, Any], None], signals: Iterable[int] = REQUESTS) -> dict[int, Any]:
-    """Handle signals in this way from now on; only the main thread can, elsewhere nothing changes.
+    """Install a signal handler; only the main thread can do so, other threads change nothing.
 
-    A signal that is ignored stays ignored, as ``nohup`` wants it. Processes forked later, such as those that load data, die of a signal
+    A signal that is ignored stays ignored, as ``nohup`` wants it. Processes forked later, such as data loaders, end on a signal
     as usual.
 
     Args:

@@ -1,4 +1,4 @@
-"""Choosing which tensors of a network are generated: by glob, by regular expression, or by the papers' subsets."""
+"""Select which tensors of a network are generated: by glob, by regular expression, or by the papers' subsets."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm
 
 
 def select_tensors(network: nn.Module | Mapping[str, Tensor], patterns: Sequence[str]) -> list[str]:
-    """Names of the chosen tensors, floating or complex, in the order of the state dict.
+    """Names of the selected tensors, floating or complex, in the order of the state dict.
 
     Args:
         network: The network, or its state dict where its class is not known; subsets but ``all`` need the network.
@@ -21,21 +21,21 @@ def select_tensors(network: nn.Module | Mapping[str, Tensor], patterns: Sequence
             matches, or a subset: one of :data:`SUBSETS`.
 
     Raises:
-        ParamgenError: No patterns, one that selects nothing (near names are listed), or a regular expression that is none.
+        ParamgenError: No patterns, one that selects nothing (similar names are listed), or an invalid regular expression.
     """
     state = state_tensors(network) if isinstance(network, nn.Module) else network
     names = [name for name, tensor in state.items() if can_be_generated(tensor)]
     if not patterns:
         raise ParamgenError(f"no parameters selected; give globs, re:… or a subset: {', '.join(SUBSETS)}")
-    chosen: set[str] = set()
+    selected: set[str] = set()
     for pattern in patterns:
         matched = _subset(pattern, network, names) if pattern in SUBSETS else _match(pattern, names)
         if not matched:
             raise ParamgenError(
                 f"Parameter pattern {pattern!r} matches nothing. {did_you_mean(pattern, [*names, *SUBSETS])}"
             )
-        chosen.update(matched)
-    return [name for name in names if name in chosen]
+        selected.update(matched)
+    return [name for name in names if name in selected]
 
 
 def _subset(name: str, network: nn.Module | Mapping[str, Tensor], names: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ A zoo or a checkpoint says by name which class makes its task or its generator. 
 runs it. So a name from a file is compared with the classes that are imported already: those of paramgen, and those of installed packages
 with the entry point ``paramgen.backends``. Anything else needs ``trust``, except in zoos that the user made here
 (:mod:`paramgen.core.remembered`). What the user types (options, the config of a command) is
-imported; what Python does not find is looked for in the working folder too.
+imported; what Python does not find is also searched for in the working folder.
 """
 
 import os
@@ -27,7 +27,7 @@ NAMING = ("class_path", "network", "scorer")  # keys of a configuration that may
 
 
 class UntrustedError(ParamgenError):
-    """A file names code, or a file or address to read, and nobody said that it may be trusted."""
+    """A file names code, or a file or address to read, and is not trusted."""
 
 
 def find_class(path: str, base: type[T], what: str, trust: bool = False, where: str = SOMEWHERE) -> type[T]:
@@ -44,12 +44,14 @@ def find_class(path: str, base: type[T], what: str, trust: bool = False, where: 
         UntrustedError: It would have to be imported, and `trust` is false.
         ParamgenError: No such class, or not a subclass of `base`.
     """
-    known = {name: cls for cls in _subclasses(base) for name in _names(cls)}
-    if path in known:
-        return known[path]
+    classes = {name: cls for cls in _subclasses(base) for name in _names(cls)}
+    if path in classes:
+        return classes[path]
     top, dot, name = path.partition(".")[0], *path.rpartition(".")[1:]
     if not dot or top == "paramgen":
-        raise ParamgenError(f"Unknown {what} {path!r}. {did_you_mean(name, {cls.__name__ for cls in known.values()})}")
+        raise ParamgenError(
+            f"Unknown {what} {path!r}. {did_you_mean(name, {cls.__name__ for cls in classes.values()})}"
+        )
     if not trust:
         raise refusal(path, where)
     return import_class(path, base, what)
@@ -109,10 +111,10 @@ def import_class(path: str, base: type[T], what: str) -> type[T]:
     Raises:
         ParamgenError: It cannot be imported, or is not a subclass of `base`.
     """
-    found = _imported(path, what, "package.module.Class")
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise ParamgenError(f"{what} {path!r} is {found!r}, expected a subclass of {base.__name__}")
-    return found
+    imported = _imported(path, what, "package.module.Class")
+    if not (isinstance(imported, type) and issubclass(imported, base)):
+        raise ParamgenError(f"{what} {path!r} is {imported!r}, expected a subclass of {base.__name__}")
+    return imported
 
 
 def import_function(path: str, what: str) -> Callable[..., Any]:
@@ -125,10 +127,10 @@ def import_function(path: str, what: str) -> Callable[..., Any]:
     Raises:
         ParamgenError: It cannot be imported, or cannot be called.
     """
-    found = _imported(path, what, "package.module.function")
-    if not callable(found):
-        raise ParamgenError(f"{what} {path!r} is {shown(found)}, expected a function")
-    return found
+    imported = _imported(path, what, "package.module.function")
+    if not callable(imported):
+        raise ParamgenError(f"{what} {path!r} is {shown(imported)}, expected a function")
+    return imported
 
 
 def _imported(path: str, what: str, form: str) -> object:
@@ -137,10 +139,10 @@ def _imported(path: str, what: str, form: str) -> object:
         raise ParamgenError(f"cannot import {what} {path!r}: expected {form}")
     search_working_folder(path)
     try:
-        found: object = getattr(import_module(module), name)
+        value: object = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ParamgenError(f"cannot import {what} {path!r}: {error}") from error
-    return found
+    return value
 
 
 def search_working_folder(path: str) -> bool:
@@ -158,10 +160,10 @@ def search_working_folder(path: str) -> bool:
     top = path.partition(".")[0]
     if not top.isidentifier() or top in sys.modules or find_spec(top) is not None:
         return False
-    here = Path(os.path.abspath(""))
-    if not ((here / f"{top}.py").is_file() or (here / top).is_dir()):
+    folder = Path(os.path.abspath(""))
+    if not ((folder / f"{top}.py").is_file() or (folder / top).is_dir()):
         return False
-    sys.path.append(str(here))
+    sys.path.append(str(folder))
     invalidate_caches()
     return True
 

@@ -14,7 +14,7 @@ _CONTAINERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "net
 _MARKED = re.compile(r"(^|[._-])(last|latest|best|final)([._-]|$)", re.IGNORECASE)
 _STEP = re.compile(r"(?<![a-z])(?:global[_-]?step|steps?|iter(?:ation)?s?)[=_-]?([0-9]+)", re.IGNORECASE)
 _EPOCH = re.compile(r"(?<![a-z])(?:epochs?|ep)[=_-]?([0-9]+)", re.IGNORECASE)
-_NUMBER = re.compile(r"(?<![0-9])(?<![0-9]\.)([0-9]+)(?![0-9])(?!\.[0-9])")  # no part of a decimal fraction
+_NUMBER = re.compile(r"(?<![0-9])(?<![0-9]\.)([0-9]+)(?![0-9])(?!\.[0-9])")  # not part of a decimal fraction
 
 
 class Listing(NamedTuple):
@@ -33,11 +33,11 @@ def list_checkpoints(folder: str | Path) -> Listing:
     path = Path(folder)
     if not path.is_dir():
         raise ParamgenError(f"no folder {str(folder)!r}")
-    found = sorted((p for p in path.iterdir() if p.suffix in SUFFIXES), key=_natural)
-    files = [p for p in found if not p.name.startswith(".")]
+    paths = sorted((p for p in path.iterdir() if p.suffix in SUFFIXES), key=_natural)
+    files = [p for p in paths if not p.name.startswith(".")]
     if not files:
         raise ParamgenError(f"no {', '.join(SUFFIXES)} file in {str(folder)!r}")
-    return Listing(sorted(files, key=is_marked), [p for p in found if p.name.startswith(".")])
+    return Listing(sorted(files, key=is_marked), [p for p in paths if p.name.startswith(".")])
 
 
 def is_marked(path: Path) -> bool:
@@ -52,12 +52,12 @@ def steps_from_names(files: Sequence[Path]) -> list[int]:
     every file a number of its own; where none does, steps are places in the order. Marked files without a number follow the others.
     """
     for rule in (_STEP, _EPOCH, _NUMBER):
-        found = [[int(number) for number in rule.findall(path.stem)] for path in files]
-        known = [numbers[-1] for numbers in found if numbers]
-        complete = all(numbers or is_marked(path) for numbers, path in zip(found, files, strict=True))
-        if known and complete and len(set(known)) == len(known):
-            after = iter(range(max(known) + 1, max(known) + 1 + len(files)))
-            return [numbers[-1] if numbers else next(after) for numbers in found]
+        per_file = [[int(number) for number in rule.findall(path.stem)] for path in files]
+        last = [numbers[-1] for numbers in per_file if numbers]
+        complete = all(numbers or is_marked(path) for numbers, path in zip(per_file, files, strict=True))
+        if last and complete and len(set(last)) == len(last):
+            after = iter(range(max(last) + 1, max(last) + 1 + len(files)))
+            return [numbers[-1] if numbers else next(after) for numbers in per_file]
     return [*range(len(files))]
 
 
@@ -70,8 +70,8 @@ def read_state_dict(path: str | Path) -> Mapping[str, Any]:
     saved: Any = read_tensors(Path(path)) if Path(path).suffix == ".safetensors" else read_pickle(path)
     if not isinstance(saved, Mapping):
         raise ParamgenError(f"{path} holds a {type(saved).__name__}, expected a state dict")
-    found = next((saved[key] for key in _CONTAINERS if isinstance(saved.get(key), Mapping)), saved)
-    return {name: value for name, value in found.items() if isinstance(name, str)}
+    state = next((saved[key] for key in _CONTAINERS if isinstance(saved.get(key), Mapping)), saved)
+    return {name: value for name, value in state.items() if isinstance(name, str)}
 
 
 def _natural(path: Path) -> list[str | int]:

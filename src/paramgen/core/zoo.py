@@ -83,7 +83,7 @@ class Zoo(Sequence[StateDict]):
         self.task_config: Any = self.meta["task"]  # a dict, or None where the weights alone are known
         self.entries = [ZooEntry(**e) for e in self.meta["entries"]]
         self._check_entries()
-        self._read: set[int] = set()  # networks whose file was found whole
+        self._read: set[int] = set()  # networks whose file has been verified
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -132,9 +132,9 @@ class Zoo(Sequence[StateDict]):
 
     def matrix(self, indices: Sequence[int] | None = None) -> Tensor:
         """Raw weights of some networks (default: all), one row each: (n, P) float32."""
-        chosen = range(len(self)) if indices is None else indices
-        out = torch.empty(len(chosen), self.spec.numel)
-        for row, i in zip(out, chosen, strict=True):
+        selected = range(len(self)) if indices is None else indices
+        out = torch.empty(len(selected), self.spec.numel)
+        for row, i in zip(out, selected, strict=True):
             row.copy_(self.spec.flatten(self[i]))
         return out  # (n, P)
 
@@ -170,7 +170,7 @@ class Zoo(Sequence[StateDict]):
         self.spec.check(read_tensors(path), where=str(path))
 
     def _check_entries(self) -> None:
-        """What a schema cannot say: conditions alike in length, and no more parameters than a network's file has bytes."""
+        """What a schema cannot express: conditions have equal lengths, and parameters do not exceed the bytes of a network's file."""
         where = f"{self.path}/zoo.json"
         described = [(i, len(entry.condition)) for i, entry in enumerate(self.entries) if entry.condition is not None]
         for i, length in described:

@@ -114,7 +114,7 @@ class ZooWriter:
     def sync(self) -> None:
         """Make all that was added survive a loss of power too: a killed process never loses it.
 
-        Networks are checked against their entries when a zoo goes on, so that the order in which they reach the disk is of no matter.
+        Networks are checked against their entries when a zoo goes on, so the order in which they reach the disk does not matter.
         """
         self._journal.sync()
 
@@ -165,25 +165,25 @@ class ZooWriter:
         }
 
     def _resume(self) -> None:
-        """Take over what an interrupted command recorded; what is damaged is forgotten, so that it is made again."""
-        found = self._journal.read(_parse_entry)
-        if found is None:
+        """Take over what an interrupted command recorded; damaged networks are dropped and made again."""
+        contents = self._journal.read(_parse_entry)
+        if contents is None:
             self._journal.rewrite([self._header])
             return
-        if found.header["spec"] != self._header["spec"]:
+        if contents.header["spec"] != self._header["spec"]:
             raise ParamgenError(
                 f"{self.path} contains an incomplete zoo of other tensors; choose another folder or delete it"
             )
-        recorded = {(entry.run, entry.step): entry for entry in found.records}
+        recorded = {(entry.run, entry.step): entry for entry in contents.records}
         self.entries = [entry for entry in recorded.values() if _is_whole(self.path / entry.file, entry)]
-        lost = len(found.damaged) + len(recorded) - len(self.entries)
+        lost = len(contents.damaged) + len(recorded) - len(self.entries)
         if lost:
             _log.warning("%s: %d damaged or missing, made again; %d complete", self.path, lost, len(self.entries))
-            self._journal.rewrite([found.header, *map(asdict, self.entries)])
+            self._journal.rewrite([contents.header, *map(asdict, self.entries)])
 
 
 def tidy(path: Path) -> None:
-    """Delete from a finished zoo what was needed to go on while it was unfinished."""
+    """Delete from a finished zoo the files that were needed only to resume it."""
     for file in [path / JOURNAL, *path.glob(f"{REST_FILE}*.safetensors")]:
         file.unlink(missing_ok=True)
 
@@ -202,10 +202,10 @@ def check_resumable(path: str | Path, task_config: dict[str, Any] | None, recipe
         tidy(path)  # its command may have been killed between its last two files
         raise ParamgenError(f"{path} already holds a zoo; choose another folder or delete it")
     journal = Journal(path / JOURNAL)
-    if (found := journal.read(_parse_entry)) is None:
+    if (contents := journal.read(_parse_entry)) is None:
         return
-    check(found.header, "zoo#header", f"{journal.path}, line 1")
-    old = {"task": found.header["task"], **found.header["recipe"]}
+    check(contents.header, "zoo#header", f"{journal.path}, line 1")
+    old = {"task": contents.header["task"], **contents.header["recipe"]}
     new = json.loads(json.dumps({"task": task_config, **recipe}))
     if differing := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
         key = differing[0]
@@ -217,8 +217,8 @@ def check_resumable(path: str | Path, task_config: dict[str, Any] | None, recipe
 
 def _plain(scores: SplitScores) -> SplitScores:
     return {
-        part: {name: value if value is not None and isfinite(value) else None for name, value in found.items()}
-        for part, found in scores.items()
+        part: {name: value if value is not None and isfinite(value) else None for name, value in values.items()}
+        for part, values in scores.items()
     }
 
 
