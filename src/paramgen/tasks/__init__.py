@@ -80,7 +80,7 @@ def score_family(
         weights: N generated state dicts.
         names: N names of tasks; None where the zoo is of a single task.
         split: ``train``, ``val`` or ``test``.
-        family: The zoo's family where it is at hand: its data are then read once. A zoo that names classes of its own needs it.
+        family: The zoo's family, if it is loaded already: its data are then read once. Required for a zoo that names its own classes.
         device: Where to compute.
 
     Returns:

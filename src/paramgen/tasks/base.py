@@ -1,4 +1,4 @@
-"""What tasks are: a network to build, data to train it on, and a score. A single task is a family of one.
+"""Tasks: a network to build, data to train it on, and a score. A single task is a family of one.
 
 N: networks. C: numbers of a condition.
 """
@@ -27,13 +27,13 @@ UNLABELLED = 64  # train images that a description holds
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a task without its labels; a condition is made from it.
+    """What is known about a task without its labels; conditions are computed from it.
 
     Args:
         name: The task.
         index: Its place among the family's names.
         code: (C,) numbers that say what the task is: the bits of a relabeling, cosine and sine of an angle; or None.
-        background: (channels, H, W) in [0, 1], the place without anything in it; None where there is none.
+        background: (channels, H, W) in [0, 1], an empty image of the place; None if there is none.
         images: (m, channels, H, W) in [0, 1], a few unlabelled train images.
     """
 
@@ -69,7 +69,7 @@ class TaskFamily(Scored):
         """
 
     def describe(self, name: str) -> Description:
-        """What is known of a task without its labels.
+        """What is known about a task without its labels.
 
         Raises:
             ParamgenError: No such task, or it lacks what describes it.
@@ -77,7 +77,7 @@ class TaskFamily(Scored):
         raise ParamgenError(f"{type(self).__name__} describes no task, so it has no conditions; leave condition out")
 
     def pretraining(self, split: str) -> SplitData | None:
-        """What the network is trained on before any task is; None when it is not."""
+        """Data for pretraining the network; None if it is not pretrained."""
         return None
 
     @property
@@ -106,7 +106,7 @@ class TaskFamily(Scored):
         return Member(self, name)
 
     def check(self, names: Sequence[str | None], split: str = "train") -> None:
-        """Raise ParamgenError for a task or split that is not there."""
+        """Raise ParamgenError for an unknown task or split."""
         if split not in ("train", "val", "test"):
             raise ParamgenError(f"Unknown split {split!r}. Available: train, val, test.")
         available = set(self.names)
@@ -149,12 +149,12 @@ class TaskFamily(Scored):
 
     @classmethod
     def upgraded(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Arguments that a file records, as this version takes them: what a missing one meant when the file was written is filled in."""
+        """Recorded arguments in the form of this version; missing ones get the value they had when the file was written."""
         return arguments
 
     @cached_property
     def architecture(self) -> nn.Module:
-        """The architecture, for running networks; the random state is left as it was."""
+        """The architecture, for running networks; the random state does not change."""
         with torch.random.fork_rng(devices=[]):
             return self.build()
 
@@ -228,7 +228,7 @@ class Task(TaskFamily):
         return self._splits[split, most]
 
     def count(self, split: str, most: int | None = None) -> int:
-        """How many items :meth:`evaluate` runs each network on; what it costs grows with them."""
+        """Number of items that :meth:`evaluate` runs each network on; its cost is proportional to it."""
         return len(self.items(split, most))
 
     def start(self, source: str) -> nn.Module:
@@ -287,7 +287,7 @@ class Member(Task):
 
 
 def _plain(value: Any) -> Any:
-    """An argument as a file holds it."""
+    """An argument as a plain value."""
     if isinstance(value, TaskFamily):
         return value.config()
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -1,6 +1,6 @@
 """Batch-norm statistics measured again: reset, then the cumulative average over batches of train images.
 
-Generated statistics and recalibrated ones are two different claims, so a report shows both.
+Generated statistics and recalibrated ones are different claims, so a report shows both.
 """
 
 from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ def _run(
     together = worth_stacking(model, images[0].device)
     for i, x in enumerate(images):
         for norm in norms:
-            norm.momentum = 1 / (i + 1)  # the cumulative average; at i = 0 it forgets what was there
+            norm.momentum = 1 / (i + 1)  # the cumulative average; at i = 0 it discards the previous value
         measured = None
         if together:
             try:
@@ -79,7 +79,7 @@ def _run(
 
 @contextmanager
 def _measuring(model: nn.Module) -> Iterator[list[_BatchNorm]]:
-    """Everything in eval but batch norm; the model is handed back as it was."""
+    """Everything in evaluation mode except batch norm; the model is restored afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     norms = [norm for _, norm in _norms(model)]
     momenta = [norm.momentum for norm in norms]
@@ -87,7 +87,7 @@ def _measuring(model: nn.Module) -> Iterator[list[_BatchNorm]]:
     model.eval()
     for norm in norms:
         norm.train()
-        norm.num_batches_tracked = None  # counting in place is what vmap cannot do
+        norm.num_batches_tracked = None  # vmap cannot count in place
     try:
         yield norms
     finally:

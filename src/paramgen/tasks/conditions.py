@@ -108,7 +108,7 @@ class LabelCondition(ConditionEncoder):
 
 
 class _Tower(ConditionEncoder):
-    """A frozen vision tower of timm's and how it sees an image; the arguments are those of its subclasses."""
+    """A frozen vision tower of timm with its preprocessing; the arguments are those of its subclasses."""
 
     name: str
     pretrained: bool
@@ -125,13 +125,13 @@ class _Tower(ConditionEncoder):
 
         if self._network is None:
             self._network = load_tower(self.name, self.pretrained, self.weights, self.seed)
-        seen = resolve_model_data_config(self._network)
-        x = images.expand(-1, seen["input_size"][0], -1, -1) if images.shape[1] == 1 else images
-        x = F.interpolate(x, seen["input_size"][1:], mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-        mean, std = (torch.tensor(seen[key])[:, None, None] for key in ("mean", "std"))
+        config = resolve_model_data_config(self._network)
+        x = images.expand(-1, config["input_size"][0], -1, -1) if images.shape[1] == 1 else images
+        x = F.interpolate(x, config["input_size"][1:], mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
         with torch.no_grad():
-            found = self._network((x - mean) / std)  # (m, F)
-        features: Tensor = F.normalize(found, dim=1) * found.shape[1] ** 0.5
+            output = self._network((x - mean) / std)  # (m, F)
+        features: Tensor = F.normalize(output, dim=1) * output.shape[1] ** 0.5
         return features
 
     def num_features(self) -> int:
@@ -308,7 +308,7 @@ def load_tower(name: str, pretrained: bool = True, weights: str | None = None, s
         seed: Of random weights, where they are not pretrained.
 
     Raises:
-        ParamgenError: No such network, or weights that are not here: which file, and where to put it.
+        ParamgenError: Unknown network, or missing weights; the message names the file and its folder.
     """
     import timm  # 3 s
 
@@ -323,7 +323,7 @@ def load_tower(name: str, pretrained: bool = True, weights: str | None = None, s
             network = timm.create_model(
                 name, pretrained=pretrained or weights is not None, num_classes=0, pretrained_cfg_overlay=overlay
             )
-        except Exception as error:  # hub, network, zip and torch each have their own
+        except Exception as error:  # the hub, the network, zip and torch raise different errors
             if weights is not None:
                 raise ParamgenError(f"{weights} does not fit {name}: {str(error).splitlines()[0]}") from error
             raise ParamgenError(

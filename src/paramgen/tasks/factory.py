@@ -13,7 +13,7 @@ FETCHING = ("download", "pretrained")  # a zoo holds its weights; what the user 
 
 
 class Recorded(NamedTuple):
-    """What a configuration says."""
+    """The content of a configuration."""
 
     class_path: str
     init_args: dict[str, Any]
@@ -23,7 +23,7 @@ def load_family(config: Mapping[str, Any], trust: bool = False, where: str = SOM
     """The tasks of a recorded configuration: a family of many, or a single task, which is a family of one.
 
     Args:
-        config: ``{"class_path": …, "init_args": {…}}``; the class may be given by its name alone where paramgen has it.
+        config: ``{"class_path": …, "init_args": {…}}``; the name alone is enough for a class of paramgen.
         trust: Import classes that are not part of paramgen.
         where: The file that contains it, for messages.
 
@@ -52,8 +52,8 @@ def load_task(config: Mapping[str, Any], trust: bool = False, where: str = SOMEW
 def _construct(config: Mapping[str, Any], what: str, trust: bool, where: str) -> TaskFamily:
     """The tasks of a configuration in a file, which messages call `what`.
 
-    Unless the file is trusted, the class must be there already, its network must be one of paramgen's, timm's or torchvision's, and
-    nothing is fetched.
+    Unless the file is trusted, the class must be imported already, its network must be one of paramgen's, timm's or torchvision's, and
+    nothing is downloaded.
     """
     path, arguments = _recorded(config, what, where)
     cls = find_class(path, TaskFamily, what, trust, where)  # type: ignore[type-abstract]

@@ -16,7 +16,7 @@ from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.score import Measured, at_least_float32
 
-OFFSETS = {"train": 0.5, "val": 0.25, "test": 0.75}  # where in a cell of the grid the points of a split lie
+OFFSETS = {"train": 0.5, "val": 0.25, "test": 0.75}  # position of a split's points within a grid cell
 
 
 class Field(nn.Module):

@@ -1,4 +1,4 @@
-"""A network run under other weights: the one place where that is done.
+"""Run a network under other weights: the only place where this is done.
 
 Weights are what the network's own ``load_state_dict`` makes of them: its tensors, in its dtypes, tied ones shared. Images come in the
 dtype of the network's parameters. Attention layers run by their definition: torch's fused kernels of evaluation have no gradients.

@@ -50,7 +50,7 @@ class FirstImages(SplitData):
 
     Args:
         data: The split.
-        most: How many of its images at most.
+        most: Maximum number of its images.
     """
 
     def __init__(self, data: SplitData, most: int) -> None:
@@ -63,11 +63,11 @@ class FirstImages(SplitData):
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The split's batches until the first images are through."""
-        left = len(self)
+        remaining = len(self)
         for x, y in self.data.batches(batch_size):
-            yield x[:left], y[:left]
-            left -= len(y)
-            if left <= 0:
+            yield x[:remaining], y[:remaining]
+            remaining -= len(y)
+            if remaining <= 0:
                 return
 
 

@@ -22,8 +22,8 @@ from paramgen.core.io import read_json, read_tensors, write_json, write_tensors
 from paramgen.core.params import ParamSpec, StateDict
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
 
-ADAPTER = "default"  # peft's name of an only adapter
-PREFIX = "base_model.model."  # what peft puts before every name in its files
+ADAPTER = "default"  # peft's name of a single adapter
+PREFIX = "base_model.model."  # peft's prefix of every name in its files
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -54,7 +54,7 @@ class LoraSettings:
 
 
 def lora_settings(given: LoraSettings | Mapping[str, Any] | None) -> LoraSettings | None:
-    """Settings given as such or, in a recorded configuration, as plain values."""
+    """Settings given as an object or, in a recorded configuration, as plain values."""
     try:
         return LoraSettings(**given) if isinstance(given, Mapping) else given
     except TypeError as error:
@@ -80,10 +80,10 @@ def adaptable(network: nn.Module) -> list[str]:
 
 
 def target_layers(network: nn.Module, settings: LoraSettings) -> list[str]:
-    """The layers that the settings choose, in the network's order.
+    """The layers that the settings select, in the network's order.
 
     Raises:
-        ParamgenError: A name or glob that chooses nothing; near names are listed.
+        ParamgenError: A name or glob that matches nothing; similar names are listed.
     """
     names = adaptable(network)
     for pattern in settings.target_modules:
@@ -93,12 +93,12 @@ def target_layers(network: nn.Module, settings: LoraSettings) -> list[str]:
 
 
 def inject(network: nn.Module, settings: LoraSettings) -> nn.Module:
-    """Put fresh adapters into a network, in place; all its other tensors are as they were, under ``base_layer``.
+    """Add new adapters to a network, in place; its other tensors are unchanged, under ``base_layer``.
 
-    A is drawn from torch's global seed, B is 0: the network computes what it did.
+    A is drawn from torch's global seed, B is 0: the network's function is unchanged.
 
     Raises:
-        ParamgenError: peft is not installed, or the settings choose nothing.
+        ParamgenError: peft is not installed, or the settings match nothing.
     """
     peft = _peft()
     with warnings.catch_warnings():
@@ -115,7 +115,7 @@ def adapter_names(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def adapter_spec(network: nn.Module) -> ParamSpec:
-    """The adapters' tensors as what is generated.
+    """The adapters' tensors as a spec of what is generated.
 
     Raises:
         ParamgenError: The network has no adapters.
@@ -168,9 +168,9 @@ def write_adapter(folder: str | Path, state: Mapping[str, Tensor], settings: Lor
     """Write adapters as a peft folder, which ``PeftModel.from_pretrained(plain_network, folder)`` loads.
 
     Args:
-        folder: Made if need be.
-        state: A state dict of the adapted network; all but the adapters is left out.
-        settings: What the adapters were made with.
+        folder: Created if it does not exist.
+        state: A state dict of the adapted network; only its adapters are written.
+        settings: The settings of the adapters.
         base_name: Name of the plain network, for people who read the file.
 
     Raises:
@@ -194,7 +194,7 @@ def read_adapter(folder: str | Path, adapted: nn.Module) -> StateDict:
     Raises:
         ParamgenError: No such folder, or the adapters are those of another network; the first tensor that differs is named.
     """
-    read_json(Path(folder) / CONFIG)  # a folder without it is none of peft's
+    read_json(Path(folder) / CONFIG)  # every peft folder has this file
     saved = read_tensors(Path(folder) / WEIGHTS)
     own = {_peft_name(name): name for name in adapter_names(adapted.state_dict())}
     for name in [*(saved.keys() - own.keys()), *(own.keys() - saved.keys())]:
@@ -216,7 +216,7 @@ def _config(settings: LoraSettings, layers: list[str]) -> Any:
 
 def _peft() -> Any:
     try:
-        import peft  # takes 3 s, and is an extra
+        import peft  # takes 3 s, and is an optional dependency
     except ImportError as error:
         raise ParamgenError("adapters need peft, which is not installed: pip install 'paramgen[lora]'") from error
     return peft

@@ -45,7 +45,7 @@ class Scores(NamedTuple):
 
 
 class Scored(ABC):
-    """What training and scoring need to know of a task besides its network and data."""
+    """What training and scoring use of a task, in addition to its network and data."""
 
     score: ScoreSpec = ACCURACY
 
@@ -92,7 +92,7 @@ class Classifies(Scored):
         return Measured(classes == target, classes)
 
     def chance(self, targets: Tensor) -> float:
-        """The share of the commonest class."""
+        """The share of the most frequent class."""
         return targets.bincount().max().item() / len(targets)
 
 
@@ -115,7 +115,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def at_least_float32(output: Tensor) -> Tensor:
-    """What to compute a loss of: the output of half-precision networks in float32, others unchanged."""
+    """The output to compute a loss of: float32 for half-precision networks, others unchanged."""
     return output.float() if output.dtype.itemsize < 4 else output
 
 

@@ -1,4 +1,4 @@
-"""A score that is one function of the user's: ``scorer(network) -> float``, for networks of any class and without data of paramgen's."""
+"""A score computed by one function of the user: ``scorer(network) -> float``, for networks of any class, without paramgen's data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
@@ -20,7 +20,7 @@ POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Score(NamedTuple):
-    """A network's score, NaN where there is none, and then why."""
+    """A network's score; NaN and a reason if it has none."""
 
     value: float
     problem: str = ""
@@ -29,8 +29,8 @@ class Score(NamedTuple):
 class ScorerTask(Task):
     """Score networks one by one with a function of your own.
 
-    A network that the function raises on, or answers with NaN or infinity for, has no score; the others go on. There are no data: nothing
-    is trained.
+    A network has no score if the function raises an error or returns NaN or infinity; the others are still scored. There are no
+    data, and nothing is trained.
 
     Args:
         network: ``package.module.Class`` of the networks, also of a module in the working folder; or a name that ClassificationTask takes,
@@ -95,9 +95,9 @@ class ScorerTask(Task):
 
         Equal networks are scored once: a function without a split gives one score for all splits.
         """
-        found = [self._score(state, split, device) for state in states]
-        value = torch.tensor([score.value for score in found], dtype=torch.float64)
-        return Scores(value, failed={i: score.problem for i, score in enumerate(found) if score.problem})
+        results = [self._score(state, split, device) for state in states]
+        value = torch.tensor([score.value for score in results], dtype=torch.float64)
+        return Scores(value, failed={i: score.problem for i, score in enumerate(results) if score.problem})
 
     def count(self, split: str, most: int | None = None) -> int:
         """1: the function is called once a network."""
@@ -108,11 +108,11 @@ class ScorerTask(Task):
         raise self._without_data()
 
     def loss(self, output: Tensor, target: Tensor) -> NoReturn:
-        """There is none."""
+        """Undefined: nothing is trained."""
         raise self._without_data()
 
     def measure(self, output: Tensor, target: Tensor) -> NoReturn:
-        """There is nothing to measure but the score."""
+        """Undefined: there are no items."""
         raise self._without_data()
 
     def _without_data(self) -> ParamgenError:

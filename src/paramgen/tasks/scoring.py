@@ -16,7 +16,7 @@ from paramgen.tasks.items import SplitData
 from paramgen.tasks.score import Scored, Scores
 from paramgen.tasks.stacked import can_stack, channels_innermost, stack_states, stacked_forward, worth_stacking
 
-MEMORY = 1 << 22  # floats of the largest activation and of the weights in one chunk; more falls out of the caches
+MEMORY = 1 << 22  # floats of the largest activation and of the weights in one chunk; more exceeds the caches
 
 
 class Output(NamedTuple):
@@ -127,7 +127,7 @@ def score_each(
         device: Where to compute.
 
     Returns:
-        Scores; their items and predictions are there where all splits have equally many items.
+        Scores; with items and predictions if all splits have the same number of items.
 
     Raises:
         ValueError: Not as many splits as networks, or a state dict lacks a tensor of the model.
@@ -153,8 +153,8 @@ def score_each(
 def _joined(parts: Sequence[Tensor | None], order: Tensor) -> Tensor | None:
     """One tensor of all networks, in order; None where a part is missing or they differ in their number of items."""
     tensors = [part for part in parts if part is not None]
-    whole = len(tensors) == len(parts) and len({tensor.shape[1:] for tensor in tensors}) == 1
-    return torch.cat(tensors)[order] if whole else None
+    complete = len(tensors) == len(parts) and len({tensor.shape[1:] for tensor in tensors}) == 1
+    return torch.cat(tensors)[order] if complete else None
 
 
 def _own(targets: Sequence[Tensor], run: Output) -> Tensor:
@@ -184,7 +184,7 @@ def _run(
 
 
 def _chunks(model: nn.Module, states: list[StateDict], x: Tensor) -> list[tuple[slice, StateDict | None]]:
-    """Which networks run together, with their stacked states; a network alone has none."""
+    """Which networks run together, with their stacked states; None for a single network."""
     if len(states) > 1 and worth_stacking(model, x.device) and can_stack(model, states[0], x[:2]):
         numel = max(_largest_activation(model, states[0], x), sum(t.numel() for t in states[0].values()))
         size = max(1, min(len(states), MEMORY // numel))
@@ -194,7 +194,7 @@ def _chunks(model: nn.Module, states: list[StateDict], x: Tensor) -> list[tuple[
 
 
 def _items_at_once(model: nn.Module, state: StateDict, x: Tensor) -> int:
-    """Items that one network takes at a time: of ConvNet-3, 128 in place of 1,024 are 2.5 times faster on a CPU."""
+    """Items that one network takes at a time: for ConvNet-3 on a CPU, 128 are 2.5 times faster than 1,024."""
     return len(x) if x.device.type != "cpu" else max(1, MEMORY * len(x) // _largest_activation(model, state, x))
 
 

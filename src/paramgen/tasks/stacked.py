@@ -65,7 +65,7 @@ def stacked_forward(
 
     def together(state: StateDict, x: Tensor) -> Tensor:
         dims = {name: None if name in shared else 0 for name in state}
-        # vmap runs the fused attention of a CPU network by network, and warns of it
+        # on a CPU, vmap runs fused attention network by network and warns about it
         with sdpa_kernel(SDPBackend.MATH) if x.device.type == "cpu" else nullcontext():
             outputs: Tensor = vmap(forward, in_dims=(dims, None if shared_inputs else 0))(state, x)
             return outputs

@@ -15,9 +15,7 @@ from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.score import Measured, cross_entropy
 
-VOCABULARY = (
-    "\n !\"'()*,-./0123456789:;=[]_`abcdefghijklmnopqrstuvwxyz"  # V characters; anything else is read as a blank
-)
+VOCABULARY = "\n !\"'()*,-./0123456789:;=[]_`abcdefghijklmnopqrstuvwxyz"  # V characters; any other is read as a blank
 SPLITS = ("train", "val", "test")
 
 
@@ -91,7 +89,7 @@ class TextTask(Task):
 
     @cached_property
     def _text(self) -> Tensor:
-        """The whole text as places in the vocabulary."""
+        """The complete text as indices into the vocabulary."""
         from pydoc_data.topics import topics
 
         place = {character: i for i, character in enumerate(VOCABULARY)}

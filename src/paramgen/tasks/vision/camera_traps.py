@@ -53,13 +53,13 @@ def read_camera_traps(annotations: Path) -> list[Picture]:
             raise ParamgenError(f"{annotations} is not a COCO Camera Traps json: it has no list {key!r}")
     try:
         species = {c["id"]: str(c["name"]) for c in content["categories"]}
-        seen: dict[Any, set[str]] = defaultdict(set)
+        labels: dict[Any, set[str]] = defaultdict(set)
         for annotation in content["annotations"]:
-            seen[annotation["image_id"]].add(species[annotation["category_id"]])
+            labels[annotation["image_id"]].add(species[annotation["category_id"]])
         return [
-            Picture(str(i["file_name"]), str(i["location"]), str(i.get("seq_id", i["id"])), next(iter(seen[i["id"]])))
+            Picture(str(i["file_name"]), str(i["location"]), str(i.get("seq_id", i["id"])), next(iter(labels[i["id"]])))
             for i in content["images"]
-            if len(seen[i["id"]]) == 1
+            if len(labels[i["id"]]) == 1
         ]
     except (KeyError, TypeError) as error:
         raise ParamgenError(f"{annotations} is not a COCO Camera Traps json: an entry lacks {error}") from error
@@ -147,8 +147,8 @@ class CameraTrapFamily(Classifies, TaskFamily):
         """Its background, an ``empty`` image of its train split, and some of its images."""
         self.check([name])
         train = self._divided(name)["train"]
-        chosen = np.linspace(0, len(train) - 1, min(DESCRIBED, len(train))).round().astype(int)
-        images = torch.stack([self._pixels(train[i].file) for i in chosen])
+        indices = np.linspace(0, len(train) - 1, min(DESCRIBED, len(train))).round().astype(int)
+        images = torch.stack([self._pixels(train[i].file) for i in indices])
         return Description(name, self.names.index(name), None, self._pixels(self.background(name)), images)
 
     def background(self, name: str) -> str:
@@ -167,25 +167,25 @@ class CameraTrapFamily(Classifies, TaskFamily):
         return empty[int(np.random.default_rng(self.split_seed).integers(len(empty)))]
 
     def _choose(self, *given: Any) -> tuple[list[str], list[str], list[str]]:
-        *wanted, seed = given
-        known = {name for name, pictures in self._at.items() if pictures}
-        named = [name for names in wanted if not isinstance(names, int) for name in names]
+        *requested, seed = given
+        available = {name for name, pictures in self._at.items() if pictures}
+        named = [name for names in requested if not isinstance(names, int) for name in names]
         for name in named:
             if name not in self._at:
-                raise ParamgenError(f"Unknown location {name!r} in {self.annotations}. {did_you_mean(name, known)}")
-            if name not in known:
+                raise ParamgenError(f"Unknown location {name!r} in {self.annotations}. {did_you_mean(name, available)}")
+            if name not in available:
                 raise ParamgenError(f"location {name!r} has no images of the {self.classes} selected classes")
         if len(set(named)) < len(named):
             raise ParamgenError("a location is given twice; pretrain, seen and unseen may not overlap")
-        free = sorted(known - set(named))
-        count = sum(names for names in wanted if isinstance(names, int))
+        free = sorted(available - set(named))
+        count = sum(names for names in requested if isinstance(names, int))
         if count > len(free):
             raise ParamgenError(
                 f"{count} locations were requested by number, but {self.annotations} has only {len(free)} left"
             )
         drawn = iter(np.random.default_rng(seed).permutation(free).tolist())
         first, second, third = (
-            [next(drawn) for _ in range(names)] if isinstance(names, int) else list(names) for names in wanted
+            [next(drawn) for _ in range(names)] if isinstance(names, int) else list(names) for names in requested
         )
         return first, second, third
 
@@ -194,22 +194,22 @@ class CameraTrapFamily(Classifies, TaskFamily):
         return {}
 
     def _divided(self, name: str) -> Mapping[str, list[Picture]]:
-        """A location's images by split, whole sequences each, at least one sequence in each."""
+        """A location's images by split: complete sequences, at least one per split."""
         if name not in self._parts:
             pictures = self._at[name]
             sequences = sorted({p.sequence for p in pictures})
             if len(sequences) < 3:
                 raise ParamgenError(f"location {name!r} has {len(sequences)} sequences, expected 3 or more to split it")
-            left = np.random.default_rng(self.split_seed).permutation(sequences).tolist()
+            remaining = np.random.default_rng(self.split_seed).permutation(sequences).tolist()
             sizes = Counter(p.sequence for p in pictures)
-            chosen: dict[str, set[str]] = {}
-            for split, share, others in (("test", self.test_fraction, 2), ("val", self.val_fraction, 1)):
-                taken = [left.pop()]
-                while sum(sizes[s] for s in taken) < share * len(pictures) and len(left) > others:
-                    taken.append(left.pop())
-                chosen[split] = set(taken)
-            chosen["train"] = set(left)
-            self._parts[name] = {s: [p for p in pictures if p.sequence in chosen[s]] for s in chosen}
+            parts: dict[str, set[str]] = {}
+            for split, share, reserved in (("test", self.test_fraction, 2), ("val", self.val_fraction, 1)):
+                selected = [remaining.pop()]
+                while sum(sizes[s] for s in selected) < share * len(pictures) and len(remaining) > reserved:
+                    selected.append(remaining.pop())
+                parts[split] = set(selected)
+            parts["train"] = set(remaining)
+            self._parts[name] = {s: [p for p in pictures if p.sequence in parts[s]] for s in parts}
         return self._parts[name]
 
     def _streamed(self, pictures: list[Picture], names: Sequence[str]) -> SplitData:

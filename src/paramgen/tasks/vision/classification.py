@@ -66,7 +66,7 @@ class ClassificationTask(Classifies, Task):
 
     @property
     def source(self) -> Source:
-        """How the set is read; of an image folder its images say it."""
+        """How the set is read; for an image folder, this depends on its images."""
         return self._named if self._folders is None else self._folders.source
 
     @property
@@ -77,7 +77,7 @@ class ClassificationTask(Classifies, Task):
 
     @property
     def num_classes(self) -> int:
-        """Classes; of an image folder they are its folders."""
+        """Number of classes; for an image folder, the number of its subfolders."""
         return (
             self._named.num_classes or self._training_pool.num_classes
             if self._folders is None
@@ -111,10 +111,10 @@ class ClassificationTask(Classifies, Task):
 
     def config(self) -> dict[str, Any]:
         """JSON-serialisable arguments that construct this task."""
-        made = super().config()
+        config = super().config()
         if self._named is not SOURCES["image_folder"]:
-            del made["init_args"]["images"]
-        return made
+            del config["init_args"]["images"]
+        return config
 
     @classmethod
     def upgraded(cls, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -137,16 +137,16 @@ class ClassificationTask(Classifies, Task):
             return self._folders.pool(train)
         return load_pool(self.dataset, self.root, train, self.download, self.image_size)
 
-    def _split(self, pool: ImagePool, chosen: torch.Tensor) -> SplitData:
-        labels, source = pool.labels[chosen], self.source
+    def _split(self, pool: ImagePool, indices: torch.Tensor) -> SplitData:
+        labels, source = pool.labels[indices], self.source
         if pool.raw is not None:
             pad, flip = (source.pad, source.flip) if self.augment else (0, False)
             return TensorSplit(
-                pool.raw[chosen], labels, source.mean, source.std, pad, flip, source.white, self.image_size
+                pool.raw[indices], labels, source.mean, source.std, pad, flip, source.white, self.image_size
             )
         assert pool.dataset is not None  # a pool is in memory or streamed
         return StreamedSplit(
-            torch.utils.data.Subset(pool.dataset, chosen.tolist()),
+            torch.utils.data.Subset(pool.dataset, indices.tolist()),
             labels,
             self.in_shape[1],
             source.mean,

@@ -1,6 +1,6 @@
 """Image sets by name, normalised and augmented as is usual for each.
 
-Small sets lie in memory as uint8 and are normalised and augmented as batched tensor operations when used; large ones are streamed from
+Small sets are kept in memory as uint8 and are normalised and augmented as batched tensor operations when used; large ones are streamed from
 their files. ``val`` is carved from the training images by a fixed seed, stratified by class.
 """
 
@@ -18,7 +18,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from paramgen.errors import ParamgenError, did_you_mean
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-SMALL = 96  # pixels a side of images that are kept in memory, at most
+SMALL = 96  # maximum side, in pixels, of images that are kept in memory
 DIGITS_TEST = 597  # of 1,797: the split that the figures of METHODS.md use
 
 
@@ -27,7 +27,7 @@ class Source:
     """How a named set is read.
 
     Args:
-        num_classes: Classes; ``None`` where the folders say it.
+        num_classes: Classes; ``None`` if the folders define them.
         shape: Channels, height, width; height and width of a streamed set are what its images are cropped to.
         mean: Per channel, of pixels in [0, 1].
         std: Per channel.
@@ -156,23 +156,23 @@ SOURCES: dict[str, Source] = {
 
 
 def find_source(name: str) -> Source:
-    """A set by name; torchvision's spelling (``FashionMNIST``, ``OxfordIIITPet``) is understood too.
+    """A set by name; torchvision's spelling (``FashionMNIST``, ``OxfordIIITPet``) is accepted too.
 
     Raises:
-        ParamgenError: No such set; near ones are listed.
+        ParamgenError: Unknown set; similar names are listed.
     """
     plain = {key.replace("_", ""): source for key, source in SOURCES.items()}
-    found = plain.get(name.lower().replace("_", "").replace("-", ""))
-    if found is None:
+    match = plain.get(name.lower().replace("_", "").replace("-", ""))
+    if match is None:
         raise ParamgenError(f"Unknown dataset {name!r}. {did_you_mean(name, SOURCES)}")
-    return found
+    return match
 
 
 def data_root(root: str | None) -> Path:
-    """Where the data lie: `root`, else ``$PARAMGEN_DATA``, else ``./data``; whether they are there is for their reader to say.
+    """Folder of the data: `root`, else ``$PARAMGEN_DATA``, else ``./data``; it need not exist.
 
     Raises:
-        ParamgenError: No folder can have that name, or it cannot be looked at.
+        ParamgenError: The name is invalid, or the folder cannot be accessed.
     """
     path = Path(root or os.environ.get("PARAMGEN_DATA") or "data")
     try:
@@ -187,25 +187,25 @@ def data_root(root: str | None) -> Path:
 
 
 def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Choose `count` of M indices so that every class keeps its share.
+    """Select `count` of M indices so that every class keeps its share.
 
     Args:
         labels: (M,) class of each.
-        count: How many to choose.
-        seed: Of the choice; the same on every machine.
+        count: Number of indices to select.
+        seed: Seed of the selection, which is the same on every machine.
 
     Returns:
-        The chosen indices (count,) and the others (M - count,), each in ascending order.
+        The selected indices (count,) and the others (M - count,), each in ascending order.
     """
     rng = np.random.default_rng(seed)  # numpy keeps its streams over versions
     classes, sizes = np.unique(labels.numpy(), return_counts=True)
     share = sizes * count / len(labels)
     take = np.floor(share).astype(int)
     take[np.argsort(take - share, kind="stable")[: count - take.sum()]] += 1  # largest remainders first
-    chosen = np.zeros(len(labels), dtype=bool)
+    selected = np.zeros(len(labels), dtype=bool)
     for label, n in zip(classes, take, strict=True):
-        chosen[rng.permutation(np.flatnonzero(labels.numpy() == label))[:n]] = True
-    mask = torch.from_numpy(chosen)
+        selected[rng.permutation(np.flatnonzero(labels.numpy() == label))[:n]] = True
+    mask = torch.from_numpy(selected)
     return mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
 
 
@@ -262,8 +262,8 @@ def _digits(train: bool) -> tuple[Tensor, Tensor]:
 
     images, labels = load_digits(return_X_y=True)
     target = torch.from_numpy(labels).long()
-    chosen = stratified(target, DIGITS_TEST, seed=0)[1 if train else 0]
-    return torch.from_numpy(images).byte().view(-1, 1, 8, 8)[chosen], target[chosen]
+    indices = stratified(target, DIGITS_TEST, seed=0)[1 if train else 0]
+    return torch.from_numpy(images).byte().view(-1, 1, 8, 8)[indices], target[indices]
 
 
 def _torchvision(name: str, source: Source, root: Path, download: bool, how: dict[str, Any]) -> Dataset[Any]:
@@ -271,20 +271,20 @@ def _torchvision(name: str, source: Source, root: Path, download: bool, how: dic
 
     options = {"download": download} if source.downloads else {}
     try:
-        found: Dataset[Any] = getattr(datasets, source.torchvision)(str(root), **how, **options)
-    except (RuntimeError, OSError, ValueError) as error:  # missing, damaged, unreachable: torchvision has no one class
+        dataset: Dataset[Any] = getattr(datasets, source.torchvision)(str(root), **how, **options)
+    except (RuntimeError, OSError, ValueError) as error:  # torchvision has no single class for missing or damaged files
         fix = "download=true (in a zoo only with --trust true) fetches it, or " if source.downloads else ""
         raise ParamgenError(
             f"dataset {name!r} is not in {root.absolute()} (expected there: {source.files}); {fix}set root or PARAMGEN_DATA "
             f"({str(error).strip().splitlines()[0]})"
         ) from error
-    return found
+    return dataset
 
 
 def _labels(dataset: Any) -> Tensor:
     """Labels of a torchvision dataset, which has them under one of three names."""
-    found = next(getattr(dataset, name) for name in ("targets", "labels", "_labels") if hasattr(dataset, name))
-    return torch.as_tensor(found).long()
+    labels = next(getattr(dataset, name) for name in ("targets", "labels", "_labels") if hasattr(dataset, name))
+    return torch.as_tensor(labels).long()
 
 
 def _pixels(dataset: Any) -> Tensor:

@@ -97,8 +97,8 @@ class DomainFamily(Classifies, TaskFamily):
         raw, labels = self._domain(name)
         test, rest = stratified(labels, max(1, round(self.test_fraction * len(labels))), self.split_seed)
         val, train = stratified(labels[rest], max(1, round(self.val_fraction * len(rest))), self.split_seed)
-        chosen = {"train": rest[train], "val": rest[val], "test": test}[split]
-        return InMemory(raw[chosen], labels[chosen], *IMAGENET, flip=True)
+        indices = {"train": rest[train], "val": rest[val], "test": test}[split]
+        return InMemory(raw[indices], labels[indices], *IMAGENET, flip=True)
 
     def _pool(self, parts: Sequence[InMemory]) -> InMemory:
         labels = torch.cat([part.labels for part in parts])
@@ -118,13 +118,13 @@ class DomainFamily(Classifies, TaskFamily):
 
 
 def _classes(root: Any, domains: Sequence[str]) -> list[str]:
-    """The classes, which all domains must have alike."""
-    found = {domain: sorted(p.name for p in (root / domain).iterdir() if p.is_dir()) for domain in domains}
+    """The classes, which must be the same in all domains."""
+    classes = {domain: sorted(p.name for p in (root / domain).iterdir() if p.is_dir()) for domain in domains}
     first, *others = domains
     for domain in others:
-        if found[domain] != found[first]:
-            differing = sorted(set(found[domain]) ^ set(found[first]))
+        if classes[domain] != classes[first]:
+            differing = sorted(set(classes[domain]) ^ set(classes[first]))
             raise ParamgenError(f"domains {first!r} and {domain!r} differ in their classes: {', '.join(differing[:4])}")
-    if not found[first]:
+    if not classes[first]:
         raise ParamgenError(f"domain {first!r} holds no class folders; expected {root / first}/CLASS/*.png")
-    return found[first]
+    return classes[first]

@@ -25,7 +25,7 @@ from paramgen.tasks.vision.datasets import IMAGENET, SMALL, SOURCES, ImagePool, 
 from paramgen.tasks.vision.splits import in_channels
 
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of PIL
-FILES_AT_ONCE = 512  # files between two looks at what was found
+FILES_AT_ONCE = 512  # files that are read before the free memory is checked again
 MEMORY_SHARE = 4  # a quarter of the free memory is taken at most
 PIXELS_SHARE = 8  # random crops move a small image by an eighth of its side at most, as is usual for CIFAR and STL-10
 
@@ -39,7 +39,7 @@ class Seen(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What lies in a folder."""
+    """The images in a folder."""
 
     channels: int
     size: tuple[int, int]  # height, width that most images have
@@ -52,7 +52,7 @@ class ImageFolders:
 
     Args:
         root: The folder.
-        image_size: Height and width that are asked for; None for the images' own.
+        image_size: Requested height and width; None for the images' own.
         streamed: Stream all images in three channels.
 
     Raises:
@@ -68,7 +68,7 @@ class ImageFolders:
 
     @cached_property
     def source(self) -> Source:
-        """How the images are normalised and augmented, and their shape where no other is asked for."""
+        """How the images are normalised and augmented, and their default shape."""
         look, source = self._look, SOURCES["image_folder"]
         mean, std = IMAGENET if look.channels == 3 else tuple((sum(values) / 3,) for values in IMAGENET)
         if max(look.size) > SMALL or self.streamed:
@@ -86,10 +86,10 @@ class ImageFolders:
             raw = raw[first : first + len(labels)]
         if self.divided:
             return ImagePool(labels, self.num_classes, raw, None if raw is not None else part)
-        chosen = stratified(labels, max(1, len(labels) // 5), seed=0)[1 if train else 0]
+        indices = stratified(labels, max(1, len(labels) // 5), seed=0)[1 if train else 0]
         if raw is not None:
-            return ImagePool(labels[chosen], self.num_classes, raw[chosen])
-        return ImagePool(labels[chosen], self.num_classes, dataset=Subset(part, chosen.tolist()))
+            return ImagePool(labels[indices], self.num_classes, raw[indices])
+        return ImagePool(labels[indices], self.num_classes, dataset=Subset(part, indices.tolist()))
 
     @cached_property
     def _look(self) -> Look:
@@ -100,23 +100,23 @@ class ImageFolders:
         sizes: Counter[tuple[int, int]] = Counter()
         pixels: list[np.ndarray[Any, Any]] | None = []
         grey = True
-        for seen in _look_at([path for part in self.parts for path, _ in part.samples]):
-            sizes[seen.size] += 1
-            grey = grey and seen.grey
-            room -= 0 if seen.pixels is None else seen.pixels.size * (3 if seen.pixels.ndim == 2 and not grey else 1)
-            if seen.pixels is None or room < 0:
+        for image in _look_at([path for part in self.parts for path, _ in part.samples]):
+            sizes[image.size] += 1
+            grey = grey and image.grey
+            room -= 0 if image.pixels is None else image.pixels.size * (3 if image.pixels.ndim == 2 and not grey else 1)
+            if image.pixels is None or room < 0:
                 pixels = None
             elif pixels is not None:
-                pixels.append(seen.pixels)
+                pixels.append(image.pixels)
             if pixels is None and not grey:
-                break  # nothing that follows changes how they are read
+                break  # the remaining files cannot change how they are read
         size, channels = sizes.most_common(1)[0][0], 1 if grey else 3
         if pixels is None:
             return Look(channels, max(sizes, key=max), None)
         return Look(channels, size, _stacked(pixels, channels, self._target(size)))
 
     def _target(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width in memory: larger ones that are asked for are made batch by batch."""
+        """Height and width in memory: larger requested sizes are made batch by batch."""
         if self.image_size is None:
             return size
         return (min(self.image_size, *size),) * 2

@@ -276,9 +276,9 @@ def _timm(model: str, num_classes: int, in_shape: Shape, pretrained: bool, args:
 def _torchvision(model: str, num_classes: int, pretrained: bool, args: dict[str, Any]) -> nn.Module:
     from torchvision import models
 
-    known = models.list_models()
-    if model not in known:
-        raise ParamgenError(f"Unknown torchvision network {model!r}. {did_you_mean(model, known)}")
+    available = models.list_models()
+    if model not in available:
+        raise ParamgenError(f"Unknown torchvision network {model!r}. {did_you_mean(model, available)}")
     if "weights_backbone" in signature(models.get_model_builder(model)).parameters:
         args = {"weights_backbone": None, **args}  # torchvision fetches them by default
     network = _call(models.get_model, f"torchvision:{model}", {"name": model, "num_classes": num_classes}, args)
@@ -297,22 +297,22 @@ def _imported(name: str, num_classes: int, in_shape: Shape, args: dict[str, Any]
         )
     make = import_class(name, nn.Module, "network")
     offered = {"num_classes": num_classes, "in_shape": in_shape}
-    taken = {k: v for k, v in offered.items() if k in signature(make).parameters and k not in args}
+    accepted = {k: v for k, v in offered.items() if k in signature(make).parameters and k not in args}
     try:
-        return make(**taken, **args)
+        return make(**accepted, **args)
     except TypeError as error:
         raise ParamgenError(f"network {name!r} does not take these arguments: {error}") from error
 
 
 def _call(make: Callable[..., nn.Module], name: str, given: dict[str, Any], args: Mapping[str, Any]) -> nn.Module:
-    """A network of paramgen's, timm's or torchvision's: what they raise is a mistake in the arguments."""
+    """Call a builder of paramgen, timm or torchvision; its errors are reported as mistakes in the arguments."""
     if twice := sorted(given.keys() & args.keys()):
         raise ParamgenError(f"network {name!r}: {twice[0]} is set by the task; leave it out of network_args")
     try:
         return make(**given, **args)
     except ParamgenError:
         raise
-    except Exception as error:  # each library has its own
+    except Exception as error:  # each library raises different errors
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise ParamgenError(f"network {name!r} does not take these arguments: {why}") from error
 

@@ -1,6 +1,6 @@
 """Binary relabelings: every way to split the classes of an image set in two is a task (RPG, arXiv:2501.11587, section 4).
 
-code: (classes,) one bit a class, the label that its images get. Ten classes have 2^10 - 2 = 1,022 codes, all zeros and all ones left out.
+code: (classes,) one bit a class, the label that its images get. Ten classes have 2^10 - 2 = 1,022 codes, without all zeros and all ones.
 """
 
 import copy
@@ -26,7 +26,7 @@ def all_codes(classes: int) -> list[str]:
 
 
 def flipped(code: str) -> str:
-    """The code with every bit turned (Table 10)."""
+    """The code with every bit flipped (Table 10)."""
     return code.translate(str.maketrans("01", "10"))
 
 
@@ -81,8 +81,8 @@ class RelabelFamily(Classifies, TaskFamily):
         self.check(names, split)
         if len(names) != 1:
             raise ParamgenError(f"{len(names)} relabelings cannot be pooled: they label the same images differently")
-        whole = self._splits(split)
-        return relabelled(whole, self.bits(names[0])[whole.targets])
+        data = self._splits(split)
+        return relabelled(data, self.bits(names[0])[data.targets])
 
     def describe(self, name: str) -> Description:
         """Its bits; the images are the same for every task."""
@@ -90,7 +90,7 @@ class RelabelFamily(Classifies, TaskFamily):
         return Description(name, self.names.index(name), self.bits(name).float(), None, self._images)
 
     def config(self) -> dict[str, Any]:
-        """How to make this family again; codes that were given by number stay a number."""
+        """Arguments that construct this family; a number of codes stays a number."""
         config = super().config()
         config["init_args"] |= self._given
         return config
@@ -127,12 +127,12 @@ def _divide(classes: int, seen: int | list[str], unseen: int | list[str], seed: 
     if len(set(named)) < len(named):
         raise ParamgenError("a code is given twice, or as both seen and unseen")
     counts = sum(given for given in (seen, unseen) if isinstance(given, int))
-    left = [code for code in codes if code not in named]
-    if counts > len(left) or min(g if isinstance(g, int) else len(g) for g in (seen, unseen)) < 0:
+    remaining = [code for code in codes if code not in named]
+    if counts > len(remaining) or min(g if isinstance(g, int) else len(g) for g in (seen, unseen)) < 0:
         raise ParamgenError(
-            f"seen and unseen request {counts} codes, but only {len(left)} of the codes of {classes} classes are left"
+            f"seen and unseen request {counts} codes, but only {len(remaining)} of the codes of {classes} classes are left"
         )
-    drawn = [left[i] for i in np.random.default_rng(seed).permutation(len(left))[:counts]]
+    drawn = [remaining[i] for i in np.random.default_rng(seed).permutation(len(remaining))[:counts]]
     first = drawn[:seen] if isinstance(seen, int) else list(seen)
     second = drawn[counts - unseen :] if isinstance(unseen, int) else list(unseen)
     return first, second

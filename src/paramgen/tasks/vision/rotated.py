@@ -1,4 +1,4 @@
-"""One image set seen under many angles, contrasts, or amounts of noise: each is a task, neighbours are alike."""
+"""One image set seen under many angles, contrasts, or amounts of noise: each is a task, and neighbouring tasks are similar."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -26,7 +26,7 @@ def _affine(raw: Tensor, matrix: list[list[float]]) -> Tensor:
 
 
 def rotate(raw: Tensor, degrees: float) -> Tensor:
-    """Images (M, C, H, W) turned anticlockwise about their centre, bilinear, black where nothing was."""
+    """Images (M, C, H, W) rotated anticlockwise about their centre, bilinearly, with black borders."""
     c, s = cos(radians(degrees)), sin(radians(degrees))
     return _affine(raw, [[c, -s, 0.0], [s, c, 0.0]])
 
@@ -115,7 +115,7 @@ class RotatedFamily(Classifies, TaskFamily):
         return build_network(self.network, self.base.num_classes, self.base.in_shape, **self.network_args)
 
     def level(self, name: str) -> float:
-        """How strong a task's corruption is."""
+        """The strength of a task's corruption."""
         self.check([name])
         return self._levels[name]
 
@@ -146,14 +146,14 @@ class RotatedFamily(Classifies, TaskFamily):
         return config
 
     def _corrupt(self, level: float, split: str) -> InMemory:
-        whole = self.base.data(split)
-        if not isinstance(whole, TensorSplit):
+        data = self.base.data(split)
+        if not isinstance(data, TensorSplit):
             raise ParamgenError(
                 f"dataset {self.dataset!r} is streamed; corruptions need a dataset that is kept in memory"
             )
         white = self.base.source.white
-        raw = CORRUPTIONS[self.corruption](whole.raw.float(), level).round().clamp(0, white).byte()
-        return self._images(raw, whole.targets)
+        raw = CORRUPTIONS[self.corruption](data.raw.float(), level).round().clamp(0, white).byte()
+        return self._images(raw, data.targets)
 
     def _images(self, raw: Tensor, labels: Tensor) -> InMemory:
         source = self.base.source

@@ -20,7 +20,7 @@ from paramgen.tasks.items import SplitData
 
 
 class TensorSplit(SplitData):
-    """A split that lies in memory.
+    """A split in memory.
 
     Args:
         raw: (M, C, H, W) uint8 pixels.
@@ -114,7 +114,7 @@ def crop(images: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class InMemory:
-    """Raw images and labels of some tasks, and what turns them into a split.
+    """Raw images and labels of some tasks, and the settings that turn them into a split.
 
     Args:
         raw: (M, C, H, W) uint8.
@@ -146,8 +146,8 @@ class InMemory:
 
     def pixels(self, most: int = UNLABELLED) -> Tensor:
         """Some images, evenly spaced (m, C, H, W), in [0, 1]."""
-        chosen = torch.linspace(0, len(self.raw) - 1, min(most, len(self.raw))).round().long()
-        return self.raw[chosen].float() / self.white
+        indices = torch.linspace(0, len(self.raw) - 1, min(most, len(self.raw))).round().long()
+        return self.raw[indices].float() / self.white
 
 
 class _Seeded(Dataset[Any]):
@@ -175,7 +175,7 @@ class StreamedSplit(SplitData):
         augment: Random resized crops and flips in training.
         num_workers: Processes that decode; 0 for none.
         channels: 1 for grey, 3 for colours.
-        margin: By how much the shorter side of an image is made larger than the crop.
+        margin: Ratio of the resized image's shorter side to the crop.
     """
 
     def __init__(
@@ -194,9 +194,9 @@ class StreamedSplit(SplitData):
 
         super().__init__(labels)
         finish = [partial(in_channels, channels=channels), T.ToTensor(), T.Normalize(mean, std)]
-        whole = T.Compose([T.Resize(round(size * margin)), T.CenterCrop(size), *finish])
-        varied = T.Compose([T.RandomResizedCrop(size), T.RandomHorizontalFlip(), *finish]) if augment else whole
-        self._plain, self._varied = _Seeded(dataset, whole), _Seeded(dataset, varied)
+        plain = T.Compose([T.Resize(round(size * margin)), T.CenterCrop(size), *finish])
+        augmented = T.Compose([T.RandomResizedCrop(size), T.RandomHorizontalFlip(), *finish]) if augment else plain
+        self._plain, self._varied = _Seeded(dataset, plain), _Seeded(dataset, augmented)
         self._loader = partial(DataLoader, num_workers=num_workers)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -227,6 +227,6 @@ class StreamedSplit(SplitData):
 
 def in_channels(image: Any, channels: int) -> Any:
     """A PIL image in grey (1) or in colours (3), 8 bits a channel."""
-    if image.mode.startswith("I"):  # 16 bits, which convert would cut off at 255
+    if image.mode.startswith("I"):  # 16 bits, which convert would clip at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     return image.convert("L" if channels == 1 else "RGB")
