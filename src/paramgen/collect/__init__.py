@@ -1,1 +1,1 @@
-"""How zoos are made."""
+"""Train and import the networks of a zoo."""

@@ -1,6 +1,6 @@
 """One collector for every zoo: train runs side by side, score their networks, write them.
 
-A zoo is made of runs, and each run belongs to a task of a family; a single task is a family of one. What differs between the modes is where
+A zoo is made of runs, and each run belongs to a task of a family; a single task is a family of one. The modes differ in where
 runs start, how long they are trained, and which steps are kept: a :class:`Plan`.
 """
 
@@ -34,8 +34,8 @@ from paramgen.tasks.items import side_by_side
 from paramgen.tasks.score import plain_scores
 
 _log = logging.getLogger(__name__)
-REST = 20.0  # seconds between two stores of a training's whole state
-NUMBERS_AT_ONCE = 1 << 19  # numbers in the networks trained at once: fewer cost overhead, more fall out of the caches
+REST = 20.0  # seconds between two stores of a training's complete state
+NUMBERS_AT_ONCE = 1 << 19  # numbers in the networks trained at once: fewer increase overhead, more exceed the caches
 PENDING = 1 << 22  # numbers in the networks that wait to be scored together
 WAIT = 5.0  # seconds that they wait at most
 
@@ -62,14 +62,14 @@ class Plan(NamedTuple):
     """How the runs of a zoo are trained.
 
     Args:
-        label: What it is called on the progress bar.
+        label: Its name on the progress bar.
         runs: The runs.
         starts: Complete state dicts that some of the runs start from.
         optim: Optimizer, learning rate and batch size.
         kept: Optimizer steps after which networks are saved; the last one ends the run.
         steps: Steps that the learning rate's schedule spans.
         finish: Applied to every network before it is saved.
-        begun: The network that all runs start from, if it was trained: it should not be better than theirs.
+        begun: The trained network that all runs start from, if any; the runs should not be worse.
         shared: Tensors that all runs start from, stored with the zoo; None for none.
     """
 
@@ -88,7 +88,7 @@ class Training(NamedTuple):
     """Networks of one architecture that are trained side by side.
 
     Args:
-        label: What it is called on the progress bar, and in the file of its state.
+        label: Its name on the progress bar and in the file of its state.
         network: The architecture.
         starts: R complete state dicts.
         names: Tensors that change.
@@ -156,7 +156,7 @@ class Collector:
         except RuntimeError as error:
             raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
         self.network = network
-        Architecture(network)  # refuses what a zoo cannot hold, before anything is trained
+        Architecture(network)  # refuses networks that a zoo cannot hold, before training
         self.names = select_tensors(network, parameters)
         self.spec = ParamSpec.of(network, self.names)
         check_resumable(out, family.config(), recipe)
@@ -174,26 +174,26 @@ class Collector:
 
         Args:
             plan: Makes the plan, and trains what the runs start from.
-            networks: How many networks the zoo will have.
+            networks: Number of networks of the zoo.
             **meta: More plain values for ``zoo.json``.
         """
-        torch.set_flush_denormal(True)  # networks that have converged are full of them, and they are slow
+        torch.set_flush_denormal(True)  # converged networks have many denormal numbers, which are slow
         begun = time.perf_counter()
         if self.recording.parts:
             first = self.family.task(self.family.names[0])
             announce(first, state_tensors(self.network), networks, self.recording.most, self.device)
         with ProgressDisplay() as self.progress:
-            made = plan(self)
-            writer = self._run(made)
+            run_plan = plan(self)
+            writer = self._run(run_plan)
             self._flush()
-        if not self.resumed:  # of the whole, or not at all
+        if not self.resumed:  # of all runs together, or not recorded
             meta["seconds"] = time.perf_counter() - begun
-        if warnings := self._warnings(writer, made.begun):
+        if warnings := self._warnings(writer, run_plan.begun):
             meta["warnings"] = warnings
         return writer.close(score=self.family.score.to_dict(), **meta)
 
     def trained(self, training: Training) -> StateDict:
-        """One network after its training: what runs start from."""
+        """One network after its training, which runs start from."""
         ((_, (state,)),) = self._train(training, {training.steps})
         return state
 
@@ -204,7 +204,7 @@ class Collector:
         return self._data[task]
 
     def rest(self, state: StateDict) -> StateDict:
-        """What is not generated of a complete state dict."""
+        """The tensors of a complete state dict that are not generated."""
         generated = {*self.spec.names, *self.spec.aliases}
         return {name: tensor for name, tensor in state.items() if name not in generated}
 
@@ -216,7 +216,7 @@ class Collector:
         for i, runs in enumerate(groups):
             starts = plan.starts(runs)
             base = base or self.rest(starts[0])
-            for run, state in zip(runs, starts, strict=True):  # before they are trained in vain
+            for run, state in zip(runs, starts, strict=True):  # before training, so that a refusal costs nothing
                 if state is not starts[0]:
                     check_network(state, self.spec, base, where=f"run {run.number} before training")
             writer = self.writer = writer or self._open(base, plan)
@@ -232,14 +232,14 @@ class Collector:
         return writer
 
     def _groups(self, runs: Sequence[Run]) -> list[list[Run]]:
-        """Runs that are trained side by side: as many train items each, and not too many numbers in all."""
+        """Runs that are trained side by side: as many train items each, and a limited total of numbers."""
         alike: dict[int, list[Run]] = defaultdict(list)
         for run in runs:
             alike[len(self.train_data(run.task))].append(run)
         most = max(1, NUMBERS_AT_ONCE // sum(t.numel() for t in state_tensors(self.network).values()))
         groups = []
         for same in alike.values():
-            size = ceil(len(same) / ceil(len(same) / most))  # of one size: a small last one costs as many steps
+            size = ceil(len(same) / ceil(len(same) / most))  # of equal sizes: a small last group takes as many steps
             groups += [same[i : i + size] for i in range(0, len(same), size)]
         return groups
 
@@ -250,24 +250,24 @@ class Collector:
         _, network, starts, names, data, optim, seeds, steps = training
         group = NetworkGroup(network, starts, names, self.device, loss=self.family.loss)
         trainer = GroupTrainer(group, data, optim, seeds, steps)
-        rest = self.out / f"{REST_FILE}{self.digest}-{training.label.replace(' ', '-')}.safetensors"
+        path = self.out / f"{REST_FILE}{self.digest}-{training.label.replace(' ', '-')}.safetensors"
         stored = time.perf_counter()
         missing = min((step for step in kept for run in runs if (run.number, step) not in self.done), default=steps)
-        if (state := _stored(rest)) is not None:
+        if (state := _stored(path)) is not None:
             self.resumed = True
             if int(state["step"]) <= missing:  # a network that was lost is trained again
                 trainer.load(state)
-        if trainer.step in kept:  # stored at its last step, before its networks were written
+        if trainer.step in kept:  # interrupted after its last step, before its networks were written
             yield trainer.step, group.states()
         self.progress.begin(training.label, steps, trainer.step)
         for step in trainer.run():
             self.progress.update(step)
             if step in kept:
                 yield step, group.states()
-            due = not runs and step == steps  # what runs start from is trained once
+            due = not runs and step == steps  # the network that runs start from is trained once
             if due or (trainer.between_epochs and time.perf_counter() - stored > REST):
-                self._flush()  # training resumes after what is stored, so its networks must be there
-                write_tensors(rest, trainer.state())
+                self._flush()  # training resumes after what is stored, so its networks must be written first
+                write_tensors(path, trainer.state())
                 stored = time.perf_counter()
 
     def _open(self, base: StateDict, plan: Plan) -> ZooWriter:
@@ -284,7 +284,7 @@ class Collector:
         return writer
 
     def _add(self, writer: ZooWriter, plan: Plan, states: list[StateDict], runs: Sequence[Run], step: int) -> None:
-        """Take the networks that are not there yet; they are scored and written some at a time."""
+        """Queue the networks that are not written yet; they are scored and written in batches."""
         for state, run in zip(states, runs, strict=True):
             if (run.number, step) not in self.done:
                 finished = self._cast(plan.finish(state))
@@ -311,7 +311,7 @@ class Collector:
         self.flushed = time.perf_counter()
 
     def _warnings(self, writer: ZooWriter, begun: StateDict | None) -> list[str]:
-        """What makes the zoo useless to learn from."""
+        """Warnings about a zoo that is unsuitable for learning."""
         if not self.recording.parts:
             return []
         family, most = self.family, self.recording.most
@@ -328,14 +328,14 @@ class Collector:
     def _cast(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         if self.recording.dtype is None:
             return state
-        dtype, rest = getattr(torch, self.recording.dtype), self.rest(dict(state))
-        return {name: t if name in rest or t.is_complex() else t.to(dtype) for name, t in state.items()}
+        dtype, fixed = getattr(torch, self.recording.dtype), self.rest(dict(state))
+        return {name: t if name in fixed or t.is_complex() else t.to(dtype) for name, t in state.items()}
 
 
-def _stored(rest: Path) -> StateDict | None:
+def _stored(path: Path) -> StateDict | None:
     """The state of a training that was interrupted, if there is one that can be read."""
     try:
-        return read_tensors(rest) if rest.exists() else None
+        return read_tensors(path) if path.exists() else None
     except ParamgenError as error:
         _log.warning("%s; that training restarts", error)
         return None

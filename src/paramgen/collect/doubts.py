@@ -1,4 +1,4 @@
-"""What makes a zoo useless to learn from, in words: its networks guess, are worse than where they began, or have no loss."""
+"""Warnings about zoos that are unsuitable for learning: networks that guess, that are worse than their start, or without a loss."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite, sqrt
@@ -10,11 +10,11 @@ from paramgen.core.zoo import SplitScores, ZooEntry
 from paramgen.tasks.score import Scored
 
 SPREAD = 2.0  # standard deviations of a share of n items
-WORSE = 2.0  # margins of a good network that fine-tuning may cost where nothing is wrong
+WORSE = 2.0  # margins of a good network that normal fine-tuning may cost
 
 
 def guessing(task: Scored, targets: Tensor) -> float | None:
-    """The score of answering without looking at the input, and what chance adds to it on these targets (M, ...)."""
+    """The score of a constant answer, and the spread of chance on these targets (M, ...)."""
     share = task.chance(targets)
     return None if share is None else share + task.score.sign * SPREAD * _deviation(task.score, share, len(targets))
 

@@ -1,4 +1,4 @@
-"""How long networks must be trained further until they are as good as the zoo: what a generated start is worth.
+"""Steps of further training until networks are as good as the zoo: the value of a generated start.
 
 R: networks trained at once. P: generated parameters.
 """
@@ -14,7 +14,7 @@ from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.tasks import Task, TaskFamily
 
-MOST = 500  # steps after which a start has not made it
+MOST = 500  # maximum number of steps
 STEPS_BETWEEN_SCORES = 5  # on the val split
 SETTINGS = OptimSettings(optimizer="adam", lr=1e-3)
 
@@ -49,12 +49,12 @@ def steps_to_reach(
     The generated tensors alone are trained, all starts at once, each on its own order of the data.
 
     Args:
-        task: Gives the network and the data; the test split is not looked at.
+        task: Gives the network and the data; the test split is not used.
         zoo: Says which tensors are trained, and gives the others.
         weights: (R, P), the starts.
         target: The score to reach.
-        most: Steps at most.
-        every: Steps between two looks.
+        most: Maximum number of steps.
+        every: Steps between two evaluations.
         settings: Optimizer, rate and batch.
         seed: Of the order of the data.
         device: Device to train on, for example cuda.
@@ -88,7 +88,7 @@ def steps_on_tasks(
     most: int = MOST,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """As :func:`steps_to_reach`, each start on its own task; those of a task at once.
+    """As :func:`steps_to_reach`, each start on its own task; those of one task together.
 
     Args:
         family: The tasks.
@@ -96,7 +96,7 @@ def steps_on_tasks(
         weights: (R, P), the starts.
         names: R tasks; None of a single task.
         targets: The score to reach on each task's val split.
-        most: Steps at most.
+        most: Maximum number of steps.
         device: Device to train on, for example cuda.
 
     Returns:

@@ -36,8 +36,8 @@ def import_(
 ) -> None:
     """Make a zoo of existing checkpoints: a folder of .safetensors, .pt, .pth, .ckpt or .bin files.
 
-    All files are checked before anything is written, so a failed import leaves no files. Without a task the first
-    file says which tensors there are; nothing is built, run or scored.
+    All files are checked before anything is written, so a failed import leaves no files. Without a task, the first
+    file defines the tensors; nothing is built, run or scored.
 
     Args:
         source: Folder with one file per network, read in natural order of file names (8, 9, 10).
@@ -78,7 +78,7 @@ def import_(
         for i, (path, step) in enumerate(zip(files, steps_from_names(files), strict=True)):
             progress.update(i)
             run = 0 if one_run else i
-            if (run, step) in writer.done:  # by the same command, stopped before its end
+            if (run, step) in writer.done:  # written by the same command, which was interrupted
                 continue
             state = reader.read(path)
             split: Split = "train" if i < train_networks else "val" if i < len(files) - heldout_networks else "heldout"
@@ -89,8 +89,8 @@ def import_(
     warnings = unscored(writer.entries)
     for warning in warnings:
         _log.warning("warning: %s", warning)
-    made = {} if task is None else {"score": task.score.to_dict()}
-    zoo = writer.close(**made, **({"warnings": warnings} if warnings else {}))
+    meta = {} if task is None else {"score": task.score.to_dict()}
+    zoo = writer.close(**meta, **({"warnings": warnings} if warnings else {}))
     without = ", without a task" if task is None else ""
     print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters{without}, in {zoo.path}")
 
@@ -102,7 +102,7 @@ class _Reader:
         network: The architecture; where it is not known, it is what the first file and the base file hold.
         first: The first file.
         parameters: Patterns of what is generated.
-        prefix: Cut from the front of every key.
+        prefix: Removed from the front of every key.
         base: File with what is not generated.
     """
 
@@ -126,7 +126,7 @@ class _Reader:
             self.rest = {name: value for name, value in self._tensors(base).items() if name in lacking}
 
     def check(self, listing: Listing) -> list[Path]:
-        """Read every checkpoint of a folder; what is left out and what is converted is logged.
+        """Read every checkpoint of a folder; skipped and converted files are logged.
 
         Returns:
             The files that make the zoo, in order.
@@ -138,7 +138,7 @@ class _Reader:
                 "extra state belongs to the architecture and is not stored: %s", ", ".join(self.architecture.extra)
             )
         kept: list[Path] = []
-        seen: dict[str, str] = {}
+        first_files: dict[str, str] = {}
         for path in listing.files:
             state = self.read(path)
             if not kept:
@@ -148,10 +148,10 @@ class _Reader:
             self.spec.check(state, str(path))
             check_network(state, self.spec, self.base, str(path))
             digest = state_digest(state)
-            if is_marked(path) and digest in seen:
-                _log.info("skipped %s: the same network as %s", path.name, seen[digest])
+            if is_marked(path) and digest in first_files:
+                _log.info("skipped %s: the same network as %s", path.name, first_files[digest])
                 continue
-            seen.setdefault(digest, path.name)
+            first_files.setdefault(digest, path.name)
             kept.append(path)
         return kept
 

@@ -42,7 +42,7 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class FamilyRecipe:
-    """How the networks of a family come to be; see :func:`main` for each field."""
+    """How the networks of a family are trained; see :func:`main` for each field."""
 
     steps: int
     networks: int
@@ -162,7 +162,7 @@ def _runs(family: TaskFamily, recipe: FamilyRecipe, condition: ConditionEncoder 
 
 
 def _plan(family: TaskFamily, recipe: FamilyRecipe, runs: Sequence[Run], collector: Collector) -> Plan:
-    """All runs are trained alike, from a start of their own, from the same one, or from a trained one."""
+    """All runs are trained in the same manner, from an own start, a common start, or a trained start."""
     network, optim, seed = collector.network, recipe.optim, recipe.seed
     data = _start_data(family, recipe.start_task) if recipe.start == "converged" else None
     network.load_state_dict(into_adapted(_pretrained(family, recipe, collector), network))
@@ -186,7 +186,7 @@ def _plan(family: TaskFamily, recipe: FamilyRecipe, runs: Sequence[Run], collect
 
 
 def _start_data(family: TaskFamily, task: str | None) -> SplitData:
-    """What a converged start is trained on."""
+    """The data that a converged start is trained on."""
     if task == POOLED:
         return family.pooled(family.seen, "train")
     if task is not None and task not in family.seen:
@@ -209,7 +209,7 @@ def _pretrained(family: TaskFamily, recipe: FamilyRecipe, collector: Collector) 
 
 
 def _finish(gauge: Gauge, start: StateDict) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
-    """What fixes the gauge of a network."""
+    """The function that fixes the gauge of a network."""
     if gauge == "reference":
         return lambda state: align_gauge(state, start)
     return fix_gauge if gauge == "svd" else dict

@@ -21,7 +21,7 @@ Mode = Literal["trajectory", "seeds"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the networks of a zoo come to be; see :func:`main` for each field."""
+    """How the networks of a zoo are trained; see :func:`main` for each field."""
 
     mode: Mode
     runs: int
@@ -141,7 +141,7 @@ def collect_runs(task: Task, out: Path, recipe: Recipe, device: str = "cpu") -> 
     Args:
         task: Network, data and score.
         out: Folder of the zoo.
-        recipe: How its networks come to be.
+        recipe: How its networks are trained.
         device: Device to train on.
     """
     with torch.random.fork_rng(devices=[]):

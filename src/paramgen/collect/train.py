@@ -4,8 +4,8 @@ R: networks trained at once. B: batch.
 
 Every network has its own initialisation, its own order of the data and its own augmentation, all drawn from its own seed, and the
 optimizers are elementwise, so that network r of R is what it would be alone. Parameters that are not selected are frozen; so are the
-statistics of batch-norm layers whose statistics are not selected: those layers normalise as in evaluation, and what is frozen is exactly
-what the zoo's base holds.
+statistics of batch-norm layers whose statistics are not selected: those layers normalise as in evaluation, and the frozen tensors are exactly
+those of the zoo's base.
 """
 
 import copy
@@ -55,7 +55,7 @@ class OptimSettings:
         return items // min(self.batch_size, items)
 
     def factor(self, step: int, steps: int) -> float:
-        """What the learning rate is multiplied by at a step of `steps`."""
+        """Factor of the learning rate at a step of `steps`."""
         if self.schedule == "constant":
             return 1.0
         done = step / max(steps, 1)
@@ -81,7 +81,7 @@ class NetworkGroup:
         states: R complete state dicts to start from.
         selected: Names of the tensors that change; statistics of batch norm may be among them.
         device: Device to train on, for example cuda.
-        stacked: Run them as one by vmap, or one after the other, with the same results; by default what is faster and works.
+        stacked: Run them as one by vmap, or one after the other, with the same results; by default, the faster one that works.
         loss: Losses (N, B) of outputs (N, B, ...) and targets (N, B, ...); see :meth:`paramgen.tasks.score.Scored.loss`.
     """
 
@@ -217,11 +217,11 @@ class GroupTrainer:
 
     @property
     def between_epochs(self) -> bool:
-        """Whether :meth:`state` taken now can be gone on from."""
+        """Whether training can resume from the current :meth:`state`."""
         return self.step % self.steps_per_epoch == 0
 
     def state(self) -> StateDict:
-        """All that going on needs, as tensors by name. Only whole between epochs."""
+        """Everything that resuming needs, as tensors by name. Complete only between epochs."""
         tensors = {f"network.{n}": t.detach() for n, t in (self.group.leaves | self.group.moving).items()}
         for name, tensor in self.group.leaves.items():
             for key, value in self.optimizer.state[tensor].items():
@@ -229,7 +229,7 @@ class GroupTrainer:
         return tensors | {"step": torch.tensor(self.step)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Resume from a :meth:`state`."""
         with torch.no_grad():
             for name, tensor in (self.group.leaves | self.group.moving).items():
                 tensor.copy_(state[f"network.{name}"])
