@@ -1,4 +1,4 @@
-"""The package from Python: what the commands do, as functions that return what they made.
+"""The package from Python: the commands as functions that return their results.
 
 >>> from paramgen.api import ClassificationTask, collect, evaluate, fit, Zoo
 >>> zoo = collect(ClassificationTask(), "zoo", runs=3, heldout_runs=1)

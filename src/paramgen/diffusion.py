@@ -101,7 +101,7 @@ class Trajectory:
         self.states: list[Tensor] = []  # each (rows, ...)
 
     def __call__(self, done: float, x: Tensor) -> None:
-        """Keep `x` (B, ...) when it is time, `done` being the share of the way."""
+        """Keep `x` (B, ...) if a state is due; `done` is the share of the steps done."""
         if done * (self.most - 1) >= len(self.states):
             self.states.append(x[: self.rows].clone())
 

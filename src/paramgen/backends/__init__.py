@@ -1,4 +1,4 @@
-"""Backends: one file a method. Importing this package imports them all, for effect: a subclass is registered by being imported.
+"""Backends: one file a method. Importing this package imports them all, for its side effect: a subclass is registered by being imported.
 
 Other packages add theirs through the entry-point group ``paramgen.backends``.
 """

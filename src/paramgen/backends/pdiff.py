@@ -112,14 +112,14 @@ class PDiff(ParameterGenerator):
             self.denoiser.condition.standardise(networks.conditions)
 
     def on_train_batch_start(self, batch: ParamBatch, batch_idx: int) -> None:
-        """Begin the second phase when it is time, also after resuming in the midst of it."""
+        """Begin the second phase when the first one ends, or when resuming in the second."""
         if self._networks is not None and self.denoiser is not None and self.global_step >= self.first_steps:
             self.learn_latents([*self._networks.batches(AT_ONCE)])
             self._networks = None
 
     @torch.no_grad()
     def learn_latents(self, networks: list[Tensor]) -> None:
-        """Compute the latents of all training networks once, and their statistics; what comes after is the second phase.
+        """Compute the latents of all training networks once, and their statistics; the second phase follows.
 
         Args:
             networks: Batches (B, L, D) which together are the K training networks in order.
@@ -139,7 +139,7 @@ class PDiff(ParameterGenerator):
         self._latents = (self._latents - self.latent_mean) / self.latent_std
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
-        """Reconstruction in the first phase, denoising in the second; ``ae_loss`` and ``diffusion_loss`` are logged apart."""
+        """Reconstruction in the first phase, denoising in the second; ``ae_loss`` and ``diffusion_loss`` are logged separately."""
         if batch.token is not None:
             raise ParamgenError("p-diff needs complete networks: remove data.tokens_per_step")
         x = batch.x.flatten(1)  # (B, P)
@@ -188,7 +188,7 @@ class PDiff(ParameterGenerator):
         return partial(self.denoiser, marked=self.denoiser.condition.mark(condition, n))
 
     def _guided(self, condition: Tensor | None, n: int, scale: float | None) -> Denoiser:
-        """The same in sampling, with guidance where there is a condition."""
+        """The same for sampling, with guidance if there is a condition."""
         conditional = self._conditioned(condition, n)
         if condition is None or scale is None or scale == 1 or not isinstance(self.denoiser, ConditionedDenoiser):
             return conditional
@@ -217,7 +217,7 @@ class PDiff(ParameterGenerator):
     def _sample_latents(
         self, request: SampleRequest, n: int, condition: Tensor | None, watch: Trajectory | None
     ) -> Tensor:
-        """Standardised latents (n, C, l) of some of the networks that are asked for."""
+        """Standardised latents (n, C, l) of some of the requested networks."""
         size, generator = (n, *self.latent_shape), request.generator
         if self.denoiser is None:
             drawn_on = generator.device if generator else self.device
@@ -242,14 +242,15 @@ class PDiff(ParameterGenerator):
         return x.reshape(len(z), *self.shape)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with parameter groups for each phase, or for the one phase that there is."""
-        steps, chosen, fused = int(self.trainer.estimated_stepping_batches), self.optimizer_settings, fused_kernel(self)
+        """AdamW with parameter groups for each phase, or for the only phase."""
+        steps, fused = int(self.trainer.estimated_stepping_batches), fused_kernel(self)
+        optim = self.optimizer_settings
         first: list[dict[str, Any]] = []
         second: list[dict[str, Any]] = []
         if self.phase.trained and self.autoencoder is not None:
-            first = decay_groups(self.autoencoder, self.phase.lr, chosen.weight_decay)
+            first = decay_groups(self.autoencoder, self.phase.lr, optim.weight_decay)
         if self.denoiser is not None:
-            second = decay_groups(self.denoiser, chosen.lr, chosen.weight_decay)
+            second = decay_groups(self.denoiser, optim.lr, optim.weight_decay)
         if first and second and not 0 < self.first_steps < steps:
             raise ParamgenError(
                 f"model.autoencoder.steps is {self.first_steps}, expected 1 to {steps - 1}: the second phase needs some of the "
@@ -260,8 +261,8 @@ class PDiff(ParameterGenerator):
             second,
             first_steps=0 if not first else self.first_steps if second else steps,
             steps=steps,
-            schedule=chosen.schedule,
-            warmup=chosen.warmup_steps,
-            name=chosen.name,
+            schedule=optim.schedule,
+            warmup=optim.warmup_steps,
+            name=optim.name,
             fused=fused,
         )

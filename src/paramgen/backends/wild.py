@@ -4,10 +4,10 @@ x: flattened networks (B, P). z: their latents (B, 1, l). C: numbers of a condit
 p-diff with other networks: a convolutional VAE to a latent vector, a UNet with batch norm whose step and condition are both added to the
 noised latent, DDIM. No code is public.
 
-The paper leaves open what is chosen here: the VAE's stride, 3, and kernels of 5 (with them the whole has the paper's 282.4 M parameters,
-M = 2^20, for its 0.34 M adapters; with stride 2 or 4 it cannot), activation and norm; how much the VAE's divergence counts (the paper names
-the reconstruction alone; without any, a variational encoder's variances vanish); how the condition comes to the latent's width (a layer
-between). Departs: latents are standardised, as in p-diff here; a part of the training conditions is left out, so that it also samples
+The paper does not specify these choices: the VAE's stride, 3, and kernels of 5 (with them the model has the paper's 282.4 M parameters,
+M = 2^20, for its 0.34 M adapters; with stride 2 or 4 it cannot), activation and norm; the weight of the VAE's divergence (the paper names
+only the reconstruction; without any, a variational encoder's variances vanish); how the condition gets the latent's width (a hidden
+layer). Departs: latents are standardised, as in p-diff here; some training conditions are dropped, so that it also samples
 without and can be guided.
 """
 

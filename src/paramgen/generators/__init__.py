@@ -1,1 +1,1 @@
-"""What all backends share: the contract, the data, the fit."""
+"""Shared by all backends: the contract, the data, the fit."""

@@ -1,4 +1,4 @@
-"""The contract every backend fulfils, and what all of them share: training steps, checkpoints that sample alone, sampling."""
+"""The contract of backends and their shared code: training steps, self-contained checkpoints, sampling."""
 
 import time
 from abc import ABC, abstractmethod
@@ -31,14 +31,14 @@ from paramgen.generators.settings import plain_arguments
 
 
 class Denoised(NamedTuple):
-    """Whole networks of a batch, noised and predicted again."""
+    """Complete networks of a batch, predicted from noised ones."""
 
     tokens: Tensor  # (B, L, D), with gradients
     signal: Tensor  # (B,) share of the networks' own variance in what was predicted from, 0 to 1
 
 
 class Behaviour(Protocol):
-    """A loss on what predicted networks do; see :mod:`paramgen.generators.behaviour`."""
+    """A loss on the behaviour of predicted networks; see :mod:`paramgen.generators.behaviour`."""
 
     weight: float
 
@@ -54,12 +54,12 @@ class ParameterGenerator(LightningModule, ABC):
     ``num_runs``, those it has, come from the data.
 
     What it offers it declares, as attributes of the class or of the object: ``has_solver`` (samples start from noise, with ``scheduler``
-    and ``num_inference_steps`` unless others are asked for), ``has_states`` (known states to sample from), ``has_guidance`` (follows a
-    condition as far as ``guidance_scale`` says), ``has_start`` (takes weights to start from), and ``cond_dim``, the numbers of the
+    and ``num_inference_steps`` unless others are requested), ``has_states`` (known states to sample from), ``has_guidance`` (amplifies a
+    condition by ``guidance_scale``), ``has_start`` (takes weights to start from), and ``cond_dim``, the numbers of the
     condition that it takes, of which the last are :attr:`prompts`.
     """
 
-    shape: tuple[int, int] | None = None  # L and D of the tokens that it was made for; data of other tokens are refused
+    shape: tuple[int, int] | None = None  # L and D of its tokens; other data are refused
     has_solver: bool = False
     scheduler: str | None = None
     num_inference_steps: int | None = None
@@ -88,18 +88,18 @@ class ParameterGenerator(LightningModule, ABC):
     def sample_tokens(self, request: SampleRequest) -> Drawn:
         """New networks as tokens, all at once, and which of the zoo's they were conditioned on.
 
-        Called through :meth:`draw`, which refuses what the generator does not offer and completes the answer with the settings used.
+        Called through :meth:`draw`, which refuses unsupported requests and adds the settings used to the result.
 
         Args:
-            request: What to draw. Solver, steps and guidance are chosen, where there are any; the condition is on the generator's device.
+            request: What to draw. Solver, steps and guidance are set if the generator has them; the condition is on its device.
         """
 
     def denoised(self, batch: ParamBatch, from_noise: bool = False) -> Denoised:
-        """Whole networks as the backend now takes them to be; what the behavioural loss is computed on.
+        """The backend's predictions of complete networks, on which the behavioural loss is computed.
 
         Args:
             batch: Training networks.
-            from_noise: Predict them from pure noise, where they are sampled from, rather than from random noise levels.
+            from_noise: Predict them from pure noise, as at the start of sampling, instead of from random noise levels.
 
         Raises:
             ParamgenError: The backend does not offer it.
@@ -122,7 +122,7 @@ class ParameterGenerator(LightningModule, ABC):
         return self._mask[1]
 
     def stored_bytes(self) -> int:
-        """Bytes of what draws networks: parameters, buffers, the codec's statistics; no optimizer state, no constant tensors."""
+        """Bytes that sampling needs: parameters, buffers, the codec's statistics; no optimizer state, no constant tensors."""
         assert self.codec is not None
         tensors = [*self.state_dict().values(), self.codec.shift, self.codec.scale]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
@@ -146,7 +146,7 @@ class ParameterGenerator(LightningModule, ABC):
         """New networks as tokens on the CPU, and how they were drawn.
 
         Raises:
-            ParamgenError: The request asks for what this generator does not offer.
+            ParamgenError: The generator does not support the request.
         """
         self._check(request)
         request = self._completed(request)
@@ -162,7 +162,7 @@ class ParameterGenerator(LightningModule, ABC):
         )
 
     def _completed(self, request: SampleRequest) -> SampleRequest:
-        """The request with this generator's own choices where it leaves them open."""
+        """The request, with this generator's defaults for unset fields."""
         if self.has_solver:
             steps = request.num_inference_steps or self.num_inference_steps
             request = replace(request, scheduler=request.scheduler or self.scheduler, num_inference_steps=steps)
@@ -187,7 +187,7 @@ class ParameterGenerator(LightningModule, ABC):
         return [{**self.base, **generated} for generated in self.codec.decode_many(tokens)]
 
     def _check(self, request: SampleRequest) -> None:
-        """Refuse what is asked for and not offered, rather than draw something else."""
+        """Refuse an unsupported request."""
         kind, conditional = type(self).__name__, request.condition is not None or request.prompt is not None
         if request.prompt is not None:
             prompt_row(request.prompt, [*self.prompts], kind)
@@ -231,7 +231,7 @@ class ParameterGenerator(LightningModule, ABC):
         self.zoo_info |= {"prompts": prompt_ranges(data.zoo, data.train_indices, data.prompt)}
 
     def begin(self, networks: NetworkTokens) -> None:
-        """Called once when a fit starts, also one that goes on; for backends that look at all training networks. Does nothing itself.
+        """Called once when a fit starts or resumes; for backends that need all training networks. Does nothing by default.
 
         Args:
             networks: The K training networks in order: ``networks.batches(size)`` gives their tokens (B, L, D), ``networks.conditions``
@@ -239,7 +239,7 @@ class ParameterGenerator(LightningModule, ABC):
         """
 
     def on_fit_start(self) -> None:
-        """Start the clock, and give every process its own noise: Lightning seeds all of them alike."""
+        """Start the clock, and give every process its own noise: Lightning gives all of them the same seed."""
         self.begin(data_of(self.trainer).training_networks())
         self._started = time.perf_counter() - self.fit_seconds
         if self.trainer.world_size > 1:
@@ -295,17 +295,17 @@ class ParameterGenerator(LightningModule, ABC):
 
     def _not_finite(self, state: Mapping[str, Tensor]) -> str | None:
         """The first parameter that is NaN or infinite in a state dict, or None; buffers may hold infinities, as masks do."""
-        found = [name for name, _ in self.named_parameters() if name in state]
-        if not found or torch.stack([state[name].isfinite().all() for name in found]).all():  # one wait for a GPU
+        names = [name for name, _ in self.named_parameters() if name in state]
+        if not names or torch.stack([state[name].isfinite().all() for name in names]).all():  # one wait for a GPU
             return None
-        return next(name for name in found if not state[name].isfinite().all())
+        return next(name for name in names if not state[name].isfinite().all())
 
     def _check_tokens(self, codec: ParamCodec, of: str) -> None:
         if self.shape is not None and codec.shape != self.shape:
             raise ParamgenError(f"the generator was made for tokens {self.shape}, the {of} {codec.shape}")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back what :meth:`on_save_checkpoint` stored."""
+        """Restore what :meth:`on_save_checkpoint` stored."""
         if bad := self._not_finite(checkpoint["state_dict"]):
             raise ParamgenError(
                 f"the checkpoint holds NaN or infinite values ({bad!r}): its fit diverged; use an earlier one"
@@ -313,9 +313,9 @@ class ParameterGenerator(LightningModule, ABC):
         saved = checkpoint.get("paramgen")
         if saved is None:
             raise ParamgenError("this is not a paramgen checkpoint: it has no codec")
-        mine = f"{type(self).__module__}.{type(self).__qualname__}"
-        if saved["class_path"] != mine:
-            raise ParamgenError(f"the checkpoint was made by {saved['class_path']}, the config asks for {mine}")
+        class_path = f"{type(self).__module__}.{type(self).__qualname__}"
+        if saved["class_path"] != class_path:
+            raise ParamgenError(f"the checkpoint was made by {saved['class_path']}, the config asks for {class_path}")
         codec = ParamCodec.from_state_dict(saved["codec"])
         if self.codec is not None:
             check_same_data(codec, self.codec)
@@ -323,13 +323,13 @@ class ParameterGenerator(LightningModule, ABC):
         self.codec = codec
         self.base, self.zoo_info = saved["base"], saved["zoo"]
         self.fit_seconds, self.uses_task_data = saved["fit_seconds"], saved["uses_task_data"]
-        self.fit_command = self.fit_command or saved.get("fit_command")  # a fit that goes on has its own
+        self.fit_command = self.fit_command or saved.get("fit_command")  # a resumed fit has its own
         self.fit_config = self.fit_config or saved.get("fit_config")
         self.history = checkpoint.get("callbacks", {}).get("SampleQuality", {}).get("history")
 
 
 def _places(zoo: Zoo, used: Sequence[int]) -> dict[str, list[int]]:
-    """Which networks and runs of the train split a generator learns, by their places there; not all with ``data.max_networks``."""
+    """Indices of the networks and runs of the train split that a generator learns; a part with ``data.max_networks``."""
     train = zoo.indices("train")
     runs = sorted({zoo.entries[i].run for i in train})
     place = {index: k for k, index in enumerate(train)}
@@ -376,7 +376,7 @@ def load_conditional(path: str | Path, zoo: Zoo) -> ParameterGenerator:
 
     Args:
         path: Its checkpoint.
-        zoo: What it must have been fitted on, or one of the same architecture. One opened with `trust` vouches for the checkpoint too.
+        zoo: The zoo that it was fitted on, or one of the same architecture. If opened with `trust`, the checkpoint is trusted too.
 
     Raises:
         ParamgenError: As :func:`load_generator`; it generates other tensors, or was fitted without conditions.
@@ -391,7 +391,7 @@ def check_conditional(model: ParameterGenerator, zoo: Zoo, name: str = "the chec
 
     Args:
         model: The generator.
-        zoo: What it must have been fitted on, or one of the same architecture.
+        zoo: The zoo that it was fitted on, or one of the same architecture.
         name: Names it in the message.
     """
     if model.codec is None or model.codec.spec != zoo.spec:

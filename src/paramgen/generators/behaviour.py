@@ -1,8 +1,8 @@
 """The behavioural loss: predicted networks run on their tasks' data, and their loss is added to the generator's.
 
-A generator learns weights; two weights that are equally far from a trained network may behave quite differently. With this loss it also
-learns what the networks do: each network that it predicts in training is decoded and run on train images of the task that the network of
-the batch was trained for. Only seen tasks, only their train split; but a generator fitted so has used task data, and its samples say so.
+A generator learns weights, but two networks at the same distance from a trained one may behave differently. With this loss it also
+learns the networks' behaviour: each network that it predicts in training is decoded and run on train images of the task that the network of
+the batch was trained for. Only train splits of seen tasks are used, but such a generator has used task data, and its samples record this.
 
 B: networks of a batch. m: images a network. L tokens of D numbers.
 """

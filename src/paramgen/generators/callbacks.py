@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from paramgen.report.fit import Group
 
 _LOG = logging.getLogger(__name__)
-MOST_POINTS = 400  # of a loss's history; beyond it every second one goes
+MOST_POINTS = 400  # maximum length of a loss's history; beyond it, every second point is dropped
 
 
 class SampleQuality(Callback):
@@ -49,7 +49,7 @@ class SampleQuality(Callback):
                 f"quality.sample_every is {sample_every} (expected 0 or more), quality.n is {n} (expected 2 or more)"
             )
         self.sample_every, self.n = sample_every, n
-        self._scored = True  # whether the zoo's task can be had
+        self._scored = True  # whether the zoo's task is available
         self._family: TaskFamily | None = None
         self._weights: Tensor | None = None
         self._novelty: Novelty | None = None
@@ -71,11 +71,11 @@ class SampleQuality(Callback):
         if due and trainer.is_global_zero and trainer.logger is not None:
             self._last = step
             assert isinstance(module, ParameterGenerator)
-            with torch.random.fork_rng():  # looking does not change what is learned
-                found = self.look(module, data_of(trainer))
-            trainer.logger.log_metrics(found, step)
-            for name, value in found.items():
-                if isfinite(value):  # no nn_ratio of a zoo whose networks are all equal
+            with torch.random.fork_rng():  # measuring does not change the training
+                metrics = self.look(module, data_of(trainer))
+            trainer.logger.log_metrics(metrics, step)
+            for name, value in metrics.items():
+                if isfinite(value):  # a zoo of equal networks has no nn_ratio
                     self.history.setdefault(name, []).append([step, value])
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -110,10 +110,10 @@ class SampleQuality(Callback):
     def look(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, float]:
         """Score, distance over both scales and dispersion of `n` new networks."""
         family, weights, novelty = self._measures(data)
-        shown = _spread(len(weights), self.n)
-        networks = module.sample(self.n, _conditions(module, data, shown))
+        indices = _spread(len(weights), self.n)
+        networks = module.sample(self.n, _conditions(module, data, indices))
         samples = data.zoo.spec.flatten_many(networks)  # (n, P)
-        scores = {} if family is None else _summary(family.score, _scores(family, data, networks, shown))
+        scores = {} if family is None else _summary(family.score, _scores(family, data, networks, indices))
         ratios = novelty.ratios(novelty.bank.nearest(samples).distance)
         return {
             **scores,
@@ -127,21 +127,22 @@ class SampleQuality(Callback):
         from paramgen.report.fit import Group, fit_figures  # matplotlib takes a second, and most fits draw nothing
 
         family, weights, novelty = self._measures(data)
-        assert family is not None  # there are no pictures without scores
-        shown = _spread(len(weights), self.n)
-        networks, plane = module.sample(self.n, _conditions(module, data, shown)), principal_components(weights, 2)
+        assert family is not None  # only scored networks are plotted
+        indices = _spread(len(weights), self.n)
+        networks, plane = module.sample(self.n, _conditions(module, data, indices)), principal_components(weights, 2)
         length = novelty.length
 
         def group(states: list[StateDict], vectors: Tensor, distance: Tensor) -> "Group":
-            accuracy = _scores(family, data, states, shown)
+            accuracy = _scores(family, data, states, indices)
             xy = plane.place(vectors) / length  # (n, 2)
             return Group(
                 accuracy.tolist(), (distance / length).tolist(), xy.tolist(), metrics.dispersion(vectors, weights)
             )
 
         samples = data.zoo.spec.flatten_many(networks)  # (n, P)
+        trained = [data.zoo.full(data.train_indices[i]) for i in indices.tolist()]
         return fit_figures(
-            group([data.zoo.full(data.train_indices[i]) for i in shown.tolist()], weights[shown], novelty.own[shown]),
+            group(trained, weights[indices], novelty.own[indices]),
             group(networks, samples, novelty.bank.nearest(samples).distance),
             family.score,
             family.task(family.names[0]).count("val"),
@@ -190,9 +191,9 @@ class LearningRates(LearningRateMonitor):
 
 
 class Float32Ends(Callback):
-    """Trains in float32 at both ends of the fit and in ``trainer.precision: bf16-mixed`` in between.
+    """Trains in float32 at the start and the end of the fit, and in ``trainer.precision: bf16-mixed`` in between.
 
-    RPG's code does so: bf16 from step 5,000 to 45,000, which of 50,000 steps leaves a tenth at each end.
+    As in RPG's code: bf16 from step 5,000 to 45,000 of 50,000, that is float32 for a tenth at each end.
 
     Args:
         share: Share of all steps at each end, 0 to 0.5.
@@ -237,21 +238,21 @@ def _spread(K: int, n: int) -> Tensor:
     return torch.linspace(0, K - 1, n).round().long()
 
 
-def _conditions(module: ParameterGenerator, data: ParameterDataModule, shown: Tensor) -> Tensor | None:
+def _conditions(module: ParameterGenerator, data: ParameterDataModule, indices: Tensor) -> Tensor | None:
     """Conditions (n, C) of some training networks, for generators that take them."""
-    return data.conditions[shown].to(module.device) if module.cond_dim else None
+    return data.conditions[indices].to(module.device) if module.cond_dim else None
 
 
 def _summary(score: ScoreSpec, values: Tensor) -> dict[str, float]:
-    """What is logged of scores (n,): of those that there are."""
-    known = values[values.isfinite()]
-    if not len(known):
+    """Logged values of scores (n,); missing scores are ignored."""
+    finite = values[values.isfinite()]
+    if not len(finite):
         return {}
-    best = known.max() if score.higher_is_better else known.min()
-    return {"sample/score_mean": float(known.mean()), "sample/score_best": float(best)}
+    best = finite.max() if score.higher_is_better else finite.min()
+    return {"sample/score_mean": float(finite.mean()), "sample/score_best": float(best)}
 
 
-def _scores(family: TaskFamily, data: ParameterDataModule, networks: list[StateDict], shown: Tensor) -> Tensor:
+def _scores(family: TaskFamily, data: ParameterDataModule, networks: list[StateDict], indices: Tensor) -> Tensor:
     """Scores (n,) on the val split, each network on the task of its training network."""
-    names = [data.zoo.entries[data.train_indices[i]].task for i in shown.tolist()]
+    names = [data.zoo.entries[data.train_indices[i]].task for i in indices.tolist()]
     return family.evaluate_each(networks, names, "val").value

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class StopRequests(Callback):
-    """Ends a fit where SIGTERM, SIGUSR1 or Ctrl-C asks for it: at once, but never within an optimizer step.
+    """Ends a fit on SIGTERM, SIGUSR1 or Ctrl-C, after the current optimizer step.
 
     Lightning's own handlers go on with the fit, or end it as if it were done. Several processes stop after the same step, whichever of
     them was asked.
@@ -41,8 +41,8 @@ class StopRequests(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         """Stop if a request came since the last step."""
         self._wait = self._together
-        asked = self._asked is not None
-        if trainer.strategy.reduce_boolean_decision(asked, all=False) if self._together else asked:
+        stop_requested = self._asked is not None
+        if trainer.strategy.reduce_boolean_decision(stop_requested, all=False) if self._together else stop_requested:
             raise_request(self._asked or signal.SIGTERM)
 
     def on_exception(self, *_: object) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from paramgen.errors import DivergedError, require_non_negative, require_positive
 
-STEPS_BETWEEN_LOOKS = 10  # a look at the loss makes a GPU wait; the loss of each of the first ten steps is looked at
-RECENT = 5  # looks whose median is compared with the start: one spike is no divergence
+STEPS_BETWEEN_LOOKS = 10  # reading the loss synchronises the GPU; each of the first ten steps is read
+RECENT = 5  # readings whose median is compared with the start: a single spike is not a divergence
 
 
 class Divergence(Callback):
@@ -31,7 +31,7 @@ class Divergence(Callback):
         require_non_negative(factor=factor)
         require_positive("divergence.", patience=patience)
         self.factor, self.patience = factor, patience
-        self.above = False  # whether the loss was far above its start when it was last looked at
+        self.above = False  # whether the last reading of the loss was far above its start
         self._start: float | None = None
         self._recent = deque[float](maxlen=RECENT)
         self._since: int | None = None  # the step at which the recent losses became too large
@@ -69,7 +69,7 @@ class Divergence(Callback):
         self._start = state_dict["start"]
 
     def _look(self, trainer: Trainer) -> None:
-        """Compare the loss with its start; of several processes the mean is looked at, so that all end at the same step."""
+        """Compare the loss with its start; several processes use their mean, so that all end at the same step."""
         if self._loss is None or trainer.global_step == self._looked:
             return
         self._looked = trainer.global_step
@@ -108,7 +108,7 @@ def far_above(trainer: Trainer) -> bool:
 
 
 def kept(trainer: Trainer) -> str:
-    """Which checkpoint is left of a fit that has diverged."""
+    """The last good checkpoint of a diverged fit."""
     callback = trainer.checkpoint_callback
     paths = (
         getattr(callback, "last_model_path", ""),

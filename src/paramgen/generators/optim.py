@@ -22,7 +22,7 @@ def lr_factor(schedule: Schedule, steps: int, warmup: int = 0) -> Callable[[int]
 
     Args:
         schedule: ``constant``, ``cosine`` or ``linear``.
-        steps: Optimizer steps in all.
+        steps: Total number of optimizer steps.
         warmup: Steps of linear rise at the start.
     """
     if schedule not in ("constant", "cosine", "linear"):
@@ -83,7 +83,7 @@ def adamw(
 
 
 def fused_kernel(module: LightningModule) -> bool | None:
-    """Whether AdamW runs as one kernel: a seventh of the time on a CPU.
+    """Whether AdamW runs as one kernel: seven times faster on a CPU.
 
     Lightning cannot clip the gradients of a fused optimizer in mixed precision; there, and on devices that have no such kernel, torch
     chooses (None).
@@ -104,7 +104,7 @@ def adamw8bit() -> Any:
     """
     try:
         from bitsandbytes.optim import AdamW8bit
-    except Exception as error:  # without CUDA it raises several kinds of error
+    except Exception as error:  # without CUDA it raises various errors
         raise ParamgenError(
             f"optimizer 'adamw8bit' needs bitsandbytes, which cannot be imported here ({error}); "
             "pip install 'paramgen[adamw8bit]', or use optimizer: adamw"
@@ -125,7 +125,7 @@ def two_phases(
 ) -> OptimizerLRSchedulerConfig:
     """One AdamW whose first groups learn for `first_steps` steps and whose second learn from then on.
 
-    Two optimizers would force manual optimisation upon Lightning. In each phase the other groups have no gradients and no learning
+    With two optimizers, Lightning would need manual optimisation. In each phase the other groups have no gradients and no learning
     rate, so AdamW neither steps nor decays them.
 
     Args:

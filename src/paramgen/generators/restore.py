@@ -1,4 +1,4 @@
-"""Fitted generators from checkpoints, which are data: their fields are checked, and what they describe is built no larger than they are."""
+"""Load fitted generators from checkpoints: their fields are checked, and the size of what they build is bounded by their own."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,12 +22,12 @@ from paramgen.core.schema import check
 from paramgen.errors import ParamgenError, one_line
 
 Module = TypeVar("Module", bound=nn.Module)
-PER_BYTE = 1000  # generated parameters for each byte of a checkpoint, at most; those known have less than one
-SLACK = 4  # times as large as its weights may a module be while it is built: tied tensors are made before they are tied
+PER_BYTE = 1000  # maximum number of generated parameters per byte of a checkpoint; known ones have less than one
+SLACK = 4  # maximum size of a module while it is built, relative to its weights: tied tensors are created before they are tied
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint of a fitted generator holds.
+    """The content of a fitted generator's checkpoint.
 
     Args:
         path: A ``.ckpt`` written by ``paramgen fit``.
@@ -51,7 +51,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def build(
     make: Callable[..., Module], arguments: Mapping[str, Any], weights: Mapping[str, Tensor], where: str
 ) -> Module:
-    """A module from arguments that a file names, no larger than the weights that it is to take.
+    """Build a module from arguments in a file, no larger than its weights.
 
     Args:
         make: Its class.
@@ -60,7 +60,7 @@ def build(
         where: Names the file in messages.
 
     Raises:
-        ParamgenError: The arguments make a module of other or larger tensors than the weights, or none at all.
+        ParamgenError: The arguments make a module of other or larger tensors than the weights, or fail to make one.
     """
     name = getattr(make, "__name__", str(make))
     if small := next((key for key, w in weights.items() if w.is_floating_point() and w.itemsize == 1), None):
@@ -73,13 +73,13 @@ def build(
         module.load_state_dict(weights, strict=getattr(module, "strict_loading", True))
     except ParamgenError as error:
         raise ParamgenError(f"{where}: {error}") from error
-    except Exception as error:  # arguments from a file may make a constructor raise anything
+    except Exception as error:  # a constructor may raise any error on arguments from a file
         raise ParamgenError(f"{where} does not fit its own {name}: {one_line(error)}") from error
     return module
 
 
 def check_same_data(saved: ParamCodec, given: ParamCodec) -> None:
-    """Refuse to go on with a checkpoint on data that it was not made for.
+    """Refuse to resume a checkpoint on different data.
 
     Args:
         saved: The checkpoint's codec.
@@ -106,17 +106,17 @@ def _no_larger_than(weights: Mapping[str, Tensor]) -> Iterator[None]:
     """While a module is built, stop as soon as it has far more tensors, numbers or submodules than weights to fill it."""
     most = {"tensors": SLACK * len(weights) + 1000, "numbers": SLACK * sum(w.numel() for w in weights.values()) + 10**6}
     most["modules"] = 10 * most["tensors"]
-    seen = dict.fromkeys(most, 0)
+    counts = dict.fromkeys(most, 0)
 
     def count(_: nn.Module, name: str, added: Tensor | nn.Module | None) -> None:
         if isinstance(added, Tensor):
-            seen["tensors"] += 1
-            seen["numbers"] += added.numel()
+            counts["tensors"] += 1
+            counts["numbers"] += added.numel()
         else:
-            seen["modules"] += 1
-        if over := next((kind for kind in most if seen[kind] > most[kind]), None):
+            counts["modules"] += 1
+        if exceeded := next((kind for kind in most if counts[kind] > most[kind]), None):
             raise ParamgenError(
-                f"its arguments describe a module of more {over} than its weights have, seen at {name!r}"
+                f"its arguments describe a module of more {exceeded} than its weights have, seen at {name!r}"
             )
 
     handles = [
@@ -138,7 +138,7 @@ def _check_size(path: str | Path, field: str, numbers: float) -> None:
 
 
 def _sizes(value: Any) -> Iterator[float]:
-    """The integers above 1 in plain arguments, which may be sizes."""
+    """The integers above 1 in plain arguments, as possible sizes."""
     if isinstance(value, int) and value > 1:
         yield value
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():

@@ -1,4 +1,4 @@
-"""What is asked of a generator, and what it answers.
+"""Requests to a generator, and their results.
 
 n: networks. L tokens of D numbers. C: numbers of a condition. K: known states. S: states of a trajectory, m: the networks that it follows.
 """
@@ -25,12 +25,12 @@ class SampleRequest:
         scheduler: Solver, a diffusers scheduler such as DDIM.
         num_inference_steps: Solver steps.
         temperature: Factor of all noise; below 1 samples are closer to the mean.
-        guidance_scale: How far to follow the condition: 0 not at all, 1 as it was taught, above 1 further.
+        guidance_scale: How strongly to follow the condition: 0 ignores it, 1 applies it as trained, above 1 amplifies it.
         state: Which of the states that the generator was fitted with: a number for all networks, one number each (n,), weights over the
             known states (n, K), ``random`` or ``mixture``.
         prompt: Scores to reach, by name, for generators fitted with ``data.prompt``.
         start: (n, L, D) tokens of networks to start from, for generators fitted with ``data.start``.
-        keep_trajectory: Keep the first networks on their way from noise.
+        keep_trajectory: Record the first networks while they are denoised.
         generator: Source of randomness; torch's global one when None.
 
     Raises:
@@ -55,17 +55,17 @@ class SampleRequest:
 
 
 class Drawn(NamedTuple):
-    """Networks as tokens, and how they were drawn: the settings that were used, not those that were asked for.
+    """Networks as tokens, and how they were drawn: the settings that were used, rather than the requested ones.
 
     Args:
         tokens: (n, L, D).
-        scheduler: Solver; None where there is none to choose.
+        scheduler: Solver; None if the generator has none.
         num_inference_steps: Its steps.
         guidance_scale: None where no condition was followed.
         identity: The training network that each was conditioned on, by its place in the zoo's whole train split (see
-            ``zoo_info["networks"]``); None where the generator has no such thing.
+            ``zoo_info["networks"]``); None if the generator is not conditioned on networks.
         run: The same for training runs (``zoo_info["runs"]``), where it is conditioned on runs rather than on networks.
-        trajectory: (S, m, L, D) the first networks on their way from noise, if asked for.
+        trajectory: (S, m, L, D) the first networks while they are denoised, if requested.
     """
 
     tokens: Tensor

@@ -95,10 +95,10 @@ class OptimizerSettings:
 
 
 def settings(default: T, given: T | Mapping[str, Any], name: str) -> T:
-    """Settings given as such or as plain values, which replace those of a default.
+    """Settings given as an object or as plain values, which replace those of a default.
 
     Args:
-        default: Settings for everything that is not given.
+        default: Settings for the fields that are not given.
         given: Of the same class, or a mapping of some of its fields.
         name: The argument's name, for messages.
 
@@ -107,9 +107,9 @@ def settings(default: T, given: T | Mapping[str, Any], name: str) -> T:
     """
     if not isinstance(given, Mapping):
         return given
-    known = [field.name for field in fields(default)]  # type: ignore[arg-type]  # T is a dataclass
-    if unknown := [key for key in given if key not in known]:
-        raise ParamgenError(f"Unknown setting {unknown[0]!r} of model.{name}. {did_you_mean(unknown[0], known)}")
+    names = [field.name for field in fields(default)]  # type: ignore[arg-type]  # T is a dataclass
+    if unknown := [key for key in given if key not in names]:
+        raise ParamgenError(f"Unknown setting {unknown[0]!r} of model.{name}. {did_you_mean(unknown[0], names)}")
     return replace(default, **given)  # type: ignore[type-var]
 
 
