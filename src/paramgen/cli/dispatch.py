@@ -26,7 +26,7 @@ class Command(NamedTuple):
     """A command that is a function: its signature is the command line.
 
     Args:
-        what: What it does, for the list of commands.
+        what: Short description for the list of commands.
         module: Holds its function ``main``, or ``COMMANDS``, functions by verb.
         configs: Folder under ``configs/`` whose names it accepts.
         out_is_file: ``out`` is a file; else it is a folder, which one process writes to at a time.
@@ -90,11 +90,11 @@ def run(args: list[str]) -> None:
     if not any(isinstance(handler, LogLines) for handler in log.handlers):
         log.addHandler(LogLines())
         log.setLevel(logging.INFO)
-    command, *rest = args or ["--help"]
+    command, *arguments = args or ["--help"]
     if command in LIGHTNING:
         import_module("paramgen.cli.lightning").main(args)
     elif command in FUNCTIONS:
-        _run_function(command, rest)
+        _run_function(command, arguments)
     elif command in ("-h", "--help", "--version"):
         print(__version__ if command == "--version" else usage())
     else:

@@ -42,7 +42,7 @@ LAYOUT = "layout"  # another one, which takes seconds to read: only for backends
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
-    """Lightning's parser, with mistakes said in one line."""
+    """Lightning's parser, with one-line error messages."""
 
 
 class GeneratorCLI(LightningCLI):
@@ -55,7 +55,7 @@ class GeneratorCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Callbacks that every fit has, and the arguments that the data decide."""
+        """Callbacks of every fit, and the arguments that depend on the data."""
         parser.add_lightning_class_args(StopRequests, "stop_requests")
         parser.add_lightning_class_args(Divergence, "divergence")
         parser.add_lightning_class_args(SampleQuality, "quality")
@@ -66,38 +66,38 @@ class GeneratorCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Keep what was asked for: ``--ckpt_path`` replaces the model's arguments by the checkpoint's later."""
+        """Keep the requested arguments: ``--ckpt_path`` later replaces the model's arguments with the checkpoint's."""
         super().parse_arguments(parser, args)
         self.requested: Namespace = self.config.clone()
         if verb := self.config.get("subcommand"):
-            asked = self.config[verb]
-            if asked.get("ckpt_path") == "last":
-                asked.ckpt_path = _last_checkpoint(asked.checkpoint.dirpath, Path(asked.trainer.default_root_dir))
-            _check_checkpoint(verb, asked.get("ckpt_path"), asked.model.class_path)
+            config = self.config[verb]
+            if config.get("ckpt_path") == "last":
+                config.ckpt_path = _last_checkpoint(config.checkpoint.dirpath, Path(config.trainer.default_root_dir))
+            _check_checkpoint(verb, config.get("ckpt_path"), config.model.class_path)
 
     def before_instantiate_classes(self) -> None:
         """Refuse a checkpoint that would silently change the model."""
         torch.set_flush_denormal(True)
         if self.subcommand is None:
             return
-        asked, got = (config[self.subcommand].model for config in (self.requested, self.config))
-        for name in asked.init_args.keys():  # noqa: SIM118  a Namespace iterates over something else
-            if name not in (*LINKED, LAYOUT) and asked.init_args[name] != got.init_args[name]:
-                given, saved = asked.init_args[name], got.init_args[name]
+        requested, parsed = (config[self.subcommand].model for config in (self.requested, self.config))
+        for name in requested.init_args.keys():  # noqa: SIM118  a Namespace iterates over something else
+            if name not in (*LINKED, LAYOUT) and requested.init_args[name] != parsed.init_args[name]:
+                given, saved = requested.init_args[name], parsed.init_args[name]
                 raise ParamgenError(
                     f"config and checkpoint disagree: model.{name} is {given!r} here and {saved!r} in the checkpoint"
                 )
 
-        if LAYOUT in asked.init_args:
+        if LAYOUT in requested.init_args:
             self._parser(self.subcommand).link_arguments(
                 f"data.{LAYOUT}", f"model.init_args.{LAYOUT}", apply_on="instantiate"
             )
 
         # the checkpoint also holds arguments of the data, which not every backend has
-        self.config[self.subcommand].model = asked
+        self.config[self.subcommand].model = requested
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A Trainer, or in one line what it does not accept; its checkpoints are complete unless a plugin writes them."""
+        """A Trainer, or a one-line error; its checkpoints are complete unless a plugin writes them."""
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
@@ -107,14 +107,14 @@ class GeneratorCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Keep the command and all settings in the checkpoint, and say what is fitted."""
+        """Store the command and all settings for the checkpoint, and announce the fit."""
         numbers = sum(p.numel() for p in self.model.parameters())
         _log.info("fitting %s with %s parameters", type(self.model).__name__, f"{numbers:,}")
         self.model.fit_command = shlex.join(["paramgen", *sys.argv[1:]])
         self.model.fit_config = self._parser(self.subcommand).dump(self.config[self.subcommand])
 
     def after_fit(self) -> None:
-        """Say where the result is and what to do with it."""
+        """Print where the result is, and the next command."""
         callback = self.trainer.checkpoint_callback
         path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
         if path and self.trainer.is_global_zero:
@@ -123,7 +123,7 @@ class GeneratorCLI(LightningCLI):
 
 
 class _NoTips(logging.Filter):
-    """Lets Lightning's advertisements fall."""
+    """Drops Lightning's advertisements."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a line is shown."""
@@ -134,28 +134,28 @@ _TIPS = _NoTips()
 
 
 def is_lost_process(error: BaseException) -> bool:
-    """Whether an error of torch.distributed says that another process of this fit is gone."""
+    """Whether an error of torch.distributed means that another process of this fit has ended."""
     signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
     return isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in signs)
 
 
 def _last_checkpoint(folder: str | None, root: Path) -> str:
-    """The newest ``last.ckpt`` of a folder of checkpoints, or of the fits under a folder: a path like any other."""
+    """The newest ``last.ckpt`` in a folder of checkpoints, or of the fits under a folder."""
     if folder:
-        found, where = [*Path(folder).expanduser().glob("last*.ckpt")], Path(folder)
+        paths, where = [*Path(folder).expanduser().glob("last*.ckpt")], Path(folder)
     else:
-        found, where = (
+        paths, where = (
             [*root.glob("lightning_logs/*/checkpoints/last*.ckpt"), *root.glob("checkpoints/last*.ckpt")],
             root,
         )
-    if not found:
+    if not paths:
         alternative = "" if folder else ", or its folder as --checkpoint.dirpath"
         raise ParamgenError(f"no last.ckpt under {where}; pass its path as --ckpt_path{alternative}")
-    return str(max(found, key=lambda path: path.stat().st_mtime))
+    return str(max(paths, key=lambda path: path.stat().st_mtime))
 
 
 def _check_checkpoint(verb: str, path: str | None, backend: str) -> None:
-    """Refuse what Lightning would take for a checkpoint, before it reads it and imports the classes that it names."""
+    """Check a checkpoint before Lightning reads it and imports the classes that it names."""
     if path is None and verb != "fit":
         raise ParamgenError(f"{verb} needs a fitted generator: --ckpt_path")
     if path is not None:
@@ -171,7 +171,7 @@ def _check_checkpoint(verb: str, path: str | None, backend: str) -> None:
 
 
 def _names_class(value: Any) -> bool:
-    """Whether Lightning's parser would take a class to import from arguments."""
+    """Whether Lightning's parser would import a class from arguments."""
     if isinstance(value, Mapping):
         return "class_path" in value or any(map(_names_class, value.values()))
     return isinstance(value, list | tuple) and any(map(_names_class, value))
@@ -189,11 +189,11 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_TIPS)
     before = sys.argv
     if args is not None:
-        sys.argv = [before[0], *args]  # Lightning starts its other processes by this line
+        sys.argv = [before[0], *args]  # Lightning starts its other processes with this command line
     try:
         return _run()
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning takes for an exit
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning treats this as an exit
             raise stop.__context__ from None
         raise
     except RuntimeError as error:

@@ -27,8 +27,8 @@ def main(args: list[str] | None = None) -> int:
         return _stopped(StopRequested(signal.SIGINT))
     except StopRequested as request:
         return _stopped(request)
-    except BrokenPipeError:  # `paramgen … | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
+    except BrokenPipeError:  # the reader has closed the pipe, as in `paramgen … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the remaining output is flushed at exit
         return 141
     except Exception as error:
         mistake = find_mistake(error) or refused_by_system(error)
@@ -42,7 +42,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _stopped(request: StopRequested) -> int:
-    """Say that a command was stopped. Of several processes the first speaks; the others end well, or their launcher would kill it."""
+    """Report that a command was stopped. Only the first process prints; the others exit with 0, or their launcher would kill it."""
     if not first_process():
         return 0
     print(f"paramgen: stopped by {request}; all files written so far are complete", file=sys.stderr)

@@ -35,7 +35,7 @@ class OneLineErrors(ArgumentParser):
     bases: Mapping[str, type] = MappingProxyType({})  # of arguments that take an instance of a subclass
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """As jsonargparse's; a class that was typed and is not found is looked for in the working folder too."""
+        """As jsonargparse's; a class on the command line that is not found is also searched for in the working folder."""
         try:
             return super().parse_args(*args, **kwargs)
         except ParamgenError as error:
@@ -48,7 +48,7 @@ class OneLineErrors(ArgumentParser):
         mistake = find_mistake(ex) if ex else None
         if mistake:
             raise mistake
-        if not self.exit_on_error:  # jsonargparse itself tries one reading after another
+        if not self.exit_on_error:  # jsonargparse itself tries one type after another
             super().error(message, ex)
         raise ParamgenError(_tidy(message, self.bases)) from ex
 
@@ -79,5 +79,5 @@ def _tidy(message: str, bases: Mapping[str, type]) -> str:
 def _concrete(base: type) -> list[str]:
     """Names of the imported concrete subclasses."""
     children: list[type] = type.__subclasses__(base)
-    found = [name for child in children for name in _concrete(child)]
-    return found if inspect.isabstract(base) else [base.__name__, *found]
+    names = [name for child in children for name in _concrete(child)]
+    return names if inspect.isabstract(base) else [base.__name__, *names]

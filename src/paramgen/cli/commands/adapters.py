@@ -21,11 +21,11 @@ def main(samples: str, zoo: str, out: str, trust: bool = False) -> None:
     Raises:
         ParamgenError: The zoo holds complete networks, or the samples belong to another network.
     """
-    found = Zoo(zoo, trust)
-    family = family_of(found)
+    opened = Zoo(zoo, trust)
+    family = family_of(opened)
     if family.lora is None:
-        raise ParamgenError(f"zoo {found.name!r} contains complete networks, not adapters")
-    base = {n.replace(".base_layer.", "."): t for n, t in found.base().items()}
+        raise ParamgenError(f"zoo {opened.name!r} contains complete networks, not adapters")
+    base = {n.replace(".base_layer.", "."): t for n, t in opened.base().items()}
     write_tensors(Path(out) / "base.safetensors", base)
     name = str(getattr(family, "network", ""))
     files = sorted(Path(samples).glob("*.safetensors"))
@@ -33,6 +33,6 @@ def main(samples: str, zoo: str, out: str, trust: bool = False) -> None:
         raise ParamgenError(f"no .safetensors file in {samples!r}; draw networks with paramgen sample")
     for i, file in enumerate(files):
         state = read_tensors(file)
-        found.spec.check(state, where=str(file))
+        opened.spec.check(state, where=str(file))
         write_adapter(Path(out) / f"{i:04d}", state, family.lora, base_name=name)
-    print(f"{len(files)} adapters of {found.spec.numel:,} parameters, and the network they belong to, in {out}")
+    print(f"{len(files)} adapters of {opened.spec.numel:,} parameters, and the network they belong to, in {out}")

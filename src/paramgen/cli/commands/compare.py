@@ -70,13 +70,13 @@ def main(
     _check(zoos, generators, seeds)
     folder, reports, prompted = Path(out), list[Report](), list[Asked]()
     for seed in seeds:
-        here = folder / f"seed{seed}" if len(seeds) > 1 else folder
+        target = folder / f"seed{seed}" if len(seeds) > 1 else folder
         opened = dict[str, Zoo]()
         for name, source in zoos.items():
-            place = here / name
+            place = target / name
             zoo = opened[name] = make_zoo(place, source, opened, seed, redo, trust)
             if zoo.task_config is not None:
-                family_of(zoo)  # refused now, not after the fits
+                family_of(zoo)  # refused before the fits
             selected = [k for k, g in generators.items() if not g.zoos or name in g.zoos]
             tasks = {"zoo": str(zoo.path), "per_task": per_task, "seen_tasks": seen_tasks}
             requested = tasks if many_tasks(zoo) else {"n": n}
@@ -127,6 +127,6 @@ def _check(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSource], s
         raise ParamgenError(f"Unknown generator {unknown[0]!r} in this comparison. {did_you_mean(unknown[0], fitted)}")
 
 
-LOG_WIDTH = 160  # of a table that goes to a file
+LOG_WIDTH = 160  # width of a table that is written to a file
 _ZOO_ORIGINS = ("collect", "collect_tasks", "align", "path")
 _GENERATOR_ORIGINS = ("fit", "fit_of", "ckpt_path", "samples", "baseline")

@@ -1,4 +1,4 @@
-"""The steps of a comparison: a zoo, fits, samples, an evaluation. Each is done unless its result, of the same settings, is there.
+"""The steps of a comparison: a zoo, fits, samples, an evaluation. A step is skipped if its result from the same settings exists.
 
 Every step records what made its result (:mod:`paramgen.core.made`), with the checksum of what it was made from, so that a change of
 a zoo reaches its fits, and a change of a fit its samples and their evaluation.
@@ -44,10 +44,10 @@ class ZooSource:
     """Where a zoo comes from; exactly one of `collect`, `collect_tasks`, `align` and `path`.
 
     Args:
-        collect: Config of ``paramgen collect``; with several seeds each has a zoo of its own.
+        collect: Config of ``paramgen collect``; with several seeds, each has its own zoo.
         collect_tasks: Config of ``paramgen collect_tasks``; the seed is the family's too where it takes one.
         align: Name of another zoo of this comparison, to be aligned.
-        path: A zoo that is there already.
+        path: An existing zoo.
         arguments: Further arguments of ``collect`` or ``collect_tasks``, for example ``{runs: 20}``.
     """
 
@@ -64,13 +64,13 @@ class GeneratorSource:
 
     Args:
         fit: Config of ``paramgen fit``.
-        fit_of: Another generator of this comparison, whose fit is sampled in another way.
+        fit_of: Another generator of this comparison, whose fit is sampled with other settings.
         ckpt_path: A checkpoint.
-        samples: A folder of networks, made by anyone.
-        baseline: A baseline, also with another number than reports have: ``soup-100``, ``noise-0.01``.
+        samples: A folder of networks, from any program.
+        baseline: A baseline, also with a number that is not among the reports' baselines: ``soup-100``, ``noise-0.01``.
         arguments: Further arguments of ``fit``, for example ``{model.lr: 0.001}``.
         sample: Further arguments of ``sample``, for example ``{num_inference_steps: 20}``.
-        zoos: Only on these zoos; on all when empty.
+        zoos: Use it only on these zoos. Default: all.
     """
 
     fit: str | None = None
@@ -86,13 +86,13 @@ class GeneratorSource:
 def make_zoo(
     folder: Path, source: ZooSource, others: Mapping[str, Zoo], seed: int, redo: bool = False, trust: bool = False
 ) -> Zoo:
-    """The zoo of a source, made in a folder unless it is there.
+    """The zoo of a source, made in a folder unless it exists.
 
     Args:
         folder: Of this zoo and seed.
         source: Where it comes from.
-        others: The zoos of this seed that are made already, by name.
-        seed: Of all that is random in it.
+        others: The existing zoos of this seed, by name.
+        seed: Seed of the zoo.
         redo: Delete a zoo of other settings and make it again.
         trust: Run the code of classes that it names and that are not part of paramgen.
 
@@ -105,7 +105,7 @@ def make_zoo(
     if source.align:
         if source.align not in others:
             raise ParamgenError(f"zoo {source.align!r} must come before {folder.name!r}, which aligns it")
-        made = Made(target / "zoo.json", {"command": "align", "zoo": _digest(others[source.align])})
+        record = Made(target / "zoo.json", {"command": "align", "zoo": _digest(others[source.align])})
         arguments: dict[str, Any] = {"zoo": str(others[source.align].path), "out": str(target), "trust": trust}
         function: Callable[..., Any] = zoo.align
     else:
@@ -113,11 +113,11 @@ def make_zoo(
         arguments = {k: v for k, v in vars(parser.instantiate(parser.parse_args(line))).items() if k != "config"}
         function = single.main if source.collect else multi.main
         settings = {k: plain_value(v, defaults=True) for k, v in arguments.items() if k != "out"}
-        made = Made(target / "zoo.json", {"command": "collect" if source.collect else "collect_tasks", **settings})
-    state = made.find()
+        record = Made(target / "zoo.json", {"command": "collect" if source.collect else "collect_tasks", **settings})
+    state = record.find()
     if state.what == "other" and not redo:
         raise ParamgenError(f"{target} {state.why}: rerun with --redo true to make it again, or choose another --out")
-    _do(made, lambda: function(**arguments))
+    _do(record, lambda: function(**arguments))
     return Zoo(target, trust)
 
 
@@ -142,7 +142,7 @@ def draw(
     requested: Mapping[str, Any],
     seed: int,
 ) -> Path:
-    """The folder of a generator's networks, fitted and drawn unless they are there.
+    """The folder of a generator's networks, fitted and drawn unless they exist.
 
     Args:
         folder: Of this zoo and seed.
@@ -161,8 +161,8 @@ def draw(
                 f"generator {name!r} is a baseline of zoos of one task; zoo {opened.name!r} has several"
             )
         settings = {"baseline": source.baseline, "n": requested["n"], "seed": seed, "zoo": _digest(opened)}
-        made = Made(target / INDEX, settings)
-        _do(made, lambda: draw_baseline(str(source.baseline), opened, requested["n"], seed, target))
+        record = Made(target / INDEX, settings)
+        _do(record, lambda: draw_baseline(str(source.baseline), opened, requested["n"], seed, target))
         return target
     if source.ckpt_path:
         checkpoint = Path(source.ckpt_path)
@@ -205,12 +205,12 @@ def _fit(folder: Path, opened: Zoo, source: GeneratorSource, seed: int) -> Path:
     where = {"data.zoo": str(opened.path), "data.trust": opened.trust, "checkpoint.dirpath": str(folder)}
     line = ["fit", "--config", str(source.fit), *words({**_QUIET, **seeds, **source.arguments, **where})]
     record = folder.with_name(f"{folder.name}.made.json")  # Lightning warns of a folder with anything in it
-    made = Made(folder / "last.ckpt", settings, whole=False, record=record)
+    result = Made(folder / "last.ckpt", settings, whole=False, record=record)
     try:
-        _do(made, lambda: run(line), lock=False)
+        _do(result, lambda: run(line), lock=False)
     except DivergedError as error:
         raise DivergedError(f"generator {folder.name!r}: {error}") from error
-    return made.path
+    return result.path
 
 
 def measure(folder: Path, opened: Zoo, samples: list[Path], options: Mapping[str, Any]) -> Path:
@@ -224,41 +224,41 @@ def measure(folder: Path, opened: Zoo, samples: list[Path], options: Mapping[str
     """
     digests = {_name(path, folder): _digest_of_samples(path) for path in samples}
     settings = {**options, "zoo": _digest(opened), "samples": digests, "paramgen": __version__}
-    made = Made(folder / "results.json", settings)
+    record = Made(folder / "results.json", settings)
     arguments = {"zoo": str(opened.path), "samples": [str(path) for path in samples], "out": str(folder), **options}
     arguments["trust"] = opened.trust
-    _do(made, lambda: evaluate.main(**arguments), alone=False)
-    return made.path
+    _do(record, lambda: evaluate.main(**arguments), alone=False)
+    return record.path
 
 
-def _do(made: Made, step: Callable[[], Any], alone: bool = True, lock: bool = True) -> None:
-    """Do a step unless its result is there; what other settings made is deleted first.
+def _do(record: Made, step: Callable[[], Any], alone: bool = True, lock: bool = True) -> None:
+    """Do a step unless its result exists; a result of other settings is deleted first.
 
     Args:
-        made: The result.
-        step: Makes it.
-        alone: Its folder holds nothing else.
-        lock: Hold the folder meanwhile.
+        record: The result and its settings.
+        step: Makes the result.
+        alone: The result's folder holds nothing else.
+        lock: Lock the folder during the step.
     """
-    state, folder = made.find(), made.path.parent
+    state, folder = record.find(), record.path.parent
     if state.what == "same":
-        with locked(folder):  # removes what a process left that was killed after its last file
+        with locked(folder):  # removes files of a process that was killed after its last file
             if not state.recorded:
-                made.finish()
+                record.finish()
         return
     if state.what == "other":
         _log.info("%s %s: made again", folder, state.why)
-        made.path.unlink(missing_ok=True)  # first, so that it is never taken for the new one, also if this is stopped
+        record.path.unlink(missing_ok=True)  # first, so that it is never mistaken for the new one
     if state.what == "other" and alone:
         shutil.rmtree(folder, ignore_errors=True)
     with locked(folder) if lock else nullcontext():
-        made.begin()
+        record.begin()
         step()
-        made.finish()
+        record.finish()
 
 
 def _read_config(name: str) -> dict[str, Any]:
-    """What the YAML of a fit says."""
+    """The content of a fit's YAML."""
     path = Path(find_config(name))
     try:
         return yaml.safe_load(path.read_text()) or {}
@@ -272,12 +272,12 @@ def _digest(opened: Zoo) -> str:
 
 
 def _name(path: Path, folder: Path) -> str:
-    """A folder of samples as the settings name it: its own the same wherever the comparison lies."""
+    """A folder of samples by its name in the settings, which does not depend on the comparison's location."""
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def _digest_of_samples(folder: Path) -> str:
-    """Checksum of ``samples.json``, which has those of all networks; of other programs' folders that of their files."""
+    """Checksum of ``samples.json``, which has those of all networks; for folders of other programs, the checksum of their files."""
     if (folder / INDEX).exists():
         return sha256(folder / INDEX)
     files = [f"{path.name} {sha256(path)}" for path in sorted(folder.glob("*.safetensors"))]

@@ -20,17 +20,17 @@ def main(show: str | None = None, folder: str | None = None) -> None:
         raise ParamgenError(f"Unknown config folder {folder!r}. {did_you_mean(folder, filter(None, CONFIG_KINDS))}")
     folders = [f for f in CONFIG_KINDS if folder in (None, f)]
     if show is not None:
-        known = {name: path for f in reversed(folders) for name, path in list_configs(f).items()}
+        available = {name: path for f in reversed(folders) for name, path in list_configs(f).items()}
         short = Path(show).name.removesuffix(".yaml")
-        if short not in known:
-            raise ParamgenError(f"Unknown config {show!r}. {did_you_mean(short, known)}")
-        print(known[short].read_text(), end="")
+        if short not in available:
+            raise ParamgenError(f"Unknown config {show!r}. {did_you_mean(short, available)}")
+        print(available[short].read_text(), end="")
         return
     for kind in folders:
         print(f"paramgen {CONFIG_KINDS[kind]} --config NAME")
-        known = list_configs(kind)
-        width = max(map(len, known), default=0)
-        for name, path in known.items():
+        available = list_configs(kind)
+        width = max(map(len, available), default=0)
+        for name, path in available.items():
             print(f"  {name:{width}s}  {_summary(path)}")
 
 

@@ -39,13 +39,13 @@ def main() -> None:
         "processes (gloo)": _distributed,
         "disk": _disk,
     }
-    found = {name: check() for name, check in checks.items()}
-    for name, answer in found.items():
+    results = {name: check() for name, check in checks.items()}
+    for name, answer in results.items():
         print(f"  {name}: {answer}")
     for module, what in _OPTIONAL.items():
         print(f"  {module}: {_optional(module, what)}")
     faults = [name for name, version in versions.items() if version.startswith("missing")]
-    faults += [name for name, answer in found.items() if answer.split()[0].rstrip(":") == "no"]
+    faults += [name for name, answer in results.items() if answer.split()[0].rstrip(":") == "no"]
     if faults:
         raise FaultyInstallationError(f"The installation is faulty: {', '.join(faults)}. See the lines above.")
 
@@ -93,7 +93,7 @@ def _disk() -> str:
 def _optional(module: str, what: str) -> str:
     try:
         importlib.import_module(module)
-    except Exception as error:  # a broken CUDA build raises anything
+    except Exception as error:  # a broken CUDA build may raise any error
         missing = isinstance(error, ModuleNotFoundError) and error.name == module
         return f"not installed ({what})" if missing else f"installed but broken ({error})"
     return "yes"

@@ -85,7 +85,7 @@ def main(
     folder = Path(out)
     write_atomic(folder / "report.html", page(values).encode())
     drawn = save_plots(values, folder)
-    write_json(folder / "results.json", values)  # last: where it is, the others are
+    write_json(folder / "results.json", values)  # written last: if it exists, the other files exist
     _print(values, [folder / "results.json", folder / "report.html", *drawn])
     return results
 
@@ -100,16 +100,16 @@ def table(results: dict[str, Any]) -> Table:
     available = with_values(rows)
     keys = {m.key for m in available}
     columns = [m for m in available if m.terminal is not None and m.behind not in keys]
-    made = Table(box=None, header_style="dim", pad_edge=False, collapse_padding=True)
-    made.add_column("networks", no_wrap=True)
+    output = Table(box=None, header_style="dim", pad_edge=False, collapse_padding=True)
+    output.add_column("networks", no_wrap=True)
     for column in columns:
-        made.add_column(column.terminal or column.key, justify="right", no_wrap=True)
+        output.add_column(column.terminal or column.key, justify="right", no_wrap=True)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         cells = [column.text(row, spec) for column in columns]
         ends = following is not None and following["kind"] != row["kind"]
         style = "bold" if row["kind"] == "generator" else None
-        made.add_row(Text(row["name"]), *cells, style=style, end_section=ends)
-    return made
+        output.add_row(Text(row["name"]), *cells, style=style, end_section=ends)
+    return output
 
 
 def _print(results: dict[str, Any], files: list[Path]) -> None:
@@ -131,7 +131,7 @@ def _print(results: dict[str, Any], files: list[Path]) -> None:
 
 
 def _scored(results: dict[str, Any]) -> str:
-    """What the scores are: ``accuracy in % on 597 test items, ``."""
+    """The score and its items: ``accuracy in % on 597 test items, ``."""
     if results["score"] is None:
         return ""
     spec = ScoreSpec.from_dict(results["score"])
@@ -141,7 +141,7 @@ def _scored(results: dict[str, Any]) -> str:
 
 
 def _tasks(zoo: Zoo, given: Task | None) -> TaskFamily | None:
-    """What a zoo's networks are scored by: the task that was given, else the zoo's own; None for a zoo without a task."""
+    """The task that scores a zoo's networks: the given one, else the zoo's own; None for a zoo without a task."""
     if given is None:
         return None if zoo.task_config is None else family_of(zoo)
     if many_tasks(zoo):

@@ -84,15 +84,15 @@ def main(
         raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     if not overwrite:
         refuse_samples(out)
-    asked = None if zoo is None else _tasks(model, Zoo(zoo, trust), per_task, seen_tasks)
+    requested = None if zoo is None else _tasks(model, Zoo(zoo, trust), per_task, seen_tasks)
     given = None if condition is None else torch.tensor(condition).expand(n, -1)
-    count = len(asked.names) if asked else n
+    count = len(requested.names) if requested else n
     prompted = None if prompt is None else parse_prompt(prompt)
     for line in beyond(prompted or {}, model.prompts):
         _log.info(line)
     request = SampleRequest(
         n=count,
-        condition=asked.condition if asked else given,
+        condition=requested.condition if requested else given,
         scheduler=scheduler,
         num_inference_steps=num_inference_steps,
         temperature=temperature,
@@ -139,7 +139,7 @@ def main(
         overwrite=overwrite,
         trajectory=_weights(model, drawn.trajectory),
         run=drawn.run,
-        task=asked.names if asked else None,
+        task=requested.names if requested else None,
     )
     print(f"{len(networks)} networks in {seconds:.2f} s, in {folder}")
     return folder

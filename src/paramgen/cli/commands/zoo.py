@@ -21,25 +21,25 @@ def info(zoo: str) -> None:
     Args:
         zoo: Folder or name of a zoo.
     """
-    found = Zoo(zoo)
+    opened = Zoo(zoo)
     console = Console()
-    console.print(f"[bold]{found.name}[/bold]  {found.path}")
-    console.print(f"task      {_task_line(found.task_config)}")
-    splits = Counter(entry.split for entry in found.entries)
-    runs = {split: len({e.run for e in found.entries if e.split == split}) for split in splits}
+    console.print(f"[bold]{opened.name}[/bold]  {opened.path}")
+    console.print(f"task      {_task_line(opened.task_config)}")
+    splits = Counter(entry.split for entry in opened.entries)
+    runs = {split: len({e.run for e in opened.entries if e.split == split}) for split in splits}
     console.print("networks  " + ", ".join(f"{n} {split} ({runs[split]} runs)" for split, n in splits.items()))
     console.print(
-        f"generated {found.spec.numel:,} parameters in {len(found.spec.tensors)} tensors; {len(found.base())} kept fixed"
+        f"generated {opened.spec.numel:,} parameters in {len(opened.spec.tensors)} tensors; {len(opened.base())} kept fixed"
     )
-    score = found.score
+    score = opened.score
     for part in ("train", "val"):
-        values = [v for e in found.entries if (v := e.scores.get(part, {}).get("score")) is not None]
+        values = [v for e in opened.entries if (v := e.scores.get(part, {}).get("score")) is not None]
         if values:
             mean, low, high = (score.text(v) for v in (sum(values) / len(values), min(values), max(values)))
             console.print(f"{part:10s}{score.name} mean {mean}{score.symbol}, from {low} to {high}")
     table = Table("tensor", "shape", "kind", "dtype", "mean", "std", box=None, header_style="bold")
-    for tensor in found.spec.tensors:
-        statistics = found.meta.get("statistics", {}).get(tensor.name, {})
+    for tensor in opened.spec.tensors:
+        statistics = opened.meta.get("statistics", {}).get(tensor.name, {})
         numbers = [f"{statistics[key]:.4g}" if key in statistics else "" for key in ("mean", "std")]
         table.add_row(tensor.name, "x".join(map(str, tensor.shape)) or "scalar", tensor.kind, tensor.dtype, *numbers)
     console.print(table)
@@ -54,11 +54,11 @@ def verify(zoo: str) -> None:
     Raises:
         ParamgenError: A file is missing, modified, has another shape or holds NaN or inf. All such files are listed.
     """
-    found = Zoo(zoo)
-    problems = found.verify()
+    opened = Zoo(zoo)
+    problems = opened.verify()
     if problems:
-        raise ParamgenError(f"{len(problems)} of {len(found)} networks are damaged: {'; '.join(problems)}")
-    print(f"{found.name}: {len(found)} networks, all files match their checksums")
+        raise ParamgenError(f"{len(problems)} of {len(opened)} networks are damaged: {'; '.join(problems)}")
+    print(f"{opened.name}: {len(opened)} networks, all files match their checksums")
 
 
 def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0, trust: bool = False) -> None:
@@ -78,28 +78,30 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
     Raises:
         ParamgenError: None of the network's symmetries can be read from its graph, or `out` already contains a zoo.
     """
-    found = Zoo(zoo, trust)
+    opened = Zoo(zoo, trust)
     recipe = {
-        "aligned_from": str(found.path),
+        "aligned_from": str(opened.path),
         "rounds": rounds,
         "scale": scale,
         "seed": seed,
-        "recipe": found.meta["recipe"],
+        "recipe": opened.meta["recipe"],
     }
-    check_resumable(out, found.task_config, recipe)
-    family = family_of(found)
+    check_resumable(out, opened.task_config, recipe)
+    family = family_of(opened)
     images, _ = next(iter(family.task(family.names[0]).data("train").batches(2)))
-    result = align_state_dicts(family.build().eval(), images, list(found), rounds, seed, scale, found.indices("train"))
-    writer = ZooWriter(out, found.spec, found.base(), found.task_config, recipe)
-    for entry, state in zip(found.entries, result.state_dicts, strict=True):
+    result = align_state_dicts(
+        family.build().eval(), images, list(opened), rounds, seed, scale, opened.indices("train")
+    )
+    writer = ZooWriter(out, opened.spec, opened.base(), opened.task_config, recipe)
+    for entry, state in zip(opened.entries, result.state_dicts, strict=True):
         if (entry.run, entry.step) not in writer.done:
             kept = {k: v for k, v in vars(entry).items() if k not in ("file", "sha256")}
             writer.add(state, **kept)
-    meta = {key: found.meta[key] for key in ("score", "seconds", "condition") if key in found.meta}
+    meta = {key: opened.meta[key] for key in ("score", "seconds", "condition") if key in opened.meta}
     writer.close(**meta, unplaced=[place._asdict() for place in result.spec.unplaced])
     before, after = result.mean_cost_before, result.mean_cost_after
     print(
-        f"{len(found)} networks aligned, mean distance to their mean {before:.3g} before and {after:.3g} after, in {out}"
+        f"{len(opened)} networks aligned, mean distance to their mean {before:.3g} before and {after:.3g} after, in {out}"
     )
     for why, places in result.spec.stopped.items():
         print(f"Not aligned: {', '.join(places)}. Reason: operation {why}.")
