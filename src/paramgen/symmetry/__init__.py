@@ -1,4 +1,4 @@
-"""Permutation and scale canonicalisation: networks that compute the same are brought to the same weights.
+"""Permutation and scale canonicalisation: networks with the same function get the same weights.
 
 The symmetries of an architecture are read from its graph (:class:`PermutationSpec`); :func:`weight_matching` and :func:`align_to` order
 hidden units, :func:`balance_scale` fixes their scale, :class:`AlignedZoo` and :func:`aligned_distances` measure up to both.
@@ -59,9 +59,9 @@ def align_state_dicts(
     Args:
         network: The architecture, built.
         example_input: A small batch of its input.
-        state_dicts: The networks, in full or their generated tensors alone: tensors they lack are held fixed.
+        state_dicts: The networks, in full or only their generated tensors; other tensors are held fixed.
         rounds: Rounds to the running mean after the first assignment to one network.
-        seed: Which of the members that first network is.
+        seed: Seed that selects this first network among the members.
         scale: Balance each unit's input and output norm first, where its activation allows it, and choose the basis of each space.
         members: Which networks make the mean (a zoo's train split); all by default. The others are aligned to it.
 

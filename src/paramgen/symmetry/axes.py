@@ -1,4 +1,4 @@
-"""What an axis of a tensor is made of, and the unification that ties axes together.
+"""The structure of a tensor's axes, and the unification that ties axes together.
 
 An axis is a row of segments. A segment holds `units` hidden units of one group, each unit `block` neighbouring positions wide
 (a convolution's map flattened into a linear layer has one block of H*W columns a channel); positions of no group stay where they are.
@@ -146,18 +146,18 @@ class Groups:
         """
         if length(a) != length(b):
             raise CannotAlign(f"an axis of {length(a)} positions is used as one of {length(b)}")
-        left, right = self._flat(a), self._flat(b)
-        while left:
-            s, t = left[0], right[0]
+        segments_a, segments_b = self._flat(a), self._flat(b)
+        while segments_a:
+            s, t = segments_a[0], segments_b[0]
             if s.length > t.length:
-                left = self._cut(left, t.length)
+                segments_a = self._cut(segments_a, t.length)
             elif t.length > s.length:
-                right = self._cut(right, s.length)
+                segments_b = self._cut(segments_b, s.length)
             else:
                 if s != t:
                     self._tie(s, t)
-                left, right = left[1:], right[1:]
-            left, right = self._flat(left), self._flat(right)
+                segments_a, segments_b = segments_a[1:], segments_b[1:]
+            segments_a, segments_b = self._flat(segments_a), self._flat(segments_b)
         return self.resolve(a)
 
     def split(self, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
@@ -179,13 +179,13 @@ class Groups:
         Raises:
             CannotAlign: The borders of the units do not meet.
         """
-        per, rest = divmod(block, segment.block)
-        if rest or segment.units % per:
+        per, remainder = divmod(block, segment.block)
+        if remainder or segment.units % per:
             raise CannotAlign(f"{segment.units} units of {segment.block} positions are used as units of {block}")
         coarse = self.fresh(segment.units // per)
         self._bound[segment.group] = tuple(s._replace(block=s.block * per) for s in coarse)
-        (whole,) = self.resolve((segment,))
-        return whole
+        (merged,) = self.resolve((segment,))
+        return merged
 
     def slices(self, pieces: Sequence[Axis]) -> tuple[Axis, Axis]:
         """An index, and an axis that carries another one of some pieces at each of its positions."""
@@ -203,11 +203,11 @@ class Groups:
 
     def at(self, axis: Axis, index: Axis, position: int) -> Axis:
         """What an axis carries in the slice at one position of an index."""
-        (wanted,) = self._flat(index)
+        (index_segment,) = self._flat(index)
         out: Axis = ()
         for segment in self._flat(axis):
             sliced = self._sliced.get(segment.group)
-            meant = sliced and self._flat((Segment(sliced.along, wanted.units),)) == (wanted,)
+            meant = sliced and self._flat((Segment(sliced.along, index_segment.units),)) == (index_segment,)
             if sliced and meant and segment.block == 1:
                 out += self._pieces(segment, sliced)[position]
             else:
@@ -216,14 +216,14 @@ class Groups:
 
     def index_of(self, axis: Axis) -> int | None:
         """The number of the index that an axis is, or repeats."""
-        found = {(s.group, s.block) for s in self._flat(axis)}
-        group, block = next(iter(found), (FIXED, 1))
-        return group if len(found) == 1 and block == 1 and group in self._indices else None
+        groups = {(s.group, s.block) for s in self._flat(axis)}
+        group, block = next(iter(groups), (FIXED, 1))
+        return group if len(groups) == 1 and block == 1 and group in self._indices else None
 
     def varies_along(self, axis: Axis) -> set[int]:
         """The numbers of the indices that an axis varies along."""
-        found = (self._sliced.get(s.group) for s in self._flat(axis)) if self._sliced else ()
-        return {self._flat((Segment(sliced.along, 1),))[0].group for sliced in found if sliced}
+        slices = (self._sliced.get(s.group) for s in self._flat(axis)) if self._sliced else ()
+        return {self._flat((Segment(sliced.along, 1),))[0].group for sliced in slices if sliced}
 
     def _new(self, size: int) -> int:
         self._bound.append(None)
@@ -288,7 +288,7 @@ class Groups:
         """Tie two sliced axes slice by slice, if they vary along one index."""
         if s.group == t.group or s.block != 1 or t.block != 1 or self.varies_along((s,)) != self.varies_along((t,)):
             return False
-        mine, other = (self._pieces(x, self._sliced[x.group]) for x in (s, t))
-        for a, b in zip(mine, other, strict=True):
+        s_pieces, t_pieces = (self._pieces(x, self._sliced[x.group]) for x in (s, t))
+        for a, b in zip(s_pieces, t_pieces, strict=True):
             self.unify(a, b)
         return True

@@ -85,13 +85,13 @@ class AlignedZoo:
     def _nearest(self, placed: Tensor, distance: Tensor) -> Nearest:
         """Match each network with those nearest by `distance` (N, K), infinite where they must not meet."""
         distance = distance.nan_to_num(nan=float("inf"), posinf=float("inf"))
-        few = distance.topk(min(self.candidates, distance.shape[1]), largest=False)  # (N, m)
-        n = torch.arange(len(placed))[:, None].expand_as(few.indices)
-        found = _pairs(placed, self.weights, n.flatten(), few.indices.flatten(), self.spec, keep_order=True)
-        found = found.view(few.indices.shape)
-        found[few.values.isinf()] = float("inf")
-        best = found.min(1)
-        return Nearest(best.values, few.indices.gather(1, best.indices[:, None])[:, 0])
+        candidates = distance.topk(min(self.candidates, distance.shape[1]), largest=False)  # (N, m)
+        n = torch.arange(len(placed))[:, None].expand_as(candidates.indices)
+        exact = _pairs(placed, self.weights, n.flatten(), candidates.indices.flatten(), self.spec, keep_order=True)
+        exact = exact.view(candidates.indices.shape)
+        exact[candidates.values.isinf()] = float("inf")
+        best = exact.min(1)
+        return Nearest(best.values, candidates.indices.gather(1, best.indices[:, None])[:, 0])
 
 
 def _prepared(W: Tensor, spec: PermutationSpec, scale: bool) -> Tensor:
@@ -106,9 +106,9 @@ def _pairs(samples: Tensor, zoo: Tensor, n: Tensor, k: Tensor, spec: Permutation
     step = max(1, _NUMBERS // samples.shape[1])
     for start in range(0, len(n), step):
         rows = slice(start, start + step)
-        mine, other = samples[n[rows]], zoo[k[rows]]
-        plain = _gap(mine, other)
-        out[rows] = torch.minimum(plain, _gap(match(other, mine, spec, keep_order).weights, other))
+        queries, references = samples[n[rows]], zoo[k[rows]]
+        plain = _gap(queries, references)
+        out[rows] = torch.minimum(plain, _gap(match(references, queries, spec, keep_order).weights, references))
     return out.nan_to_num(nan=float("inf"), posinf=float("inf"))
 
 

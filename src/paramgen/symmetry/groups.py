@@ -108,10 +108,10 @@ class PermutationSpec:
     @cached_property
     def stopped(self) -> dict[str, list[str]]:
         """The reasons why tensors are held fixed, and for each of them the tensors and axes: ``0.weight[0]``."""
-        found: dict[str, list[str]] = {}
+        tensors: dict[str, list[str]] = {}
         for tensor, axis, why in self.unplaced:
-            found.setdefault(why, []).append(f"{tensor}[{axis}]")
-        return found
+            tensors.setdefault(why, []).append(f"{tensor}[{axis}]")
+        return tensors
 
     @cached_property
     def slices(self) -> dict[str, slice]:
@@ -167,15 +167,15 @@ class PermutationSpec:
             W: (K, P).
             group: Which group.
             perm: (R, U) int64; new unit u is old unit perm[u].
-            rows: (R,) the networks meant; all by default.
+            rows: (R,) indices of the networks; all by default.
         """
-        chosen = slice(None) if rows is None else rows
+        selected = slice(None) if rows is None else rows
         for place in self.groups[group]:
             window = self.window(W, place)
-            old = window[chosen]
+            old = window[selected]
             units = old.reshape(len(old), place.units, old.shape[1:].numel() // place.units)  # (R, U, F)
             new = units.take_along_dim(perm[:, :, None], 1)
-            window[chosen] = new.view(old.shape)
+            window[selected] = new.view(old.shape)
 
     def rescale_(self, W: Tensor, gauge: str, factor: Tensor) -> None:
         """Multiply each unit's input weights by a factor and divide its output weights by it, in place: the same function.
@@ -197,14 +197,14 @@ class PermutationSpec:
             W: (K, P).
             space: Which space.
             turn: (R, U, U) orthogonal, so that it is its own inverse transposed.
-            rows: (R,) the networks meant; all by default.
+            rows: (R,) indices of the networks; all by default.
         """
-        chosen = slice(None) if rows is None else rows
+        selected = slice(None) if rows is None else rows
         for place in self.spaces[space]:
             window = self.window(W, place)
-            old = window[chosen]
+            old = window[selected]
             numbers = old.shape[1:].numel() // place.units
-            window[chosen] = (turn.to(W.dtype) @ old.reshape(len(old), place.units, numbers)).view(old.shape)
+            window[selected] = (turn.to(W.dtype) @ old.reshape(len(old), place.units, numbers)).view(old.shape)
 
     def apply(self, state: Mapping[str, Tensor], perms: Mapping[str, Tensor]) -> StateDict:
         """One network with its units in another order: the same function, bit for bit the same numbers.
@@ -234,15 +234,15 @@ class PermutationSpec:
 
 
 def _places(graph: Graph, params: ParamSpec, roots: Mapping[str, str]) -> dict[str, tuple[Place, ...]]:
-    found: dict[int, list[Place]] = {}
+    by_group: dict[int, list[Place]] = {}
     for tensor in params.tensors:
         for axis, segments in enumerate(graph.axes.get(roots.get(tensor.name, tensor.name), ())):
             start = 0
             for s in segments:
                 if not s.fixed:
-                    found.setdefault(s.group, []).append(Place(tensor.name, axis, start, s.units, s.block, s.dual))
+                    by_group.setdefault(s.group, []).append(Place(tensor.name, axis, start, s.units, s.block, s.dual))
                 start += s.length
-    return {_name(places[0]): tuple(places) for places in found.values()}
+    return {_name(places[0]): tuple(places) for places in by_group.values()}
 
 
 def _name(place: Place) -> str:
@@ -258,8 +258,8 @@ def _unplaced(graph: Graph, params: ParamSpec, roots: Mapping[str, str]) -> tupl
 
 
 def _two_sided(places: Mapping[str, tuple[Place, ...]]) -> dict[str, tuple[Place, ...]]:
-    """Those with both an upright and an inverted place: with one side alone there is nothing to balance."""
-    return {name: found for name, found in places.items() if len({p.inverted for p in found}) == 2}
+    """Those with both an upright and an inverted place: one side alone cannot be balanced."""
+    return {name: gauge_places for name, gauge_places in places.items() if len({p.inverted for p in gauge_places}) == 2}
 
 
 def _within(gauge: Sequence[Place], spaces: Mapping[str, Sequence[Place]]) -> bool:

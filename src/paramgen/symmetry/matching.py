@@ -1,7 +1,7 @@
-"""Weight matching: put the hidden units of networks in the order in which they come nearest to a reference.
+"""Weight matching: order the hidden units of networks such that they are nearest to a reference.
 
 Ainsworth et al. 2022, *Git Re-Basin* (arXiv:2209.04836), section 3.2: one linear assignment a group with the other groups held,
-round after round until none changes. Departs: K networks at once; a network's first order is built group by group from the
+repeated until none changes. Departs: K networks at once; a network's first order is built group by group from the
 tensors whose other axes are already settled, so that the result does not depend on the order the network came in.
 
 K networks of P parameters; U units of a group, F numbers a unit. ‖w_ref − P w‖² = const − 2⟨w_ref, P w⟩, so the assignment maximises
@@ -23,7 +23,7 @@ from paramgen.symmetry.groups import Permutations, PermutationSpec, Place, coupl
 from paramgen.symmetry.pairs import Pair
 
 MATCHING_ROUNDS = 100
-_NUMBERS = 1 << 20  # weights worked on at once: they stay in the cache
+_NUMBERS = 1 << 20  # weights processed at a time, such that they fit in the cache
 
 
 class Matched(NamedTuple):
@@ -40,16 +40,16 @@ class Matched(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What is settled at once: a group with the spaces in its units, or a space."""
+    """A part that is settled at once: a group with the spaces in its units, or a space."""
 
     group: str | None
-    spaces: tuple[tuple[str, ...], ...]  # one space a unit; of a space alone itself
+    spaces: tuple[tuple[str, ...], ...]  # one space per unit; a space without a group: itself
     places: tuple[Place, ...]
 
 
 class _Step(NamedTuple):
     name: str
-    places: tuple[Place, ...]  # those that can be compared when its turn comes
+    places: tuple[Place, ...]  # places that can be compared when the part is settled
     final: bool  # these are all its places, so that one assignment settles it until another part changes
 
 
@@ -86,7 +86,7 @@ def weight_matching(
 def align_matrix(
     W: Tensor, spec: PermutationSpec, reference: Tensor, rounds: int = 4, members: Sequence[int] | None = None
 ) -> Matched:
-    """Align networks to a reference, then `rounds` times to the mean of what came out.
+    """Align networks to a reference, then `rounds` times to the mean of the result.
 
     Args:
         W: (K, P).
@@ -169,8 +169,8 @@ def _improve(
 ) -> Tensor:
     """Settle one part of some networks, in place; returns the rows that changed.
 
-    Where a part meets itself in one tensor, what is found is best for a linear objective and the true one is not linear: a
-    change that makes it worse is taken back.
+    Where a part occurs twice in one tensor, the solution is optimal for a linear objective, but the true one is not linear: a
+    change that makes it worse is undone.
     """
     tensors = {p.tensor for p in part.places}
     old = pair.W[rows] if coupled_to_itself else None
@@ -195,7 +195,7 @@ def _improve(
 
 
 def _schedule(spec: PermutationSpec, parts: Mapping[str, _Part], neighbours: Mapping[str, set[str]]) -> list[_Step]:
-    """An order in which each part has as much as possible to go by: tensors whose other axes are fixed or settled."""
+    """An order in which each part can be compared on as many tensors as possible: those whose other axes are fixed or settled."""
     on = {name: {(p.tensor, p.axis) for p in part.places} for name, part in parts.items()}
     settled: set[str] = set()
 

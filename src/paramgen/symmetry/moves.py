@@ -12,7 +12,7 @@ def same(w: Walker, c: Call) -> Labels:
 
 
 def concatenate(w: Walker, c: Call) -> Labels:
-    """Parts side by side on one axis."""
+    """Parts concatenated along one axis."""
     parts = [w[n] for n in c.args["tensors"]]
     dim = c.args["dim"] % len(parts[0])
     for part in parts[1:]:
@@ -24,12 +24,12 @@ def concatenate(w: Walker, c: Call) -> Labels:
 
 
 def stack_labels(w: Walker, c: Call) -> Labels:
-    """Parts side by side on an axis of their own."""
+    """Parts stacked along a new axis."""
     parts = [w[n] for n in c.args["tensors"]]
     dim = c.args["dim"] % (len(parts[0]) + 1)
     for part in parts[1:]:
-        for mine, other in zip(parts[0], part, strict=True):
-            w.tie(mine, other)
+        for first_axis, axis in zip(parts[0], part, strict=True):
+            w.tie(first_axis, axis)
     return (*parts[0][:dim], fixed(len(parts)), *parts[0][dim:])
 
 
@@ -45,8 +45,8 @@ def pieces(w: Walker, c: Call) -> list[Labels]:
     """Split, chunk."""
     x, sizes = w[c.input], shapes_of(c.node)
     dim = c.args["dim"] % len(x)
-    found = w.groups.split(x[dim], [shape[dim] for shape in sizes])
-    return [(*x[:dim], piece, *x[dim + 1 :]) for piece in found]
+    split = w.groups.split(x[dim], [shape[dim] for shape in sizes])
+    return [(*x[:dim], piece, *x[dim + 1 :]) for piece in split]
 
 
 def piece(w: Walker, c: Call) -> Labels:
@@ -80,15 +80,15 @@ def unbind(w: Walker, c: Call) -> list[Labels]:
 
 
 def _at(w: Walker, x: Labels, dim: int, position: int) -> Labels:
-    rest = (*x[:dim], *x[dim + 1 :])
+    others = (*x[:dim], *x[dim + 1 :])
     if len(x[dim]) == 1 and w.groups.index_of(x[dim]) is not None:
-        return tuple(w.groups.at(axis, x[dim], position) for axis in rest)
+        return tuple(w.groups.at(axis, x[dim], position) for axis in others)
     w.pin((x[dim],))
-    return rest
+    return others
 
 
 def look_up(w: Walker, c: Call) -> Labels:
-    """table[:, numbers]: rows of a table, wherever they go."""
+    """table[:, numbers]: rows of a table, in any order."""
     x, where, (shape,) = w[c.input], c.args["indices"], shapes_of(c.node)
     dims = [d for d, index in enumerate(where) if isinstance(index, Node)]
     if len(dims) != 1:
@@ -130,22 +130,22 @@ def expand(w: Walker, c: Call) -> Labels:
 def reshape(w: Walker, c: Call) -> Labels:
     """Axes joined or split.
 
-    A group can be joined with fixed axes and taken apart again. Split between two axes its units move as wholes along the first, unless
-    the network takes that axis apart into slices, which then have groups of their own (q, k and v from one axis).
+    A group can be joined with fixed axes and split again. If it is split between two axes, complete units move along the first, unless
+    the network splits that axis into slices, which then have their own groups (q, k and v from one axis).
     """
     labels, (shape,) = w[c.input], shapes_of(c.node)
     w.pin([a for a in labels if length(a) == 1])
     x, sizes, out = [a for a in labels if length(a) > 1], list(shape), []
     while sizes:
-        wanted = sizes.pop(0)
-        if wanted == 1:
+        size = sizes.pop(0)
+        if size == 1:
             out.append(fixed(1))
             continue
         axis = x.pop(0)
-        while length(axis) < wanted and x:
+        while length(axis) < size and x:
             axis = join(w, axis, x.pop(0))
-        if length(axis) > wanted:
-            axis, rest = part(w, axis, wanted, _taken_apart(c.node, len(out)))
+        if length(axis) > size:
+            axis, rest = part(w, axis, size, _taken_apart(c.node, len(out)))
             x.insert(0, rest)
         out.append(axis)
     return tuple(out)
@@ -160,7 +160,7 @@ def join(w: Walker, outer: Axis, inner: Axis) -> Axis:
         return fixed(length(outer) * length(inner), min((s.group for s in (*outer, *inner)), default=FIXED))
     if is_fixed(outer):
         return inner * length(outer)
-    if not is_fixed(inner):  # both orders at once have no place on one axis
+    if not is_fixed(inner):  # one axis cannot hold both orders
         w.groups.freeze(inner, w.groups.reason("reshape: two groups of hidden units on one axis"))
     return tuple(s._replace(block=s.block * length(inner)) for s in outer)
 
@@ -201,7 +201,7 @@ def part(w: Walker, axis: Axis, outer: int, taken_apart: bool = False) -> tuple[
 
 
 def _wholes(w: Walker, segment: Segment, inner: int) -> Segment:
-    """A segment's part of the first axis, where units of `inner` positions move as wholes."""
+    """A segment's part of the first axis, where complete units of `inner` positions move."""
     if segment.fixed:
         if segment.units % inner:
             raise CannotAlign("a group of hidden units is split between two axes")
@@ -214,7 +214,7 @@ def _wholes(w: Walker, segment: Segment, inner: int) -> Segment:
 
 
 def _taken_apart(node: Node, dim: int) -> bool:
-    """Whether nothing is done with an axis of a value but to pick slices along it."""
+    """Whether an axis of a value is only used to pick slices along it."""
     return bool(node.users) and all(_picks(user, dim) for user in node.users)
 
 
@@ -233,8 +233,8 @@ def _picks(user: Node, dim: int) -> bool:
     if call.name == "unsqueeze":
         return _taken_apart(user, dim + (call.args["dim"] % (ndim + 1) <= dim))
     if call.name == "squeeze":
-        gone = _squeezed(call, ndim)
-        return dim not in gone and _taken_apart(user, dim - sum(d < dim for d in gone))
+        removed = _squeezed(call, ndim)
+        return dim not in removed and _taken_apart(user, dim - sum(d < dim for d in removed))
     return _taken_apart(user, dim)
 
 

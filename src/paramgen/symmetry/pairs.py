@@ -1,6 +1,6 @@
-"""Networks and their references: what an assignment or a turn gains, and doing it.
+"""Networks and their references: assignments and turns, and their gain.
 
-K networks of P parameters, R of them meant; U units of a group or dimensions of a space, F numbers a unit.
+K networks of P parameters, R of them selected; U units of a group or dimensions of a space, F numbers a unit.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from paramgen.symmetry.groups import PermutationSpec, Place, unit_of
 
 _PRICE_STEPS = 5
 _NEAR = 0.1  # share of units at home from which prices save more than they cost
-_LEAST = 1e-6  # share of what there is that a change must gain
+_LEAST = 1e-6  # minimum relative gain of a change
 _LEAST_TURN = 1e-5  # the same for turns, which are never exact
 
 
@@ -29,7 +29,7 @@ class Assigned(NamedTuple):
 
 @dataclass(frozen=True)
 class Pair:
-    """Networks, changed in place, and what they are brought near to.
+    """Networks, changed in place, and their references.
 
     Args:
         reference: (K, P) or (1, P).
@@ -51,12 +51,12 @@ class Pair:
         return total
 
     def assign(self, slots: Sequence[Sequence[str]], places: Sequence[Place], rows: Tensor) -> Assigned:
-        """The best order of a group's units, where there is a better one.
+        """The best order of a group's units, for networks where it is better than the current one.
 
         Args:
             slots: The spaces in its units, one space a unit each.
             places: The places of the group that can be compared.
-            rows: (R,) the networks meant.
+            rows: (R,) indices of the networks.
         """
         cost = self._cost(slots, places, rows, self.W.dtype)  # (R, U, U)
         if not cost.isfinite().all():  # products of weights of 1e19 and more leave float32
@@ -66,20 +66,20 @@ class Pair:
         return Assigned(rows[better], best[better])
 
     def turn(self, space: str, places: Sequence[Place], rows: Tensor) -> Tensor:
-        """Turn a space to its reference, in place; returns the rows where that gained something.
+        """Turn a space to its reference, in place; returns the rows with a gain.
 
         Args:
             space: Which space.
             places: The places that can be compared: its own, or those of the group in whose units it is.
-            rows: (R,) the networks meant.
+            rows: (R,) indices of the networks.
         """
-        known = [place for place in self.spec.spaces[space] if any(_holds(outer, place) for outer in places)]
-        if not known:
+        comparable = [place for place in self.spec.spaces[space] if any(_holds(outer, place) for outer in places)]
+        if not comparable:
             return rows[:0]
         products = torch.zeros(())
-        for place in known:
-            ref, mine = self._features(place, rows)
-            products = products + ref.double() @ mine.double().mT
+        for place in comparable:
+            ref, features = self._features(place, rows)
+            products = products + ref.double() @ features.double().mT
         turn = nearest_turn(products)  # (R, U, U)
         most = (turn * products).sum((1, 2))
         better = most - products.diagonal(dim1=1, dim2=2).sum(1) > _LEAST_TURN * most
@@ -92,12 +92,12 @@ class Pair:
         """C[u, v] = ⟨ref unit u, unit v⟩ of each network, spaces in the units turned for the best: (R, U, U)."""
         total, turned = torch.zeros((), dtype=dtype), dict[int, Tensor]()
         for place in places:
-            ref, mine = (x.to(dtype) for x in self._features(place, rows))  # (1 or R, U, F), (R, U, F)
+            ref, features = (x.to(dtype) for x in self._features(place, rows))  # (1 or R, U, F), (R, U, F)
             slot = next((i for i, spaces in enumerate(slots) if self._in_slot(spaces, place)), None)
             if slot is None:
-                total = total + ref @ mine.mT
+                total = total + ref @ features.mT
             else:
-                a, b = (x.double().view(len(x), place.units, place.block, -1) for x in (ref, mine))
+                a, b = (x.double().view(len(x), place.units, place.block, -1) for x in (ref, features))
                 inner = torch.einsum("ruaf,rvbf->ruvab", a.expand(len(b), *a.shape[1:]), b)
                 turned[slot] = turned[slot] + inner if slot in turned else inner
         for products in turned.values():
@@ -118,8 +118,8 @@ class Pair:
 
 
 def _holds(outer: Place, place: Place) -> bool:
-    there = (outer.tensor, outer.axis) == (place.tensor, place.axis)
-    return there and outer.start <= place.start < outer.start + outer.units * outer.block
+    same_axis = (outer.tensor, outer.axis) == (place.tensor, place.axis)
+    return same_axis and outer.start <= place.start < outer.start + outer.units * outer.block
 
 
 def _assign(cost: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +130,7 @@ def _assign(cost: Tensor) -> tuple[Tensor, Tensor]:
     home = (cost.amax(2) <= stay).float().mean(1)  # (R,) share of units that are best where they are
     for r in (home <= _NEAR).nonzero()[:, 0].tolist():
         best[r] = torch.from_numpy(linear_sum_assignment(cost[r].numpy(), maximize=True)[1])
-    near = ((home > _NEAR) & (home < 1)).nonzero()[:, 0]  # where all are, staying is optimal
+    near = ((home > _NEAR) & (home < 1)).nonzero()[:, 0]  # if all units are at home, staying is optimal
     for r, matrix in zip(near.tolist(), _reduced(cost[near]).numpy(), strict=True):
         best[r] = torch.from_numpy(linear_sum_assignment(matrix)[1])
     gain = cost.gather(2, best[:, :, None])[:, :, 0].sum(1) - stay.sum(1)

@@ -1,4 +1,4 @@
-"""What each operation does to the axes of its operands (aten's names, without overload and in-place underscore).
+"""The effect of each operation on the axes of its operands (aten's names, without overload and in-place underscore).
 
 Under a permutation walk a rule ties axes that must hold their units in one order; under a walk for factors (`w.factors`) it ties axes that
 must hold the same factors, contracts those whose factors undo each other, and pins those that can have none. An operation of no rule
@@ -23,8 +23,8 @@ def _by_number(call: Call) -> bool:
 
 
 def _dims(dims: int | Sequence[int] | None, ndim: int) -> list[int]:
-    chosen = range(ndim) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
-    return [d % ndim for d in chosen]
+    selected = range(ndim) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
+    return [d % ndim for d in selected]
 
 
 def _pointwise(w: Walker, c: Call) -> Labels:
@@ -37,12 +37,12 @@ def _broadcast(w: Walker, operands: Sequence[Labels], shape: tuple[int, ...]) ->
     for back in range(len(shape), 0, -1):
         size = shape[-back]
         axes = [a[-back] for a in operands if len(a) >= back]
-        there = [a for a in axes if length(a) == size]
-        for other in there[1:]:
-            w.tie(there[0], other)
-        if w.factors and (len(there) < len(operands) or size == 1):  # a value without the units' factors meets them
+        present = [a for a in axes if length(a) == size]
+        for other in present[1:]:
+            w.tie(present[0], other)
+        if w.factors and (len(present) < len(operands) or size == 1):  # a value without the units' factors meets them
             w.pin(axes)
-        index = next((a for a in there if w.groups.index_of(a) is not None), there[0])
+        index = next((a for a in present if w.groups.index_of(a) is not None), present[0])
         out.append(index if size > 1 else fixed(1))
     return tuple(out)
 
@@ -87,7 +87,7 @@ def _conv(w: Walker, c: Call) -> Labels:
 
 
 def _grouped(w: Walker, c: Call, x: Axis, weight: Labels, transposed: bool) -> Axis:
-    """Groups of channels change places as wholes, and their outputs with them; one channel a group if depthwise."""
+    """Complete groups of channels change places, with their outputs; one channel per group if depthwise."""
     groups, per = c.args["groups"], length(weight[1 if transposed else 0])
     w.pin((weight[1],))
     if (
@@ -95,14 +95,14 @@ def _grouped(w: Walker, c: Call, x: Axis, weight: Labels, transposed: bool) -> A
     ):  # filters have the factors of their output; those of the input would need the inverse on the same axis
         w.pin((x,) if w.walk == "scale" and not transposed else (x, weight[0]))
         return fixed(per * groups) if transposed else weight[0]
-    whole, _ = part(w, x, groups)
-    channels = join(w, whole, fixed(per if transposed else per // groups))
+    groups_axis, _ = part(w, x, groups)
+    channels = join(w, groups_axis, fixed(per if transposed else per // groups))
     w.tie(weight[0], x if transposed else channels)
     return channels
 
 
 def _normalise(w: Walker, c: Call, x: Labels, axes: Sequence[int], statistics: Sequence[Node | None] = ()) -> Labels:
-    """Batch, layer, group and RMS norm: `axes` of the input meet the affine weights; what is divided out cannot scale."""
+    """Batch, layer, group and RMS norm: `axes` of the input meet the affine weights; normalised axes cannot scale."""
     affine = [w[n] for n in (c.args.get("weight"), c.args.get("bias")) if n is not None]
     measured = [w[n] for n in statistics if n is not None]
     out = list(x)
@@ -129,7 +129,7 @@ def _layer_norm(w: Walker, c: Call) -> Labels:
 def _group_norm(w: Walker, c: Call) -> Labels:
     x, groups = w[c.input], c.args["num_groups"]
     if not w.factors and groups > 1:
-        part(w, x[1], groups)  # groups of channels move as wholes
+        part(w, x[1], groups)  # complete groups of channels move
     return _normalise(w, c, x, (1,))
 
 
@@ -145,19 +145,19 @@ def _spatial(w: Walker, c: Call) -> Labels:
 
 def _reduce(w: Walker, c: Call) -> Labels:
     x = w[c.input]
-    gone = _dims(c.args.get("dim"), len(x))
+    removed = _dims(c.args.get("dim"), len(x))
     if w.factors:
-        w.pin([x[d] for d in gone])
-    keep = [fixed(1) if d in gone else a for d, a in enumerate(x) if c.args.get("keepdim") or d not in gone]
+        w.pin([x[d] for d in removed])
+    keep = [fixed(1) if d in removed else a for d, a in enumerate(x) if c.args.get("keepdim") or d not in removed]
     return tuple(keep)
 
 
 def _along(w: Walker, c: Call) -> Labels:
     """Positions of some axes meet each other in their order."""
     x = w[c.input]
-    met = _dims(c.args.get("dims", c.args.get("dim")), len(x))
-    w.pin([x[d] for d in met])
-    return tuple(fixed(length(axis)) if d in met else axis for d, axis in enumerate(x))
+    mixed = _dims(c.args.get("dims", c.args.get("dim")), len(x))
+    w.pin([x[d] for d in mixed])
+    return tuple(fixed(length(axis)) if d in mixed else axis for d, axis in enumerate(x))
 
 
 def _matmul(w: Walker, c: Call) -> Labels:
@@ -174,7 +174,7 @@ def _matmul(w: Walker, c: Call) -> Labels:
 
 
 def _attention(w: Walker, c: Call) -> Labels:
-    """softmax(q k^T) v for each head: heads go side by side, q meets k, and v passes."""
+    """softmax(q k^T) v for each head: heads are independent, q is contracted with k, and v passes."""
     q, k, v = (w[c.args[name]] for name in ("query", "key", "value"))
     shape, mask = shapes_of(c.node)[0], c.args["attn_mask"]
     w.same_slices((q, k, v))
@@ -206,7 +206,7 @@ def _embedding(w: Walker, c: Call) -> Labels:
 
 
 def find_rule(call: Call) -> Rule | None:
-    """The rule of an operation; ``None`` where hidden units would be mixed or nothing is known of it."""
+    """The rule of an operation; ``None`` if it mixes hidden units or is unknown."""
     if call.name in RULES:
         return RULES[call.name]
     if torch.Tag.pointwise in getattr(call.node.target, "tags", ()):

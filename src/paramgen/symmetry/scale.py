@@ -14,15 +14,15 @@ from paramgen.core.params import StateDict
 from paramgen.symmetry.groups import PermutationSpec, Place, coupled, stack
 
 BALANCING_ROUNDS = 200
-_NUMBERS = 1 << 23  # weights worked on at once, in float64
+_NUMBERS = 1 << 23  # weights processed at a time, in float64
 
 
 def balance_matrix(W: Tensor, spec: PermutationSpec, tolerance: float = 1e-7) -> Tensor:
     """Rescale hidden units so that each one's input norm equals its output norm, biases counted with the input; likewise spaces.
 
     That is the network of smallest L2 norm among those that differ by scale alone (Stock et al. 2019, *Equi-normalization*,
-    arXiv:1902.10416): it is reached by balancing gauge after gauge, and does not depend on where it began. Units without
-    input or without output weights are left alone, and so are networks with NaN or infinite weights. A space (the rank of an adapter,
+    arXiv:1902.10416): it is reached by balancing gauge after gauge, and does not depend on the start. Units without
+    input or without output weights do not change, nor do networks with NaN or infinite weights. A space (the rank of an adapter,
     q and k of a head) takes the basis of its singular vectors, in the order of its singular values
     (:func:`paramgen.core.factors.balanced_factors`).
 
@@ -66,7 +66,7 @@ def _balance(W: Tensor, spec: PermutationSpec, tolerance: float) -> Tensor:
 
 
 def _balance_space(X: Tensor, spec: PermutationSpec, places: tuple[Place, ...], first: bool, tolerance: float) -> float:
-    """Balance one space of all networks, at first and wherever it is out of balance; returns by how much it was."""
+    """Balance one space of all networks, at first and wherever it is out of balance; returns how far it was."""
     if not len(X):
         return 0.0
     into, out = ([p for p in places if p.inverted is inverted] for inverted in (False, True))
@@ -84,5 +84,5 @@ def _balance_space(X: Tensor, spec: PermutationSpec, places: tuple[Place, ...], 
 
 
 def _squares(X: Tensor, spec: PermutationSpec, places: tuple[Place, ...], inverted: bool) -> Tensor:
-    found = [spec.features(X, p).square().sum(2) for p in places if p.inverted is inverted]
-    return torch.stack(found).sum(0)
+    squares = [spec.features(X, p).square().sum(2) for p in places if p.inverted is inverted]
+    return torch.stack(squares).sum(0)

@@ -1,6 +1,6 @@
 """Which axis of which tensor carries which hidden units, read from a network's graph.
 
-The network is exported once (`torch.export`) and its graph walked, every value labelled with what its axes are made of
+The network is exported once (`torch.export`) and its graph walked, every value labelled with the structure of its axes
 (:mod:`paramgen.symmetry.axes`). Every operation either keeps hidden units apart (pointwise, pooling, normalisation), joins two axes
 (a weight with its input, the two sides of a residual addition), or fixes the units that it meets, and is named as the reason
 (:mod:`paramgen.symmetry.rules`).
@@ -30,11 +30,11 @@ WALKS: tuple[Walk, ...] = ("permutation", "scale", "linear")
 
 @dataclass(frozen=True)
 class Rule:
-    """What an operation makes of its operands' labels.
+    """The effect of an operation on its operands' labels.
 
     Args:
         label: Labels of the result, or of each result.
-        walks: The walks in which it knows what to do; in the others its operands are fixed.
+        walks: The walks that it supports; in the others, its operands are fixed.
     """
 
     label: "Callable[[Walker, Call], Labels | list[Labels]]"
@@ -43,11 +43,11 @@ class Rule:
 
 @dataclass
 class Graph:
-    """What a walk found.
+    """The result of a walk.
 
     Args:
         axes: For each tensor of the state dict (a tied one under its first name) what its axes carry.
-        stopped: For each tensor the reasons why positions of an axis are fixed: operations that are not understood.
+        stopped: For each tensor the reasons why positions of an axis are fixed: unsupported operations.
     """
 
     axes: dict[str, Labels]
@@ -157,7 +157,7 @@ class Walker:
         return not is_fixed(self.groups.resolve(axis)) or bool(self.groups.why(axis))
 
     def _stop(self, call: Call, why: str | None = None) -> None:
-        """Fix all that an operation meets and what comes out of it; in a walk for orders the reason is kept."""
+        """Fix all operands and results of an operation; in a walk for orders the reason is kept."""
         number = FIXED if why is None or self.factors else self.groups.reason(why)
         for operand in call.node.all_input_nodes:
             self.freeze(operand, number)
@@ -165,12 +165,12 @@ class Walker:
         self.values[call.node] = labels if isinstance(call.node.meta["val"], (list, tuple)) else labels[0]
 
     def _check_slices(self, node: Node) -> None:
-        """Fix what varies along an index that the value does not have."""
+        """Fix axes that vary along an index that the value does not have."""
         value = self.values[node]
         for labels in value if isinstance(value, list) else [value]:
-            there = {self.groups.index_of(axis) for axis in labels}
+            indices = {self.groups.index_of(axis) for axis in labels}
             for axis in labels:
-                if not self.groups.varies_along(axis) <= there:
+                if not self.groups.varies_along(axis) <= indices:
                     self.groups.freeze(axis)
 
     def flat(self, node: Node) -> list[Axis]:
@@ -191,7 +191,7 @@ class Walker:
         return labels
 
     def tie(self, a: Axis, b: Axis) -> Axis:
-        """Unify two axes that go side by side: units of one order, and of the same factors."""
+        """Unify two axes that are aligned elementwise: units of one order, and of the same factors."""
         return self.groups.unify(a, b)
 
     def contract(self, a: Axis, b: Axis) -> None:
