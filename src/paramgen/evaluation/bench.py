@@ -91,11 +91,11 @@ class Bench:
         finite, N = weights.isfinite().all(1).cpu(), len(weights)  # (N,)
         kept = _rows(weights, finite)  # (n, P)
         distances = self.distances.of(networks.role, kept)
-        shown = torch.full((N,), float("nan"), dtype=torch.float64)
-        shown[finite] = distances.shown.cpu()
+        displayed = torch.full((N,), float("nan"), dtype=torch.float64)
+        displayed[finite] = distances.shown.cpu()
         scores, length = torch.empty(0) if scored is None else scored.test.value, self.distances.raw.length
         if self.bootstrap is not None and scored is not None and networks.kind != "reference":
-            self.resampled[networks.name] = self.bootstrap.resample(scores, scored.test.items, shown / length)
+            self.resampled[networks.name] = self.bootstrap.resample(scores, scored.test.items, displayed / length)
         id_match, run_match = self._matches(networks, distances.near.index.cpu(), finite)
         context = Context(
             zoo=self.context,
@@ -106,7 +106,7 @@ class Bench:
             distances=distances,
             scored=scored,
             structured=None if self.structure is None else self.structure.of(kept),
-            novel_and_good=self._novel_and_good(scored, shown),
+            novel_and_good=self._novel_and_good(scored, displayed),
             id_match=id_match,
             run_match=run_match,
             info=networks.info,
@@ -114,7 +114,7 @@ class Bench:
             finetune_steps=None if self.fine_tuning is None else self.fine_tuning.steps(networks),
         )
         places = self.plane.place(weights) / length  # (N, 2)
-        points = Points(scores.tolist(), (shown / length).tolist(), places.tolist())
+        points = Points(scores.tolist(), (displayed / length).tolist(), places.tolist())
         return make_row(networks, context, points)
 
     def paths(self, trajectory: Tensor) -> list[list[list[float]]]:

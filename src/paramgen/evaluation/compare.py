@@ -66,9 +66,9 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
     """
     summary = []
     for zoo in dict.fromkeys(r.zoo for r in reports):
-        mine = [r.results["rows"] for r in reports if r.zoo == zoo]
-        for first in mine[0]:
-            rows = [row for rows in mine for row in rows if row["name"] == first["name"]]
+        results = [r.results["rows"] for r in reports if r.zoo == zoo]
+        for first in results[0]:
+            rows = [row for rows in results for row in rows if row["name"] == first["name"]]
             values = {m.key: [v for row in rows if (v := m.value(row)) is not None] for m in in_summary()}
             figures = {
                 key: {**_spread(by_seed), "mark": _mark(metric(key), rows)}
@@ -164,21 +164,21 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
     rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
     spec, available = score_of(zoo, comparison), with_figures(rows)
     keys = {m.key for m in available}
-    shown = [m for m in available if not m.hidden(keys, m.summary)]
+    columns = [m for m in available if not m.hidden(keys, m.summary)]
     seeds = len(comparison["seeds"])
     scored = f"{spec.name}, " if "mean" in keys else ""
     title = f"{zoo}, {scored}{seeds} seed{'s' if seeds > 1 else ''}"
     table = Table(title=title, box=None, header_style="dim", title_justify="left")
     table.add_column("networks", no_wrap=True)
     paper = paper_of(zoo, comparison)
-    for m in shown:
+    for m in columns:
         table.add_column(m.key.replace("_", " "), justify="right", no_wrap=True)
     for column in paper_columns(paper):
         table.add_column(f"paper: {column}", justify="right")
     for row in rows:
         papers = [paper.get(row["name"], {}).get(column) for column in paper_columns(paper)]
         cells = [
-            *(show(row["figures"].get(m.key), m, spec) for m in shown),
+            *(show(row["figures"].get(m.key), m, spec) for m in columns),
             *("" if p is None else spec.text(p) for p in papers),
         ]
         table.add_row(starred(row), *cells, style="bold" if row["kind"] == "generator" else None)

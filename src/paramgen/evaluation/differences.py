@@ -26,8 +26,8 @@ def with_differences(rows: Sequence[Row], resampled: Mapping[str, Resampled], si
             return [_over_tasks(row, other, sign) for other in others if other.tasks is not None]
         if row.name not in resampled:
             return []
-        mine = resampled[row.name]
-        return [against(o.name, mine, resampled[o.name], sign) for o in others if o.name in resampled]
+        own = resampled[row.name]
+        return [against(o.name, own, resampled[o.name], sign) for o in others if o.name in resampled]
 
     return [replace(row, against=differences(row)) if row.kind == "generator" else row for row in rows]
 

@@ -39,8 +39,8 @@ class FineTuning:
             raise ParamgenError(f"finetune needs a task with data, and zoo {zoo.name!r} has none; leave it out")
         self.tasks, self.zoo, self.device = tasks, zoo, device
         self.targets: dict[str | None, float] = {}
-        wanted: Sequence[str | None] = tasks.unseen or [None]
-        for name in wanted:
+        names: Sequence[str | None] = tasks.unseen or [None]
+        for name in names:
             trained = [state for state, task in zip(states, _tasks_of(first), strict=True) if task == name]
             score = validation_scores(tasks.task(name), trained, device).mean().item()
             self.targets[name] = tasks.score.floor(score)

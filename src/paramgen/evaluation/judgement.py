@@ -65,9 +65,9 @@ def some_copies(row: Row, rows: Sequence[Row]) -> list[Flag]:
         "same_predictions": "same_predictions",
     }
     return [
-        Flag(kind, f"{round(mine * row.n)} of {row.n}")
+        Flag(kind, f"{round(share * row.n)} of {row.n}")
         for kind, key in kinds.items()
-        if (mine := row.values[key]) is not None and mine >= (reference.values[key] or 0) + THRESHOLDS.some
+        if (share := row.values[key]) is not None and share >= (reference.values[key] or 0) + THRESHOLDS.some
     ]
 
 

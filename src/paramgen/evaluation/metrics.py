@@ -257,10 +257,10 @@ def same_predictions(classes: Tensor, zoo: Tensor | None = None) -> float:
         classes: (N, M) int64.
         zoo: (K, M) of the training networks; None: the networks are the zoo, and no network is compared with itself.
     """
-    mine = [row.numpy().tobytes() for row in classes.cpu()]
-    of_zoo = Counter(mine if zoo is None else (row.numpy().tobytes() for row in zoo.cpu()))
-    same = sum(of_zoo[row] > (zoo is None) for row in mine)
-    return same / len(mine) if mine else float("nan")
+    predictions = [row.numpy().tobytes() for row in classes.cpu()]
+    of_zoo = Counter(predictions if zoo is None else (row.numpy().tobytes() for row in zoo.cpu()))
+    same = sum(of_zoo[row] > (zoo is None) for row in predictions)
+    return same / len(predictions) if predictions else float("nan")
 
 
 def _norms(x: Tensor) -> Tensor:

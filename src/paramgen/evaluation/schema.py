@@ -78,7 +78,7 @@ def results_schema() -> Schema:
 
 def comparison_schema() -> Schema:
     """Of ``comparison.json``."""
-    text, whole, number = {"type": "string"}, {"type": "integer"}, {"type": "number"}
+    text, integer, number = {"type": "string"}, {"type": "integer"}, {"type": "number"}
     maybe = {"type": ["number", "null"]}
     counted = {"type": "integer", "minimum": 1}
     figure = _object({"mean": number, "std": maybe, "mark": text})
@@ -115,12 +115,12 @@ def comparison_schema() -> Schema:
         {
             "title": text,
             "about": text,
-            "seeds": {"type": "array", "minItems": 1, "items": whole},
+            "seeds": {"type": "array", "minItems": 1, "items": integer},
             "paper": {"type": "object", "additionalProperties": {"type": "object", "additionalProperties": number}},
             "reports": {
                 "type": "array",
                 "minItems": 1,
-                "items": _object({"zoo": text, "seed": whole, "file": text}),
+                "items": _object({"zoo": text, "seed": integer, "file": text}),
             },
             "scores": {"type": "object", "additionalProperties": _or_null(schema_of(ScoreSpec))},
             "summary": {"type": "array", "items": summary},
@@ -138,12 +138,12 @@ def comparison_schema() -> Schema:
 
 def docs_table() -> str:
     """The metrics as a table in Markdown, between its two marks."""
-    ways = {"higher": "higher", "lower": "lower", "score": "as the score", None: ""}
+    directions = {"higher": "higher", "lower": "lower", "score": "as the score", None: ""}
     lines = [BEGIN, "| key | on the page | definition | needs | better |", "| --- | --- | --- | --- | --- |"]
     for m in METRICS:
         needed = ", ".join(sorted(m.needs)).replace("_", " ")
         definition = m.definition.replace("|", "\\|")
-        lines.append(f"| `{m.key}` | {m.title} | {definition} | {needed} | {ways[m.better]} |")
+        lines.append(f"| `{m.key}` | {m.title} | {definition} | {needed} | {directions[m.better]} |")
     return "\n".join([*lines, END])
 
 

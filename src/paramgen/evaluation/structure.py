@@ -125,8 +125,8 @@ class Structure:
     """
 
     def __init__(self, weights: Tensor, runs: Tensor, heldout: Tensor) -> None:
-        shown = torch.linspace(0, len(weights) - 1, min(len(weights), MOST_NETWORKS)).round().long()
-        weights, runs = weights[shown.to(weights.device)], runs[shown]
+        indices = torch.linspace(0, len(weights) - 1, min(len(weights), MOST_NETWORKS)).round().long()
+        weights, runs = weights[indices.to(weights.device)], runs[indices]
         self.subspace = Subspace(weights)
         basis: StructureBasis = "held-out networks"
         variance = self.subspace.variance(heldout)
@@ -163,6 +163,6 @@ def _left_out(weights: Tensor, groups: Tensor) -> Variance:
     for f in fold.unique():
         out = (fold == f).to(weights.device)
         if (~out).sum() > 1:
-            rest = Subspace(weights[~out])
-            parts.append(rest.variance(weights[out], about=rest.mean))
+            subspace = Subspace(weights[~out])
+            parts.append(subspace.variance(weights[out], about=subspace.mean))
     return Variance(*(sum(part) for part in zip(*parts, strict=True))) if parts else Variance(0.0, 0.0, 0.0)

@@ -67,9 +67,9 @@ class Evaluation:
     def __init__(self, results: ResultsDict, title: str = "") -> None:
         self.results, self.title, self.rows = results, title, results["rows"]
         self.spec = None if results["score"] is None else ScoreSpec.from_dict(results["score"])
-        shown = [m for m in with_values(self.rows) if m.report != "absent"]
-        keys = {m.key for m in shown}
-        self.columns = [Column(m, m.hidden(keys), self.spec) for m in shown]
+        metrics = [m for m in with_values(self.rows) if m.report != "absent"]
+        keys = {m.key for m in metrics}
+        self.columns = [Column(m, m.hidden(keys), self.spec) for m in metrics]
         self.verdicts = [(row, verdict(row, results)) for row in self.rows if row["kind"] == "generator"]
         self.task = json.dumps(results["task"], indent=2)
         hidden = ("history", "fit_config")  # drawn, and shown apart
@@ -180,12 +180,12 @@ class Summary:
 
 def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
     rows = [row for row in comparison["summary"] if row["zoo"] == zoo]
-    spec, shown = score_of(zoo, comparison), with_figures(rows)
-    keys = {m.key for m in shown}
+    spec, metrics = score_of(zoo, comparison), with_figures(rows)
+    keys = {m.key for m in metrics}
     published = paper_of(zoo, comparison)
     paper = paper_columns(published)
     heads, cells_of = list[Head](), list[Callable[[RowDict], Cell]]()
-    for m in shown:
+    for m in metrics:
         more = m.hidden(keys, m.summary)
         heads.append(Head(m.title, m.key, more))
         cells_of.append(partial(_cell, m, spec, more))
@@ -206,8 +206,8 @@ def _summary(zoo: str, comparison: dict[str, Any]) -> Summary:
         for row in rows
     ]
     generators = {row["name"] for row in rows if row["kind"] == "generator"}
-    apart = [pair for pair in comparison["differences"] if pair["zoo"] == zoo and pair["second"] in generators]
-    sentences = [*over_seeds(zoo, comparison), *(between(pair, spec) for pair in apart)]
+    pairs = [pair for pair in comparison["differences"] if pair["zoo"] == zoo and pair["second"] in generators]
+    sentences = [*over_seeds(zoo, comparison), *(between(pair, spec) for pair in pairs)]
     return Summary(_says(comparison["seeds"], rows, spec), sentences, heads, lines)
 
 

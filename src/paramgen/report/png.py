@@ -231,11 +231,13 @@ def _name_dots(axes: Axes, panel: Panel, colours: Mapping[str, str]) -> None:
     spots, frame = _spots(axes, panel), axes.get_window_extent()
     ends = {mark.row: np.stack(_clamped(axes, mark.x[:1], mark.y[:1]), 1)[0] for mark in named}  # (2,) each
     around = np.array([[-5], [5]])  # pixels
-    taken = {row: Bbox(axes.transData.transform([at]) + around) for row, at in ends.items() if colours[row] != "base"}
+    occupied = {
+        row: Bbox(axes.transData.transform([at]) + around) for row, at in ends.items() if colours[row] != "base"
+    }
     for mark in reversed(named):
         below, beyond = mark.y[0] < min(axes.get_ylim()), mark.x[0] > max(axes.get_xlim())
         text = mark.name + (" ↓" if below else "") + (" →" if beyond else "")
-        at, others = ends[mark.row], [box for row, box in taken.items() if row != mark.row]
+        at, others = ends[mark.row], [box for row, box in occupied.items() if row != mark.row]
         best, covers = None, COVERED if colours[mark.row] == "base" else len(spots)
         for place in PLACES:
             label = _name(axes, text, at, place, colours[mark.row])
@@ -244,7 +246,7 @@ def _name_dots(axes: Axes, panel: Panel, colours: Mapping[str, str]) -> None:
             count = int(((spots > np.subtract(box.min, CLEARANCE)) & (spots < np.add(box.max, CLEARANCE))).all(1).sum())
             label.remove()
             if inside and count <= covers - (best is not None) and not any(box.overlaps(other) for other in others):
-                best, covers, taken[f"name of {mark.row}"] = place, count, box
+                best, covers, occupied[f"name of {mark.row}"] = place, count, box
         if best is not None:
             _name(axes, text, at, best, colours[mark.row])
 

@@ -241,13 +241,15 @@ def _on_unseen_tasks(row: RowDict, rows: Sequence[RowDict], spec: ScoreSpec) -> 
         f"On {len(unseen)} unseen tasks its networks have a mean {spec.name} of {spec.full(mean)}, {spec.gap(gap)} {side} training on "
         f"these tasks themselves; on the worst, {worst}, {spec.full(unseen[worst])}."
     ]
-    ways: dict[str, list[str]] = {verdict: [] for verdict in get_args(Verdict)}
+    by_verdict: dict[str, list[str]] = {verdict: [] for verdict in get_args(Verdict)}
     simple = {other["name"] for other in rows[1:] if other["kind"] != "generator"}
     for pair in row["against"]:
         if pair["name"] in simple:
             gap_to = spec.text(pair["score"]["difference"], signed=True)
-            ways[pair["verdict"]].append(f"{WAYS.get(pair['name'], pair['name'])} ({gap_to})")
-    clauses = [f"{PHRASES[verdict]} {_listed(ways[verdict])}" for verdict in get_args(Verdict) if ways[verdict]]
+            by_verdict[pair["verdict"]].append(f"{WAYS.get(pair['name'], pair['name'])} ({gap_to})")
+    clauses = [
+        f"{PHRASES[verdict]} {_listed(by_verdict[verdict])}" for verdict in get_args(Verdict) if by_verdict[verdict]
+    ]
     if clauses:
         sentences.append(f"At the {LEVEL} level, paired over the tasks, it {'; '.join(clauses)}.")
     return sentences
@@ -262,10 +264,10 @@ def score_of_noise(ratio: float, rows: Sequence[RowDict]) -> float | None:
     """
     noised = [(row["values"]["nn_ratio"], row["values"]["mean"]) for row in rows if row["noise"] is not None]
     sweep = sorted((at, score) for at, score in noised if at and score is not None)
-    for (near, there), (far, beyond) in pairwise(sweep):
+    for (near, score_near), (far, score_far) in pairwise(sweep):
         if near <= ratio <= far:
             share = log(ratio / near) / log(far / near) if far > near else 0.0
-            return float(there + share * (beyond - there))
+            return float(score_near + share * (score_far - score_near))
     return None
 
 

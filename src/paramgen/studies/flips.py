@@ -111,12 +111,12 @@ def main(
 
 def changes(seen: Sequence[str], most: int) -> list[Change]:
     """The first codes whose inverse is unseen: unchanged, with each single flip that gives an unseen code, and with all bits flipped."""
-    taken, requested = set(seen), []
-    for code in [code for code in seen if flipped(code) not in taken][:most]:
+    seen_codes, requested = set(seen), []
+    for code in [code for code in seen if flipped(code) not in seen_codes][:most]:
         requested.append(Change("none", code, code))
         for bit in range(len(code)):
             other = code[:bit] + flipped(code[bit]) + code[bit + 1 :]
-            if other not in taken and len(set(other)) == 2:
+            if other not in seen_codes and len(set(other)) == 2:
                 requested.append(Change("one bit", code, other, bit))
         requested.append(Change("all bits", code, flipped(code)))
     return requested
@@ -157,8 +157,8 @@ def _by_class(
     items = score_networks(family, family.build(), states, images, targets=targets).items
     assert items is not None  # the score is made of single images
     columns = [family.value(items), *(family.value(items[:, labels == k]) for k in labels.unique().tolist())]
-    whole, *classes = (column.view(len(requested), n).mean(1) for column in columns)
-    return _Scored(whole, torch.stack(classes, 1))
+    overall, *classes = (column.view(len(requested), n).mean(1) for column in columns)
+    return _Scored(overall, torch.stack(classes, 1))
 
 
 def _summary(requested: Sequence[Change], rows: dict[str, _Scored]) -> dict[str, Any]:

@@ -133,11 +133,11 @@ def _of_comparison(folder: Path) -> dict[str, list[_Place]]:
     """Zoos of a comparison by name, one a seed."""
     places: dict[str, list[_Place]] = {}
     for report in read_json(folder / "comparison.json", "comparison")["reports"]:
-        here = inside(folder, report["file"]).parent
-        if not (here / "zoo" / "zoo.json").exists():
-            raise ParamgenError(f"{here} holds no zoo of the comparison's own; give it as zoo, with ckpt_path")
-        fits = {path.parent.name: path for path in sorted(here.glob("fits/*/last.ckpt"))}
-        places.setdefault(report["zoo"], []).append(_Place(here / "zoo", fits))
+        parent = inside(folder, report["file"]).parent
+        if not (parent / "zoo" / "zoo.json").exists():
+            raise ParamgenError(f"{parent} holds no zoo of the comparison's own; give it as zoo, with ckpt_path")
+        fits = {path.parent.name: path for path in sorted(parent.glob("fits/*/last.ckpt"))}
+        places.setdefault(report["zoo"], []).append(_Place(parent / "zoo", fits))
     return places
 
 

@@ -37,7 +37,7 @@ def asked_of(name: str, seed: int, zoo: Zoo, folders: Sequence[Path]) -> list[As
         zoo: Its task scores the networks.
         folders: Of samples; those without a prompt, or with several, are left out.
     """
-    found = []
+    results = []
     for folder in folders:
         prompt = (read_json(folder / INDEX, "samples").get("prompt") if (folder / INDEX).exists() else None) or {}
         if len(prompt) != 1:
@@ -49,8 +49,8 @@ def asked_of(name: str, seed: int, zoo: Zoo, folders: Sequence[Path]) -> list[As
         values = scores.loss if score.endswith(".loss") else scores.value
         limits = prompt_ranges(zoo, zoo.indices("train"), [score])[score]
         reached = [] if values is None else values[values.isfinite()].tolist()
-        found.append(Asked(name, seed, _row(samples.info), score, asked, reached, limits))
-    return found
+        results.append(Asked(name, seed, _row(samples.info), score, asked, reached, limits))
+    return results
 
 
 def asked_and_reached(found: Sequence[Asked], title: str) -> dict[str, Any]:
@@ -62,9 +62,9 @@ def asked_and_reached(found: Sequence[Asked], title: str) -> dict[str, Any]:
     """
     panels = []
     for zoo in dict.fromkeys(a.zoo for a in found):
-        here = [a for a in found if a.zoo == zoo and a.reached]
-        rows = [_figures(name, [a for a in here if a.row == name]) for name in dict.fromkeys(a.row for a in here)]
-        limits = [mean(a.range[end] for a in here) for end in (0, 1)]
+        reached = [a for a in found if a.zoo == zoo and a.reached]
+        rows = [_figures(name, [a for a in reached if a.row == name]) for name in dict.fromkeys(a.row for a in reached)]
+        limits = [mean(a.range[end] for a in reached) for end in (0, 1)]
         panels.append({"zoo": zoo, "range": limits, "rows": rows})
     return {
         "title": title,
@@ -83,12 +83,12 @@ def write_prompts(folder: Path, found: Sequence[Asked], title: str) -> list[Path
         found: Of all zoos and seeds; of several prompts only the first one's.
         title: Of the comparison.
     """
-    mine = [a for a in found if a.prompt == found[0].prompt]
-    if not mine:
+    same_prompt = [a for a in found if a.prompt == found[0].prompt]
+    if not same_prompt:
         return []
     from paramgen.report.png import save_picture  # matplotlib takes a second
 
-    values = asked_and_reached(mine, title)
+    values = asked_and_reached(same_prompt, title)
     write_json(folder / "prompts.json", values)
     picture = save_picture(asked_picture(values), folder / "prompts.png")
     return [folder / "prompts.json", picture, save_asked_page(values, picture, folder / "prompts.html")]
