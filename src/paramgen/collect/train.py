@@ -4,7 +4,7 @@ R: networks trained at once. B: batch.
 
 Every network has its own initialisation, its own order of the data and its own augmentation, all drawn from its own seed, and the
 optimizers are elementwise, so that network r of R is what it would be alone. Parameters that are not selected are frozen; so are the
-statistics of batch-norm layers whose statistics are not selected: those layers normalise as in evaluation, and the frozen tensors are exactly
+statistics of batch-norm layers whose statistics are not selected: those layers normalise as in evaluation, and the frozen tensors are
 those of the zoo's base.
 """
 
