@@ -132,14 +132,14 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         require_positive(num_train_timesteps=self.num_train_timesteps)
-        for name, value, known in (
+        for name, value, choices in (
             ("beta_schedule", self.beta_schedule, BetaSchedule.__args__),  # type: ignore[attr-defined]
             ("prediction_type", self.prediction_type, PredictionType.__args__),  # type: ignore[attr-defined]
             ("timestep_sampling", self.timestep_sampling, (None, *TimestepSampling.__args__)),  # type: ignore[attr-defined]
         ):
-            if value not in known:
+            if value not in choices:
                 raise ParamgenError(
-                    f"Unknown diffusion.{name} {value!r}. {did_you_mean(str(value), filter(None, known))}"
+                    f"Unknown diffusion.{name} {value!r}. {did_you_mean(str(value), filter(None, choices))}"
                 )
 
     @property
@@ -201,8 +201,8 @@ class Diffusion:
         drawn_on = generator.device if generator is not None else device
         if self._distribution == "uniform":
             return torch.randint(self.num_train_timesteps, (n,), generator=generator, device=drawn_on)
-        way = torch.randn(n, generator=generator, device=drawn_on).sigmoid()  # from data to noise
-        return (way * self.num_train_timesteps).long().clamp_max(self.num_train_timesteps - 1)
+        progress = torch.randn(n, generator=generator, device=drawn_on).sigmoid()  # from data to noise
+        return (progress * self.num_train_timesteps).long().clamp_max(self.num_train_timesteps - 1)
 
     def loss(
         self, denoise: Denoiser, x0: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None

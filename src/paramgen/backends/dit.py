@@ -79,8 +79,8 @@ class DiT(ParameterGenerator):
             raise ParamgenError(
                 "model.mixing is for zoos without conditions: a mixture of networks has no recorded score or task"
             )
-        made = settings(DENOISER, denoiser, "denoiser")
-        self.denoiser = made.make(seq_len, token_dim, cond_dim, condition.dropout, start_weights)
+        transformer = settings(DENOISER, denoiser, "denoiser")
+        self.denoiser = transformer.make(seq_len, token_dim, cond_dim, condition.dropout, start_weights)
 
     def setup(self, stage: str) -> None:
         """Take the places of the tokens from the codec."""
@@ -165,7 +165,7 @@ class DiT(ParameterGenerator):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW without decay on biases."""
-        chosen = self.optimizer_settings
-        groups = decay_groups(self, chosen.lr, chosen.weight_decay)
-        factor = lr_factor(chosen.schedule, int(self.trainer.estimated_stepping_batches), chosen.warmup_steps)
-        return scheduled(adamw(groups, chosen.name, fused_kernel(self)), *[factor] * len(groups))
+        optim = self.optimizer_settings
+        groups = decay_groups(self, optim.lr, optim.weight_decay)
+        factor = lr_factor(optim.schedule, int(self.trainer.estimated_stepping_batches), optim.warmup_steps)
+        return scheduled(adamw(groups, optim.name, fused_kernel(self)), *[factor] * len(groups))

@@ -143,10 +143,10 @@ class GraphDiffusion(ParameterGenerator):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW."""
-        chosen = self.optimizer_settings
-        groups = decay_groups(self.denoiser, chosen.lr, chosen.weight_decay)
-        factor = lr_factor(chosen.schedule, int(self.trainer.estimated_stepping_batches), chosen.warmup_steps)
-        return scheduled(adamw(groups, chosen.name, fused_kernel(self)), *[factor] * len(groups))
+        optim = self.optimizer_settings
+        groups = decay_groups(self.denoiser, optim.lr, optim.weight_decay)
+        factor = lr_factor(optim.schedule, int(self.trainer.estimated_stepping_batches), optim.warmup_steps)
+        return scheduled(adamw(groups, optim.name, fused_kernel(self)), *[factor] * len(groups))
 
     def _denoise(self, x: Tensor, t: Tensor) -> Tensor:
         """Prediction (B, P) of networks (B, P) at steps t (B,) or (1,)."""

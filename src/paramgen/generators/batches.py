@@ -87,8 +87,8 @@ class NetworkTokens:
         if self.tokens is not None:
             index = index.to(self.tokens.device, non_blocking=True)
             return self.tokens[index] if token is None else self.tokens[index[:, None], token.to(index.device)]
-        wanted = torch.arange(self.codec.shape[0]) if token is None else token
-        return torch.stack([self.codec.encode_tokens(self._mapped(i), wanted) for i in index.tolist()])
+        places = torch.arange(self.codec.shape[0]) if token is None else token
+        return torch.stack([self.codec.encode_tokens(self._mapped(i), places) for i in index.tolist()])
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Tokens (B, L, D) of all networks in order, at most `size` at once."""
@@ -140,16 +140,16 @@ class BatchStream:
 
     def __iter__(self) -> Iterator[ParamBatch]:
         generator = seeds.generator(self.seed, self.epoch)
-        left = torch.empty(0, dtype=torch.long)
+        remaining = torch.empty(0, dtype=torch.long)
         skip, self._skip = self._skip, 0
         for step in range(self.length):
             if not self.shuffle:
                 index = torch.arange(step * self.batch_size, min((step + 1) * self.batch_size, len(self.tokens)))
             else:
-                wanted = self.batch_size * self.world_size
-                while len(left) < wanted:
-                    left = torch.cat([left, torch.randperm(len(self.tokens), generator=generator)])
-                index, left = left[:wanted], left[wanted:]
+                count = self.batch_size * self.world_size
+                while len(remaining) < count:
+                    remaining = torch.cat([remaining, torch.randperm(len(self.tokens), generator=generator)])
+                index, remaining = remaining[:count], remaining[count:]
                 index = index[self.rank * self.batch_size :][: self.batch_size]
             token, start = self._choose_tokens(generator), self._choose_starts(index, generator)
             if step >= skip:
@@ -176,17 +176,17 @@ class BatchStream:
         if self.starts is None:
             return None
         share = torch.rand(self.world_size * self.batch_size, generator=generator)[self.rank * self.batch_size :]
-        known = [self.starts[i] for i in index.tolist()]
-        places = [int(u * len(of)) if self.shuffle else 0 for of, u in zip(known, share.tolist(), strict=False)]
-        return torch.stack([of[place] for of, place in zip(known, places, strict=True)])
+        choices = [self.starts[i] for i in index.tolist()]
+        places = [int(u * len(of)) if self.shuffle else 0 for of, u in zip(choices, share.tolist(), strict=False)]
+        return torch.stack([of[place] for of, place in zip(choices, places, strict=True)])
 
     def _batch(self, index: Tensor, token: Tensor | None, start: Tensor | None) -> ParamBatch:
         conditions = self.tokens.conditions
         x = self.tokens.read(index, token)  # (B, L', D)
-        known = index if self.shuffle else torch.full_like(index, -1)
+        identity = index if self.shuffle else torch.full_like(index, -1)
         condition = None if conditions is None else conditions[index]
         begun = None if start is None else self.tokens.read(start, token)  # (B, L', D)
-        return ParamBatch(x, condition, known, self.runs[index], token, begun)
+        return ParamBatch(x, condition, identity, self.runs[index], token, begun)
 
 
 def resolve_residency(residency: Residency, size: int, device: torch.device) -> Residency:

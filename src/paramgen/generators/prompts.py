@@ -37,9 +37,11 @@ def training_conditions(zoo: Zoo, indices: Sequence[int], prompt: Sequence[str] 
     tasks = [zoo.entries[i].condition for i in indices]
     tables = [torch.tensor(tasks)] if tasks and None not in tasks else []
     if prompt:
-        known = prompts_of(zoo)
-        if unknown := [name for name in prompt if name not in known]:
-            raise ParamgenError(f"Unknown prompt {unknown[0]!r} of zoo {zoo.name!r}. {did_you_mean(unknown[0], known)}")
+        available = prompts_of(zoo)
+        if unknown := [name for name in prompt if name not in available]:
+            raise ParamgenError(
+                f"Unknown prompt {unknown[0]!r} of zoo {zoo.name!r}. {did_you_mean(unknown[0], available)}"
+            )
         tables.append(
             torch.tensor([_row({name: _value(zoo, zoo.entries[i], name) for name in prompt}) for i in indices])
         )
@@ -58,16 +60,16 @@ def parse_prompt(text: str) -> dict[str, float]:
     Raises:
         ParamgenError: Another form, a value that is no finite number, or a name given twice.
     """
-    found: dict[str, float] = {}
+    prompts: dict[str, float] = {}
     for piece in text.split(","):
         name, equals, value = (part.strip() for part in piece.partition("="))
         number = _number(value)
         if not name or not equals or number is None:
             raise ParamgenError(f"prompt is {piece.strip()!r}, expected NAME=NUMBER, for example val.loss=0.1")
-        if name in found:
+        if name in prompts:
             raise ParamgenError(f"prompt {name!r} is given twice")
-        found[name] = number
-    return found
+        prompts[name] = number
+    return prompts
 
 
 def beyond(asked: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> list[str]:
@@ -77,10 +79,10 @@ def beyond(asked: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]
         asked: Value by name.
         ranges: Lowest and highest value of the training networks, by name.
     """
-    found = [(name, value, ranges[name]) for name, value in asked.items() if name in ranges]
+    bounded = [(name, value, ranges[name]) for name, value in asked.items() if name in ranges]
     return [
         f"prompt {name}={value:g} is outside the zoo's range, {low:.3g} to {high:.3g}"
-        for name, value, (low, high) in found
+        for name, value, (low, high) in bounded
         if not low <= value <= high
     ]
 
@@ -115,8 +117,8 @@ def prompt_row(asked: Mapping[str, float], known: Sequence[str], kind: str) -> T
 
 def _row(values: Mapping[str, float | None]) -> list[float]:
     """Prompts as a generator reads them."""
-    known = {name: value for name, value in values.items() if value is not None}
-    return [log(max(value, LEAST)) if _is_loss(name) else value for name, value in known.items()]
+    recorded = {name: value for name, value in values.items() if value is not None}
+    return [log(max(value, LEAST)) if _is_loss(name) else value for name, value in recorded.items()]
 
 
 def _is_loss(name: str) -> bool:
