@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +29,6 @@ from paramgen.tasks import task_of
 from paramgen.tasks.scoring import score_networks
 
 QUIET = {"trainer.enable_progress_bar": False, "trainer.logger": False, "quality.sample_every": 0}
-Choice = Literal["val", "test"]
 
 
 class Solver(NamedTuple):
@@ -51,7 +50,7 @@ class Bench:
         own: Networks of the zoo to score for comparison, evenly spaced.
     """
 
-    def __init__(self, path: str | Path, split: Choice = "val", own: int = 100) -> None:
+    def __init__(self, path: str | Path, split: str = "val", own: int = 100) -> None:
         self.zoo = zoo = Zoo(path)
         train, unseen = zoo.indices("train"), zoo.indices("val" if split == "val" else "heldout")
         self.task = task_of(zoo)

@@ -19,6 +19,7 @@ from paramgen.errors import ParamgenError
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.batches import NetworkTokens, ParamBatch
 from paramgen.generators.optim import decay_groups, fused_kernel, two_phases
+from paramgen.generators.recipe import Facts
 from paramgen.generators.sampling import Drawn, SampleRequest
 from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 from paramgen.nn.autoencoder import ConvAutoencoder, LinearAutoencoder
@@ -98,6 +99,18 @@ class PDiff(ParameterGenerator):
         self.register_buffer("mask", torch.ones(size, dtype=torch.bool), persistent=False)
         self._latents: Tensor | None = None  # (K, C, l), in the second phase of a fit
         self._networks: NetworkTokens | None = None  # before that phase
+
+    @classmethod
+    def recipe(cls, facts: Facts) -> dict[str, Any]:
+        """Principal components for all runs, and steps that follow the runs."""
+        runs = 1 if facts.conditional else facts.runs
+        return {
+            "model.autoencoder.latent_dim": max(64, 2 * runs),
+            "model.denoiser.width": 256,
+            "model.diffusion.num_inference_steps": 20 if runs == 1 else 50,
+            "model.optimizer.lr": 1e-3,
+            "trainer.max_steps": 400 if runs == 1 else 1000,
+        }
 
     def setup(self, stage: str) -> None:
         """Take the padding from the codec."""

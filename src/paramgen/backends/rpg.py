@@ -13,7 +13,7 @@ solver step at its own noise level.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -24,6 +24,7 @@ from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.batches import NetworkTokens, ParamBatch
 from paramgen.generators.optim import adamw, adamw8bit, decay_groups, fused_kernel, lr_factor, scheduled
+from paramgen.generators.recipe import Facts, power_of_two
 from paramgen.generators.sampling import Drawn, SampleRequest, on_cpu
 from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 from paramgen.nn.condition import ConditionInput, guided
@@ -122,6 +123,23 @@ class RPG(ParameterGenerator):
             condition_tokens,
         )
         self.head = settings(HEAD, head, "head").make(token_dim, widths[-1])
+
+    @classmethod
+    def recipe(cls, facts: Facts) -> dict[str, Any]:
+        """About 20 tokens a network, widths and rate that follow their size, one state per run, steps that follow the states."""
+        token_dim = power_of_two(facts.parameters / 20, 64, 16384)
+        width = max(128, token_dim // 2)
+        runs = 1 if facts.conditional else facts.runs
+        kind = "none" if facts.conditional else "run" if runs > 1 else "checkpoint"
+        return {
+            "model.recurrence.d_model": [width, width],
+            "model.state.kind": kind,
+            "model.head.hidden": width,
+            "model.optimizer.lr": round(2e-3 * (128 / width) ** 0.5, 6),
+            "data.codec.token_dim": token_dim,
+            "data.batch_size": 8 if kind == "checkpoint" else 20,
+            "trainer.max_steps": 340 + 10 * runs,
+        }
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Masked mean squared error of the head on some tokens of the batch."""

@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 import paramgen.backends  # noqa: F401  registers the backends
 from paramgen.cli.parser import ConfigFile, OneLineErrors
+from paramgen.cli.recipes import with_recipes
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.callbacks import LearningRates, SampleQuality
@@ -42,7 +43,12 @@ LAYOUT = "layout"  # another one, which takes seconds to read: only for backends
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
-    """Lightning's parser, with one-line error messages."""
+    """Lightning's parser, with one-line error messages and settings that follow the zoo."""
+
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's, after each ``auto`` of a config has its value."""
+        given = sys.argv[1:] if args is None else args
+        return super().parse_args(with_recipes(given) if isinstance(given, list) else given, *rest, **kwargs)
 
 
 class GeneratorCLI(LightningCLI):

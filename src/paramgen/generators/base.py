@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from inspect import signature
@@ -23,8 +23,9 @@ from paramgen.core.trust import find_class
 from paramgen.core.zoo import Zoo
 from paramgen.errors import DivergedError, ParamgenError
 from paramgen.generators.batches import NetworkTokens, ParamBatch
-from paramgen.generators.data import data_of
+from paramgen.generators.data import data_of, places
 from paramgen.generators.prompts import prompt_ranges, prompt_row
+from paramgen.generators.recipe import Facts
 from paramgen.generators.restore import build, check_same_data, read_checkpoint
 from paramgen.generators.sampling import Drawn, SampleRequest
 from paramgen.generators.settings import plain_arguments
@@ -112,6 +113,15 @@ class ParameterGenerator(LightningModule, ABC):
     def prompts(self) -> dict[str, tuple[float, float]]:
         """Lowest and highest value among the training networks of each score that it is prompted by; empty without prompts."""
         return {name: (low, high) for name, (low, high) in getattr(self, "zoo_info", {}).get("prompts", {}).items()}
+
+    @classmethod
+    def recipe(cls, facts: Facts) -> dict[str, Any]:
+        """Values for what a config leaves ``auto``, by dotted names without ``init_args``; none unless a backend has a recipe.
+
+        Args:
+            facts: The zoo's.
+        """
+        return {}
 
     def token_mask(self) -> Tensor:
         """The codec's mask (L, D) on this device, copied there once: a copy makes the host wait for the device."""
@@ -227,7 +237,7 @@ class ParameterGenerator(LightningModule, ABC):
         self.codec = data.codec
         self.base = data.zoo.base()
         self.zoo_info = {"name": data.zoo.name, "path": str(data.zoo.path), "task": data.zoo.task_config}
-        self.zoo_info |= _places(data.zoo, data.train_indices)
+        self.zoo_info |= places(data.zoo, data.train_indices)
         self.zoo_info |= {"prompts": prompt_ranges(data.zoo, data.train_indices, data.prompt)}
 
     def begin(self, networks: NetworkTokens) -> None:
@@ -326,17 +336,6 @@ class ParameterGenerator(LightningModule, ABC):
         self.fit_command = self.fit_command or saved.get("fit_command")  # a resumed fit has its own
         self.fit_config = self.fit_config or saved.get("fit_config")
         self.history = checkpoint.get("callbacks", {}).get("SampleQuality", {}).get("history")
-
-
-def _places(zoo: Zoo, used: Sequence[int]) -> dict[str, list[int]]:
-    """Indices of the networks and runs of the train split that a generator learns; a part with ``data.max_networks``."""
-    train = zoo.indices("train")
-    runs = sorted({zoo.entries[i].run for i in train})
-    place = {index: k for k, index in enumerate(train)}
-    return {
-        "networks": [place[i] for i in used],
-        "runs": [runs.index(run) for run in sorted({zoo.entries[i].run for i in used})],
-    }
 
 
 def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -> ParameterGenerator:

@@ -233,6 +233,17 @@ def _earlier(zoo: Zoo, indices: Sequence[int]) -> list[Tensor]:
     return [torch.tensor(before[place]) for place in range(len(indices))]
 
 
+def places(zoo: Zoo, used: Sequence[int]) -> dict[str, list[int]]:
+    """Which networks and runs of the train split a generator learns, by their places there; not all with ``data.max_networks``."""
+    train = zoo.indices("train")
+    runs = sorted({zoo.entries[i].run for i in train})
+    place = {index: k for k, index in enumerate(train)}
+    return {
+        "networks": [place[i] for i in used],
+        "runs": [runs.index(run) for run in sorted({zoo.entries[i].run for i in used})],
+    }
+
+
 def _taken(networks: list[StateDict]) -> Iterator[StateDict]:
     """One after the other; each is released when taken."""
     networks.reverse()
