@@ -126,19 +126,20 @@ class RPG(ParameterGenerator):
 
     @classmethod
     def recipe(cls, facts: Facts) -> dict[str, Any]:
-        """About 20 tokens a network, widths and rate that follow their size, one state per run, steps that follow the states."""
-        token_dim = power_of_two(facts.parameters / 20, 64, 16384)
-        width = max(128, token_dim // 2)
+        """Tokens and widths that follow the parameters, rates that follow the widths, states and steps that follow the runs."""
         runs = 1 if facts.conditional else facts.runs
-        kind = "none" if facts.conditional else "run" if runs > 1 else "checkpoint"
+        one = runs == 1
+        token_dim = power_of_two(facts.parameters / (20 if one else 40), 64, 16384)
+        width = max(128, token_dim // 2 if one else token_dim)
         return {
             "model.recurrence.d_model": [width, width],
-            "model.state.kind": kind,
+            "model.state.kind": "none" if facts.conditional else "checkpoint" if one else "run",
             "model.head.hidden": width,
-            "model.optimizer.lr": round(2e-3 * (128 / width) ** 0.5, 6),
+            "model.optimizer.lr": round((2e-3 if one else 3e-3) * (128 / width) ** 0.5, 6),
             "data.codec.token_dim": token_dim,
-            "data.batch_size": 8 if kind == "checkpoint" else 20,
-            "trainer.max_steps": 340 + 10 * runs,
+            "data.codec.normalisation": "centre" if one else "layer",
+            "data.batch_size": 20 if facts.conditional or not one else 8,
+            "trainer.max_steps": 350 if one else 300 + 10 * runs,
         }
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
