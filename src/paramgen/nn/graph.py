@@ -90,11 +90,11 @@ class GraphDenoiser(nn.Module):
         self.pair_in = nn.ModuleList(
             nn.Linear(channels + (first == second), pair_width) for first, second, channels in pairs
         )
-        self.rest_in = nn.Linear(rest, width)
+        self.rest_in = nn.Linear(rest, width) if rest else None
         self.blocks = nn.ModuleList(GraphBlock(self.spans, self.joined, width, pair_width, heads) for _ in range(depth))
         self.unit_out = nn.ModuleList(UnitHead(features, width, skip) for _, features in units)
         self.pair_out = nn.ModuleList(PairHead(channels, width, pair_width, skip) for _, _, channels in pairs)
-        self.rest_out = UnitHead(rest, width, skip)
+        self.rest_out = UnitHead(rest, width, skip) if rest else None
 
     def forward(
         self, units: list[Tensor], pairs: list[Tensor], rest: Tensor, t: Tensor
@@ -102,7 +102,8 @@ class GraphDenoiser(nn.Module):
         """Clean units (B, U, F), pairs (B, U, V, C) and other numbers (B, R) from noised ones at steps t (B,) or (1,)."""
         time = F.silu(self.time(t)).expand(len(rest), -1)  # (B, d)
         tokens = [layer(x) for layer, x in zip(self.unit_in, units, strict=True)]
-        h = torch.cat([*tokens, self.rest_in(rest)[:, None]], 1)  # (B, N, d)
+        last = torch.zeros_like(time) if self.rest_in is None else self.rest_in(rest)
+        h = torch.cat([*tokens, last[:, None]], 1)  # (B, N, d)
         fields = [
             layer(_with_diagonal(x) if a == b else x)
             for layer, x, (a, b) in zip(self.pair_in, pairs, self.joined, strict=True)
@@ -114,7 +115,8 @@ class GraphDenoiser(nn.Module):
             head(field, h[:, self.spans[a]], h[:, self.spans[b]], x, time)
             for head, field, x, (a, b) in zip(self.pair_out, fields, pairs, self.joined, strict=True)
         ]
-        return clean, joined, self.rest_out(h[:, -1:], rest[:, None], time)[:, 0]
+        others = rest if self.rest_out is None else self.rest_out(h[:, -1:], rest[:, None], time)[:, 0]
+        return clean, joined, others
 
 
 class GraphBlock(nn.Module):
