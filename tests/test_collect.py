@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
 
 from paramgen.cli import dispatch
@@ -371,8 +372,12 @@ RECIPES = [p for p in sorted(Path("configs/zoo").glob("*.yaml")) if yaml.safe_lo
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_shipped_recipe_parses_and_its_network_has_the_size_it_says(path, monkeypatch):
+def test_shipped_recipe_parses_and_its_network_has_the_size_it_says(path, monkeypatch, tmp_path):
     seen = {}
+    for label in ("dog", "horse"):  # for recipes whose images are a folder of the user's
+        (tmp_path / label).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / label / "0.png")
+    monkeypatch.setenv("PARAMGEN_DATA", str(tmp_path))
 
     def stopped(task, out, recipe, device):
         seen.update(locals())

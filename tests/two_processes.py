@@ -58,3 +58,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for case in cases():
         fit(case, sys.argv[1], Path(sys.argv[2]), devices=2, strategy="ddp_find_unused_parameters_true")
+    torch.distributed.destroy_process_group()  # else its threads may outlive the interpreter
