@@ -46,6 +46,16 @@ def during(monkeypatch, owner, name, step, act):
     monkeypatch.setattr(owner, name, watched)
 
 
+@pytest.fixture(autouse=True)
+def signals_of_a_terminal():
+    """Handle signals as in a terminal: a shell starts its background jobs, these tests among them, with Ctrl-C ignored."""
+    every = (*signals.REQUESTS, signal.SIGINT)
+    with signals.restored(every):
+        for signum in every:
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+        yield
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
 def test_a_fit_ends_its_step_saves_and_says_where(name, fit, tmp_path, monkeypatch, capsys):
     signum = getattr(signal, name)
@@ -60,6 +70,20 @@ def test_a_fit_ends_its_step_saves_and_says_where(name, fit, tmp_path, monkeypat
     assert signal.getsignal(signum) == before
     assert main([*fit, "--ckpt_path", str(last)]) == 0
     assert torch.load(last, weights_only=True)["global_step"] == 20
+
+
+def test_a_fit_in_the_background_goes_on_at_ctrl_c(fit, tmp_path, monkeypatch):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    during(monkeypatch, gaussian_backend.GaussianBackend, "loss", 7, lambda: signal.raise_signal(signal.SIGINT))
+    assert main(fit) == 0
+    assert torch.load(tmp_path / "fit" / "last.ckpt", weights_only=True)["global_step"] == 20
+
+
+def test_ctrl_c_works_after_a_fit_that_it_ended_before_the_first_step(fit, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    during(monkeypatch, gaussian_backend.GaussianBackend, "setup", 1, lambda: signal.raise_signal(signal.SIGINT))
+    assert main(fit) == 130
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_fit_between_two_steps_stops_at_once(fit, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 import paramgen.backends  # noqa: F401  registers the backends
 from paramgen.cli.parser import ConfigFile, OneLineErrors
 from paramgen.cli.recipes import with_recipes
+from paramgen.core.signals import restored
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.callbacks import LearningRates, SampleQuality
@@ -197,7 +199,8 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
     if args is not None:
         sys.argv = [before[0], *args]  # Lightning starts its other processes with this command line
     try:
-        return _run()
+        with restored([signal.SIGINT]):  # Lightning ignores it once a fit is interrupted
+            return _run()
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning treats this as an exit
             raise stop.__context__ from None

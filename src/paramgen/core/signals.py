@@ -41,7 +41,7 @@ def request() -> StopRequested | None:
     return _raised[-1] if _raised else None
 
 
-def install(handler: Callable[[int, Any], None], signals: Iterable[int] = REQUESTS) -> dict[int, Any]:
+def install(handler: Callable[[int, Any], None], signals: Iterable[int] = REQUESTS) -> None:
     """Install a signal handler; only the main thread can do so, other threads change nothing.
 
     A signal that is ignored stays ignored, as ``nohup`` wants it. Processes forked later, such as data loaders, end on a signal
@@ -50,9 +50,6 @@ def install(handler: Callable[[int, Any], None], signals: Iterable[int] = REQUES
     Args:
         handler: Takes the signal and the frame.
         signals: Which ones.
-
-    Returns:
-        What handled them before, by signal.
     """
     owner = os.getpid()
 
@@ -63,18 +60,29 @@ def install(handler: Callable[[int, Any], None], signals: Iterable[int] = REQUES
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {s: signal.signal(s, handle) for s in signals if signal.getsignal(s) != signal.SIG_IGN}
+    if threading.current_thread() is threading.main_thread():
+        for s in signals:
+            if signal.getsignal(s) != signal.SIG_IGN:
+                signal.signal(s, handle)
+
+
+@contextmanager
+def restored(signals: Iterable[int]) -> Iterator[None]:
+    """Handle signals after this block as before it; threads other than the main one change nothing."""
+    before = {s: signal.getsignal(s) for s in signals}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for signum, handler in before.items():
+                if handler is not None:  # None: installed by native code, and Python cannot put it back
+                    signal.signal(signum, handler)
 
 
 @contextmanager
 def raised() -> Iterator[None]:
     """Raise :class:`StopRequested` in this block where a signal asks for it."""
     _raised.clear()
-    before = install(raise_request)
-    try:
+    with restored(REQUESTS):
+        install(raise_request)
         yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
