@@ -257,6 +257,7 @@ def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
         (["sample", "--ckpt_path", "x.ckpt", "--num_inference_steps", "0"], "num_inference_steps is 0"),
         (["collect", "--config", "digits_mlp_trajectry"], "Did you mean 'digits_mlp_trajectory'"),
         (["collect", "--config", "pdiff_digits_mlp"], "is for `paramgen fit`"),
+        (["fit", "--config", "pdiff_digits_mlp", "--config", "trainer/ddpp"], "Did you mean 'trainer/ddp'"),
         ([*COLLECT, "--optim.lr", "-1"], "lr is -1.0, expected more than 0"),
         ([*COLLECT, "--epochs", "ten"], "epochs: Expected a int. Got value: ten"),
         ([*COLLECT, "--seed", "-5"], "seed is -5, expected 0 or more"),
@@ -350,7 +351,10 @@ def test_info_shows_what_a_zoo_holds(tiny_zoo, capsys):
 def test_configs_are_listed_with_what_they_are(capsys):
     assert main(["configs"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in ("pdiff_digits_mlp", "digits_mlp_seeds20", "rpg_table15", "paramgen compare"))
+    assert all(
+        name in out
+        for name in ("pdiff_digits_mlp", "digits_mlp_seeds20", "rpg_table15", "paramgen compare", "trainer/fsdp")
+    )
     for name, key in (("pdiff_digits_mlp", "model:"), ("digits_mlp_seeds20", "task:"), ("rpg_table15", "zoos:")):
         assert main(["configs", "--show", name]) == 0
         assert key in capsys.readouterr().out

@@ -98,6 +98,14 @@ def test_command_line_gets_numbers_wherever_the_zoo_is_named(zoo, option, first)
     assert not needs_recipe(config)
 
 
+def test_a_config_of_devices_has_no_recipe_and_the_zoo_may_be_in_another_config(zoo, tmp_path):
+    (tmp_path / "data.yaml").write_text(f"data: {{zoo: {zoo.path}}}")
+    words = ["fit", "--config", "rpg", "--config", "trainer/ddp", "--config", str(tmp_path / "data.yaml")]
+    fit, _, generator, _, *rest = with_recipes(words)
+    assert [fit, *rest] == ["fit", "trainer/ddp", "--config", str(tmp_path / "data.yaml")]
+    assert yaml.safe_load(generator)["trainer"]["max_steps"] == RPG.recipe(Facts.of(zoo))["trainer.max_steps"]
+
+
 def test_configs_without_auto_are_left_alone():
     words = ["fit", "--config=rpg_digits_mlp", "--data.zoo", "nowhere"]
     assert with_recipes(words) == words

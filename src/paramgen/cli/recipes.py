@@ -21,16 +21,18 @@ def with_recipes(words: list[str]) -> list[str]:
     """A command line whose configs have numbers in place of ``auto``; as it was where no config has any.
 
     Args:
-        words: The command line after ``paramgen``. The zoo is the last ``--data.zoo``, else the config's own.
+        words: The command line after ``paramgen``. The zoo is the last ``--data.zoo``, else the one of the last config that names one.
 
     Raises:
         ParamgenError: A config with ``auto`` and no zoo, or a zoo or backend that does not exist.
     """
     pairs = [*_options(words)]
+    given = [(name, value, _read(value)) for name, value in pairs if name in ("-c", "--config")]
     zoo = next((value for name, value in reversed(pairs) if name == "--data.zoo"), None)
+    zoo = zoo or next((own for *_, config in reversed(given) if (own := _zoo(config))), None)
     out = list(words)
-    for name, value in pairs:
-        if name in ("-c", "--config") and (text := _resolved(value, zoo)) is not None:
+    for name, value, config in given:
+        if (text := _resolved(value, config, zoo)) is not None:
             out = [text if word == value else f"{name}={text}" if word == f"{name}={value}" else word for word in out]
     return out
 
@@ -43,22 +45,29 @@ def _options(words: list[str]) -> Iterator[tuple[str, str]]:
             yield name, value if equals else after
 
 
-def _resolved(name: str, zoo: str | None) -> str | None:
-    """A config as YAML text without ``auto``; None if it has none, or is no config that can be read here."""
+def _read(name: str) -> dict[str, Any]:
+    """A config; empty if it cannot be read here: the parser says what is wrong."""
     found = find_config(name)
     text = Path(found).read_text(errors="replace") if Path(found[:255]).is_file() else found
-    if "auto" not in text:
-        return None
     try:
         config: Any = yaml.safe_load(text)
     except yaml.YAMLError:
-        return None  # the parser says what is wrong
-    if not isinstance(config, dict) or not needs_recipe(config):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _zoo(config: dict[str, Any]) -> str | None:
+    data = config.get("data")
+    return data.get("zoo") if isinstance(data, dict) else None
+
+
+def _resolved(name: str, config: dict[str, Any], zoo: str | None) -> str | None:
+    """A config of a generator as YAML text without ``auto``; None if it needs no recipe."""
+    model = config.get("model")
+    if not model or not needs_recipe(config):
         return None
-    zoo = zoo or (config.get("data") or {}).get("zoo")
     if not zoo:
         raise ParamgenError(f"config {name!r} follows the zoo: pass one as --data.zoo")
-    model = config.get("model", {})
     path = model if isinstance(model, str) else model.get("class_path", "")
     backend = find_class(path, ParameterGenerator, "backend", trust=True)  # type: ignore[type-abstract]  # the user's own config
     facts = Facts.of(Zoo(zoo))

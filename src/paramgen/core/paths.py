@@ -5,8 +5,10 @@ from pathlib import Path
 
 from paramgen.errors import ParamgenError, did_you_mean
 
-CONFIG_KINDS = {"": "fit", "zoo": "collect", "compare": "compare"}
+CONFIG_KINDS = {"": "fit", "trainer": "fit", "zoo": "collect", "compare": "compare"}
 """The command that reads the configs of a folder under ``configs/``."""
+PARTS = "trainer"
+"""Folder of the configs that a config of a generator is combined with: ``paramgen fit --config rpg --config trainer/ddp``."""
 
 
 def config_dirs() -> list[Path]:
@@ -41,10 +43,12 @@ def find_config(name: str, folder: str = "") -> str:
     """
     if "\n" in name or name.lstrip().startswith("{") or Path(name).is_file():
         return name
-    available = list_configs(folder)
+    parts = {} if folder else list_configs(PARTS)
+    available = list_configs(folder) | {f"{PARTS}/{part}": path for part, path in parts.items()}
     short = name.removesuffix(".yaml").removeprefix("configs/").removeprefix(f"{folder}/")
-    if short in available:
-        return str(available[short])
+    for known in (available, parts):
+        if short in known:
+            return str(known[short])
     for kind, command in CONFIG_KINDS.items():
         if short in list_configs(kind):
             raise ParamgenError(f"Config {name!r} is for `paramgen {command}`. {did_you_mean(short, available)}")

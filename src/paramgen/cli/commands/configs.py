@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from paramgen.core.paths import CONFIG_KINDS, list_configs
+from paramgen.core.paths import CONFIG_KINDS, PARTS, list_configs
 from paramgen.errors import ParamgenError, did_you_mean
 
 
@@ -11,7 +11,8 @@ def main(show: str | None = None, folder: str | None = None) -> None:
 
     Args:
         show: Name of a config to print. Default: list all.
-        folder: ``zoo`` for recipes of ``collect``, ``compare`` for comparisons, an empty name for generators. Default: all.
+        folder: ``zoo`` for recipes of ``collect``, ``compare`` for comparisons, ``trainer`` for devices, an empty name for generators.
+            Default: all.
 
     Raises:
         ParamgenError: Unknown folder or config; close names are listed.
@@ -27,8 +28,11 @@ def main(show: str | None = None, folder: str | None = None) -> None:
         print(available[short].read_text(), end="")
         return
     for kind in folders:
-        print(f"paramgen {CONFIG_KINDS[kind]} --config NAME")
         available = list_configs(kind)
+        if kind == PARTS:
+            available = {f"{kind}/{name}": path for name, path in available.items()}
+        also = " --config GENERATOR" if kind == PARTS else ""
+        print(f"paramgen {CONFIG_KINDS[kind]}{also} --config NAME")
         width = max(map(len, available), default=0)
         for name, path in available.items():
             print(f"  {name:{width}s}  {_summary(path)}")
