@@ -6,7 +6,7 @@ from paramgen.collect.single import main as collect
 from paramgen.core.io import read_json
 from paramgen.core.samples import SampleInfo, write_samples
 from paramgen.report.asked import asked_picture
-from paramgen.studies.prompts import Asked, asked_and_reached, asked_of, write_prompts
+from paramgen.studies.prompts import PromptedScores, asked_and_reached, prompted_scores, write_prompts
 from paramgen.tasks.vision.classification import ClassificationTask
 
 
@@ -29,7 +29,7 @@ def test_reached_scores_are_those_of_the_networks(zoo, tmp_path):
         drawn(zoo, tmp_path / "free", [0], None),
         drawn(zoo, tmp_path / "both", [0], {"val.loss": 1.0, "val.accuracy": 0.5}),
     ]
-    low, high = asked_of("raw", 0, zoo, folders)
+    low, high = prompted_scores("raw", 0, zoo, folders)
     recorded = [entry.scores["val"]["loss"] for entry in zoo.entries]
     assert low.reached == pytest.approx([recorded[3], recorded[7]], rel=1e-4)
     assert high.reached == pytest.approx([recorded[0]], rel=1e-4)
@@ -39,7 +39,9 @@ def test_reached_scores_are_those_of_the_networks(zoo, tmp_path):
 
 def test_figures_are_means_over_seeds():
     found = [
-        Asked("raw", seed, row, "val.loss", asked, [asked + seed + shift, asked + seed - shift], [0.1, 2.0 + seed])
+        PromptedScores(
+            "raw", seed, row, "val.loss", asked, [asked + seed + shift, asked + seed - shift], [0.1, 2.0 + seed]
+        )
         for seed in (0, 1)
         for row, shift in (("a", 0.1), ("b", 0.2))
         for asked in (1.0, 0.5)
@@ -55,12 +57,14 @@ def test_figures_are_means_over_seeds():
 
 
 def test_spread_of_one_seed_is_that_of_its_networks():
-    (panel,) = asked_and_reached([Asked("raw", 0, "a", "val.loss", 1.0, [1.0, 3.0], [0.1, 2.0])], "t")["panels"]
+    (panel,) = asked_and_reached([PromptedScores("raw", 0, "a", "val.loss", 1.0, [1.0, 3.0], [0.1, 2.0])], "t")[
+        "panels"
+    ]
     assert panel["rows"][0]["std"] == [1.0]
 
 
 def test_picture_and_page_are_written(tmp_path):
-    found = [Asked("raw & <b>", 0, "a", "val.loss", asked, [asked], [0.1, 2.0]) for asked in (0.05, 1.0)]
+    found = [PromptedScores("raw & <b>", 0, "a", "val.loss", asked, [asked], [0.1, 2.0]) for asked in (0.05, 1.0)]
     data, picture, page = write_prompts(tmp_path, found, "A < B")
     assert read_json(data)["panels"][0]["rows"][0]["mean"] == [0.05, 1.0]
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -77,7 +81,7 @@ def test_nothing_is_written_where_no_network_was_prompted(tmp_path):
 
 
 def test_dashed_line_is_where_reached_and_asked_are_equal():
-    found = [Asked("digits", 0, "a", "val.loss", asked, [0.2], [0.1, 1.0]) for asked in (0.01, 10.0)]
+    found = [PromptedScores("digits", 0, "a", "val.loss", asked, [0.2], [0.1, 1.0]) for asked in (0.01, 10.0)]
     (panel,) = asked_picture(asked_and_reached(found, "t")).panels
     (line,) = [mark for mark in panel.marks if mark.mark == "line" and mark.dashed]
     assert line.x == line.y == pytest.approx([-2, 1])  # logarithms

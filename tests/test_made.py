@@ -12,7 +12,7 @@ from measured import folder_of, make_zoo
 from paramgen.cli.commands.compare import main as compare
 from paramgen.cli.commands.compare_steps import GeneratorSource, ZooSource
 from paramgen.core.locks import LOCK, TEMPORARY
-from paramgen.core.made import Made
+from paramgen.core.made import RecordedResult
 from paramgen.core.samples import read_samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
@@ -171,15 +171,15 @@ def test_a_baseline_is_a_generator_without_a_fit(begun):
 
 
 def test_a_step_that_was_stopped_is_done_again_unless_its_result_is_whole(tmp_path):
-    made = Made(tmp_path / "zoo.json", {"a": {"b": 1}})
-    assert made.find().what == "nothing"
+    made = RecordedResult(tmp_path / "zoo.json", {"a": {"b": 1}})
+    assert made.status().state == "nothing"
     made.begin()
-    assert made.find().what == "nothing"
+    assert made.status().state == "nothing"
     made.path.write_text("{}")
-    assert made.find() == ("same", "", False)
-    assert Made(made.path, {"a": {"b": 1}}, whole=False).find().what == "nothing"
+    assert made.status() == ("same", "", False)
+    assert RecordedResult(made.path, {"a": {"b": 1}}, whole=False).status().state == "nothing"
     made.finish()
-    assert made.find() == ("same", "", True)
+    assert made.status() == ("same", "", True)
     made.path.write_text("{ }")
-    assert made.find() == ("other", "was modified: the checksum of zoo.json differs", True)
-    assert Made(made.path, {"a": {}}).find() == ("other", "was made with a=none given, now {}", True)
+    assert made.status() == ("other", "was modified: the checksum of zoo.json differs", True)
+    assert RecordedResult(made.path, {"a": {}}).status() == ("other", "was made with a=none given, now {}", True)

@@ -16,22 +16,22 @@ from paramgen.core.io import read_json, sha256, write_json
 RECORD = "made.json"
 
 
-class Found(NamedTuple):
+class ResultStatus(NamedTuple):
     """What exists at the path.
 
     Args:
-        what: Nothing, the result of the same settings, or another one.
-        why: Why it is another one.
+        state: Nothing, the result of the same settings, or another one.
+        reason: Why it is another one.
         recorded: Whether its checksum is recorded; false if the command stopped before that.
     """
 
-    what: Literal["nothing", "same", "other"]
-    why: str = ""
+    state: Literal["nothing", "same", "other"]
+    reason: str = ""
     recorded: bool = True
 
 
 @dataclass(frozen=True)
-class Made:
+class RecordedResult:
     """A result and the settings that determine it.
 
     Args:
@@ -57,7 +57,7 @@ class Made:
         """sha256 of the settings."""
         return hashlib.sha256(json.dumps(self.flat).encode()).hexdigest()
 
-    def find(self) -> Found:
+    def status(self) -> ResultStatus:
         """Look up the existing result.
 
         Raises:
@@ -65,17 +65,21 @@ class Made:
         """
         exists = self.path.exists()
         if not self._record.exists():
-            return Found("other", f"has no {self._record.name} with its settings") if exists else Found("nothing")
+            return (
+                ResultStatus("other", f"has no {self._record.name} with its settings")
+                if exists
+                else ResultStatus("nothing")
+            )
         record = read_json(self._record, "made")
         if record["fingerprint"] != self.fingerprint:
-            return Found("other", difference(record["settings"], self.flat))
+            return ResultStatus("other", difference(record["settings"], self.flat))
         if not exists:
-            return Found("nothing")
+            return ResultStatus("nothing")
         if record["sha256"] is None:
-            return Found("same", recorded=False) if self.whole else Found("nothing")
+            return ResultStatus("same", recorded=False) if self.whole else ResultStatus("nothing")
         if record["sha256"] != sha256(self.path):
-            return Found("other", f"was modified: the checksum of {self.path.name} differs")
-        return Found("same")
+            return ResultStatus("other", f"was modified: the checksum of {self.path.name} differs")
+        return ResultStatus("same")
 
     def begin(self) -> None:
         """Record what is about to be made."""

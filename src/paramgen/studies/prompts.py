@@ -16,7 +16,7 @@ from paramgen.report.asked import asked_picture, save_asked_page
 from paramgen.tasks import task_of
 
 
-class Asked(NamedTuple):
+class PromptedScores(NamedTuple):
     """Networks of one generator, zoo and seed that were asked for one score."""
 
     zoo: str
@@ -28,7 +28,7 @@ class Asked(NamedTuple):
     range: list[float]  # lowest and highest of the training networks
 
 
-def asked_of(name: str, seed: int, zoo: Zoo, folders: Sequence[Path]) -> list[Asked]:
+def prompted_scores(name: str, seed: int, zoo: Zoo, folders: Sequence[Path]) -> list[PromptedScores]:
     """What the networks of some folders were asked for by one prompt, and what they reach.
 
     Args:
@@ -49,11 +49,11 @@ def asked_of(name: str, seed: int, zoo: Zoo, folders: Sequence[Path]) -> list[As
         values = scores.loss if score.endswith(".loss") else scores.value
         limits = prompt_ranges(zoo, zoo.indices("train"), [score])[score]
         reached = [] if values is None else values[values.isfinite()].tolist()
-        results.append(Asked(name, seed, _row(samples.info), score, asked, reached, limits))
+        results.append(PromptedScores(name, seed, _row(samples.info), score, asked, reached, limits))
     return results
 
 
-def asked_and_reached(found: Sequence[Asked], title: str) -> dict[str, Any]:
+def asked_and_reached(found: Sequence[PromptedScores], title: str) -> dict[str, Any]:
     """The figures of the picture: a panel a zoo, a row a generator; means over seeds, of one seed with the spread of its networks.
 
     Args:
@@ -75,7 +75,7 @@ def asked_and_reached(found: Sequence[Asked], title: str) -> dict[str, Any]:
     }
 
 
-def write_prompts(folder: Path, found: Sequence[Asked], title: str) -> list[Path]:
+def write_prompts(folder: Path, found: Sequence[PromptedScores], title: str) -> list[Path]:
     """Write ``prompts.json``, ``prompts.png`` and ``prompts.html``; nothing where no network was prompted.
 
     Args:
@@ -94,7 +94,7 @@ def write_prompts(folder: Path, found: Sequence[Asked], title: str) -> list[Path
     return [folder / "prompts.json", picture, save_asked_page(values, picture, folder / "prompts.html")]
 
 
-def _figures(name: str, found: Sequence[Asked]) -> dict[str, Any]:
+def _figures(name: str, found: Sequence[PromptedScores]) -> dict[str, Any]:
     """Asked values (A,) in order, with mean and spread of what was reached."""
     asked = sorted({a.asked for a in found})
     means, spreads = [], []

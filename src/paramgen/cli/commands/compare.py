@@ -16,7 +16,7 @@ from paramgen.evaluation.unseen import many_tasks
 from paramgen.evaluation.weight_baselines import find_baseline
 from paramgen.report.page import comparison_page
 from paramgen.report.verdicts import over_seeds
-from paramgen.studies.prompts import Asked, asked_of, write_prompts
+from paramgen.studies.prompts import PromptedScores, prompted_scores, write_prompts
 from paramgen.tasks import family_of
 
 
@@ -68,7 +68,7 @@ def main(
     command = command_line("paramgen compare", main, locals())
     generators, seeds = generators or {}, seeds or [0]
     _check(zoos, generators, seeds)
-    folder, reports, prompted = Path(out), list[Report](), list[Asked]()
+    folder, reports, prompted = Path(out), list[Report](), list[PromptedScores]()
     for seed in seeds:
         target = folder / f"seed{seed}" if len(seeds) > 1 else folder
         opened = dict[str, Zoo]()
@@ -83,7 +83,7 @@ def main(
             samples = [draw(place, zoo, k, generators, requested, seed) for k in selected]
             options = {"n": n, "baselines": baselines, "seed": seed, "aligned": aligned, "finetune": finetune}
             reports.append(Report(name, seed, measure(place, zoo, samples, options)))
-            prompted += [] if many_tasks(zoo) else asked_of(name, seed, zoo, samples)
+            prompted += [] if many_tasks(zoo) else prompted_scores(name, seed, zoo, samples)
     comparison = {
         "title": title or folder.name,
         "about": about,

@@ -26,7 +26,7 @@ from paramgen.collect import multi, single
 from paramgen.core.command_line import plain_value, words
 from paramgen.core.io import sha256
 from paramgen.core.locks import locked
-from paramgen.core.made import Made
+from paramgen.core.made import RecordedResult
 from paramgen.core.paths import find_config
 from paramgen.core.samples import INDEX, SampleInfo, write_samples
 from paramgen.core.zoo import Zoo
@@ -105,7 +105,7 @@ def make_zoo(
     if source.align:
         if source.align not in others:
             raise ParamgenError(f"zoo {source.align!r} must come before {folder.name!r}, which aligns it")
-        record = Made(target / "zoo.json", {"command": "align", "zoo": _digest(others[source.align])})
+        record = RecordedResult(target / "zoo.json", {"command": "align", "zoo": _digest(others[source.align])})
         arguments: dict[str, Any] = {"zoo": str(others[source.align].path), "out": str(target), "trust": trust}
         function: Callable[..., Any] = zoo.align
     else:
@@ -113,10 +113,14 @@ def make_zoo(
         arguments = {k: v for k, v in vars(parser.instantiate(parser.parse_args(line))).items() if k != "config"}
         function = single.main if source.collect else multi.main
         settings = {k: plain_value(v, defaults=True) for k, v in arguments.items() if k != "out"}
-        record = Made(target / "zoo.json", {"command": "collect" if source.collect else "collect_tasks", **settings})
-    state = record.find()
-    if state.what == "other" and not redo:
-        raise ParamgenError(f"{target} {state.why}: rerun with --redo true to make it again, or choose another --out")
+        record = RecordedResult(
+            target / "zoo.json", {"command": "collect" if source.collect else "collect_tasks", **settings}
+        )
+    status = record.status()
+    if status.state == "other" and not redo:
+        raise ParamgenError(
+            f"{target} {status.reason}: rerun with --redo true to make it again, or choose another --out"
+        )
     _do(record, lambda: function(**arguments))
     return Zoo(target, trust)
 
@@ -161,7 +165,7 @@ def draw(
                 f"generator {name!r} is a baseline of zoos of one task; zoo {opened.name!r} has several"
             )
         settings = {"baseline": source.baseline, "n": requested["n"], "seed": seed, "zoo": _digest(opened)}
-        record = Made(target / INDEX, settings)
+        record = RecordedResult(target / INDEX, settings)
         _do(record, lambda: draw_baseline(str(source.baseline), opened, requested["n"], seed, target))
         return target
     if source.ckpt_path:
@@ -174,7 +178,7 @@ def draw(
     arguments = {k: v for k, v in arguments_of(sample.main, "paramgen sample", "", line).items() if k != "config"}
     settings = {k: v for k, v in arguments.items() if k not in ("ckpt_path", "out", "zoo", "overwrite", "trust")}
     settings |= {"checkpoint": sha256(checkpoint), "zoo": _digest(opened) if arguments["zoo"] else None}
-    _do(Made(target / INDEX, settings), lambda: sample.main(**{**arguments, "overwrite": True}))
+    _do(RecordedResult(target / INDEX, settings), lambda: sample.main(**{**arguments, "overwrite": True}))
     return target
 
 
@@ -205,7 +209,7 @@ def _fit(folder: Path, opened: Zoo, source: GeneratorSource, seed: int) -> Path:
     where = {"data.zoo": str(opened.path), "data.trust": opened.trust, "checkpoint.dirpath": str(folder)}
     line = ["fit", "--config", str(source.fit), *words({**_QUIET, **seeds, **source.arguments, **where})]
     record = folder.with_name(f"{folder.name}.made.json")  # Lightning warns of a folder with anything in it
-    result = Made(folder / "last.ckpt", settings, whole=False, record=record)
+    result = RecordedResult(folder / "last.ckpt", settings, whole=False, record=record)
     try:
         _do(result, lambda: run(line), lock=False)
     except DivergedError as error:
@@ -224,14 +228,14 @@ def measure(folder: Path, opened: Zoo, samples: list[Path], options: Mapping[str
     """
     digests = {_name(path, folder): _digest_of_samples(path) for path in samples}
     settings = {**options, "zoo": _digest(opened), "samples": digests, "paramgen": __version__}
-    record = Made(folder / "results.json", settings)
+    record = RecordedResult(folder / "results.json", settings)
     arguments = {"zoo": str(opened.path), "samples": [str(path) for path in samples], "out": str(folder), **options}
     arguments["trust"] = opened.trust
     _do(record, lambda: evaluate.main(**arguments), alone=False)
     return record.path
 
 
-def _do(record: Made, step: Callable[[], Any], alone: bool = True, lock: bool = True) -> None:
+def _do(record: RecordedResult, step: Callable[[], Any], alone: bool = True, lock: bool = True) -> None:
     """Do a step unless its result exists; a result of other settings is deleted first.
 
     Args:
@@ -240,16 +244,16 @@ def _do(record: Made, step: Callable[[], Any], alone: bool = True, lock: bool = 
         alone: The result's folder holds nothing else.
         lock: Lock the folder during the step.
     """
-    state, folder = record.find(), record.path.parent
-    if state.what == "same":
+    status, folder = record.status(), record.path.parent
+    if status.state == "same":
         with locked(folder):  # removes files of a process that was killed after its last file
-            if not state.recorded:
+            if not status.recorded:
                 record.finish()
         return
-    if state.what == "other":
-        _log.info("%s %s: made again", folder, state.why)
+    if status.state == "other":
+        _log.info("%s %s: made again", folder, status.reason)
         record.path.unlink(missing_ok=True)  # first, so that it is never mistaken for the new one
-    if state.what == "other" and alone:
+    if status.state == "other" and alone:
         shutil.rmtree(folder, ignore_errors=True)
     with locked(folder) if lock else nullcontext():
         record.begin()

@@ -30,7 +30,7 @@ MEMORY_SHARE = 4  # a quarter of the free memory is taken at most
 PIXELS_SHARE = 8  # random crops move a small image by an eighth of its side at most, as is usual for CIFAR and STL-10
 
 
-class Seen(NamedTuple):
+class ImageInfo(NamedTuple):
     """One file."""
 
     size: tuple[int, int]  # height, width
@@ -38,7 +38,7 @@ class Seen(NamedTuple):
     pixels: np.ndarray[Any, Any] | None  # (H, W) or (H, W, 3) uint8; None when it was not decoded
 
 
-class Look(NamedTuple):
+class FolderContents(NamedTuple):
     """The images in a folder."""
 
     channels: int
@@ -69,17 +69,17 @@ class ImageFolders:
     @cached_property
     def source(self) -> Source:
         """How the images are normalised and augmented, and their default shape."""
-        look, source = self._look, SOURCES["image_folder"]
-        mean, std = IMAGENET if look.channels == 3 else tuple((sum(values) / 3,) for values in IMAGENET)
-        if max(look.size) > SMALL or self.streamed:
-            return replace(source, shape=(look.channels, *source.shape[1:]), mean=mean, std=std)
-        pad, colour = min(look.size) // PIXELS_SHARE, look.channels == 3
-        return replace(source, shape=(look.channels, *look.size), mean=mean, std=std, pad=pad, flip=colour)
+        contents, source = self._contents, SOURCES["image_folder"]
+        mean, std = IMAGENET if contents.channels == 3 else tuple((sum(values) / 3,) for values in IMAGENET)
+        if max(contents.size) > SMALL or self.streamed:
+            return replace(source, shape=(contents.channels, *source.shape[1:]), mean=mean, std=std)
+        pad, colour = min(contents.size) // PIXELS_SHARE, contents.channels == 3
+        return replace(source, shape=(contents.channels, *contents.size), mean=mean, std=std, pad=pad, flip=colour)
 
     def pool(self, train: bool) -> ImagePool:
         """All training images, or all test images."""
         number = 0 if train or not self.divided else 1
-        part, raw = self.parts[number], self._look.raw
+        part, raw = self.parts[number], self._contents.raw
         labels = torch.tensor(part.targets)
         if raw is not None:
             first = len(self.parts[0].targets) * number
@@ -92,15 +92,15 @@ class ImageFolders:
         return ImagePool(labels[indices], self.num_classes, dataset=Subset(part, indices.tolist()))
 
     @cached_property
-    def _look(self) -> Look:
+    def _contents(self) -> FolderContents:
         """One pass over all files: headers of large images, pixels of small ones while they fit."""
         if self.streamed:
-            return Look(3, SOURCES["image_folder"].shape[1:], None)
+            return FolderContents(3, SOURCES["image_folder"].shape[1:], None)
         room = psutil.virtual_memory().available // MEMORY_SHARE
         sizes: Counter[tuple[int, int]] = Counter()
         pixels: list[np.ndarray[Any, Any]] | None = []
         grey = True
-        for image in _look_at([path for part in self.parts for path, _ in part.samples]):
+        for image in _read_images([path for part in self.parts for path, _ in part.samples]):
             sizes[image.size] += 1
             grey = grey and image.grey
             room -= 0 if image.pixels is None else image.pixels.size * (3 if image.pixels.ndim == 2 and not grey else 1)
@@ -112,8 +112,8 @@ class ImageFolders:
                 break  # the remaining files cannot change how they are read
         size, channels = sizes.most_common(1)[0][0], 1 if grey else 3
         if pixels is None:
-            return Look(channels, max(sizes, key=max), None)
-        return Look(channels, size, _stacked(pixels, channels, self._target(size)))
+            return FolderContents(channels, max(sizes, key=max), None)
+        return FolderContents(channels, size, _stacked(pixels, channels, self._target(size)))
 
     def _target(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width in memory: larger requested sizes are made batch by batch."""
@@ -134,20 +134,20 @@ def _find(folder: Path) -> Any:
         ) from error
 
 
-def _look_at(paths: Sequence[str]) -> Iterator[Seen]:
+def _read_images(paths: Sequence[str]) -> Iterator[ImageInfo]:
     with ThreadPoolExecutor() as threads:
         for first in range(0, len(paths), FILES_AT_ONCE):
-            yield from threads.map(_look_at_one, paths[first : first + FILES_AT_ONCE])
+            yield from threads.map(_read_image, paths[first : first + FILES_AT_ONCE])
 
 
-def _look_at_one(path: str) -> Seen:
+def _read_image(path: str) -> ImageInfo:
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             grey, small = image.mode in GREY, max(image.size) <= SMALL
             pixels = np.asarray(in_channels(image, 1 if grey else 3)) if small else None
-            return Seen((image.height, image.width), grey, pixels)
+            return ImageInfo((image.height, image.width), grey, pixels)
     except (OSError, ValueError, SyntaxError) as error:  # damaged PNG files raise each of them
         raise ParamgenError(f"cannot read image {path}: {error}") from error
 
