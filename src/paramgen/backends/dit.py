@@ -17,7 +17,7 @@ from paramgen.diffusion import Denoiser, Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.batches import NetworkTokens, ParamBatch
-from paramgen.generators.optim import adamw, decay_groups, fused_kernel, lr_factor, scheduled
+from paramgen.generators.optim import one_phase
 from paramgen.generators.sampling import Drawn, SampleRequest
 from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 from paramgen.nn.condition import guided
@@ -165,7 +165,4 @@ class DiT(ParameterGenerator):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW without decay on biases."""
-        optim = self.optimizer_settings
-        groups = decay_groups(self, optim.lr, optim.weight_decay)
-        factor = lr_factor(optim.schedule, int(self.trainer.estimated_stepping_batches), optim.warmup_steps)
-        return scheduled(adamw(groups, optim.name, fused_kernel(self)), *[factor] * len(groups))
+        return one_phase(self, self.optimizer_settings)

@@ -16,7 +16,7 @@ from paramgen.diffusion import Learned, Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.batches import NetworkTokens, ParamBatch
-from paramgen.generators.optim import adamw, decay_groups, fused_kernel, lr_factor, scheduled
+from paramgen.generators.optim import one_phase
 from paramgen.generators.sampling import Drawn, SampleRequest
 from paramgen.generators.settings import DiffusionSettings, OptimizerSettings, settings
 from paramgen.nn.graph import GraphSettings
@@ -143,10 +143,7 @@ class GraphDiffusion(ParameterGenerator):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW."""
-        optim = self.optimizer_settings
-        groups = decay_groups(self.denoiser, optim.lr, optim.weight_decay)
-        factor = lr_factor(optim.schedule, int(self.trainer.estimated_stepping_batches), optim.warmup_steps)
-        return scheduled(adamw(groups, optim.name, fused_kernel(self)), *[factor] * len(groups))
+        return one_phase(self, self.optimizer_settings, self.denoiser)
 
     def _denoise(self, x: Tensor, t: Tensor) -> Tensor:
         """Prediction (B, P) of networks (B, P) at steps t (B,) or (1,)."""

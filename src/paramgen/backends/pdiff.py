@@ -272,10 +272,8 @@ class PDiff(ParameterGenerator):
         return two_phases(
             first,
             second,
+            optim,
             first_steps=0 if not first else self.first_steps if second else steps,
             steps=steps,
-            schedule=optim.schedule,
-            warmup=optim.warmup_steps,
-            name=optim.name,
             fused=fused,
         )

@@ -23,7 +23,7 @@ from paramgen.diffusion import Denoiser, Trajectory
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.batches import NetworkTokens, ParamBatch
-from paramgen.generators.optim import adamw, adamw8bit, decay_groups, fused_kernel, lr_factor, scheduled
+from paramgen.generators.optim import adamw8bit, one_phase
 from paramgen.generators.recipe import Facts, power_of_two
 from paramgen.generators.sampling import Drawn, SampleRequest, on_cpu
 from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
@@ -272,7 +272,4 @@ class RPG(ParameterGenerator):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW without decay on norms, biases and the scans' own parameters."""
-        chosen = self.optimizer_settings
-        groups = decay_groups(self, chosen.lr, chosen.weight_decay)
-        factor = lr_factor(chosen.schedule, int(self.trainer.estimated_stepping_batches), chosen.warmup_steps)
-        return scheduled(adamw(groups, chosen.name, fused_kernel(self)), *[factor] * len(groups))
+        return one_phase(self, self.optimizer_settings)

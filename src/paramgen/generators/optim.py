@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,8 +13,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from paramgen.errors import ParamgenError
-
-Schedule = Literal["constant", "cosine", "linear"]
+from paramgen.generators.settings import OptimizerName, OptimizerSettings, Schedule
 
 
 def lr_factor(schedule: Schedule, steps: int, warmup: int = 0) -> Callable[[int], float]:
@@ -66,9 +65,7 @@ def decay_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict
     return [group for group in groups if group["params"]]
 
 
-def adamw(
-    groups: list[dict[str, Any]], name: Literal["adamw", "adamw8bit"] = "adamw", fused: bool | None = None
-) -> Optimizer:
+def adamw(groups: list[dict[str, Any]], name: OptimizerName = "adamw", fused: bool | None = None) -> Optimizer:
     """AdamW of some parameter groups.
 
     Args:
@@ -112,15 +109,28 @@ def adamw8bit() -> Any:
     return AdamW8bit
 
 
+def one_phase(
+    module: LightningModule, settings: OptimizerSettings, learned: nn.Module | None = None
+) -> OptimizerLRSchedulerConfig:
+    """One AdamW over the whole fit.
+
+    Args:
+        module: Attached to a trainer.
+        settings: Learning rate and the rest.
+        learned: The part that is trained. Default: all of it.
+    """
+    groups = decay_groups(module if learned is None else learned, settings.lr, settings.weight_decay)
+    factor = lr_factor(settings.schedule, int(module.trainer.estimated_stepping_batches), settings.warmup_steps)
+    return scheduled(adamw(groups, settings.name, fused_kernel(module)), *[factor] * len(groups))
+
+
 def two_phases(
     first: list[dict[str, Any]],
     second: list[dict[str, Any]],
+    settings: OptimizerSettings,
     *,
     first_steps: int,
     steps: int,
-    schedule: Schedule = "constant",
-    warmup: int = 0,
-    name: Literal["adamw", "adamw8bit"] = "adamw",
     fused: bool | None = None,
 ) -> OptimizerLRSchedulerConfig:
     """One AdamW whose first groups learn for `first_steps` steps and whose second learn from then on.
@@ -131,14 +141,13 @@ def two_phases(
     Args:
         first: Parameter groups of the first phase, as of :func:`decay_groups`.
         second: Of the second.
+        settings: Each phase has its own schedule and its own warm-up.
         first_steps: Length of the first phase.
         steps: Length of both.
-        schedule: Each phase has its own.
-        warmup: Steps of linear warm-up, in each phase.
-        name: As of :func:`adamw`.
         fused: Of AdamW; see :func:`fused_kernel`.
     """
-    early, late = lr_factor(schedule, first_steps, warmup), lr_factor(schedule, steps - first_steps, warmup)
+    early = lr_factor(settings.schedule, first_steps, settings.warmup_steps)
+    late = lr_factor(settings.schedule, steps - first_steps, settings.warmup_steps)
 
     def of_first(step: int) -> float:
         return early(step) if step < first_steps else 0.0
@@ -147,7 +156,7 @@ def two_phases(
         return late(step - first_steps) if step >= first_steps else 0.0
 
     factors = [of_first] * len(first) + [of_second] * len(second)
-    return scheduled(adamw([*first, *second], name, fused), *factors)
+    return scheduled(adamw([*first, *second], settings.name, fused), *factors)
 
 
 class EMA(WeightAveraging):

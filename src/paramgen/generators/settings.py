@@ -6,7 +6,9 @@ from typing import Any, Literal, TypeVar
 
 from paramgen.diffusion import BetaSchedule, Diffusion, PredictionType, TimestepSampling
 from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
-from paramgen.generators.optim import Schedule
+
+Schedule = Literal["constant", "cosine", "linear"]
+OptimizerName = Literal["adamw", "adamw8bit"]
 
 T = TypeVar("T")
 
@@ -87,7 +89,7 @@ class OptimizerSettings:
     schedule: Schedule = "constant"
     warmup_steps: int = 0
     weight_decay: float = 2e-6
-    name: Literal["adamw", "adamw8bit"] = "adamw"
+    name: OptimizerName = "adamw"
 
     def __post_init__(self) -> None:
         require_positive("optimizer.", lr=self.lr)
