@@ -6,6 +6,7 @@ N: networks of a row. n: those without NaN or inf. P: generated parameters.
 import torch
 from torch import Tensor
 
+from paramgen.collect.symmetries import symmetries_of
 from paramgen.core.components import principal_components
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
@@ -19,7 +20,7 @@ from paramgen.evaluation.rows import make_row
 from paramgen.evaluation.scoring import Scoring
 from paramgen.evaluation.structure import Structure
 from paramgen.evaluation.zoo_weights import ZooDistances, ZooWeights
-from paramgen.symmetry import CannotAlign, PermutationSpec
+from paramgen.symmetry import CannotAlign
 
 
 class Bench:
@@ -59,13 +60,11 @@ class Bench:
     def align(self) -> None:
         """Measure up to permutation and scale too, where the network's symmetries can be read."""
         task = None if self.scoring is None else self.scoring.task
-        train = None if self.scoring is None else self.scoring.train
-        if task is None or train is None:
+        if task is None or not task.has_data:
             self.notes.append("Distances are raw alone: to align networks takes a task with data.")
             return
         try:
-            inputs = next(iter(train.batches(2)))[0]
-            spec = PermutationSpec.of(task.build().eval(), inputs, self.zoo.spec)
+            spec = symmetries_of(self.zoo, task)
         except CannotAlign as error:
             self.notes.append(f"Distances are raw alone: this network cannot be aligned ({error}).")
             return

@@ -28,6 +28,7 @@ __all__ = [
     "align_matrix",
     "align_state_dicts",
     "align_to",
+    "align_with",
     "aligned_distances",
     "balance_matrix",
     "balance_scale",
@@ -70,6 +71,18 @@ def align_state_dicts(
     """
     params = ParamSpec.of(network, [name for name, t in state_dicts[0].items() if t.is_floating_point()])
     spec = PermutationSpec.of(network, example_input, params)
+    return align_with(spec, state_dicts, rounds, seed, scale, members)
+
+
+def align_with(
+    spec: PermutationSpec,
+    state_dicts: Sequence[Mapping[str, Tensor]],
+    rounds: int = 4,
+    seed: int = 0,
+    scale: bool = True,
+    members: Sequence[int] | None = None,
+) -> AlignResult:
+    """As :func:`align_state_dicts`, with the symmetries of the architecture already read."""
     members = list(range(len(state_dicts)) if members is None else members)
     before = _spread(stack(state_dicts, spec)[members])
     W, states = stack(state_dicts, spec), list(state_dicts)  # (K, P)

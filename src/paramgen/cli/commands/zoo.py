@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from paramgen.collect.importing import import_
+from paramgen.collect.symmetries import symmetries_of
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
 from paramgen.errors import ParamgenError
-from paramgen.symmetry import align_state_dicts
-from paramgen.tasks import family_of
+from paramgen.symmetry import align_with
 
 
 def info(zoo: str) -> None:
@@ -87,11 +87,7 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
         "recipe": opened.meta["recipe"],
     }
     check_resumable(out, opened.task_config, recipe)
-    family = family_of(opened)
-    images, _ = next(iter(family.task(family.names[0]).data("train").batches(2)))
-    result = align_state_dicts(
-        family.build().eval(), images, list(opened), rounds, seed, scale, opened.indices("train")
-    )
+    result = align_with(symmetries_of(opened), list(opened), rounds, seed, scale, opened.indices("train"))
     writer = ZooWriter(out, opened.spec, opened.base(), opened.task_config, recipe)
     for entry, state in zip(opened.entries, result.state_dicts, strict=True):
         if (entry.run, entry.step) not in writer.done:
