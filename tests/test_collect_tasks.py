@@ -16,6 +16,7 @@ from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 from paramgen.generators.data import ParameterDataModule
+from paramgen.symmetry.layout import UnitLayout
 from paramgen.tasks import RelabelFamily, RotatedFamily, load_family, score_family
 from paramgen.tasks.conditions import CodeCondition, load_encoder
 from paramgen.tasks.lora import LoraSettings
@@ -248,3 +249,9 @@ def test_shipped_configs_of_families_are_parsed_by_their_command():
         parser.add_function_arguments(main, sub_configs=True)
         parsed = parser.parse_args(["--config", name])
         assert parsed.out.endswith(name)
+
+
+def test_the_hidden_units_of_a_familys_network_are_found(codes):
+    layout = UnitLayout.from_dict(ParameterDataModule(str(codes.path)).layout)
+    assert layout.size == codes.spec.numel
+    assert [units for units, _ in layout.unit_shapes] == [8]
