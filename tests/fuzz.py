@@ -41,9 +41,10 @@ from examples import example
 from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
 from paramgen.core.codec import FlatCodec, ParamCodec
-from paramgen.core.io import inside, map_tensors, read_json, read_tensors, write_tensors
+from paramgen.core.io import inside, read_json, read_tensors, write_tensors
 from paramgen.core.params import ParamSpec
 from paramgen.core.samples import SampleInfo, read_samples, write_samples
+from paramgen.core.stored import StoredTensors
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
@@ -106,14 +107,14 @@ def use_zoo(path: Path) -> None:
 
 
 def use_tensors(path: Path, zoo: Zoo) -> None:
-    for read in (read_tensors, map_tensors):
+    for read in (read_tensors, StoredTensors):
         try:
             found = read(path)
             [tensor.to(torch.float64).sum() for tensor in found.values() if not tensor.is_complex()]
             zoo.spec.check(found, where=str(path))
             FlatCodec().bind(zoo.spec, [found, found])
         except ParamgenError:
-            if read is map_tensors:
+            if read is StoredTensors:
                 raise
 
 

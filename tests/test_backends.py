@@ -20,9 +20,9 @@ from paramgen.generators.settings import plain_arguments
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
 
 
-def fit(name, zoo, path, *, max_steps, ckpt_path=None, **trainer):
+def fit(name, zoo, path, *, max_steps, ckpt_path=None, data=None, **trainer):
     seed_everything(0)
-    model, data = build(cases()[name], str(zoo.path), batch_size=4, steps_per_epoch=4)
+    model, data = build(cases()[name], str(zoo.path), batch_size=4, steps_per_epoch=4, **(data or {}))
     trainer = Trainer(accelerator="cpu", max_steps=max_steps, max_epochs=-1, num_sanity_val_steps=0, **QUIET, **trainer)
     trainer.fit(model, data, ckpt_path=ckpt_path)
     trainer.save_checkpoint(path)
@@ -62,6 +62,25 @@ def test_a_fit_reads_and_encodes_the_zoo_once(name, zoo, tmp_path, monkeypatch):
     train, val = zoo.indices("train"), zoo.indices("val")
     assert [i for i in sorted(read) if i not in val] == train
     assert sum(encoded) <= len(train) + len(val)
+
+
+def test_a_fit_from_disk_is_bit_for_bit_one_from_memory(fitted, zoo, tmp_path):
+    name, path, trainer = fitted
+    from_disk = fit(name, zoo, tmp_path / "x.ckpt", max_steps=6, data={"residency": "disk"})
+    assert torch.equal(from_disk.callback_metrics["train/loss"], trainer.callback_metrics["train/loss"])
+    assert_same_weights(tmp_path / "x.ckpt", path)
+
+
+def test_a_fit_on_some_tokens_from_disk_is_bit_for_bit_one_from_memory(zoo, tmp_path):
+    for residency in ("ram", "disk"):
+        data = {"residency": residency, "tokens_per_step": 3}
+        fit("rpg_conv", zoo, tmp_path / residency, max_steps=6, data=data)
+    assert_same_weights(tmp_path / "ram", tmp_path / "disk")
+
+
+def assert_same_weights(*paths):
+    one, other = (torch.load(path, weights_only=True)["state_dict"] for path in paths)
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_same_generator_seed_gives_the_same_networks(fitted):

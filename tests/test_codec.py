@@ -1,6 +1,8 @@
 """Round trips over random specs, and each normalisation against a plain computation."""
 
 import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 
 from conftest import TinyNet, vary
 from paramgen.core.codec import FlatCodec, ParamCodec, TokenCodec
-from paramgen.core.io import map_tensors, write_tensors
+from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec
+from paramgen.core.stored import StoredTensors
 from paramgen.errors import ParamgenError
 
 NORMALISATIONS = ("layer", "weight", "centre")
@@ -78,11 +81,16 @@ def test_token_decode_inverts_encode(nets, normalisation, strategy, token_dim):
 
 @settings(max_examples=40, deadline=None)
 @given(networks(), st.sampled_from(NORMALISATIONS), st.sampled_from(STRATEGIES), st.integers(1, 9), st.randoms())
-def test_some_tokens_equal_those_of_the_whole(nets, normalisation, strategy, token_dim, random):
+def test_tokens_read_from_files_are_bit_for_bit_those_of_the_networks(nets, normalisation, strategy, token_dim, random):
     codec = TokenCodec(token_dim, strategy, normalisation).bind(ParamSpec.of(nets[0]), nets)
     length = codec.shape[0]
     token = torch.tensor(sorted(random.sample(range(length), random.randint(1, length))))
-    torch.testing.assert_close(codec.encode_tokens(nets[1], token), codec.encode(nets[1])[token])
+    with TemporaryDirectory() as folder:
+        files = [Path(folder, f"{k}.safetensors") for k in (0, 1)]
+        for file, net in zip(files, nets[:2], strict=True):
+            write_tensors(file, net)
+        read = codec.encode_tokens([StoredTensors(file) for file in files], token)
+    assert torch.equal(read, codec.encode_many(nets[:2])[:, token])
 
 
 @settings(max_examples=30, deadline=None)
@@ -182,13 +190,15 @@ def test_channel_strategy_gives_each_output_channel_its_own_tokens():
     assert codec.mask.sum(1).tolist() == [4, 1, 4, 1, 4, 1]
 
 
-def test_tokens_are_read_in_part_from_memory_mapped_files(tmp_path):
+def test_files_in_other_dtypes_give_the_same_tokens_from_disk(tmp_path):
     nets = [vary(TinyNet(), seed) for seed in range(3)]
-    codec = TokenCodec(4).bind(ParamSpec.of(TinyNet()), nets)
-    write_tensors(tmp_path / "x.safetensors", {k: nets[0][k] for k in codec.spec.names})
+    codec = TokenCodec(4, "flatten").bind(ParamSpec.of(TinyNet()), nets)
+    given = [{k: nets[0][k].double() / 3 for k in codec.spec.names}, {k: nets[1][k] for k in codec.spec.names}]
+    for k, net in enumerate(given):
+        write_tensors(tmp_path / f"{k}.safetensors", net)
     token = torch.tensor([0, 2, codec.shape[0] - 1])
-    read = codec.encode_tokens(map_tensors(tmp_path / "x.safetensors"), token)
-    torch.testing.assert_close(read, codec.encode(nets[0])[token])
+    read = codec.encode_tokens([StoredTensors(tmp_path / f"{k}.safetensors") for k in (0, 1)], token)
+    assert torch.equal(read, codec.encode_many(given)[:, token])
 
 
 def test_statistics_survive_a_mean_far_larger_than_the_spread():

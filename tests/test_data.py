@@ -1,11 +1,17 @@
+from pathlib import Path
+from threading import current_thread
+from time import sleep
+
 import pytest
 import torch
 
 from conftest import write_zoo
 from paramgen.core.codec import FlatCodec, TokenCodec
+from paramgen.core.params import ParamSpec
 from paramgen.core.zoo import Zoo
+from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
-from paramgen.generators.batches import BatchStream, NetworkTokens
+from paramgen.generators.batches import AHEAD, BatchStream, NetworkTokens
 from paramgen.generators.data import ParameterDataModule
 
 CPU = torch.device("cpu")
@@ -17,8 +23,8 @@ def module(zoo, **arguments):
     return data
 
 
-def stream(data, *, batch_size, rank=0, world_size=1, tokens_per_step=None, steps=5):
-    tokens = NetworkTokens(data.zoo, data.train_indices, data.codec, "ram", CPU)
+def stream(data, *, batch_size, rank=0, world_size=1, tokens_per_step=None, steps=5, residency="ram"):
+    tokens = NetworkTokens(data.zoo, data.train_indices, data.codec, residency, CPU)
     runs = torch.zeros(len(tokens), dtype=torch.long)
     return BatchStream(tokens, runs, batch_size, steps, tokens_per_step, 0, rank, world_size)
 
@@ -70,9 +76,10 @@ def test_epochs_differ_and_runs_repeat(tiny_zoo):
     assert torch.equal(epochs[0], torch.cat([b.index for b in second]))
 
 
-def test_resumed_stream_goes_on_with_the_next_batch(tiny_zoo):
+@pytest.mark.parametrize("residency", ["ram", "disk"])
+def test_resumed_stream_goes_on_with_the_next_batch(tiny_zoo, residency):
     data = module(tiny_zoo, codec=TokenCodec(5))
-    stopped, resumed = (stream(data, batch_size=2, tokens_per_step=3) for _ in range(2))
+    stopped, resumed = (stream(data, batch_size=2, tokens_per_step=3, residency=residency) for _ in range(2))
     uninterrupted = stream(data, batch_size=2, tokens_per_step=3)
     whole = [b for _ in range(2) for b in uninterrupted]
     taken = []
@@ -95,13 +102,72 @@ def test_disk_and_ram_give_the_same_batches(tiny_zoo, tokens_per_step):
         data = module(tiny_zoo, codec=TokenCodec(5), tokens_per_step=tokens_per_step, residency=residency, batch_size=2)
         batches.append(next(iter(data.train_dataloader())))
     for other in batches[1:]:
-        torch.testing.assert_close(batches[0].x, other.x)
+        assert torch.equal(batches[0].x, other.x)
         assert torch.equal(batches[0].index, other.index)
 
 
-def test_disk_holds_no_network_in_memory(tiny_zoo):
-    data = module(tiny_zoo, codec=TokenCodec(5), residency="disk")
-    assert NetworkTokens(data.zoo, data.train_indices, data.codec, "disk", CPU).tokens is None
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counted by Linux")
+def test_disk_reads_no_more_than_the_tokens_of_a_batch(tmp_path):
+    weights = {"a.weight": torch.randn(3, 64, 1000), "b.weight": torch.randn(3, 1000)}
+    writer = ZooWriter(tmp_path / "zoo", ParamSpec.of({k: t[0] for k, t in weights.items()}), {}, None, {})
+    for i in range(3):
+        writer.add({name: t[i] for name, t in weights.items()}, run=0, step=i, seed=0)
+    data = module(writer.close(), codec=TokenCodec(100), residency="disk")
+    tokens, token = data.training_networks(), torch.tensor([3, 4, 250, 649])
+    assert tokens.tokens is None
+    before = bytes_read()
+    tokens.read(torch.tensor([2, 0, 2]), token)
+    read = bytes_read() - before - cost_of_counting()
+    assert read == 2 * 4 * 100 * 4  # of network 2 once
+
+
+def bytes_read():
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def cost_of_counting():
+    before = bytes_read()
+    return bytes_read() - before
+
+
+def test_disk_reads_ahead_of_the_step(tiny_zoo, monkeypatch):
+    data = module(tiny_zoo, codec=TokenCodec(5), residency="disk", batch_size=2, steps_per_epoch=6)
+    read, plain = [], NetworkTokens.read
+    monkeypatch.setattr(NetworkTokens, "read", lambda self, *of: read.append(current_thread()) or plain(self, *of))
+    batches = iter(data.train_dataloader())
+    next(batches)
+    wait_for(lambda: len(read) == 1 + AHEAD)
+    next(batches)
+    wait_for(lambda: len(read) == 2 + AHEAD)
+    assert current_thread() not in read
+    batches.close()
+    assert not any(thread.is_alive() for thread in read)
+
+
+def wait_for(done):
+    for _ in range(1000):
+        if done():
+            return
+        sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
+def test_a_file_that_disappears_during_a_fit_is_named(tiny_zoo):
+    data = module(tiny_zoo, codec=TokenCodec(5), residency="disk", batch_size=3, tokens_per_step=2)
+    batches = iter(data.train_dataloader())
+    next(batches)
+    path = tiny_zoo.file(data.train_indices[1])
+    path.unlink()
+    with pytest.raises(ParamgenError, match=rf"cannot read .*{path.name}: no such file"):
+        list(batches)
+
+
+@pytest.mark.parametrize("residency", ["ram", "disk"])
+def test_an_altered_file_is_named_before_the_first_step(tiny_zoo, residency):
+    path = tiny_zoo.file(0)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(ParamgenError, match=rf"{path.name}: checksum mismatch"):
+        module(tiny_zoo, residency=residency)
 
 
 def test_training_networks_are_read_once_whoever_asks(tiny_zoo, monkeypatch):

@@ -4,16 +4,18 @@ import json
 import os
 import random
 import struct
+from hashlib import sha256
 
 import jsonschema
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from examples import example
 from fuzz import mutate_value
-from paramgen.core.io import inside, map_tensors, read_json, read_tensors
+from paramgen.core.io import inside, read_json, read_tensors, write_tensors
 from paramgen.core.schema import KEYWORDS, check, load_schema
+from paramgen.core.stored import StoredTensors
 from paramgen.errors import ParamgenError
 
 
@@ -57,7 +59,7 @@ def link_to_pipe(path):
     path.symlink_to("pipe")
 
 
-@pytest.mark.parametrize("read", [read_tensors, map_tensors])
+@pytest.mark.parametrize("read", [read_tensors, StoredTensors])
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -95,11 +97,46 @@ def test_tensors_of_every_dtype_and_place_are_read_alike(tmp_path):
     path.write_bytes(
         struct.pack("<Q", length + 1) + data[8 : 8 + length] + b" " + data[8 + length :]
     )  # nothing aligned
-    for found in (read_tensors(path), map_tensors(path)):
+    for found in (read_tensors(path), StoredTensors(path)):
         assert found.keys() == tensors.keys()
         assert all(
             torch.equal(found[name], tensors[name]) and found[name].dtype == t.dtype for name, t in tensors.items()
         )
+
+
+def test_tensors_are_written_byte_for_byte_as_the_library_does(tmp_path):
+    kinds = [
+        getattr(torch, name)
+        for name in ("bool", "uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+    ]
+    kinds += [
+        torch.float8_e5m2,
+        torch.float8_e4m3fn,
+        torch.float16,
+        torch.bfloat16,
+        torch.float32,
+        torch.complex64,
+        torch.float64,
+    ]
+    tensors = {f'{"zyx"[i % 3]}{i} \u00fc"': torch.arange(i + 1).to(kind) for i, kind in enumerate(kinds)}
+    tensors |= {"scalar": torch.tensor(2.0), "empty": torch.zeros(0, 3), "turned": torch.arange(6.0).view(2, 3).T}
+    shared = torch.arange(4.0)
+    digest = write_tensors(tmp_path / "x", {**tensors, "one": shared, "two": shared})
+    expected = save({name: t.contiguous() for name, t in tensors.items()} | {"one": shared, "two": shared.clone()})
+    assert (tmp_path / "x").read_bytes() == expected
+    assert digest == sha256(expected).hexdigest()
+
+
+def test_a_file_that_became_shorter_is_named(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.randn(50)}, path)
+    stored = StoredTensors(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ParamgenError, match=r"x\.safetensors: it became shorter"):
+        stored["a"]
+    path.unlink()
+    with pytest.raises(ParamgenError, match=r"x\.safetensors: no such file"):
+        stored["a"]
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,14 @@ def test_balanced_networks_compute_the_same_and_have_equal_norms_in_and_out(zoo)
     torch.testing.assert_close(data.training_weights()[0], data.zoo.spec.flatten(balanced), rtol=1e-4, atol=1e-5)
 
 
+def test_networks_of_other_splits_are_balanced_too(zoo):
+    data = ParameterDataModule(str(zoo), balance=True)
+    data.setup("fit")
+    (batch,) = data.val_dataloader()
+    expected = data.codec.encode_many(data.networks(data.zoo.indices("val")))
+    assert torch.equal(batch.x, expected)
+
+
 def test_balance_is_refused_where_networks_stay_on_disk(zoo):
     with pytest.raises(ParamgenError, match=r"data\.balance needs all networks in memory"):
         ParameterDataModule(str(zoo), balance=True, residency="disk")

@@ -7,8 +7,9 @@ from torch.backends import mha
 import network_kinds
 from paramgen.collect.train import NetworkGroup, OptimSettings, fresh_states
 from paramgen.core.codec import FlatCodec, TokenCodec
-from paramgen.core.io import map_tensors, write_tensors
+from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec, state_tensors
+from paramgen.core.stored import StoredTensors
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.evaluation.pool import Pool
@@ -166,9 +167,8 @@ def test_a_codec_keeps_both_parts_of_complex_numbers(codec, tmp_path):
         torch.testing.assert_close(found["w"], state["w"], rtol=1e-6, atol=1e-6)
     write_tensors(tmp_path / "n.safetensors", states[0])
     some = torch.tensor([0, codec.shape[0] - 1])
-    assert torch.equal(
-        codec.encode_tokens(map_tensors(tmp_path / "n.safetensors"), some), codec.encode(states[0])[some]
-    )
+    read = codec.encode_tokens([StoredTensors(tmp_path / "n.safetensors")], some)
+    assert torch.equal(read[0], codec.encode(states[0])[some])
 
 
 def test_complex_networks_are_said_not_to_be_alignable():

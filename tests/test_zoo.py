@@ -7,7 +7,7 @@ import torch
 
 import paramgen.core.io
 from conftest import TinyNet, vary, write_zoo
-from paramgen.core.io import map_tensors, read_tensors, write_atomic, write_tensors
+from paramgen.core.io import write_atomic
 from paramgen.core.params import ParamSpec
 from paramgen.core.paths import find_zoo
 from paramgen.core.zoo import Zoo
@@ -150,22 +150,6 @@ def test_atomic_write_replaces_whole_files(tmp_path):
     write_atomic(path, b"new")
     assert path.read_bytes() == b"new"
     assert [p.name for p in path.parent.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-def test_mapped_tensors_equal_the_loaded_ones(tmp_path, dtype):
-    path = tmp_path / "x.safetensors"
-    write_tensors(path, {"a": torch.randn(5, 3).to(dtype), "b": torch.randn(()).to(dtype)})
-    mapped, loaded = map_tensors(path), read_tensors(path)
-    assert all(torch.equal(mapped[k], loaded[k]) and mapped[k].dtype == dtype for k in ("a", "b"))
-
-
-def test_mapping_a_truncated_file_names_it(tmp_path):
-    path = tmp_path / "x.safetensors"
-    write_tensors(path, {"a": torch.randn(50)})
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ParamgenError, match=r"x\.safetensors: truncated"):
-        map_tensors(path)
 
 
 def entry_with(**fields):

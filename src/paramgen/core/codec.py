@@ -10,38 +10,22 @@ A constant weight has scale 0: it is encoded as 0 and decoded exactly, for any g
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from paramgen.core.arguments import check_arguments
+from paramgen.core.blocks import Block, TokenPieces
 from paramgen.core.params import ParamSpec, StateDict, TensorSpec
+from paramgen.core.stored import Numbers, StoredTensors
 from paramgen.core.trust import find_class
 from paramgen.errors import ParamgenError, require_positive
 
 Normalisation = Literal["layer", "weight", "centre"]
 _LOG_EPS = 1e-5
+_ALL = slice(None)
 _CONSTANT = 1e-10  # a relative spread below this is rounding
-
-
-@dataclass(frozen=True)
-class Block:
-    """Position of one tensor in the row of L * D numbers: `rows` pieces of `width` numbers, one every `stride`, from `offset`."""
-
-    spec: TensorSpec
-    source: int  # where it starts among the P parameters
-    offset: int
-    rows: int
-    width: int
-    stride: int
-
-    def view(self, flat: Tensor) -> Tensor:
-        """The tensor's own numbers in `flat` (..., L * D): (..., rows, width), without padding."""
-        piece = flat[..., self.offset : self.offset + self.rows * self.stride]
-        numbers: Tensor = piece.unflatten(-1, (self.rows, self.stride))[..., : self.width]
-        return numbers
 
 
 class ParamCodec(ABC):
@@ -76,32 +60,22 @@ class ParamCodec(ABC):
         Raises:
             ParamgenError: `networks` is empty.
         """
-        mean = torch.zeros(spec.numel, dtype=torch.float64)
-        square = torch.zeros_like(mean)
+        sizes = [t.numel for t in spec.tensors]
+        ones = [1] * len(sizes)
+        shift_sizes = ones if self.normalisation == "layer" else sizes
+        scale_sizes = sizes if self.normalisation == "weight" else ones
+        shift, scale = (torch.zeros(sum(n), dtype=torch.float64) for n in (shift_sizes, scale_sizes))
+        moments = [*map(_Moments, shift.split(shift_sizes), scale.split(scale_sizes))]
         count = 0
         for count, state in enumerate(networks, 1):
-            x = torch.cat([_forward(t, t.reals(state[t.name].detach().cpu())) for t in spec.tensors])
-            delta = x.sub_(mean)
-            mean.add_(delta, alpha=1 / count)
-            # Welford, so that a large mean does not drown a small spread; in place, because P may be hundreds of millions
-            square.addcmul_(delta, delta, value=(count - 1) / count)
+            for t, of in zip(spec.tensors, moments, strict=True):
+                of.add(_forward(t, t.reals(state[t.name].detach().cpu())), count)
         if count == 0:
             raise ParamgenError("no training network to take statistics of")
-        self._set(spec, *self._statistics(spec, mean, square.div_(count)))
+        for of in moments:
+            of.finish(count)
+        self._set(spec, shift, scale)
         return self
-
-    def _statistics(self, spec: ParamSpec, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Shift and scale, one a tensor (T,) or one a weight (P,), from each weight's mean and variance over the networks."""
-        if self.normalisation == "weight":
-            return mean, _scale(variance, mean)
-        sizes = [t.numel for t in spec.tensors]
-        means, variances = mean.split(sizes), variance.split(sizes)
-        spread = torch.stack([v.mean() for v in variances])
-        if self.normalisation == "centre":
-            return mean, _scale(spread, torch.stack([m.abs().mean() for m in means]))
-        shift = torch.stack([m.mean() for m in means])
-        within = torch.stack([m.var(correction=0) for m in means])
-        return shift, _scale(spread + within, shift)
 
     def _set(self, spec: ParamSpec, shift: Tensor, scale: Tensor) -> None:
         self.shift, self.scale = shift, scale
@@ -118,6 +92,7 @@ class ParamCodec(ABC):
         for block in self.blocks:
             block.view(flat).fill_(True)
         self.mask = flat.view(self.shape)  # (L, D)
+        self._pieces = TokenPieces(self.blocks, token_dim)
 
     @property
     def positions(self) -> Tensor:
@@ -147,36 +122,28 @@ class ParamCodec(ABC):
         """Standardised tokens of one network: (L, D)."""
         return self.encode_many([network], dtype)[0]
 
-    def encode_tokens(self, network: Mapping[str, Tensor], token: Tensor) -> Tensor:
-        """Only some tokens of one network, touching only their numbers, so that memory-mapped tensors are read in part.
+    def encode_tokens(self, networks: Sequence[StoredTensors], token: Tensor, pinned: bool = False) -> Tensor:
+        """Some tokens of networks on disk. Only their own numbers are read.
 
         Args:
-            network: State dict.
-            token: (L',) long, which tokens.
+            networks: Files of networks.
+            token: (L',) long, which tokens, in ascending order.
+            pinned: Return them in pinned memory, from which a GPU copies without making the host wait.
 
         Returns:
-            (L', D) float32, the same numbers as ``encode(network)[token]``.
+            (B, L', D) float32, the same numbers as ``encode_many(networks)[:, token]``.
         """
-        token_dim = self.shape[1]
-        place = token[:, None] * token_dim + torch.arange(token_dim)  # (L', D)
-        out = torch.zeros(place.shape)
-        first, last = place[:, 0], place[:, -1]
-        for i, block in enumerate(self.blocks):
-            end = block.offset + block.rows * block.stride
-            rows = torch.nonzero((first < end) & (last >= block.offset))[:, 0]
-            if rows.numel() == 0:
-                continue
-            local = place[rows] - block.offset
-            row, column = local.div(block.stride, rounding_mode="floor"), local % block.stride
-            inside = (local >= 0) & (row < block.rows) & (column < block.width)
-            source = (row * block.width + column)[inside]
-            values = self._standardise(
-                i, _forward(block.spec, block.spec.reals(network[block.spec.name])[source]), source
-            )
-            piece = out[rows]
-            piece[inside] = values.float()
-            out[rows] = piece
-        return out  # (L', D)
+        pieces = self._pieces.of(token)
+        ranges = [Numbers(self.blocks[p.block].spec.name, p.first, p.size) for p in pieces]
+        once = {network.path: network for network in networks}
+        numbers = {path: network.read(ranges) for path, network in once.items()}
+        read = zip(*(numbers[network.path] for network in networks), strict=True)
+        tokens = torch.zeros(len(networks), len(token), self.shape[1], pin_memory=pinned)
+        flat = tokens.flatten(1)  # (B, L' * D), the same memory
+        for (i, first, size, place), rows in zip(pieces, read, strict=True):
+            raw = _forward(self.blocks[i].spec, torch.stack(rows))  # (B, size)
+            flat[:, place : place + size] = self._standardise(i, raw, slice(first, first + size))
+        return tokens
 
     def decode_many(self, tokens: Tensor) -> list[StateDict]:
         """Generated tensors of n networks, each in its own dtype and shape, tied names included.
@@ -253,19 +220,19 @@ class ParamCodec(ABC):
             if not torch.isfinite(tensor).all():
                 raise ParamgenError(f"codec.{name} holds NaN or infinite values")
 
-    def _shift_scale(self, i: int, source: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Shift and scale of tensor i, or of its numbers `source`: scalars, or one per weight."""
+    def _shift_scale(self, i: int, source: slice = _ALL) -> tuple[Tensor, Tensor]:
+        """Shift and scale of some numbers of tensor i: scalars, or one per weight."""
         block = self.blocks[i]
         columns = slice(block.source, block.source + block.spec.numel)
 
         def pick(stat: Tensor) -> Tensor:
-            return stat[columns] if source is None else stat[columns][source]
+            return stat[columns][source]
 
         shift = self.shift[i] if self.normalisation == "layer" else pick(self.shift)
         scale = pick(self.scale) if self.normalisation == "weight" else self.scale[i]
         return shift, scale
 
-    def _standardise(self, i: int, values: Tensor, source: Tensor | None = None) -> Tensor:
+    def _standardise(self, i: int, values: Tensor, source: slice = _ALL) -> Tensor:
         shift, scale = self._shift_scale(i, source)
         return torch.where(scale > 0, (values - shift) / scale.clamp_min(1e-300), 0.0)
 
@@ -334,6 +301,36 @@ def _end_to_end(spec: ParamSpec) -> list[Block]:
         blocks.append(Block(t, offset, offset, 1, t.numel, t.numel))
         offset += t.numel
     return blocks
+
+
+class _Moments:
+    """Mean and spread of one tensor over the networks, updated network by network with one of its tensors in memory.
+
+    Args:
+        mean: Where the mean goes, zeros: one a weight (numel,), or one of them all (1,).
+        spread: Where the standard deviation goes, likewise; (1,) with a mean for each weight: the root of their mean variance.
+    """
+
+    def __init__(self, mean: Tensor, spread: Tensor) -> None:
+        self.mean, self.spread = mean, spread
+
+    def add(self, x: Tensor, count: int) -> None:
+        """Take in the numbers (numel,) of network `count`, float64."""
+        if (
+            self.mean.numel() == 1
+        ):  # the networks' own variances and that of their means make up the variance of all weights
+            self.spread += x.var(correction=0)
+            x = x.mean()[None]
+        delta = x - self.mean
+        self.mean.add_(delta, alpha=1 / count)
+        # Welford, so that a large mean does not drown a small spread
+        square = delta.square_().mul_((count - 1) / count)
+        self.spread += square if self.spread.numel() == len(square) else square.mean()
+
+    def finish(self, count: int) -> None:
+        """Turn the sums over `count` networks into a standard deviation."""
+        level = self.mean if self.spread.numel() == self.mean.numel() else self.mean.abs().mean()
+        self.spread.copy_(_scale(self.spread / count, level))
 
 
 def _scale(variance: Tensor, level: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from paramgen.core.locks import temporary_file
@@ -86,26 +86,40 @@ def write_json(path: Path, value: Any, mode: int = 0o644) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], sync: bool = True) -> str:
-    """Write tensors as safetensors, atomically; see :func:`replacing`. Tensors that share memory are each written out.
+    """Write tensors as safetensors, atomically and one at a time; see :func:`replacing`. Tensors that share memory are each written out.
+
+    Args:
+        path: The file to write.
+        tensors: Each is asked for twice, for the header and for its numbers.
+        sync: As :func:`replacing` takes it.
 
     Returns:
         The file's sha256.
     """
-    data = save(_unshared(tensors))
-    write_atomic(path, data, sync)
-    return hashlib.sha256(data).hexdigest()
+    header, order = _header_of(tensors)
+    digest = hashlib.sha256(header)
+    with replacing(path, sync) as file:
+        file.write(header)
+        for name in order:
+            numbers = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            file.write(numbers)
+            digest.update(numbers)
+    return digest.hexdigest()
 
 
-def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors on the CPU, none of which shares its memory with another, as safetensors requires."""
-    seen: set[int] = set()
-    out = {}
-    for name, tensor in tensors.items():
-        plain = tensor.detach().cpu().contiguous()
-        storage = plain.untyped_storage().data_ptr()
-        out[name] = plain.clone() if storage in seen else plain
-        seen.add(storage)
-    return out
+def _header_of(tensors: Mapping[str, Tensor]) -> tuple[bytes, list[str]]:
+    """The header that safetensors itself writes, and the tensors in its order: by dtype, then by name."""
+    kinds = {name: (_NAMES[tensor.dtype], list(tensor.shape), tensor.nbytes) for name, tensor in tensors.items()}
+    rank = list(_DTYPES)
+    order = sorted(kinds, key=lambda name: (-rank.index(kinds[name][0]), name))
+    entries, end = {}, 0
+    for name in order:
+        dtype, shape, size = kinds[name]
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # so that the data are aligned
+    return len(text).to_bytes(8, "little") + text, order
 
 
 def regular_file(path: str | Path) -> int:
@@ -117,7 +131,7 @@ def regular_file(path: str | Path) -> int:
     try:
         status = Path(path).stat()
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        raise _cannot_read(path, error) from error
+        raise cannot_read(path, error) from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
         raise ParamgenError(f"cannot read {path}: it is {kind}, expected a regular file")
@@ -138,7 +152,7 @@ def inside(folder: Path, name: str) -> Path:
     try:
         stays = path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null character
-        raise _cannot_read(path, error) from error
+        raise cannot_read(path, error) from error
     plain = parts and not PurePath(name).is_absolute() and ".." not in parts
     if not stays or not plain or any(len(part.encode()) > MAX_NAME for part in parts):
         raise ParamgenError(
@@ -174,7 +188,7 @@ def read_signed(path: Path, schema: str | None = None) -> Signed:
         data = path.read_bytes()
         value = parse_json(data, str(path))
     except OSError as error:
-        raise _cannot_read(path, error) from error
+        raise cannot_read(path, error) from error
     if schema is not None:
         check(value, schema, str(path))
     return Signed(value, hashlib.sha256(data).hexdigest())
@@ -186,29 +200,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ParamgenError: The file is missing, truncated or altered; it is named.
     """
-    _read_header(path)
+    read_header(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ParamgenError(f"cannot read {path}: damaged or not safetensors ({error})") from error
 
 
-def map_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file memory-mapped: its tensors are read only where they are touched; do not write to them.
-
-    Raises:
-        ParamgenError: The file is missing, truncated or altered; it is named.
-    """
-    header = _read_header(path)
-    data = torch.from_file(str(path), shared=False, size=header.size, dtype=torch.uint8)
-    tensors = {}
-    for name, (dtype, shape, begin, end) in header.tensors.items():
-        numbers = data[begin:end] if begin % dtype.itemsize == 0 else data[begin:end].clone()  # views must be aligned
-        tensors[name] = numbers.view(dtype).view(shape)
-    return tensors
-
-
-class _Place(NamedTuple):
+class TensorPlace(NamedTuple):
     """Where a tensor of a safetensors file is, in bytes from the start of the file."""
 
     dtype: torch.dtype
@@ -217,15 +216,13 @@ class _Place(NamedTuple):
     end: int
 
 
-class _Header(NamedTuple):
-    size: int  # of the file, in bytes
-    tensors: dict[str, _Place]
-
-
-def _read_header(path: Path) -> _Header:
-    """Header of a safetensors file, checked against the file's size before memory is allocated for what it declares.
+def read_header(path: Path) -> dict[str, TensorPlace]:
+    """The places of the tensors of a safetensors file, checked against its size before memory is allocated for what it declares.
 
     The format is 8 bytes of header length, a JSON header of offsets, and the data without gaps (huggingface/safetensors).
+
+    Raises:
+        ParamgenError: The file is missing, truncated or altered; it is named.
     """
     size = regular_file(path)
     try:
@@ -237,13 +234,13 @@ def _read_header(path: Path) -> _Header:
                 )
             header = parse_json(file.read(length), f"the header of {path}")
     except OSError as error:
-        raise _cannot_read(path, error) from error
+        raise cannot_read(path, error) from error
     check(header, "safetensors", f"the header of {path}")
     header.pop("__metadata__", None)
     start, end, places = 8 + length, 8 + length, {}
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
-        place = _Place(dtype, shape, *(start + offset for offset in entry["data_offsets"]))
+        place = TensorPlace(dtype, shape, *(start + offset for offset in entry["data_offsets"]))
         fits = place.end - place.begin == prod(shape) * dtype.itemsize and prod(filter(None, shape)) < 2**60
         if place.begin != end or not fits:
             raise ParamgenError(
@@ -253,10 +250,11 @@ def _read_header(path: Path) -> _Header:
         end, places[name] = place.end, place
     if end != size:
         raise ParamgenError(f"cannot read {path}: truncated or modified ({size:,} bytes, its header says {end:,})")
-    return _Header(size, {name: places[name] for name in header})
+    return {name: places[name] for name in header}
 
 
-def _cannot_read(path: str | Path, error: Exception) -> ParamgenError:
+def cannot_read(path: str | Path, error: Exception) -> ParamgenError:
+    """The error to raise when a file cannot be read."""
     missing = isinstance(error, FileNotFoundError)
     why = "no such file" if missing else getattr(error, "strerror", None) or str(error)
     return ParamgenError(f"cannot read {path}: {why}")
@@ -273,21 +271,22 @@ def sha256(path: Path) -> str:
 
 MAX_NAME = 255  # bytes of a file name on all common file systems
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
-_DTYPES = {
+_DTYPES = {  # in the order of the library's files, from back to front
     "BOOL": torch.bool,
     "U8": torch.uint8,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
     "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I16": torch.int16,
+    "U16": torch.uint16,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
     "F32": torch.float32,
-    "F64": torch.float64,
     "C64": torch.complex64,
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "U64": torch.uint64,
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}

@@ -24,6 +24,7 @@ from paramgen.core.params import ParamSpec, StateDict
 from paramgen.core.paths import find_zoo
 from paramgen.core.remembered import is_remembered
 from paramgen.core.score import ScoreSpec
+from paramgen.core.stored import StoredTensors
 from paramgen.errors import ParamgenError
 
 ZOO_FORMAT = 2
@@ -94,12 +95,19 @@ class Zoo(Sequence[StateDict]):
         Raises:
             ParamgenError: The file is missing, damaged, or does not fit the spec; it is named.
         """
-        path = self.file(index)
-        state = read_tensors(path)
-        self.spec.check(state, where=str(path))
+        state = read_tensors(self.file(index))
+        self._check(index, state)
+        return state
+
+    def stored(self, index: int) -> StoredTensors:
+        """Generated tensors of one network, each read from its file when it is asked for; checked like those of ``zoo[index]``.
+
+        Raises:
+            ParamgenError: As ``zoo[index]``.
+        """
+        state = StoredTensors(self.file(index))
         if index not in self._read:
-            _check_digest(path, self.entries[index])
-            self._read.add(index)
+            self._check(index, state)
         return state
 
     def __iter__(self) -> Iterator[StateDict]:
@@ -167,7 +175,15 @@ class Zoo(Sequence[StateDict]):
         path = self.file(index)
         regular_file(path)
         _check_digest(path, self.entries[index])
-        self.spec.check(read_tensors(path), where=str(path))
+        self.spec.check(StoredTensors(path), where=str(path))
+
+    def _check(self, index: int, state: Mapping[str, Tensor]) -> None:
+        """Refuse what does not fit the spec, and on the first reading a file that does not match its checksum."""
+        path = self.file(index)
+        self.spec.check(state, where=str(path))
+        if index not in self._read:
+            _check_digest(path, self.entries[index])
+            self._read.add(index)
 
     def _check_entries(self) -> None:
         """What a schema cannot express: conditions have equal lengths, and parameters do not exceed the bytes of a network's file."""

@@ -6,6 +6,9 @@ of what one process of batch 16 would get and rank 1 the second.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
 from typing import Literal, NamedTuple
 
 import psutil
@@ -14,12 +17,13 @@ from torch import Tensor
 
 from paramgen.core import seeds
 from paramgen.core.codec import ParamCodec
-from paramgen.core.io import map_tensors
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
+from paramgen.generators.ahead import ahead
 from paramgen.generators.prompts import training_conditions
 
 Residency = Literal["auto", "device", "ram", "disk"]
+AHEAD = 2  # batches that are ready before they are used, where they are read or copied
 
 
 class ParamBatch(NamedTuple):
@@ -49,8 +53,8 @@ class NetworkTokens:
         zoo: The zoo.
         indices: Which networks.
         codec: Bound codec.
-        residency: ``device`` and ``ram`` hold all tokens, ``disk`` reads only the chosen ones from memory-mapped files.
-        device: Where ``device`` is.
+        residency: ``device`` and ``ram`` hold all tokens, ``disk`` reads only the chosen ones from the files.
+        device: Where ``device`` is, and where batches are used.
         networks: The same networks where they have been read already.
         prompt: Recorded scores that are conditions too.
     """
@@ -67,10 +71,13 @@ class NetworkTokens:
     ) -> None:
         self.codec = codec
         self.residency = resolve_residency(residency, 4 * len(indices) * math.prod(codec.shape), device)
-        self.files = [zoo.file(i) for i in indices]
         self.tokens: Tensor | None = None
-        self._maps: dict[int, StateDict] = {}
-        if self.residency != "disk":
+        self.pinned = device.type == "cuda" and self.residency != "device"
+        self.reads_ahead = self.pinned or self.residency == "disk"
+        self._length = len(indices)
+        if self.residency == "disk":
+            self._stored = [zoo.stored(i) for i in indices]
+        else:
             self.tokens = torch.empty(len(indices), *codec.shape)
             read = (zoo[i] for i in indices) if networks is None else networks
             for row, network in zip(self.tokens, read, strict=True):
@@ -80,25 +87,24 @@ class NetworkTokens:
         self.conditions = training_conditions(zoo, indices, prompt)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return self._length
 
     def read(self, index: Tensor, token: Tensor | None) -> Tensor:
-        """Tokens (B, L', D) of networks `index` (B,)."""
+        """Tokens (B, L', D) of networks `index` (B,), in pinned memory where a GPU takes them from the host."""
         if self.tokens is not None:
             index = index.to(self.tokens.device, non_blocking=True)
-            return self.tokens[index] if token is None else self.tokens[index[:, None], token.to(index.device)]
-        places = torch.arange(self.codec.shape[0]) if token is None else token
-        return torch.stack([self.codec.encode_tokens(self._mapped(i), places) for i in index.tolist()])
+            x = self.tokens[index] if token is None else self.tokens[index[:, None], token.to(index.device)]
+        elif token is None:
+            distinct, which = index.unique(return_inverse=True)
+            x = self.codec.encode_many([self._stored[i] for i in distinct.tolist()])[which]
+        else:
+            return self.codec.encode_tokens([self._stored[i] for i in index.tolist()], token, self.pinned)
+        return x.pin_memory() if self.pinned else x
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Tokens (B, L, D) of all networks in order, at most `size` at once."""
         for index in torch.arange(len(self)).split(size):
             yield self.read(index, None)
-
-    def _mapped(self, i: int) -> StateDict:
-        if i not in self._maps:
-            self._maps[i] = map_tensors(self.files[i])
-        return self._maps[i]
 
 
 class BatchStream:
@@ -139,9 +145,17 @@ class BatchStream:
         return self.length
 
     def __iter__(self) -> Iterator[ParamBatch]:
+        skip, self._skip = self._skip, 0
+        reads = (partial(self._batch, *choice) for choice in islice(self._choices(), skip, None))
+        with closing(ahead(reads, AHEAD if self.tokens.reads_ahead else 0)) as batches:
+            for self._taken, batch in enumerate(batches, skip + 1):
+                yield batch
+        self.epoch, self._taken = self.epoch + self.shuffle, 0
+
+    def _choices(self) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+        """Networks, tokens and networks to start from of each batch."""
         generator = seeds.generator(self.seed, self.epoch)
         remaining = torch.empty(0, dtype=torch.long)
-        skip, self._skip = self._skip, 0
         for step in range(self.length):
             if not self.shuffle:
                 index = torch.arange(step * self.batch_size, min((step + 1) * self.batch_size, len(self.tokens)))
@@ -151,11 +165,7 @@ class BatchStream:
                     remaining = torch.cat([remaining, torch.randperm(len(self.tokens), generator=generator)])
                 index, remaining = remaining[:count], remaining[count:]
                 index = index[self.rank * self.batch_size :][: self.batch_size]
-            token, start = self._choose_tokens(generator), self._choose_starts(index, generator)
-            if step >= skip:
-                self._taken = step + 1
-                yield self._batch(index, token, start)
-        self.epoch, self._taken = self.epoch + self.shuffle, 0
+            yield index, self._choose_tokens(generator), self._choose_starts(index, generator)
 
     def state_dict(self) -> dict[str, int]:
         """Position of the stream. Lightning stores it, so a resumed fit sees the batches that it would have seen."""

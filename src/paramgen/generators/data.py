@@ -32,7 +32,7 @@ class ParameterDataModule(LightningDataModule):
         steps_per_epoch: Batches per epoch, the unit of validation and logging.
         tokens_per_step: Tokens per batch, drawn at random. Default: all.
         max_networks: Maximum number of training networks, spread over the runs.
-        residency: Where to keep the tokens: device, ram, or disk (memory-mapped, read in part).
+        residency: Where to keep the tokens: device, ram, or disk (the tokens of a batch are read ahead of its step).
         seed: Seed of the order of the networks.
         prompt: Recorded scores that the generator is conditioned on, such as val.loss or train.accuracy: ``paramgen sample --prompt`` then
             asks for others.
@@ -76,7 +76,6 @@ class ParameterDataModule(LightningDataModule):
         self.codec.lay_out(self.zoo.spec)
         self.batch_size, self.steps_per_epoch, self.tokens_per_step = batch_size, steps_per_epoch, tokens_per_step
         self.residency: Residency = residency
-        self.seed = seed
         if start not in (None, "earlier"):
             raise ParamgenError(f"data.start is {start!r}, expected earlier or nothing")
         self.prompt, self.start_weights = tuple(prompt or ()), start is not None
@@ -143,14 +142,14 @@ class ParameterDataModule(LightningDataModule):
         """Take the codec's statistics of the training networks, and hold these for a fit where there is room: they are read once."""
         if self._bound:
             return
-        size, device = 4 * self.num_networks * math.prod(self.codec.shape), self._device()
-        if stage in ("fit", None) and resolve_residency(self.residency, size, device) != "disk":
+        if stage in ("fit", None) and self._place(self.num_networks) != "disk":
             networks = self.networks(self.train_indices)
             self.codec.bind(self.zoo.spec, networks)
             self._training = self._tokens(self.train_indices, _taken(networks))
+        elif self.balance:
+            self.codec.bind(self.zoo.spec, self.networks(self.train_indices))
         else:
-            read = self.networks(self.train_indices) if self.balance else (self.zoo[i] for i in self.train_indices)
-            self.codec.bind(self.zoo.spec, read)
+            self.codec.bind(self.zoo.spec, (self.zoo.stored(i) for i in self.train_indices))
         self._bound = True
 
     def networks(self, indices: Sequence[int]) -> list[StateDict]:
@@ -197,11 +196,15 @@ class ParameterDataModule(LightningDataModule):
         return self._stream(self._tokens(indices), indices, unknown, None) if indices else []
 
     def _tokens(self, indices: Sequence[int], networks: Iterable[StateDict] | None = None) -> NetworkTokens:
-        return NetworkTokens(self.zoo, indices, self.codec, self.residency, self._device(), networks, self.prompt)
         if networks is None and self.balance:
             networks = self.networks(indices)
-        residency: Residency = "ram" if self.balance and self.residency == "auto" else self.residency
-        return NetworkTokens(self.zoo, indices, self.codec, residency, self._device(), networks)
+        place = self._place(len(indices))
+        return NetworkTokens(self.zoo, indices, self.codec, place, self._device(), networks, self.prompt)
+
+    def _place(self, networks: int) -> Residency:
+        """Where the tokens of some networks go; balanced networks are on no disk."""
+        place = resolve_residency(self.residency, 4 * networks * math.prod(self.codec.shape), self._device())
+        return "ram" if self.balance and place == "disk" else place
 
     def _stream(self, tokens: NetworkTokens, indices: Sequence[int], runs: Tensor, steps: int | None) -> BatchStream:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
