@@ -379,7 +379,7 @@ def test_shipped_recipe_parses_and_its_network_has_the_size_it_says(path, monkey
         Image.new("RGB", (8, 8)).save(tmp_path / label / "0.png")
     monkeypatch.setenv("PARAMGEN_DATA", str(tmp_path))
 
-    def stopped(task, out, recipe, device):
+    def stopped(task, out, recipe, device, shard):
         seen.update(locals())
         raise _StopError
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_args
 from paramgen import __version__
 from paramgen.core.command_line import typed
 from paramgen.core.locks import locked
+from paramgen.core.shards import parse_shard
 from paramgen.errors import ParamgenError, did_you_mean
 
 LIGHTNING = {
@@ -41,7 +42,9 @@ class Command(NamedTuple):
 FUNCTIONS = {
     "collect": Command("train networks and save them as a zoo", "collect.single", "zoo"),
     "collect_tasks": Command("train one network or adapter per task of a family", "collect.multi", "zoo"),
-    "zoo": Command("show, check, import or align a zoo: info | verify | import | align", "cli.commands.zoo"),
+    "zoo": Command(
+        "show, check, import, align or merge zoos: info | verify | import | align | merge", "cli.commands.zoo"
+    ),
     "sample": Command("sample new networks from a generator", "cli.commands.sample"),
     "adapters": Command("export generated adapters for peft", "cli.commands.adapters"),
     "evaluate": Command("compare generated networks with baselines; write a report", "cli.commands.evaluate"),
@@ -118,6 +121,8 @@ def _run_function(command: str, args: list[str]) -> None:
         function, prog = functions.main, f"paramgen {command}"
     config = arguments_of(function, prog, table.configs, args)
     folder = None if table.out_is_file else config.get("out")
+    if folder and (shard := parse_shard(config.get("shard"))) is not None:
+        folder = shard.folder(folder)
     with typed([*prog.split()[1:], *args]), locked(folder) if folder else nullcontext():
         function(**{name: value for name, value in config.items() if name != "config"})
 

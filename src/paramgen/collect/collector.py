@@ -9,6 +9,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import ceil
@@ -19,12 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.collect.announce import PARTS, announce
-from paramgen.collect.doubts import doubts, guessing
+from paramgen.collect.doubts import zoo_doubts
 from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
 from paramgen.core.intake import Architecture, check_network
 from paramgen.core.io import read_tensors, write_tensors
+from paramgen.core.locks import locked
 from paramgen.core.params import ParamSpec, StateDict, state_tensors
 from paramgen.core.progress import ProgressDisplay
+from paramgen.core.shard_progress import ShardProgress
+from paramgen.core.shards import SHARED, Shard, finished
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo import START, Split, Zoo
 from paramgen.core.zoo_writer import REST_FILE, ZooWriter, check_resumable
@@ -96,6 +100,7 @@ class Training(NamedTuple):
         optim: Optimizer, learning rate and batch size.
         seeds: R seeds.
         steps: Optimizer steps in all.
+        among: Networks that they would be trained with if all were trained here; at least R.
     """
 
     label: str
@@ -106,6 +111,7 @@ class Training(NamedTuple):
     optim: OptimSettings
     seeds: Sequence[int]
     steps: int
+    among: int = 1
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,7 @@ class Collector:
         parameters: Names, globs, ``re:`` patterns or subsets of the tensors that are trained and saved.
         device: Device to train on.
         recording: What is recorded of every network.
+        shard: Which of the runs are trained here, into a folder of `out`. None: all, into `out` itself.
 
     Raises:
         ParamgenError: A device that cannot be used, a network that no zoo can hold, a pattern that matches nothing, a folder with a zoo.
@@ -148,8 +155,10 @@ class Collector:
         parameters: Sequence[str],
         device: str = "cpu",
         recording: Recording | None = None,
+        shard: Shard | None = None,
     ) -> None:
-        self.family, self.out, self.recipe, self.device = family, out, recipe, device
+        self.family, self.recipe, self.device, self.shard = family, recipe, device, shard
+        self.out, self.shared = (out, out) if shard is None else (shard.folder(out), out / SHARED)
         self.recording = recording or Recording()
         try:
             torch.empty(0, device=device)
@@ -159,7 +168,8 @@ class Collector:
         Architecture(network)  # refuses networks that a zoo cannot hold, before training
         self.names = select_tensors(network, parameters)
         self.spec = ParamSpec.of(network, self.names)
-        check_resumable(out, family.config(), recipe)
+        for folder in {out, self.out}:
+            check_resumable(folder, family.config(), recipe)
         made_by = json.dumps([family.config(), recipe], sort_keys=True)
         self.digest = sha256(made_by.encode()).hexdigest()[:12]  # the state of another recipe's training is never used
         self.writer: ZooWriter | None = None
@@ -182,19 +192,26 @@ class Collector:
         if self.recording.parts:
             first = self.family.task(self.family.names[0])
             announce(first, state_tensors(self.network), networks, self.recording.most, self.device)
-        with ProgressDisplay() as self.progress:
+        with ProgressDisplay() if self.shard is None else ShardProgress(self.shard, self.out.parent) as self.progress:
             run_plan = plan(self)
             writer = self._run(run_plan)
             self._flush()
         if not self.resumed:  # of all runs together, or not recorded
             meta["seconds"] = time.perf_counter() - begun
-        if warnings := self._warnings(writer, run_plan.begun):
+        start = self._start_score(run_plan.begun)
+        if self.shard is not None:
+            meta |= {"shard": str(self.shard)} | ({} if start is None else {"start_score": start})
+        elif warnings := self._warnings(writer, start):
             meta["warnings"] = warnings
-        return writer.close(score=self.family.score.to_dict(), **meta)
+        zoo = writer.close(score=self.family.score.to_dict(), **meta)
+        if self.shard is not None:
+            print(finished(self.out.parent, self.shard, "zoo.json"))
+        return zoo
 
     def trained(self, training: Training) -> StateDict:
         """One network after its training, which runs start from."""
-        ((_, (state,)),) = self._train(training, {training.steps})
+        with nullcontext() if self.shard is None else locked(self.shared, wait=True):  # one shard trains, others read
+            ((_, (state,)),) = self._train(training, {training.steps})
         return state
 
     def train_data(self, task: str | None) -> SplitData:
@@ -210,7 +227,9 @@ class Collector:
 
     def _run(self, plan: Plan) -> ZooWriter:
         """Train all runs, as many side by side as is fast."""
-        groups = self._groups(plan.runs)
+        together = {run.number: len(group) for group in self._groups(plan.runs) for run in group}
+        groups = self._groups(plan.runs if self.shard is None else self.shard.share(plan.runs))
+        self.progress.expect(plan.label, len(groups) * plan.steps)
         writer: ZooWriter | None = None
         base: StateDict = {}
         for i, runs in enumerate(groups):
@@ -220,12 +239,14 @@ class Collector:
                 if state is not starts[0]:
                     check_network(state, self.spec, base, where=f"run {run.number} before training")
             writer = self.writer = writer or self._open(base, plan)
-            if {(run.number, step) for run in runs for step in plan.kept} <= self.done:
-                continue
             label = plan.label if len(groups) == 1 else f"{plan.label} {i + 1} of {len(groups)}"
+            if {(run.number, step) for run in runs for step in plan.kept} <= self.done:
+                self.progress.begin(label, plan.steps, plan.steps)
+                continue
             data = side_by_side([self.train_data(run.task) for run in runs])
             seeds = [run.seed for run in runs]
-            training = Training(label, self.network, starts, self.names, data, plan.optim, seeds, plan.steps)
+            among = max(together[run.number] for run in runs)
+            training = Training(label, self.network, starts, self.names, data, plan.optim, seeds, plan.steps, among)
             for step, states in self._train(training, plan.kept, runs):
                 self._add(writer, plan, states, runs, step)
         assert writer is not None  # a zoo has a run
@@ -247,10 +268,11 @@ class Collector:
         self, training: Training, kept: set[int], runs: Sequence[Run] = ()
     ) -> Iterator[tuple[int, list[StateDict]]]:
         """Train, and hand out the complete state dicts at the steps that are kept; of these runs where they are the zoo's."""
-        _, network, starts, names, data, optim, seeds, steps = training
-        group = NetworkGroup(network, starts, names, self.device, loss=self.family.loss)
+        _, network, starts, names, data, optim, seeds, steps, among = training
+        group = NetworkGroup(network, starts, names, self.device, loss=self.family.loss, among=among)
         trainer = GroupTrainer(group, data, optim, seeds, steps)
-        path = self.out / f"{REST_FILE}{self.digest}-{training.label.replace(' ', '-')}.safetensors"
+        folder = self.out if runs else self.shared
+        path = folder / f"{REST_FILE}{self.digest}-{training.label.replace(' ', '-')}.safetensors"
         stored = time.perf_counter()
         missing = min((step for step in kept for run in runs if (run.number, step) not in self.done), default=steps)
         if (state := _stored(path)) is not None:
@@ -310,20 +332,16 @@ class Collector:
             self.pending = []
         self.flushed = time.perf_counter()
 
-    def _warnings(self, writer: ZooWriter, begun: StateDict | None) -> list[str]:
+    def _start_score(self, begun: StateDict | None) -> float | None:
+        """Val score of the network that all runs start from; None where there is none, or nothing is scored."""
+        if begun is None or not self.recording.parts:
+            return None
+        first = self.family.task(self.family.names[0])
+        return first.evaluate([begun], "val", self.recording.most, self.device).value.item()
+
+    def _warnings(self, writer: ZooWriter, start: float | None) -> list[str]:
         """Warnings about a zoo that is unsuitable for learning."""
-        if not self.recording.parts:
-            return []
-        family, most = self.family, self.recording.most
-        targets = {task: family.task(task).items("val", most).targets for task in {e.task for e in writer.entries}}
-        guesses = {task: guessing(family, values) for task, values in targets.items()}
-        items = min(len(values) for values in targets.values())
-        first = family.names[0]
-        start = None if begun is None else family.task(first).evaluate([begun], "val", most, self.device).value.item()
-        warnings = doubts(writer.entries, family.score, guesses, items, start)
-        for warning in warnings:
-            _log.warning("warning: %s", warning)
-        return warnings
+        return zoo_doubts(writer.entries, self.family, self.recording.most, start) if self.recording.parts else []
 
     def _cast(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         if self.recording.dtype is None:

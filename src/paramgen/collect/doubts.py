@@ -1,5 +1,6 @@
 """Warnings about zoos that are unsuitable for learning: networks that guess, that are worse than their start, or without a loss."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from math import isfinite, sqrt
 
@@ -7,7 +8,10 @@ from torch import Tensor
 
 from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import SplitScores, ZooEntry
+from paramgen.tasks import TaskFamily
 from paramgen.tasks.score import Scored
+
+_log = logging.getLogger(__name__)
 
 SPREAD = 2.0  # standard deviations of a share of n items
 WORSE = 2.0  # margins of a good network that normal fine-tuning may cost
@@ -54,6 +58,25 @@ def doubts(
             f"Fine-tuning made the networks worse: {_text(score, mean)} on val, {_text(score, start)} at its start. "
             "Use a lower finetune.lr."
         )
+    return sentences
+
+
+def zoo_doubts(
+    entries: Sequence[ZooEntry], family: TaskFamily, most: int | None, start: float | None = None
+) -> list[str]:
+    """Sentences about the networks of a zoo whose tasks are at hand; they are logged too.
+
+    Args:
+        entries: Its networks, scored on val.
+        family: Their tasks.
+        most: Maximum number of val items that a network was scored on.
+        start: Val score of the network that all of them were fine-tuned from.
+    """
+    targets = {task: family.task(task).items("val", most).targets for task in {e.task for e in entries}}
+    guesses = {task: guessing(family, values) for task, values in targets.items()}
+    sentences = doubts(entries, family.score, guesses, min(len(values) for values in targets.values()), start)
+    for sentence in sentences:
+        _log.warning("warning: %s", sentence)
     return sentences
 
 

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from paramgen.collect.announce import PARTS
 from paramgen.collect.collector import Collector, Plan, Recording, Run, Training
+from paramgen.collect.merging import merge
 from paramgen.collect.train import OptimSettings, fresh_states
 from paramgen.core.params import StateDict, state_tensors
 from paramgen.core.seeds import mix
+from paramgen.core.shards import MERGE, Shard, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.tasks import SplitData, TaskFamily
@@ -80,6 +82,7 @@ def main(
     score: bool = True,
     seed: int = 0,
     device: str = "cpu",
+    shard: str | None = None,
 ) -> Zoo:
     """Train one network or adapter per task of a family and save them as a zoo with conditions.
 
@@ -103,6 +106,9 @@ def main(
         score: Record scores on train and val images.
         seed: Seed of initial values and data order.
         device: Device to train on, for example cuda.
+        shard: Train only part i of N of the runs: ``i/N``, i from 1, for several processes or machines. Each writes a folder in `out` and
+            resumes by itself. ``auto`` reads i and N from the variables of torchrun or SLURM; they are not read otherwise. ``merge``, or
+            ``paramgen zoo merge``, puts the shards together.
 
     Raises:
         ParamgenError: Numbers below 1, an unknown task to start from, a family that cannot be read.
@@ -121,7 +127,9 @@ def main(
         gauge=gauge,
         seed=seed,
     )
-    zoo = _collect(family, Path(out), recipe, condition, heldout, score, device)
+    if shard == MERGE:
+        return merge(out, trust=True)
+    zoo = _collect(family, Path(out), recipe, condition, heldout, score, device, parse_shard(shard))
     print(_summary(zoo))
     return zoo
 
@@ -134,9 +142,13 @@ def _collect(
     heldout: bool,
     score: bool,
     device: str,
+    shard: Shard | None,
 ) -> Zoo:
     with torch.random.fork_rng(devices=[]):
         network = family.build()
+    runs = _runs(family, recipe, condition, heldout)
+    if shard is not None:
+        shard.require(len(runs), "tasks")
     adapters = adapter_names(state_tensors(network))
     if recipe.gauge != "none" and (not adapters or recipe.parameters):
         raise ParamgenError(
@@ -144,8 +156,7 @@ def _collect(
         )
     parameters = recipe.parameters or adapters or ["all"]
     recording = Recording(parts=PARTS if score else ())
-    collector = Collector(family, out, asdict(recipe), network, parameters, device, recording)
-    runs = _runs(family, recipe, condition, heldout)
+    collector = Collector(family, out, asdict(recipe), network, parameters, device, recording, shard)
     meta = {} if condition is None else {"condition": condition.config()}
     return collector.collect(partial(_plan, family, recipe, runs), len(runs) * recipe.networks, **meta)
 

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from paramgen.collect.collector import Collector, Plan, Recording, Run, Training
+from paramgen.collect.merging import merge
 from paramgen.collect.train import OptimSettings, fresh_states
 from paramgen.core.params import REAL, can_be_generated, state_tensors
 from paramgen.core.seeds import mix
+from paramgen.core.shards import MERGE, Shard, parse_shard
 from paramgen.core.zoo import Split, Zoo
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.tasks import Task
@@ -82,6 +84,7 @@ def main(
     dtype: str | None = None,
     score_images: int = 10_000,
     device: str = "cpu",
+    shard: str | None = None,
 ) -> Zoo:
     """Train networks of one task and save them as a zoo. To resume an interrupted collection, rerun the same command.
 
@@ -104,6 +107,9 @@ def main(
         dtype: Data type of stored real weights: float32, float64, bfloat16 or float16. Default: unchanged.
         score_images: Maximum number of train images, and of val images, that each network is scored on.
         device: Device to train on, for example cuda.
+        shard: Train only part i of N of the runs: ``i/N``, i from 1, for several processes or machines. Each writes a folder in `out` and
+            resumes by itself. ``auto`` reads i and N from the variables of torchrun or SLURM; they are not read otherwise. ``merge``, or
+            ``paramgen zoo merge``, puts the shards together.
 
     Raises:
         ParamgenError: Inconsistent numbers, a pattern that matches nothing, a folder with a zoo of another recipe, weights that
@@ -128,14 +134,16 @@ def main(
         dtype=dtype,
         score_images=score_images,
     )
-    zoo = collect_runs(task, Path(out), recipe, device)
+    if shard == MERGE:
+        return merge(out, trust=True)
+    zoo = collect_runs(task, Path(out), recipe, device, parse_shard(shard))
     score = [e.scores["val"]["score"] for e in zoo.entries]
     mean = f"{task.score.name} {task.score.text(sum(score) / len(score))}{task.score.symbol}"
     print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, {mean} on val, in {zoo.path}")
     return zoo
 
 
-def collect_runs(task: Task, out: Path, recipe: Recipe, device: str = "cpu") -> Zoo:
+def collect_runs(task: Task, out: Path, recipe: Recipe, device: str = "cpu", shard: Shard | None = None) -> Zoo:
     """The zoo of a recipe.
 
     Args:
@@ -143,12 +151,15 @@ def collect_runs(task: Task, out: Path, recipe: Recipe, device: str = "cpu") -> 
         out: Folder of the zoo.
         recipe: How its networks are trained.
         device: Device to train on.
+        shard: Which of the runs; None for all.
     """
+    if shard is not None:
+        shard.require(recipe.runs, "runs")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(recipe.seed, 0))
         network = task.build() if recipe.start is None else task.start(recipe.start)
     recording = Recording(recipe.dtype, recipe.score_images)
-    collector = Collector(task, out, asdict(recipe), network, recipe.parameters, device, recording)
+    collector = Collector(task, out, asdict(recipe), network, recipe.parameters, device, recording, shard)
     if recipe.mode == "seeds" and len(collector.names) < len(_floating(network)):
         raise ParamgenError("mode seeds generates all parameters: independent runs have nothing else in common")
     mode = trajectory if recipe.mode == "trajectory" else seeds

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from paramgen.collect.lanes import in_whole_vectors, take_gradient, whole_memory
 from paramgen.core.params import StateDict, can_be_generated, state_tensors, tied_names
 from paramgen.core.seeds import generator, mix
 from paramgen.errors import ParamgenError, require_positive
@@ -83,6 +84,7 @@ class NetworkGroup:
         device: Device to train on, for example cuda.
         stacked: Run them as one by vmap, or one after the other, with the same results; by default, the faster one that works.
         loss: Losses (N, B) of outputs (N, B, ...) and targets (N, B, ...); see :meth:`paramgen.tasks.score.Scored.loss`.
+        among: Networks that these are a part of. One of several runs as it would among all of them, to be the same bit for bit.
     """
 
     def __init__(
@@ -93,8 +95,9 @@ class NetworkGroup:
         device: torch.device | str = "cpu",
         stacked: bool | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+        among: int = 1,
     ) -> None:
-        self.loss = loss
+        self.loss, self.among = loss, max(among, len(states))
         self.network = copy.deepcopy(network).to(device).train()
         self.size, self.device = len(states), torch.device(device)
         _freeze_statistics(self.network, set(selected))
@@ -110,7 +113,7 @@ class NetworkGroup:
             tensors = [state[name] for state in loaded]
             parameter = isinstance(_get(self.network, name), nn.Parameter)
             if parameter and name in trained_names and can_be_generated(tensors[0]):
-                self.leaves[name] = torch.stack(tensors).requires_grad_()
+                self.leaves[name] = in_whole_vectors(torch.stack(tensors)).requires_grad_()
             elif not parameter and name.rpartition(".")[0] in trained:
                 self.moving[name] = torch.stack(tensors)
             elif all(torch.equal(t, tensors[0]) for t in tensors[1:]):
@@ -149,7 +152,7 @@ class NetworkGroup:
         return self._backward_stacked(x, y) if self._stacked else self._backward_each(x, y, seeds, step)
 
     def _decide(self, x: Tensor) -> bool:
-        if self.size == 1 or not worth_stacking(self.network, self.device):
+        if self.among == 1 or not worth_stacking(self.network, self.device):
             return False
         one = {n: t[0] for n, t in (self.leaves | self.moving).items()} | self.fixed
         return can_stack(self.network, one, x[0, :2])
@@ -195,7 +198,8 @@ class GroupTrainer:
         self.group, self.data, self.settings, self.seeds, self.steps = group, data, settings, seeds, steps
         self.batch_size = min(settings.batch_size, len(data))
         self.steps_per_epoch = settings.epoch(len(data))
-        self.optimizer = settings.make(list(group.leaves.values()))
+        self.memory = {name: whole_memory(leaf) for name, leaf in group.leaves.items()}  # (Q,) each
+        self.optimizer = settings.make(list(self.memory.values()))
         self.step = 0
 
     def run(self) -> Iterator[int]:
@@ -210,8 +214,9 @@ class GroupTrainer:
                 for parameters in self.optimizer.param_groups:
                     parameters["lr"] = rate
                 self.group.backward(x.to(self.group.device), y.to(self.group.device), self.seeds, self.step)
+                for name, leaf in self.group.leaves.items():
+                    take_gradient(self.memory[name], leaf)
                 self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
                 self.step += 1
                 yield self.step
 
@@ -223,8 +228,8 @@ class GroupTrainer:
     def state(self) -> StateDict:
         """Everything that resuming needs, as tensors by name. Complete only between epochs."""
         tensors = {f"network.{n}": t.detach() for n, t in (self.group.leaves | self.group.moving).items()}
-        for name, tensor in self.group.leaves.items():
-            for key, value in self.optimizer.state[tensor].items():
+        for name, memory in self.memory.items():
+            for key, value in self.optimizer.state[memory].items():
                 tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
         return tensors | {"step": torch.tensor(self.step)}
 
@@ -233,13 +238,13 @@ class GroupTrainer:
         with torch.no_grad():
             for name, tensor in (self.group.leaves | self.group.moving).items():
                 tensor.copy_(state[f"network.{name}"])
-        for name, tensor in self.group.leaves.items():
+        for name, memory in self.memory.items():
             suffix = f".{name}"
             stored = {k: v for k, v in state.items() if k.startswith("optimizer.") and k.endswith(suffix)}
             for key, value in stored.items():
                 short = key.removeprefix("optimizer.").removesuffix(suffix)
                 if "." not in short:
-                    self.optimizer.state[tensor][short] = value.to(self.group.device)
+                    self.optimizer.state[memory][short] = value.to(self.group.device)
         self.step = int(state["step"])
 
     def _order(self, generators: Sequence[torch.Generator]) -> Tensor:

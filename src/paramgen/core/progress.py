@@ -37,6 +37,9 @@ class ProgressDisplay:
         if self._bar is not None:
             self._bar.stop()
 
+    def expect(self, label: str, total: int) -> None:
+        """Announce that the counts that follow add up to a total. Says nothing here: each has its own bar."""
+
     def begin(self, label: str, total: int, done: int = 0) -> None:
         """Count from `done` to `total`."""
         self._label, self._total, self._first, self._begun = label, total, done, self._clock()
@@ -46,7 +49,7 @@ class ProgressDisplay:
     def update(self, done: int) -> None:
         """Show the count, if enough time has passed."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=done)
+            self._bar.update(self._task, completed=done, total=self._total)
             return
         now = self._clock()
         if now - self._said >= SECONDS_BETWEEN_LINES and done > self._first:

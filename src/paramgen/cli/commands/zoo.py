@@ -1,4 +1,4 @@
-"""``paramgen zoo info | verify | import | align``: show, check, import and align zoos."""
+"""``paramgen zoo info | verify | import | align | merge``: show, check, import, align and merge zoos."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paramgen.collect.importing import import_
+from paramgen.collect.merging import merge
 from paramgen.collect.symmetries import symmetries_of
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
@@ -110,4 +111,4 @@ def _task_line(config: Mapping[str, Any] | None) -> str:
     return f"{config['class_path'].rsplit('.', 1)[-1]}({arguments})"
 
 
-COMMANDS = {"info": info, "verify": verify, "import": import_, "align": align}
+COMMANDS = {"info": info, "verify": verify, "import": import_, "align": align, "merge": merge}

@@ -1,0 +1,161 @@
+"""Work divided among processes: the same networks, bit for bit, and mistakes that are named."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from paramgen.collect import collector, multi, single
+from paramgen.collect.merging import merge
+from paramgen.collect.train import GroupTrainer, OptimSettings
+from paramgen.core.shard_progress import ShardProgress
+from paramgen.core.shards import Shard, parse_shard
+from paramgen.core.zoo import Zoo
+from paramgen.errors import ParamgenError
+from paramgen.tasks import ClassificationTask, RelabelFamily
+from paramgen.tasks.conditions import CodeCondition
+
+ADAM = OptimSettings(lr=5e-3, batch_size=128)
+
+
+def collect_seeds(out, shard=None, **options):
+    settings = {"mode": "seeds", "runs": 5, "checkpoints": 2, "epochs": 2, "val_runs": 1, "heldout_runs": 1, **options}
+    task = ClassificationTask(network_args={"hidden": [13]})
+    return single.main(task, str(out), optim=ADAM, shard=shard, **settings)
+
+
+def collect_trajectory(out, shard=None):
+    return collect_seeds(out, shard, mode="trajectory", finetune=ADAM)
+
+
+def collect_cnns(out, shard=None):
+    task = ClassificationTask(network="cnn_digits")
+    settings = {"mode": "seeds", "runs": 3, "checkpoints": 1, "epochs": 1}
+    return single.main(task, str(out), optim=ADAM, shard=shard, **settings)
+
+
+def collect_family(out, shard=None):
+    """Adapters would do as well: what runs start from is trained once."""
+    family = RelabelFamily(network_args={"hidden": [12]}, seen=4, unseen=1)
+    options = {"steps": 4, "networks": 2, "start": "converged", "start_steps": 16, "optim": ADAM}
+    return multi.main(family, str(out), CodeCondition(dim=10), shard=shard, **options)
+
+
+def content(folder):
+    """Every file of a finished zoo; the seconds it took are no part of it."""
+    found = {p.name: p.read_bytes() for p in Path(folder).iterdir() if p.name != "zoo.json"}
+    meta = json.loads((Path(folder) / "zoo.json").read_text())
+    meta.pop("seconds", None)
+    return found | {"zoo.json": meta}
+
+
+@pytest.mark.parametrize(
+    ("collect", "count"),
+    [(collect_seeds, 2), (collect_seeds, 5), (collect_trajectory, 3), (collect_cnns, 2), (collect_family, 2)],
+)
+def test_merged_shards_are_the_unsharded_zoo_bit_for_bit(tmp_path, collect, count):
+    collect(tmp_path / "whole")
+    for number in range(count, 0, -1):  # in any order
+        collect(tmp_path / "parts", f"{number}/{count}")
+    merge(str(tmp_path / "parts"))
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+
+
+def test_a_killed_shard_goes_on_by_itself(tmp_path, monkeypatch):
+    collect_seeds(tmp_path / "whole")
+    train = GroupTrainer.run
+
+    def killed(trainer):
+        for step in train(trainer):
+            yield step
+            if step == trainer.steps - 1:  # one of the two checkpoints is written
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(collector, "WAIT", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(GroupTrainer, "run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            collect_seeds(tmp_path / "parts", "1/2")
+    collect_seeds(tmp_path / "parts", "2/2")
+    with pytest.raises(ParamgenError, match="incomplete shard 1/2; resume it with --shard 1/2"):
+        merge(str(tmp_path / "parts"))
+    journal = tmp_path / "parts/shard-1-of-2/zoo.partial.jsonl"
+    assert len(journal.read_text().splitlines()) == 1 + 3
+    collect_seeds(tmp_path / "parts", "1/2")
+    collect_seeds(tmp_path / "parts", "merge")
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+
+
+def test_what_runs_start_from_is_trained_by_one_shard_and_read_by_the_others(tmp_path, monkeypatch):
+    lengths, train = [], GroupTrainer.run
+    monkeypatch.setattr(GroupTrainer, "run", lambda self: (lengths.append(self.steps - self.step), train(self))[1])
+    for number in (1, 2):
+        collect_family(tmp_path / "parts", f"{number}/2")
+    assert sorted(lengths) == [0, 5, 5, 16]
+
+
+def test_wrong_shards_are_named(tmp_path):
+    for text in ("0/2", "3/2", "2", "a/b", "1/0"):
+        with pytest.raises(ParamgenError, match=f"--shard is '{text}', expected i/N"):
+            parse_shard(text)
+    with pytest.raises(ParamgenError, match="--shard 1/6: there are 5 runs to divide; use at most 5 shards"):
+        collect_seeds(tmp_path / "zoo", "1/6")
+    with pytest.raises(ParamgenError, match="holds no shards"):
+        merge(str(tmp_path))
+    for number in (1, 3):
+        collect_seeds(tmp_path / "zoo", f"{number}/3")
+    with pytest.raises(ParamgenError, match="missing shard 2/3; run the command with --shard 2/3"):
+        merge(str(tmp_path / "zoo"))
+    collect_seeds(tmp_path / "zoo", "2/3", seed=1)
+    with pytest.raises(ParamgenError, match="not shards of one zoo: they differ in recipe"):
+        merge(str(tmp_path / "zoo"))
+
+
+def test_a_network_that_was_altered_is_named_at_merge(tmp_path):
+    zoos = [collect_seeds(tmp_path / "zoo", f"{number}/2") for number in (1, 2)]
+    zoos[1].file(0).write_bytes(zoos[1].file(1).read_bytes())
+    with pytest.raises(ParamgenError, match=f"{zoos[1].file(0)}: missing, modified or truncated"):
+        merge(str(tmp_path / "zoo"))
+    assert len(Zoo(zoos[0].path)) == 6  # the shards are kept
+
+
+@pytest.mark.parametrize(
+    ("environment", "shard"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, Shard(1, 2)),
+        ({"SLURM_PROCID": "2", "SLURM_NTASKS": "3"}, Shard(3, 3)),
+        (
+            {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"},
+            Shard(4, 8),
+        ),
+        ({"RANK": "1", "WORLD_SIZE": "2", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, Shard(2, 2)),
+    ],
+)
+def test_auto_reads_what_the_launcher_set(environment, shard):
+    assert parse_shard("auto", environment) == shard
+
+
+def test_auto_without_a_launcher_names_the_variables():
+    with pytest.raises(ParamgenError, match=r"RANK and WORLD_SIZE .torchrun.; SLURM_PROCID and SLURM_NTASKS"):
+        parse_shard("auto", {})
+    assert parse_shard(None, {"RANK": "0", "WORLD_SIZE": "2"}) is None  # read only when asked to
+
+
+def test_progress_of_all_shards_is_one_count(tmp_path, capsys):
+    now = [0.0]
+    console = Console(file=io.StringIO(), force_terminal=False)
+    first, second = (ShardProgress(Shard(n, 2), tmp_path, console, lambda: now[0]) for n in (1, 2))
+    with first, second:
+        for progress in (second, first):
+            progress.expect("train", 20)
+        for step in range(1, 11):
+            now[0] = 30.0 * step
+            for progress in (second, first):
+                progress.begin("train 1 of 2", 10) if step == 1 else None
+                progress.written = step
+                progress.update(step)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "train, 2 shards: 20 of 40, 20 networks written, about 5 min left"
+    assert len(lines) == 5
