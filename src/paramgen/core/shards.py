@@ -39,7 +39,7 @@ class Shard:
     count: int
 
     def __str__(self) -> str:
-        """As it is typed."""
+        """As typed: i/N."""
         return f"{self.number}/{self.count}"
 
     def share(self, items: Sequence[T]) -> list[T]:
