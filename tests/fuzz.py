@@ -38,6 +38,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from examples import example
+from paramgen.backends.graph import GraphDiffusion
 from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
 from paramgen.core.codec import FlatCodec, ParamCodec
@@ -50,6 +51,8 @@ from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.compare import Report, differences, summarise
 from paramgen.generators.base import ParameterGenerator, load_generator
+from paramgen.symmetry.groups import Place
+from paramgen.symmetry.layout import UnitLayout
 from paramgen.tasks.vision.networks import read_weights
 
 SECONDS = 10  # an input may take; the slowest takes a few milliseconds
@@ -131,6 +134,18 @@ def write_checkpoint(path: Path, zoo: Zoo, model: ParameterGenerator, codec: Par
     torch.save(saved, path)
 
 
+def write_graph_checkpoint(path: Path, zoo: Zoo) -> None:
+    """A checkpoint of graph diffusion; the units of the first layer are hidden."""
+    codec = FlatCodec().bind(zoo.spec, zoo)
+    shapes = {tensor.name: tensor.shape for tensor in zoo.spec.tensors}
+    layout = UnitLayout(shapes, {"hidden": [Place("0.weight", 0, 0, 2, 1), Place("0.bias", 0, 0, 2, 1)]}).to_dict()
+    settings: dict[str, Any] = {
+        "denoiser": {"width": 8, "pair_width": 4, "depth": 1, "heads": 2},
+        "diffusion": {"num_inference_steps": 2},
+    }
+    write_checkpoint(path, zoo, GraphDiffusion(*codec.shape, layout, **settings), codec)
+
+
 def use_comparison(path: Path) -> None:
     for report in read_json(path, "comparison")["reports"]:
         inside(path.parent, report["file"])
@@ -155,7 +170,8 @@ def kinds(folder: Path) -> dict[str, Kind]:
     write_tensors(lone, zoo[0])
     torch.save({"state_dict": state(0), "epoch": 3, "args": argparse.Namespace(lr=0.1)}, weights)
     codec = FlatCodec().bind(zoo.spec, zoo)
-    fitted, diffused = folder / "x.ckpt", folder / "y.ckpt"
+    fitted, diffused, graph = folder / "x.ckpt", folder / "y.ckpt", folder / "z.ckpt"
+    write_graph_checkpoint(graph, zoo)
     recurrent: dict[str, Any] = {
         "recurrence": {"kind": "none", "d_model": [8]},
         "head": {"kind": "mlp", "hidden": 4},
@@ -181,6 +197,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "weights": Kind(weights, mutate_pickle, lambda: read_weights(weights)),
         "checkpoint": Kind(fitted, mutate_pickle, lambda: load_generator(fitted).sample(1)),
         "diffusion": Kind(diffused, mutate_pickle, lambda: load_generator(diffused).sample(1)),
+        "graph": Kind(graph, mutate_pickle, lambda: load_generator(graph).sample(1)),
         "results": Kind(results, mutate_json, lambda: use_results(results)),
         "comparison": Kind(comparison, mutate_json, lambda: use_comparison(comparison)),
     }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fuzz import write_checkpoint, write_zoo
+from fuzz import write_checkpoint, write_graph_checkpoint, write_zoo
 from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
 from paramgen.core.codec import FlatCodec
@@ -138,3 +138,25 @@ def test_a_number_of_networks_below_zero_is_named(zoo, tmp_path):
     torch.save(saved, path)
     with pytest.raises(ParamgenError, match="states is -7, expected 0 or more"):
         load_generator(path).sample(1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("shapes", [["0.weight", [2**14, 2**14]]], "more numbers than its weights have, seen at 'order'"),
+        ("shapes", [["0.weight", ["9" * 9]]], "does not fit its own"),
+        ("groups", [["hidden", [["0.weight", 0, 0, 2**40, 1]]]], "does not fit its own"),
+        ("groups", [["hidden", [["0.bias", 0, 0, 0, 1]] * 9]], "group 'hidden': units is 0, expected 1 or more"),
+        ("groups", [["hidden", [["0.bias", 0, 0, 1, 1]] * 2]], "hidden units overlap on axis 0 of '0.bias'"),
+    ],
+)
+def test_a_layout_of_hidden_units_that_a_file_cannot_hold_is_refused(zoo, tmp_path, field, value, message):
+    path = tmp_path / "x.ckpt"
+    write_graph_checkpoint(path, zoo)
+    assert load_generator(path).sample(1)[0].keys() == zoo.full(0).keys()
+    saved = torch.load(path, weights_only=True)
+    saved["hyper_parameters"]["layout"][field] = value
+    torch.save(saved, path)
+    with pytest.raises(ParamgenError, match=message) as caught:
+        load_generator(path)
+    assert str(path) in str(caught.value)

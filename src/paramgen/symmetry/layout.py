@@ -7,13 +7,17 @@ together again; permuting the units of a network permutes the rows of the parts 
 B: networks. P: generated parameters. U: units of a group. F: numbers of a unit. C: numbers of a pair. R: numbers of no unit.
 """
 
+import math
+import operator
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.symmetry.axes import CannotAlign
 from paramgen.symmetry.groups import PermutationSpec, Place
 
@@ -43,6 +47,7 @@ class UnitLayout(nn.Module):
 
     Raises:
         CannotAlign: A tensor has three or more axes of hidden units.
+        ParamgenError: Places that are empty or overlap.
     """
 
     order: Tensor  # (P,) where the numbers of the parts lie in the vector
@@ -50,8 +55,11 @@ class UnitLayout(nn.Module):
 
     def __init__(self, shapes: Mapping[str, Sequence[int]], groups: Mapping[str, Sequence[Place]]) -> None:
         super().__init__()
-        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        self.shapes = {name: tuple(map(operator.index, shape)) for name, shape in shapes.items()}
         self.groups = {name: tuple(Place(*place) for place in places) for name, places in groups.items()}
+        # the size comes first: a checkpoint whose shapes hold more numbers than its weights is refused before they are laid out
+        self.register_buffer("order", torch.empty(sum(map(math.prod, self.shapes.values())), dtype=torch.long), False)
+        self._placed = self._places_by_axis()
         units: dict[int, list[Tensor]] = {g: [] for g in range(len(self.groups))}
         pairs: dict[tuple[int, int], list[Tensor]] = {}
         rest: list[Tensor] = []
@@ -59,24 +67,23 @@ class UnitLayout(nn.Module):
         for name, shape in self.shapes.items():
             numbers = torch.arange(start, start + torch.Size(shape).numel()).view(shape)
             start += numbers.numel()
-            for joined, index in self._pieces(name, numbers):
+            for joined, piece in self._pieces(name, numbers):
                 if not joined:
-                    rest.append(index.flatten())
+                    rest.append(piece.flatten())
                 elif len(joined) == 1:
-                    units[joined[0]].append(index.flatten(1))
+                    units[joined[0]].append(piece.flatten(1))
                 elif len(joined) == 2:
                     first, second = sorted(joined)
-                    index = index if joined == (first, second) else index.transpose(0, 1)
-                    pairs.setdefault((first, second), []).append(index.flatten(2))
+                    piece = piece if joined == (first, second) else piece.transpose(0, 1)
+                    pairs.setdefault((first, second), []).append(piece.flatten(2))
                 else:
                     raise CannotAlign(f"{name!r} has {len(joined)} axes of hidden units, expected 2 at most")
         self._units = [torch.cat(parts, 1) for parts in units.values()]
         self._pairs = [torch.cat(parts, 2) for parts in pairs.values()]
         self._rest = torch.cat(rest) if rest else torch.zeros(0, dtype=torch.long)
         self.pair_groups = list(pairs)
-        order = torch.cat([index.flatten() for index in (*self._units, *self._pairs, self._rest)])
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("inverse", order.argsort(), persistent=False)
+        self.order = torch.cat([part.flatten() for part in (*self._units, *self._pairs, self._rest)])
+        self.register_buffer("inverse", self.order.argsort(), persistent=False)
 
     @classmethod
     def of(cls, spec: PermutationSpec) -> Self:
@@ -163,17 +170,24 @@ class UnitLayout(nn.Module):
             pieces.append((tuple(joined), piece.movedim(dims, list(range(len(dims))))))
         return pieces
 
+    def _places_by_axis(self) -> dict[tuple[str, int], list[tuple[int, int, int, int]]]:
+        """For each tensor and axis with hidden units: first position, group, units and positions a unit, in order."""
+        found: dict[tuple[str, int], list[tuple[int, int, int, int]]] = defaultdict(list)
+        for g, (name, places) in enumerate(self.groups.items()):
+            for place in places:
+                require_positive(f"group {name!r}: ", units=place.units, block=place.block)
+                found[place.tensor, place.axis].append((place.start, g, place.units, place.block))
+        for (name, axis), placed in found.items():
+            placed.sort()
+            if any(start + units * block > after for (start, _, units, block), (after, *_) in pairwise(placed)):
+                raise ParamgenError(f"hidden units overlap on axis {axis} of {name!r}")
+        return found
+
     def _segments(self, name: str, axis: int, size: int) -> list[tuple[int | None, int, int, int]]:
         """An axis as a row of segments: group or None, first position, units, positions a unit."""
-        placed = sorted(
-            (place.start, g, place.units, place.block)
-            for g, places in enumerate(self.groups.values())
-            for place in places
-            if place.tensor == name and place.axis == axis
-        )
         segments: list[tuple[int | None, int, int, int]] = []
         end = 0
-        for start, group, units, block in placed:
+        for start, group, units, block in self._placed.get((name, axis), []):
             if start > end:
                 segments.append((None, end, start - end, 1))
             segments.append((group, start, units, block))
