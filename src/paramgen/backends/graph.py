@@ -24,9 +24,9 @@ from paramgen.symmetry.layout import UnitLayout, UnitParts
 
 GRAPH = GraphSettings()
 DIFFUSION = DiffusionSettings(
-    beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", scheduler="DDIM", num_inference_steps=30
+    beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", scheduler="DDPM", num_inference_steps=30
 )
-OPTIMIZER = OptimizerSettings(lr=1.5e-3, schedule="cosine", warmup_steps=50, weight_decay=1e-2)
+OPTIMIZER = OptimizerSettings(lr=3e-3, schedule="cosine", warmup_steps=50, weight_decay=1e-2)
 NETWORKS_AT_ONCE = 50  # networks encoded or sampled at once
 
 
