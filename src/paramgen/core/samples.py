@@ -55,7 +55,7 @@ class SampleInfo:
         sample_seconds: Seconds to draw all of them.
         generator_params: Parameters of the generator.
         generator_bytes: What it takes to store it; see :meth:`paramgen.generators.base.ParameterGenerator.stored_bytes`.
-        uses_task_data: Whether the generator saw the task's data in training (a behavioural loss), not only weights.
+        uses_task_data: Whether the task's data were used, in training (a behavioural loss) or to recalibrate batch norm, not only weights.
         command: The command that made them.
         fit_command: The command that made the generator.
         fit_config: All of its settings, as YAML.

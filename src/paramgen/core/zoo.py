@@ -146,6 +146,11 @@ class Zoo(Sequence[StateDict]):
             row.copy_(self.spec.flatten(self[i]))
         return out  # (n, P)
 
+    def goodness(self, indices: Sequence[int], split: Literal["train", "val"]) -> Tensor | None:
+        """Recorded scores (n,) of some networks on a split of their data, larger is better; None unless all have one."""
+        scores = [self.entries[i].scores.get(split, {}).get("score") for i in indices]
+        return None if None in scores else self.score.sign * torch.tensor(scores)
+
     def base(self) -> StateDict:
         """The tensors that are not generated, stored once; may be empty."""
         path = inside(self.path, BASE)

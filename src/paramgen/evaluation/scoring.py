@@ -3,7 +3,6 @@
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import islice
 from statistics import mean
 
 import torch
@@ -18,10 +17,9 @@ from paramgen.evaluation.task_baselines import fresh_networks
 from paramgen.evaluation.thresholds import THRESHOLDS
 from paramgen.tasks import TaskFamily
 from paramgen.tasks.base import FirstImages, SplitData
-from paramgen.tasks.batchnorm import BATCHES, has_statistics, recalibrate
+from paramgen.tasks.batchnorm import calibration_inputs, has_statistics, recalibrate
 from paramgen.tasks.score import Scores
 
-RECALIBRATION_BATCH = 128
 UNTRAINED = 8  # networks that show what no training reaches, where the task does not say
 
 
@@ -125,4 +123,4 @@ class Scoring:
         """Batches of train items; none for a family, nor for networks without batch norm."""
         if self.task is None or self.train is None or not has_statistics(self.task.architecture):
             return []
-        return [x.to(self.device) for x, _ in islice(self.train.batches(RECALIBRATION_BATCH), BATCHES)]
+        return calibration_inputs(self.train, self.device)

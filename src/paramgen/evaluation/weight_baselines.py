@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from paramgen.core.components import principal_components
+from paramgen.core.density import kernel_samples
 from paramgen.core.distances import column_slices
 from paramgen.core.params import ParamSpec
 from paramgen.errors import ParamgenError, did_you_mean
@@ -82,10 +83,7 @@ def kde(pool: Pool, n: int, generator: Generator, share: float = TOP_SHARE) -> T
     if pool.goodness is not None:
         best = pool.goodness.argsort(descending=True, stable=True)[: max(2, round(share * len(z)))]
     kept = z[best]  # (k, d)
-    k, d = kept.shape
-    centres = kept.gather(0, torch.randint(k, (n, d), generator=generator))  # (n, d)
-    bandwidth: Tensor = _std(kept).to(kept.dtype) * k**-0.2
-    return mean + (centres + bandwidth * _normal(n, d, generator)) @ basis
+    return mean + kernel_samples(kept[:, :, None], n, generator)[:, :, 0] @ basis
 
 
 FROM_WEIGHTS: Mapping[str, Baseline] = MappingProxyType(

@@ -85,6 +85,7 @@ class NetworkTokens:
             if self.residency == "device":
                 self.tokens = self.tokens.to(device)
         self.conditions = training_conditions(zoo, indices, prompt)
+        self.goodness = zoo.goodness(indices, "val")  # (K,), larger is better; None where a network has no score
 
     def __len__(self) -> int:
         return self._length

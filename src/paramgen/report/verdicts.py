@@ -58,7 +58,7 @@ def verdict(row: RowDict, results: ResultsDict) -> list[str]:
         if row["values"]["dispersion"] is not None:
             sentences.append(_on_spread(row, results, flags))
         sentences += _on_baselines(flags, spec)
-        saw = "It saw the task's data while it was trained, which the other rows did not."
+        saw = "It used the task's data, which rows without this mark did not."
     if row["nonfinite"]:
         sentences.append(f"{row['nonfinite']} of its {row['n']} networks hold NaN or inf.")
     if row["uses_task_data"]:

@@ -5,6 +5,7 @@ Generated statistics and recalibrated ones are different claims, so a report sho
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +13,21 @@ from torch.func import vmap
 
 from paramgen.core.params import COUNTER, StateDict, last_part
 from paramgen.tasks.forward import all_loadable, call
+from paramgen.tasks.items import SplitData
 from paramgen.tasks.stacked import stack_states, worth_stacking
 
-BATCHES = 20
+BATCHES, BATCH_SIZE = 20, 128
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def has_statistics(model: nn.Module) -> bool:
     """Whether the network keeps running statistics."""
     return bool(_norms(model))
+
+
+def calibration_inputs(train: SplitData, device: torch.device | str = "cpu") -> list[Tensor]:
+    """The batches of a train split that statistics are measured on: 20 of 128 items, fewer where the split ends."""
+    return [x.to(device) for x, _ in islice(train.batches(BATCH_SIZE), BATCHES)]
 
 
 def recalibrate(

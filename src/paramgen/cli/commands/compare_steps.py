@@ -16,7 +16,6 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from paramgen import __version__
@@ -188,13 +187,12 @@ def draw_baseline(name: str, opened: Zoo, n: int, seed: int, out: Path) -> None:
     Raises:
         ParamgenError: No such baseline, or one that chooses by scores that the zoo does not record.
     """
-    entries = [opened.entries[i] for i in opened.indices("train")]
-    scores = [entry.scores.get("train", {}).get("score") for entry in entries]
-    if name == "kde" and None in scores:
+    train = opened.indices("train")
+    goodness = opened.goodness(train, "train")
+    if name == "kde" and goodness is None:
         raise ParamgenError(f"kde keeps the best on train, but zoo {opened.name!r} records no train scores")
     start = time.perf_counter()
-    values = opened.score.sign * torch.tensor([0.0 if score is None else score for score in scores])
-    pool = Pool(opened.matrix(opened.indices("train")), values, tuple(t.numel for t in opened.spec.tensors))
+    pool = Pool(opened.matrix(train), goodness, tuple(t.numel for t in opened.spec.tensors))
     weights = generate(name, pool, opened.spec, n, seed)  # (n, P)
     seconds = time.perf_counter() - start
     info = SampleInfo(generator=name, zoo=opened.name, seed=seed, sample_seconds=seconds)

@@ -15,6 +15,7 @@ from paramgen.errors import ParamgenError, require_non_negative, require_positiv
 from paramgen.evaluation.unseen import TaskConditions, tasks_to_draw
 from paramgen.generators.base import ParameterGenerator, check_conditional, load_generator
 from paramgen.generators.prompts import beyond, parse_prompt
+from paramgen.generators.recalibration import recalibrated
 from paramgen.generators.sampling import SampleRequest
 from paramgen.generators.starts import start_tokens
 
@@ -33,6 +34,7 @@ def main(
     state: int | Literal["random", "mixture"] | None = None,
     prompt: str | None = None,
     start: str | None = None,
+    recalibrate: bool = False,
     trajectory: bool = False,
     zoo: str | None = None,
     per_task: int = 5,
@@ -59,6 +61,8 @@ def main(
         prompt: Score or loss to reach, for generators fitted with data.prompt: ``val.loss=0.1``; several separated by commas.
         start: Weights to start from, for generators fitted with data.start: a safetensors file, or the index of a network in the zoo that
             the generator was fitted on. Several are separated by commas; the networks are spread over them.
+        recalibrate: Measure the batch-norm statistics of the samples anew, on train items of the zoo's task. The samples are marked as
+            having used the task's data.
         trajectory: Save the denoising trajectory of the first networks in trajectory.safetensors; the report plots it.
         zoo: Zoo of a family of tasks. Sample networks for its tasks, from their conditions, instead of `n` networks.
         per_task: Number of networks per unseen task of `zoo`.
@@ -69,7 +73,8 @@ def main(
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
-        ParamgenError: n or per_task below 1; an unknown checkpoint, scheduler or state; no trajectory to save; existing samples.
+        ParamgenError: n or per_task below 1; an unknown checkpoint, scheduler or state; no trajectory to save; no batch norm to
+            recalibrate; existing samples.
     """
     command = command_line("paramgen sample", main, locals())
     if zoo is not None and condition is not None:
@@ -107,6 +112,8 @@ def main(
     begun = time.perf_counter()
     drawn = model.draw(request)
     networks = model.decode(drawn.tokens)
+    if recalibrate:
+        networks = recalibrated(model, networks, trust)
     seconds = time.perf_counter() - begun
     info = SampleInfo(
         generator=type(model).__name__,
@@ -125,7 +132,7 @@ def main(
         sample_seconds=seconds,
         generator_params=sum(p.numel() for p in model.parameters()),
         generator_bytes=model.stored_bytes(),
-        uses_task_data=model.uses_task_data,
+        uses_task_data=model.uses_task_data or recalibrate,
         command=command,
         fit_command=model.fit_command,
         fit_config=model.fit_config,
