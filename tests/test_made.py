@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from gaussian_backend import GaussianBackend  # noqa: F401  registers it
 from measured import folder_of, make_zoo
 from paramgen.cli.commands.compare import main as compare
 from paramgen.cli.commands.compare_steps import GeneratorSource, ZooSource
+from paramgen.cli.main import main
 from paramgen.core.locks import LOCK, TEMPORARY
 from paramgen.core.made import RecordedResult
 from paramgen.core.samples import read_samples
@@ -183,3 +185,18 @@ def test_a_step_that_was_stopped_is_done_again_unless_its_result_is_whole(tmp_pa
     made.path.write_text("{ }")
     assert made.status() == ("other", "was modified: the checksum of zoo.json differs", True)
     assert RecordedResult(made.path, {"a": {}}).status() == ("other", "was made with a=none given, now {}", True)
+
+
+def test_a_class_in_the_arguments_of_a_fit_stays_as_written(tmp_path):
+    zoo = make_zoo(tmp_path / "zoo")
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(FIT))
+    averaged = {"class_path": "paramgen.generators.optim.EMA", "init_args": {"decay": 0.5}}
+    generator = {"fit": str(tmp_path / "fit.yaml"), "arguments": {"trainer.callbacks": [averaged]}}
+    options = {"zoos": {"digits": {"path": str(zoo.path)}}, "generators": {"gaussian": generator}, "n": 2}
+    (tmp_path / "compare.yaml").write_text(
+        yaml.safe_dump({**options, "baselines": "none", "out": str(tmp_path / "out")})
+    )
+    assert main(["compare", "--config", str(tmp_path / "compare.yaml")]) == 0
+    saved = torch.load(tmp_path / "out" / "digits" / "fits" / "gaussian" / "last.ckpt", weights_only=True)
+    assert "EMA" in saved["callbacks"]
+    assert "averaging_state" in saved

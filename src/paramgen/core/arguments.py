@@ -8,6 +8,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from paramgen.errors import ParamgenError, did_you_mean, shown
 
+# Values of a YAML that stay as they are written. jsonargparse replaces a class_path within `list[Any]` with an instance of the class.
+Plain = bool | int | float | list | dict | str | None  # type: ignore[type-arg]
+
 
 def check_arguments(make: Callable[..., Any], arguments: Mapping[str, Any], what: str) -> None:
     """Refuse arguments that a class or function does not take.

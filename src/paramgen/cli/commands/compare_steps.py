@@ -22,6 +22,7 @@ from paramgen import __version__
 from paramgen.cli.commands import evaluate, sample, zoo
 from paramgen.cli.dispatch import arguments_of, parser_of, run
 from paramgen.collect import multi, single
+from paramgen.core.arguments import Plain
 from paramgen.core.command_line import plain_value, words
 from paramgen.core.io import sha256
 from paramgen.core.locks import locked
@@ -54,7 +55,7 @@ class ZooSource:
     collect_tasks: str | None = None
     align: str | None = None
     path: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Plain] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class GeneratorSource:
     ckpt_path: str | None = None
     samples: str | None = None
     baseline: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
-    sample: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Plain] = field(default_factory=dict)
+    sample: dict[str, Plain] = field(default_factory=dict)
     zoos: list[str] = field(default_factory=list)
 
 
