@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer, seed_everything
 from conftest import TinyNet, write_zoo
 from every_backend import build, cases, diffuses
 from paramgen.core.codec import ParamCodec
+from paramgen.core.shards import Shard
 from paramgen.core.zoo import Zoo
 from paramgen.diffusion import FLOW_SCHEDULERS
 from paramgen.errors import ParamgenError
@@ -48,6 +49,24 @@ def test_checkpoint_alone_draws_networks_that_load_strictly(fitted):
         assert all(torch.isfinite(t).all() for t in state.values())
         assert (state["norm.running_var"] >= 0).all()
     assert not torch.equal(networks[0]["linear.weight"], networks[1]["linear.weight"])
+
+
+def test_shards_draw_the_networks_of_one_process_bit_for_bit(fitted):
+    name, path, _ = fitted
+    model = load_generator(path)
+    adds_noise = diffuses(cases()[name]) and model.diffusion.prediction_type != "flow"
+    solver = {"scheduler": "DDPM", "num_inference_steps": 3} if adds_noise else {}
+
+    def draw(rows=None):
+        return model.draw(SampleRequest(20, generator=torch.Generator().manual_seed(1), rows=rows, **solver))
+
+    whole, shares = draw(), [Shard(number, 2).rows(20) for number in (1, 2)]
+    assert sorted([*shares[0], *shares[1]]) == list(range(20))
+    for rows in shares:
+        part = draw(rows)
+        assert torch.equal(part.tokens, whole.tokens[rows])
+        assert part.identity == (whole.identity and [whole.identity[row] for row in rows])
+        assert part.run == (whole.run and [whole.run[row] for row in rows])
 
 
 @pytest.mark.parametrize("name", ["pdiff_two_phases", "rpg_conv", "gaussian"])

@@ -5,14 +5,20 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from lightning.pytorch import Trainer
 from rich.console import Console
 
+from conftest import write_zoo
+from every_backend import build, cases
+from paramgen.cli.commands.sample import main as sample
 from paramgen.collect import collector, multi, single
 from paramgen.collect.merging import merge
 from paramgen.collect.train import GroupTrainer, OptimSettings
 from paramgen.core.shard_progress import ShardProgress
 from paramgen.core.shards import Shard, parse_shard
 from paramgen.core.zoo import Zoo
+from paramgen.diffusion import Diffusion
 from paramgen.errors import ParamgenError
 from paramgen.tasks import ClassificationTask, RelabelFamily
 from paramgen.tasks.conditions import CodeCondition
@@ -159,3 +165,61 @@ def test_progress_of_all_shards_is_one_count(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "train, 2 shards: 20 of 40, 20 networks written, about 5 min left"
     assert len(lines) == 5
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """RPG with a state for each network: samples say which network conditioned them."""
+    folder = tmp_path_factory.mktemp("rpg")
+    model, data = build(cases()["rpg_digits_mlp"], str(write_zoo(folder / "zoo", networks=24).path), batch_size=4)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    trainer = Trainer(accelerator="cpu", max_steps=2, num_sanity_val_steps=0, enable_checkpointing=False, **quiet)
+    trainer.fit(model, data)
+    trainer.save_checkpoint(folder / "x.ckpt")
+    return str(folder / "x.ckpt")
+
+
+def drawn(folder):
+    """Every file of a folder of samples; commands and seconds are no part of it."""
+    found = {p.name: p.read_bytes() for p in Path(folder).iterdir() if p.name != "samples.json"}
+    index = json.loads((Path(folder) / "samples.json").read_text())
+    return found | {"samples.json": {k: v for k, v in index.items() if k not in ("command", "sample_seconds")}}
+
+
+def test_merged_samples_are_those_of_one_process_bit_for_bit(checkpoint, tmp_path, capsys):
+    sample(checkpoint, n=20, out=str(tmp_path / "whole"))
+    sample(checkpoint, n=20, out=str(tmp_path / "parts"), shard="2/2")
+    with pytest.raises(ParamgenError, match="missing shard 1/2; run the command with --shard 1/2"):
+        sample(checkpoint, n=20, out=str(tmp_path / "parts"), shard="merge")
+    sample(checkpoint, n=20, out=str(tmp_path / "parts"), shard="1/2")
+    assert "2 of 2 are: put them together with the same command and --shard merge" in capsys.readouterr().out
+    sample(checkpoint, n=20, out=str(tmp_path / "parts"), shard="merge")
+    assert drawn(tmp_path / "parts") == drawn(tmp_path / "whole")
+
+
+def test_shards_of_other_samples_and_impossible_ones_are_named(checkpoint, tmp_path):
+    out = str(tmp_path / "parts")
+    with pytest.raises(ParamgenError, match="--shard 1/3: there are 2 networks to divide; use at most 2 shards"):
+        sample(checkpoint, n=2, out=out, shard="1/3")
+    with pytest.raises(ParamgenError, match="a trajectory is kept of the first networks of all"):
+        sample(checkpoint, n=4, out=out, shard="1/2", trajectory=True)
+    with pytest.raises(ParamgenError, match="EulerAncestralDiscrete draws noise that shards cannot divide"):
+        sample(checkpoint, n=4, out=out, shard="1/2", scheduler="EulerAncestralDiscrete", num_inference_steps=2)
+    for number, seed in ((1, 0), (2, 1)):
+        sample(checkpoint, n=4, out=out, shard=f"{number}/2", seed=seed)
+    with pytest.raises(ParamgenError, match=r"shard-2-of-2 has seed=1, .*shard-1-of-2 has seed=0"):
+        sample(checkpoint, n=4, out=out, shard="merge")
+
+
+def test_a_part_without_wanted_networks_draws_their_noise_and_solves_nothing():
+    diffusion = Diffusion(num_train_timesteps=20)
+
+    def draw(rows):
+        calls, generator = [], torch.Generator().manual_seed(0)
+        options = {"scheduler": "DDPM", "num_inference_steps": 4, "generator": generator, "rows": rows}
+        x = diffusion.sample(lambda x, t: calls.append(t) or 0.1 * x, (3, 5), **options)
+        return x, calls, torch.rand(1, generator=generator)
+
+    (whole, _, after), (none, calls, same) = draw(None), draw([])
+    assert (none.shape, calls, same) == ((0, 5), [], after)
+    assert torch.equal(draw([0, 2])[0], whole[[0, 2]])

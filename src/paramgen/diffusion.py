@@ -12,7 +12,7 @@ weights are not images in [-1, 1]; cosine ends at the noise of linear (see COSIN
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal, NamedTuple
@@ -266,11 +266,12 @@ class Diffusion:
         generator: torch.Generator | None = None,
         device: torch.device | str = "cpu",
         callback: Callable[[float, Tensor], None] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> Tensor:
-        """Draw x0 from noise: `shape`, float32.
+        """Draw x0 from noise: `shape`, float32; or n of its N rows.
 
         Args:
-            denoise: The network.
+            denoise: The network, for n rows.
             shape: (N, ...).
             scheduler: One of :attr:`schedulers`.
             num_inference_steps: Steps of the solver, 1 to T, evenly spread and starting from T - 1.
@@ -278,30 +279,39 @@ class Diffusion:
             generator: Where noise comes from; the global state when not given. It may live on the CPU.
             device: Where to sample.
             callback: Called as ``callback(done, x_t)`` before each of the solver's steps and with x0 at the end; `done` goes from 0 to 1.
+            rows: The n rows to draw, from the noise that they would have among all N. Default: all.
 
         Raises:
-            ParamgenError: A scheduler that does not exist, does not fit the prediction type or whose noise cannot be scaled, or too many
-                steps.
+            ParamgenError: A scheduler that does not exist, does not fit the prediction type or whose noise cannot be scaled or divided, or too
+                many steps.
         """
         name = self.check(scheduler, num_inference_steps, temperature)
         grid = self._grid(num_inference_steps)  # (n,) long, falling from T - 1
         solver, predicts = self._solver(name, grid)
         options: dict[str, Any] = {"generator": generator} if name in _OWN_NOISE else {}
         steps = grid.to(device)
-        flat = (shape[0], prod(shape[1:]))  # UniPC wants (N, P)
+        n, P = shape[0] if rows is None else len(rows), prod(shape[1:])
+        shape, flat, everything = (n, *shape[1:]), (n, P), (shape[0], P)  # UniPC wants (N, P)
+        if rows is not None and name in _OWN_NOISE:
+            raise ParamgenError(f"{name} draws noise that shards cannot divide. Available: {self._scalable}")
+
+        def noise() -> Tensor:
+            drawn = _randn(everything, generator, device)
+            return drawn if rows is None else drawn[list(rows)]
+
         # the solvers of flow have no scales of their own
         scale = getattr(solver, "scale_model_input", lambda x, _: x)
-        x = _randn(flat, generator, device) * (temperature * float(getattr(solver, "init_noise_sigma", 1)))  # (N, P)
+        x = noise() * (temperature * float(getattr(solver, "init_noise_sigma", 1)))  # (N, P)
         for count, index in enumerate(solver.timesteps):  # n levels, falling by 1 to the last; Heun visits most twice
             t = steps[num_inference_steps - 1 - round(float(index - solver.timesteps[-1]))].view(1)
             x_t = scale(x, index)  # (N, P)
             if callback is not None:
                 callback(count / len(solver.timesteps), x_t.view(shape))
-            out = denoise(x_t.view(shape), t).float().reshape(flat)
+            out = denoise(x_t.view(shape), t).float().reshape(flat) if n else x_t
             if predicts != self.prediction_type:
                 out = _sample_to_v(out, x_t, self.alphas_cumprod(device)[t])
             if name == "DDPM":
-                options = {"eta": 1.0, "variance_noise": temperature * _randn(flat, generator, device)}
+                options = {"eta": 1.0, "variance_noise": temperature * noise()}
             x = solver.step(out, index, x, **options).prev_sample
         if callback is not None:
             callback(1.0, x.view(shape))
@@ -327,9 +337,13 @@ class Diffusion:
             )
         require_non_negative(temperature=temperature)
         if temperature != 1 and name in _OWN_NOISE:
-            able = ", ".join(s for s in SCHEDULERS if s not in _OWN_NOISE)
-            raise ParamgenError(f"{name} draws noise that temperature cannot scale; those it can: {able}")
+            raise ParamgenError(f"{name} draws noise that temperature cannot scale; those it can: {self._scalable}")
         return name
+
+    @property
+    def _scalable(self) -> str:
+        """The solvers that take their noise from outside."""
+        return ", ".join(s for s in self.schedulers if s not in _OWN_NOISE)
 
     def _grid(self, n: int) -> Tensor:
         """The steps used, (n,) long, falling, the first T - 1: diffusers' ``trailing`` spacing, free of its rounding."""

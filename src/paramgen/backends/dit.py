@@ -134,33 +134,30 @@ class DiT(ParameterGenerator):
         """New networks, as many at once as memory allows."""
         L, _ = self.shape
         rows, kept = max(1, TOKENS_AT_ONCE // L), Trajectory()
-        pieces = []
-        for first in range(0, request.n, rows):
-            n = min(rows, request.n - first)
-            watch = kept if request.keep_trajectory and first == 0 else None
-            pieces.append(self._solve(request, slice(first, first + n), n, watch))
+        pieces = [self._solve(part, kept if part.keep_trajectory else None) for part in request.parts(rows)]
         mask = self.token_mask()
         states = torch.stack(kept.states) * mask if kept.states else None
         return Drawn(torch.cat(pieces) * mask, trajectory=states)
 
-    def _solve(self, request: SampleRequest, rows: slice, n: int, watch: Trajectory | None) -> Tensor:
-        """Tokens (n, L, D) of some of the networks that are asked for."""
+    def _solve(self, request: SampleRequest, watch: Trajectory | None) -> Tensor:
+        """Tokens (n, L, D) of the wanted networks."""
         assert request.scheduler is not None
         assert request.num_inference_steps is not None
-        condition = None if request.condition is None else request.condition[rows]
-        start = self._marked(None if request.start is None else request.start[rows], n)
+        condition, n = request.condition, len(request.wanted)
+        start = self._marked(request.start, n)
         denoise = self._under(condition, start, n)
         if condition is not None and request.guidance_scale is not None and request.guidance_scale != 1:
             denoise = guided(denoise, self._under(None, start, n), request.guidance_scale)
         return self.diffusion.sample(
             denoise,
-            (n, *self.shape),
+            (request.n, *self.shape),
             scheduler=request.scheduler,
             num_inference_steps=request.num_inference_steps,
             temperature=request.temperature,
             generator=request.generator,
             device=self.device,
             callback=watch,
+            rows=request.rows,
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

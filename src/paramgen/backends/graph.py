@@ -126,16 +126,17 @@ class GraphDiffusion(ParameterGenerator):
         assert request.scheduler is not None
         assert request.num_inference_steps is not None
         chunks, kept = list[Tensor](), Trajectory()
-        for start in range(0, request.n, NETWORKS_AT_ONCE):
+        for part in request.parts(NETWORKS_AT_ONCE):
             x = self.diffusion.sample(
                 self._denoise,
-                (min(NETWORKS_AT_ONCE, request.n - start), self.layout.size),
+                (part.n, self.layout.size),
                 scheduler=request.scheduler,
                 num_inference_steps=request.num_inference_steps,
                 temperature=request.temperature,
                 generator=request.generator,
                 device=self.device,
-                callback=kept if request.keep_trajectory and start == 0 else None,
+                callback=kept if part.keep_trajectory else None,
+                rows=part.rows,
             )
             chunks.append(self._tokens(x))
         states = torch.stack([self._tokens(x) for x in kept.states]) if kept.states else None

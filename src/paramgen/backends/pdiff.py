@@ -217,28 +217,24 @@ class PDiff(ParameterGenerator):
     def sample_tokens(self, request: SampleRequest) -> Drawn:
         """New networks, all at once; memory bounds the batch only for very large networks."""
         rows = max(1, CHUNK // (self.shape[0] * self.shape[1]))
-        conditions = None if request.condition is None else request.condition.split(rows)
         chunks, kept = list[Tensor](), Trajectory()
-        for start in range(0, request.n, rows):
-            watch = kept if request.keep_trajectory and start == 0 else None
-            condition = None if conditions is None else conditions[len(chunks)]
-            z = self._sample_latents(request, min(rows, request.n - start), condition, watch)
+        for part in request.parts(rows):
+            z = self._sample_latents(part, kept if part.keep_trajectory else None)
             chunks.append(self._decode(z))
         states = torch.stack([self._decode(z) for z in kept.states]) if kept.states else None
         return Drawn(torch.cat(chunks), trajectory=states)
 
-    def _sample_latents(
-        self, request: SampleRequest, n: int, condition: Tensor | None, watch: Trajectory | None
-    ) -> Tensor:
-        """Standardised latents (n, C, l) of some of the requested networks."""
-        size, generator = (n, *self.latent_shape), request.generator
+    def _sample_latents(self, request: SampleRequest, watch: Trajectory | None) -> Tensor:
+        """Standardised latents (n, C, l) of the wanted networks."""
+        size, generator, wanted = (request.n, *self.latent_shape), request.generator, request.wanted
         if self.denoiser is None:
             drawn_on = generator.device if generator else self.device
-            return request.temperature * torch.randn(size, generator=generator, device=drawn_on).to(self.device)
+            noise = torch.randn(size, generator=generator, device=drawn_on)[list(wanted)]
+            return request.temperature * noise.to(self.device)
         assert request.scheduler is not None
         assert request.num_inference_steps is not None
         return self.diffusion.sample(
-            self._guided(condition, n, request.guidance_scale),
+            self._guided(request.condition, len(wanted), request.guidance_scale),
             size,
             scheduler=request.scheduler,
             num_inference_steps=request.num_inference_steps,
@@ -246,6 +242,7 @@ class PDiff(ParameterGenerator):
             generator=generator,
             device=self.device,
             callback=watch,
+            rows=request.rows,
         )
 
     def _decode(self, z: Tensor) -> Tensor:

@@ -203,15 +203,17 @@ class RPG(ParameterGenerator):
         prototypes, (L, D), n = self.prototypes, self.shape, request.n
         asked = self.sample_state if request.state is None else request.state
         draw = None if request.generator is None else on_cpu(request.generator)
+        wanted = list(request.wanted)
         weights = prototypes.states.asked(n, asked, draw)  # (n, K)
         scale = 1.0 if request.guidance_scale is None else request.guidance_scale
         keys, which = distinct_keys(prototypes.keys(weights.to(self.device), request.condition))
         if scale != 1:  # the same without the condition follows
             without, which_without = distinct_keys(prototypes.keys(weights.to(self.device), None))
-            which_without, keys = which_without + len(keys), torch.cat([keys, without])
+            which_without, keys = (which_without + len(keys))[wanted], torch.cat([keys, without])
+        weights, which = weights[wanted], which[wanted]
         at_once = {"sequential": 1, "partial": max(1, PIECE // n), "full": L}[self.sampling]
         mask = self.token_mask()
-        out = torch.empty(n, L, D, device=self.device if at_once == L else "cpu")
+        out = torch.empty(len(wanted), L, D, device=self.device if at_once == L else "cpu")
         paths: list[list[Tensor]] = []  # of each piece, states (m, l, D)
         for place, z in prototypes.pieces(keys, L if at_once == L else PIECE, at_once):
             projected = self.head.project(z)  # (S, l, ...)
@@ -247,6 +249,7 @@ class RPG(ParameterGenerator):
             generator=request.generator,
             device=self.device,
             callback=path,
+            rows=request.rows,
         )
 
     def _places(self, weights: Tensor, what: str) -> list[int | None]:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,6 +60,23 @@ def write_atomic(path: Path, data: bytes, sync: bool = True, mode: int = 0o644) 
     """
     with replacing(path, sync, mode) as file:
         file.write(data)
+
+
+def link_or_copy(file: Path, target: Path) -> None:
+    """Give a file a second name, replacing what is there; a copy where the file system has no links.
+
+    Raises:
+        ParamgenError: The disk is full or the folder cannot be written.
+    """
+    try:
+        target.unlink(missing_ok=True)
+        try:
+            os.link(file, target)
+        except OSError:
+            with replacing(target, sync=False) as copy, file.open("rb") as source:
+                shutil.copyfileobj(source, copy)
+    except OSError as error:
+        raise cannot_write(target, error) from error
 
 
 def sync_folder(folder: Path) -> None:

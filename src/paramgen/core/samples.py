@@ -119,6 +119,7 @@ def write_samples(
     trajectory: Tensor | None = None,
     run: Sequence[int | None] | None = None,
     task: Sequence[str] | None = None,
+    row: Sequence[int] | None = None,
 ) -> Path:
     """Write complete state dicts and ``samples.json``, the latter last; files of an interrupted command are deleted first.
 
@@ -131,6 +132,7 @@ def write_samples(
         trajectory: (S, m, P) the first m networks on their way from noise to sample.
         run: Which run of the zoo's train split conditioned each.
         task: Which task of a family each is for.
+        row: Of a shard: the place of each among the networks of all shards.
 
     Raises:
         ParamgenError: No network, samples already there, or a full disk.
@@ -138,7 +140,7 @@ def write_samples(
     path = Path(folder)
     if not networks:
         raise ParamgenError(f"no network to write to {path}: N = 0, expected at least 1")
-    for given in (identity, run, task):
+    for given in (identity, run, task, row):
         if given is not None and len(given) != len(networks):
             raise ValueError(f"expected one identity a network, got {len(given)} for {len(networks)}")
     if not overwrite:
@@ -149,12 +151,11 @@ def write_samples(
         _delete(path, [*path.glob("network_*.safetensors")])
     elif (path / INDEX).exists():
         _delete(path, [inside(path, entry["file"]) for entry in _read_index(path / INDEX)[1]])
-    width = max(4, len(str(len(networks) - 1)))
     listed = []
     for i, state in enumerate(networks):
-        file = f"network_{i:0{width}d}.safetensors"
+        file = file_name(i, len(networks))
         digest = write_tensors(path / file, state, sync=False)
-        about = {"identity": identity, "run": run, "task": task}
+        about = {"identity": identity, "run": run, "task": task} | ({} if row is None else {"row": row})
         details = {name: None if given is None else given[i] for name, given in about.items()}
         listed.append({"file": file, "sha256": digest, **details})
     if trajectory is not None:
@@ -163,6 +164,12 @@ def write_samples(
     write_json(path / INDEX, {"format": SAMPLES_FORMAT, **asdict(info), "networks": listed})
     (path / PARTIAL).unlink()
     return path
+
+
+def file_name(i: int, n: int) -> str:
+    """Name of the file of network i of n."""
+    width = max(4, len(str(n - 1)))
+    return f"network_{i:0{width}d}.safetensors"
 
 
 def is_torn(folder: str | Path) -> bool:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from paramgen.errors import ParamgenError
 
 MERGE = "merge"  # --shard merge: put the shards together
+BLOCK = 8  # rows that a CPU computes together at most, of float32 in 256 bits
 SHARED = "shared"  # folder of files that all shards use
 LAUNCHERS = (  # rank from 0, number of processes
     ("torchrun", "RANK", "WORLD_SIZE"),
@@ -45,6 +46,15 @@ class Shard:
     def share(self, items: Sequence[T]) -> list[T]:
         """Its items: every N-th one, so that shares cost alike where items that follow each other do."""
         return list(items[self.number - 1 :: self.count])
+
+    def rows(self, n: int) -> list[int]:
+        """Its rows of n that are computed together, in rising order.
+
+        They come in whole blocks where every shard gets one, and the incomplete last block stays last: a CPU computes the rest of a
+        batch that fills no vector in another way, so that other shares would equal all n rows to rounding alone.
+        """
+        size = BLOCK if n > BLOCK * (self.count - 1) else 1
+        return [row for first in self.share(range(0, n, size)) for row in range(first, min(first + size, n))]
 
     def folder(self, out: str | Path) -> Path:
         """Where it writes."""

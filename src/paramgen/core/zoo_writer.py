@@ -5,8 +5,6 @@ While a zoo is being collected its entries are in ``zoo.partial.jsonl``, one lin
 
 import json
 import logging
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from math import isfinite
@@ -17,14 +15,14 @@ import torch
 from torch import Tensor
 
 from paramgen.core.intake import check_network, same_values
-from paramgen.core.io import read_tensors, replacing, sha256, sync_folder, write_json, write_tensors
+from paramgen.core.io import link_or_copy, read_tensors, sha256, sync_folder, write_json, write_tensors
 from paramgen.core.journal import Journal
 from paramgen.core.params import COUNTER, ParamSpec, last_part
 from paramgen.core.remembered import remember
 from paramgen.core.schema import check
 from paramgen.core.trust import foreign_classes
 from paramgen.core.zoo import BASE, ZOO_FORMAT, SplitScores, Zoo, ZooEntry
-from paramgen.errors import ParamgenError, cannot_write
+from paramgen.errors import ParamgenError
 
 JOURNAL = "zoo.partial.jsonl"
 REST_FILE = "rest-"  # the start of the name of a file with a training's state, to go on from
@@ -119,7 +117,7 @@ class ZooWriter:
         """
         if not _is_whole(file, entry):
             raise ParamgenError(f"{file}: missing, modified or truncated; collect it again")
-        _link(file, self.path / entry.file)
+        link_or_copy(file, self.path / entry.file)
         self._journal.append(asdict(entry))
         self.entries.append(entry)
 
@@ -238,19 +236,6 @@ def _plain(scores: SplitScores) -> SplitScores:
         part: {name: value if value is not None and isfinite(value) else None for name, value in values.items()}
         for part, values in scores.items()
     }
-
-
-def _link(file: Path, target: Path) -> None:
-    """Link a file, replacing what an interrupted command left; copy it where the file system has no links."""
-    try:
-        target.unlink(missing_ok=True)
-        try:
-            os.link(file, target)
-        except OSError:
-            with replacing(target, sync=False) as copy, file.open("rb") as source:
-                shutil.copyfileobj(source, copy)
-    except OSError as error:
-        raise cannot_write(target, error) from error
 
 
 def _is_whole(path: Path, entry: ZooEntry) -> bool:

@@ -27,7 +27,7 @@ from paramgen.generators.data import data_of, places
 from paramgen.generators.prompts import prompt_ranges, prompt_row
 from paramgen.generators.recipe import Facts
 from paramgen.generators.restore import build, check_same_data, read_checkpoint
-from paramgen.generators.sampling import Drawn, SampleRequest
+from paramgen.generators.sampling import Drawn, SampleRequest, some_rows
 from paramgen.generators.settings import plain_arguments
 
 
@@ -153,7 +153,7 @@ class ParameterGenerator(LightningModule, ABC):
 
     @torch.no_grad()
     def draw(self, request: SampleRequest) -> Drawn:
-        """New networks as tokens on the CPU, and how they were drawn.
+        """The wanted networks as tokens on the CPU, and how they were drawn.
 
         Raises:
             ParamgenError: The generator does not support the request.
@@ -162,7 +162,7 @@ class ParameterGenerator(LightningModule, ABC):
         request = self._completed(request)
         training = self.training
         self.eval()
-        drawn = self.sample_tokens(request)
+        drawn = some_rows(self.sample_tokens, request)
         self.train(training)
         return drawn._replace(
             tokens=drawn.tokens.float().cpu(),

@@ -3,14 +3,14 @@
 n: networks. L tokens of D numbers. C: numbers of a condition. K: known states. S: states of a trajectory, m: the networks that it follows.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from paramgen.errors import require_non_negative, require_positive
+from paramgen.errors import ParamgenError, require_non_negative, require_positive
 
 State = int | Sequence[int] | Tensor | Literal["random", "mixture"]
 
@@ -32,9 +32,11 @@ class SampleRequest:
         start: (n, L, D) tokens of networks to start from, for generators fitted with ``data.start``.
         keep_trajectory: Record the first networks while they are denoised.
         generator: Source of randomness; torch's global one when None.
+        rows: Which of the n networks are wanted, in rising order: those that a request for all n would give, from the same noise.
+            None: all. A backend that ignores it draws all, and the others are dropped.
 
     Raises:
-        ParamgenError: `n` or `num_inference_steps` below 1, a temperature below 0.
+        ParamgenError: `n` or `num_inference_steps` below 1, a temperature below 0, a trajectory of some rows.
     """
 
     n: int
@@ -48,10 +50,35 @@ class SampleRequest:
     start: Tensor | None = None
     keep_trajectory: bool = False
     generator: torch.Generator | None = None
+    rows: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         require_positive(n=self.n, num_inference_steps=self.num_inference_steps)
         require_non_negative(temperature=self.temperature)
+        if self.keep_trajectory and self.rows is not None:
+            raise ParamgenError("a trajectory is kept of the first networks of all; sample without shards to keep one")
+
+    @property
+    def wanted(self) -> Sequence[int]:
+        """The rows; all n without them."""
+        return range(self.n) if self.rows is None else self.rows
+
+    def parts(self, size: int) -> Iterator["SampleRequest"]:
+        """Requests for at most `size` networks each, in order, that draw the same noise one after another.
+
+        Their condition and start are those of the wanted rows alone, of which a part may have none. The first one keeps the trajectory.
+        """
+        for first in range(0, self.n, size):
+            n = min(size, self.n - first)
+            chosen = [row for row in self.wanted if first <= row < first + n]
+            yield replace(
+                self,
+                n=n,
+                rows=None if self.rows is None else [row - first for row in chosen],
+                condition=None if self.condition is None else self.condition[chosen],
+                start=None if self.start is None else self.start[chosen],
+                keep_trajectory=self.keep_trajectory and first == 0,
+            )
 
 
 class Drawn(NamedTuple):
@@ -75,6 +102,23 @@ class Drawn(NamedTuple):
     identity: list[int | None] | None = None
     run: list[int | None] | None = None
     trajectory: Tensor | None = None
+
+
+def some_rows(draw: Callable[[SampleRequest], Drawn], request: SampleRequest) -> Drawn:
+    """The wanted rows of a request, whether or not a backend draws them alone.
+
+    Args:
+        draw: Draws the wanted rows, or all of them.
+        request: What is wanted.
+    """
+    drawn = draw(request)
+    if request.rows is None or len(drawn.tokens) == len(request.rows):
+        return drawn
+    return drawn._replace(
+        tokens=drawn.tokens[list(request.rows)],
+        identity=None if drawn.identity is None else [drawn.identity[row] for row in request.rows],
+        run=None if drawn.run is None else [drawn.run[row] for row in request.rows],
+    )
 
 
 def on_cpu(generator: torch.Generator | None) -> torch.Generator:

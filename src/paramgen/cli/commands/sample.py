@@ -9,7 +9,9 @@ import torch
 
 from paramgen.core.command_line import command_line
 from paramgen.core.io import sha256
-from paramgen.core.samples import SampleInfo, refuse_samples, write_samples
+from paramgen.core.sample_shards import merge_samples
+from paramgen.core.samples import INDEX, SampleInfo, refuse_samples, write_samples
+from paramgen.core.shards import MERGE, finished, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.evaluation.unseen import TaskConditions, tasks_to_draw
@@ -43,6 +45,7 @@ def main(
     device: str = "cpu",
     overwrite: bool = False,
     trust: bool = False,
+    shard: str | None = None,
 ) -> Path:
     """Sample new networks from a checkpoint. No YAML is needed, and no zoo except for the tasks of a family.
 
@@ -71,12 +74,18 @@ def main(
         device: Device: cpu, cuda, cuda:1, mps.
         overwrite: Replace existing samples in `out`.
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
+        shard: Sample only part i of N of the networks: ``i/N``, i from 1, for several processes or machines; the networks are those of
+            one process. Each writes a folder in `out`. ``auto`` reads i and N from the variables of torchrun or SLURM; they are not read
+            otherwise. ``merge`` puts the shards together.
 
     Raises:
         ParamgenError: n or per_task below 1; an unknown checkpoint, scheduler or state; no trajectory to save; no batch norm to
             recalibrate; existing samples.
     """
     command = command_line("paramgen sample", main, locals())
+    part, target = parse_shard(shard), Path(out)
+    if shard == MERGE:
+        return merge_samples(target, command, overwrite)
     if zoo is not None and condition is not None:
         raise ParamgenError("both zoo and condition were given; the zoo's tasks have their own conditions")
     require_positive(n=n, num_inference_steps=num_inference_steps, per_task=per_task)
@@ -87,11 +96,14 @@ def main(
         noise = torch.Generator(device).manual_seed(seed)
     except RuntimeError as error:
         raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    if not overwrite:
-        refuse_samples(out)
+    for folder in {target, target if part is None else part.folder(target)} if not overwrite else ():
+        refuse_samples(folder)
     requested = None if zoo is None else _tasks(model, Zoo(zoo, trust), per_task, seen_tasks)
     given = None if condition is None else torch.tensor(condition).expand(n, -1)
     count = len(requested.names) if requested else n
+    if part is not None:
+        part.require(count, "networks")
+    rows = None if part is None else part.rows(count)
     prompted = None if prompt is None else parse_prompt(prompt)
     for line in beyond(prompted or {}, model.prompts):
         _log.info(line)
@@ -107,6 +119,7 @@ def main(
         start=None if start is None else start_tokens(model, start, count, trust),
         keep_trajectory=trajectory,
         generator=noise,
+        rows=rows,
     )
     torch.manual_seed(seed)
     begun = time.perf_counter()
@@ -138,17 +151,21 @@ def main(
         fit_config=model.fit_config,
         history=model.history,
     )
+    names = requested.names if requested else None
     folder = write_samples(
-        out,
+        target if part is None else part.folder(target),
         networks,
         info,
         identity=drawn.identity,
         overwrite=overwrite,
         trajectory=_weights(model, drawn.trajectory),
         run=drawn.run,
-        task=requested.names if requested else None,
+        task=names if names is None or rows is None else [names[row] for row in rows],
+        row=rows,
     )
     print(f"{len(networks)} networks in {seconds:.2f} s, in {folder}")
+    if part is not None:
+        print(finished(out, part, INDEX))
     return folder
 
 
