@@ -282,8 +282,8 @@ class Diffusion:
             rows: The n rows to draw, from the noise that they would have among all N. Default: all.
 
         Raises:
-            ParamgenError: A scheduler that does not exist, does not fit the prediction type or whose noise cannot be scaled or divided, or too
-                many steps.
+            ParamgenError: A scheduler that does not exist, does not fit the prediction type or whose noise cannot be scaled or
+                divided, or too many steps.
         """
         name = self.check(scheduler, num_inference_steps, temperature)
         grid = self._grid(num_inference_steps)  # (n,) long, falling from T - 1
