@@ -119,13 +119,14 @@ def did_you_mean(name: str, available: Iterable[str], limit: int = 12) -> str:
 
     Args:
         name: The unknown name.
-        available: The valid names. Close matches are listed first.
+        available: The valid names. Those that begin with the unknown one, and close matches, are listed first.
         limit: Maximum number of names to list.
     """
     names = sorted(set(available))
     if not names:
         return "None available."
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    begun = [n for n in names if name and n.startswith(name)]  # h100 of h100-80gb
+    close = list(dict.fromkeys([*begun, *difflib.get_close_matches(name, names, n=3, cutoff=0.5)]))[:3]
     listed = close + [n for n in names if n not in close]
     suggestion = f"Did you mean {close[0]!r}? " if close else ""
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""

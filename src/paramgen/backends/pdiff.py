@@ -7,6 +7,7 @@ Departs from the paper: latents are standardised (without it the diffusion yield
 Departs from the authors' code: the autoencoder is in eval mode whenever it is not being trained, and latents are computed once.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from paramgen.diffusion import Denoiser, Trajectory
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import Denoised, ParameterGenerator
+from paramgen.generators.base import Denoised, ParameterGenerator, Phase
 from paramgen.generators.batches import NetworkTokens, ParamBatch
 from paramgen.generators.optim import decay_groups, fused_kernel, two_phases
 from paramgen.generators.recipe import Facts
@@ -123,6 +124,14 @@ class PDiff(ParameterGenerator):
         self._networks = networks
         if isinstance(self.denoiser, ConditionedDenoiser) and networks.conditions is not None:
             self.denoiser.condition.standardise(networks.conditions)
+
+    def phases(self, networks: NetworkTokens) -> Iterator[Phase]:
+        """The autoencoder's, if it is trained, and the diffusion's."""
+        if self.first_steps:
+            yield Phase("autoencoder", self.first_steps if self.denoiser is not None else None)
+        if self.denoiser is not None:
+            self.learn_latents([*networks.batches(AT_ONCE)])
+            yield Phase("diffusion", None)
 
     def on_train_batch_start(self, batch: ParamBatch, batch_idx: int) -> None:
         """Begin the second phase when the first one ends, or when resuming in the second."""

@@ -31,12 +31,14 @@ class Command(NamedTuple):
         module: Holds its function ``main``, or ``COMMANDS``, functions by verb.
         configs: Folder under ``configs/`` whose names it accepts.
         out_is_file: ``out`` is a file; else it is a folder, which one process writes to at a time.
+        parses: Its function ``main`` takes the words of the command line.
     """
 
     what: str
     module: str
     configs: str = ""
     out_is_file: bool = False
+    parses: bool = False
 
 
 FUNCTIONS = {
@@ -52,6 +54,9 @@ FUNCTIONS = {
     "unseen": Command("score generators on a family's unseen tasks", "studies.unseen", out_is_file=True),
     "interpolate": Command("score networks generated between two tasks", "studies.interpolate"),
     "flips": Command("score networks generated for seen codes with flipped bits", "studies.flips"),
+    "plan": Command(
+        "show what a fit costs before it is run: memory, time, what does not fit", "cli.commands.plan", parses=True
+    ),
     "configs": Command("list the shipped configs", "cli.commands.configs"),
     "doctor": Command("check this installation", "cli.commands.doctor"),
 }
@@ -108,6 +113,9 @@ def _run_function(command: str, args: list[str]) -> None:
     """Parse the command line that a function's signature and docstring describe, and call it."""
     table = FUNCTIONS[command]
     functions = import_module(f"paramgen.{table.module}")
+    if table.parses:
+        functions.main(args)
+        return
     if hasattr(functions, "COMMANDS"):
         verbs: dict[str, Any] = functions.COMMANDS
         if not args or args[0] in ("-h", "--help"):

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jsonargparse import Namespace
@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 import paramgen.backends  # noqa: F401  registers the backends
 from paramgen.cli.parser import ConfigFile, OneLineErrors
-from paramgen.cli.recipes import with_recipes
+from paramgen.cli.recipes import facts_of, with_recipes
 from paramgen.core.signals import restored
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import ParameterGenerator
@@ -32,6 +32,7 @@ LOST_PROCESS = (
     "another process of this fit ended unexpectedly (killed, out of memory, or a lost machine); "
     "run the same command with --ckpt_path last to go on from the last checkpoint"
 )
+T = TypeVar("T", bound="GeneratorCLI")
 _log = logging.getLogger(__name__)
 LINKED = (
     "seq_len",
@@ -50,7 +51,10 @@ class Parser(OneLineErrors, LightningArgumentParser):
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """As jsonargparse's, after each ``auto`` of a config has its value."""
         given = sys.argv[1:] if args is None else args
-        return super().parse_args(with_recipes(given) if isinstance(given, list) else given, *rest, **kwargs)
+        settled = with_recipes(given, self.facts) if isinstance(given, list) else given
+        return super().parse_args(settled, *rest, **kwargs)
+
+    facts = staticmethod(facts_of)
 
 
 class GeneratorCLI(LightningCLI):
@@ -200,7 +204,7 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
         sys.argv = [before[0], *args]  # Lightning starts its other processes with this command line
     try:
         with restored([signal.SIGINT]):  # Lightning ignores it once a fit is interrupted
-            return _run()
+            return command_line(GeneratorCLI)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning treats this as an exit
             raise stop.__context__ from None
@@ -213,11 +217,19 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
         sys.argv = before
 
 
-def _run() -> GeneratorCLI:
-    return GeneratorCLI(
+def command_line(cli: type[T], parser: type[Parser] = Parser, run: bool = True) -> T:
+    """Parse the process's command line, with the defaults of every fit.
+
+    Args:
+        cli: What to make of it.
+        parser: Class of its parser.
+        run: Whether its first word is one of Lightning's verbs.
+    """
+    return cli(
         ParameterGenerator,
         ParameterDataModule,
-        parser_class=Parser,
+        parser_class=parser,
+        run=run,
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,

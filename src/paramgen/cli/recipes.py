@@ -1,7 +1,7 @@
 """``auto`` in the config of a fit: replaced by the values of the backend's recipe before the command line is parsed."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,17 @@ from paramgen.generators.recipe import Facts, needs_recipe, resolve
 _log = logging.getLogger(__name__)
 
 
-def with_recipes(words: list[str]) -> list[str]:
+def facts_of(zoo: str) -> Facts:
+    """What a recipe depends on, of a zoo by its name or folder."""
+    return Facts.of(Zoo(zoo))
+
+
+def with_recipes(words: list[str], facts: Callable[[str], Facts] = facts_of) -> list[str]:
     """A command line whose configs have numbers in place of ``auto``; as it was where no config has any.
 
     Args:
         words: The command line after ``paramgen``. The zoo is the last ``--data.zoo``, else the one of the last config that names one.
+        facts: The facts of a zoo by its name or folder.
 
     Raises:
         ParamgenError: A config with ``auto`` and no zoo, or a zoo or backend that does not exist.
@@ -32,7 +38,7 @@ def with_recipes(words: list[str]) -> list[str]:
     zoo = zoo or next((own for *_, config in reversed(given) if (own := _zoo(config))), None)
     out = list(words)
     for name, value, config in given:
-        if (text := _resolved(value, config, zoo)) is not None:
+        if (text := _resolved(value, config, zoo, facts)) is not None:
             out = [text if word == value else f"{name}={text}" if word == f"{name}={value}" else word for word in out]
     return out
 
@@ -61,7 +67,7 @@ def _zoo(config: dict[str, Any]) -> str | None:
     return data.get("zoo") if isinstance(data, dict) else None
 
 
-def _resolved(name: str, config: dict[str, Any], zoo: str | None) -> str | None:
+def _resolved(name: str, config: dict[str, Any], zoo: str | None, facts: Callable[[str], Facts]) -> str | None:
     """A config of a generator as YAML text without ``auto``; None if it needs no recipe."""
     model = config.get("model")
     if not model or not needs_recipe(config):
@@ -70,10 +76,10 @@ def _resolved(name: str, config: dict[str, Any], zoo: str | None) -> str | None:
         raise ParamgenError(f"config {name!r} follows the zoo: pass one as --data.zoo")
     path = model if isinstance(model, str) else model.get("class_path", "")
     backend = find_class(path, ParameterGenerator, "backend", trust=True)  # type: ignore[type-abstract]  # the user's own config
-    facts = Facts.of(Zoo(zoo))
-    settled = resolve(config, backend.recipe(facts))
+    known = facts(zoo)
+    settled = resolve(config, backend.recipe(known))
     if not settled.chosen:
         return None
     listed = ", ".join(f"{key} {value}" for key, value in settled.chosen.items())
-    _log.info("recipe of %s for %s: %s", backend.__name__, facts, listed)
+    _log.info("recipe of %s for %s: %s", backend.__name__, known, listed)
     return yaml.safe_dump(settled.config, sort_keys=False)

@@ -1,5 +1,6 @@
 """The symmetries of a zoo's network, read from its graph."""
 
+from paramgen.core.params import ParamSpec
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.symmetry import PermutationSpec
@@ -17,8 +18,22 @@ def symmetries_of(zoo: Zoo, family: TaskFamily | None = None) -> PermutationSpec
         CannotAlign: The network cannot be traced, or mixes its hidden units.
         ParamgenError: The zoo has no task, or one without data to trace the network with.
     """
-    family = family or family_of(zoo)
+    return symmetries_of_family(family or family_of(zoo), zoo.spec, zoo.name)
+
+
+def symmetries_of_family(family: TaskFamily, spec: ParamSpec, name: str) -> PermutationSpec:
+    """The same of a zoo that may not exist yet.
+
+    Args:
+        family: Its tasks.
+        spec: The generated tensors.
+        name: Of the zoo, for messages.
+
+    Raises:
+        CannotAlign: As :func:`symmetries_of`.
+        ParamgenError: The tasks have no data to trace the network with.
+    """
     if not family.has_data:
-        raise ParamgenError(f"zoo {zoo.name!r} has no data to trace its network with: its hidden units are unknown")
+        raise ParamgenError(f"zoo {name!r} has no data to trace its network with: its hidden units are unknown")
     inputs, _ = next(iter(family.task(family.names[0]).data("train").batches(2)))
-    return PermutationSpec.of(family.build().eval(), inputs, zoo.spec)
+    return PermutationSpec.of(family.build().eval(), inputs, spec)

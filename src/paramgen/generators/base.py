@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from inspect import signature
@@ -36,6 +36,13 @@ class Denoised(NamedTuple):
 
     tokens: Tensor  # (B, L, D), with gradients
     signal: Tensor  # (B,) share of the networks' own variance in what was predicted from, 0 to 1
+
+
+class Phase(NamedTuple):
+    """A part of a fit."""
+
+    name: str
+    steps: int | None  # None: until the end of the fit
 
 
 class Behaviour(Protocol):
@@ -108,6 +115,14 @@ class ParameterGenerator(LightningModule, ABC):
         raise ParamgenError(
             f"{type(self).__name__} has no behavioural loss: it does not predict whole networks in training"
         )
+
+    def phases(self, networks: NetworkTokens) -> Iterator[Phase]:
+        """The parts of a fit whose steps differ in cost, in order; a part has begun when it is taken. One part by default.
+
+        Args:
+            networks: As of :meth:`begin`.
+        """
+        yield Phase("fit", None)
 
     @property
     def prompts(self) -> dict[str, tuple[float, float]]:

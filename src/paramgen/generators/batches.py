@@ -204,6 +204,10 @@ def resolve_residency(residency: Residency, size: int, device: torch.device) -> 
     """Where `size` bytes of tokens go: a quarter of the device's free memory at most, half of the free RAM, else the disk."""
     if residency != "auto":
         return residency
-    if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 4:
-        return "device"
-    return "ram" if size < psutil.virtual_memory().available / 2 else "disk"
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    return where_fits(size, free, psutil.virtual_memory().available)
+
+
+def where_fits(size: int, on_device: float, in_ram: float) -> Residency:
+    """Where `size` bytes of tokens go, of the free bytes of a device (0: none but the host) and of RAM."""
+    return "device" if size < on_device / 4 else "ram" if size < in_ram / 2 else "disk"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from inspect import signature
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,13 @@ class Description:
     code: Tensor | None
     background: Tensor | None
     images: Tensor
+
+
+class Outline(NamedTuple):
+    """What is known about a family without its data."""
+
+    network: nn.Module
+    seen: int  # tasks
 
 
 class TaskFamily(Scored):
@@ -79,6 +86,18 @@ class TaskFamily(Scored):
     def pretraining(self, split: str) -> SplitData | None:
         """Data for pretraining the network; None if it is not pretrained."""
         return None
+
+    @classmethod
+    def outline(cls, **arguments: Any) -> Outline:
+        """The network that is trained for every task, and the number of seen tasks.
+
+        A subclass whose construction reads data overrides this.
+
+        Args:
+            **arguments: Of the class.
+        """
+        family = cls(**arguments)
+        return Outline(family.build(), max(1, len(family.seen)))
 
     @property
     def names(self) -> list[str | None]:

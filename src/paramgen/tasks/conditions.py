@@ -135,10 +135,10 @@ class _Tower(ConditionEncoder):
         return features
 
     def num_features(self) -> int:
-        """F."""
-        if self._network is None:
-            self._network = load_tower(self.name, self.pretrained, self.weights, self.seed)
-        return int(self._network.num_features)  # type: ignore[arg-type]  # timm's networks all have it
+        """F, which needs no weights."""
+        with torch.device("meta"):
+            network = self._network or load_tower(self.name, pretrained=False)
+        return int(network.num_features)  # type: ignore[arg-type]  # timm's networks all have it
 
 
 class ImageCondition(_Tower):

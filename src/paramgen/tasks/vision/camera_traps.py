@@ -5,6 +5,7 @@
 images of one sequence (a burst) are never in two splits.
 """
 
+import inspect
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from torch.utils.data import Dataset
 
 from paramgen.core.io import inside, read_json
 from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
-from paramgen.tasks.base import Description, SplitData, TaskFamily
-from paramgen.tasks.lora import LoraSettings, lora_settings
+from paramgen.tasks.base import Description, Outline, SplitData, TaskFamily
+from paramgen.tasks.lora import LoraSettings, inject, lora_settings
 from paramgen.tasks.score import Classifies
 from paramgen.tasks.vision.datasets import IMAGENET, data_root
 from paramgen.tasks.vision.networks import build_network
@@ -126,6 +127,16 @@ class CameraTrapFamily(Classifies, TaskFamily):
         self.lora, self.backgrounds = lora_settings(lora), dict(backgrounds or {})
         self.image_size, self.num_workers = image_size, num_workers
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
+
+    @classmethod
+    def outline(cls, **arguments: Any) -> Outline:
+        """As in the base class, without the file of annotations; the weights are random."""
+        given = inspect.signature(cls).bind(**arguments)
+        given.apply_defaults()
+        chosen, lora, seen = given.arguments, lora_settings(given.arguments["lora"]), given.arguments["seen"]
+        shape = (3, chosen["image_size"], chosen["image_size"])
+        network = build_network(chosen["network"], chosen["classes"], shape, **(chosen["network_args"] or {}))
+        return Outline(network if lora is None else inject(network, lora), seen if isinstance(seen, int) else len(seen))
 
     def plain(self) -> nn.Module:
         """The network."""

@@ -1,0 +1,100 @@
+"""A plan in the terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from paramgen.planning.advice import Advice
+from paramgen.planning.dry_run import FitSettings
+from paramgen.planning.plan import Machine, Plan, Rate
+
+
+def show(console: Console, plan: Plan, settings: FitSettings, machine: Machine, advice: list[Advice]) -> None:
+    """Print one table, then what does not fit and what to change.
+
+    Args:
+        console: Where to print.
+        plan: The plan.
+        settings: Of the fit.
+        machine: Where it would run.
+        advice: Changes, if it does not fit.
+    """
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(no_wrap=False)
+    for name, value in rows(plan, settings, machine):
+        table.add_row(name, value)
+    console.print(table)
+    console.print(verdict(plan, machine), style="red" if plan.misfit else "green")
+    for step in advice:
+        console.print(
+            f"  --{step.setting} {step.value}: {gigabytes(step.plan.peak)}. {step.why[0].upper()}{step.why[1:]}."
+        )
+    if advice and advice[-1].plan.misfit is not None:
+        console.print("  No change tried here makes it fit. Use more devices, or a smaller generator.")
+    elif advice:
+        console.print("  Together these changes fit.")
+
+
+def rows(plan: Plan, settings: FitSettings, machine: Machine) -> list[tuple[str, str]]:
+    """Names and values of the table."""
+    parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in plan.parts.items())
+    sizes = ", ".join(f"{name} {gigabytes(plan.sizes[name])}" for name in ("weights", "gradients", "optimizer"))
+    return [
+        ("generator", f"{settings.backend.__name__}, {plan.parameters:,} trained parameters"),
+        ("zoo", f"{plan.zoo}: {plan.networks} networks of {plan.target:,} numbers, {plan.tokens:,} x {plan.token_dim:,}"),
+        ("machine", f"{machine.devices} x {machine.device.title}, {gigabytes(machine.device.memory)} each ({machine.device.source})"),
+        ("states", sizes),
+        ("peak memory", f"{gigabytes(plan.peak)} ({plan.stage})"),
+        ("of this", parts),
+        *((f"step, {rate.name}" if len(plan.rates) > 1 else "step", step(rate)) for rate in plan.rates),
+        ("efficiency", f"{machine.efficiency:g} of the device's limits (arithmetic, bandwidth or launch of each operation)"),
+        ("fit", fit_time(plan, settings, machine)),
+        ("zoo's tokens", f"{gigabytes(plan.zoo_bytes)} in {WHERE[plan.residency]}; {gigabytes(plan.read_once)} read once"),
+        ("a step reads", f"{gigabytes(plan.read)} from disk, {gigabytes(plan.moved)} copied to the device"),
+        ("checkpoint", gigabytes(plan.checkpoint)),
+    ]  # fmt: skip
+
+
+WHERE = {"device": "the device's memory", "ram": "RAM", "disk": "memory-mapped files"}
+
+
+def step(rate: Rate) -> str:
+    """One kind of step."""
+    return (
+        f"{rate.flops / 1e12:.3g} TFLOP, {rate.seconds:.3g} s ({1 / rate.seconds:.3g} a second), {gigabytes(rate.peak)}"
+    )
+
+
+def fit_time(plan: Plan, settings: FitSettings, machine: Machine) -> str:
+    """Steps and hours."""
+    if plan.hours is None:
+        return "no end: set trainer.max_steps"
+    networks = settings.batch_size * settings.accumulate * machine.devices
+    return f"{settings.max_steps:,} steps of {networks} networks, {hours(plan.hours)} without communication and waiting for data"
+
+
+def hours(number: float) -> str:
+    """A duration."""
+    return (
+        f"{number:.3g} hours"
+        if number >= 1
+        else f"{60 * number:.3g} minutes"
+        if number > 1 / 60
+        else f"{3600 * number:.3g} seconds"
+    )
+
+
+def verdict(plan: Plan, machine: Machine) -> str:
+    """Whether it fits."""
+    if plan.misfit is None:
+        return f"Fits: {100 * plan.peak / machine.device.memory:.0f} % of {machine.device.title}."
+    what, stage, size = plan.misfit
+    return f"Does not fit. First: {what}, {stage}: {gigabytes(size)} of {gigabytes(machine.device.memory)}. Changes, one after the other:"
+
+
+def gigabytes(size: float) -> str:
+    """Bytes for people."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size:.0f} B"
