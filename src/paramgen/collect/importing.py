@@ -11,6 +11,7 @@ from paramgen.collect.doubts import unscored
 from paramgen.core.intake import Architecture, check_network, same_values
 from paramgen.core.params import ParamSpec, StateDict, state_digest
 from paramgen.core.progress import ProgressDisplay
+from paramgen.core.stored import LazyTensors
 from paramgen.core.subsets import select_tensors
 from paramgen.core.weight_files import Listing, is_marked, list_checkpoints, read_state_dict, steps_from_names
 from paramgen.core.zoo import Split, SplitScores
@@ -69,10 +70,10 @@ def import_(
     config, scorer = None if task is None else task.config(), task if score else None
     check_resumable(out, config, recipe)
     if scorer is not None:
-        _check_runs(scorer, reader.first)
+        _check_runs(scorer, {**reader.read(files[0])})
     writer = ZooWriter(out, reader.spec, reader.base, config, recipe)
     if scorer is not None:
-        announce(scorer, reader.first, len(files) - len(writer.done))
+        announce(scorer, {**reader.read(files[0])}, len(files) - len(writer.done))
     with ProgressDisplay() as progress:
         progress.begin("import", len(files))
         for i, (path, step) in enumerate(zip(files, steps_from_names(files), strict=True)):
@@ -82,9 +83,10 @@ def import_(
                 continue
             state = reader.read(path)
             split: Split = "train" if i < train_networks else "val" if i < len(files) - heldout_networks else "heldout"
-            scores = {} if scorer is None else _scores(scorer, state, path.name)
+            scores = {} if scorer is None else _scores(scorer, {**state}, path.name)
             writer.add(state, run=run, step=step, seed=0, split=split, scores=scores)
             progress.written += 1
+            del state  # before the next one is read
         progress.update(len(files))
     warnings = unscored(writer.entries)
     for warning in warnings:
@@ -96,7 +98,7 @@ def import_(
 
 
 class _Reader:
-    """Reads files as complete state dicts of one architecture.
+    """Reads files as complete state dicts of one architecture. No more than one of them is in memory at a time.
 
     Args:
         network: The architecture; where it is not known, it is what the first file and the base file hold.
@@ -110,14 +112,16 @@ class _Reader:
         self, network: nn.Module | None, first: Path, parameters: list[str], prefix: str, base: str | None
     ) -> None:
         self.prefix = prefix
+        structure: nn.Module | StateDict
         if network is None:
             shared = {} if base is None else self._tensors(base)
-            self.architecture = Architecture({**shared, **self._tensors(first)}, first.name)
-            if not self.architecture.tensors:
+            found = {**shared, **self._tensors(first)}
+            self.architecture = Architecture(found, first.name)
+            structure = {name: found[name] for name in self.architecture.tensors}
+            if not structure:
                 raise ParamgenError(f"{first} holds no tensors{f' under the prefix {prefix!r}' if prefix else ''}")
         else:
-            self.architecture = Architecture(network)
-        structure = network or self.architecture.tensors
+            self.architecture, structure = Architecture(network), network
         self.spec = ParamSpec.of(structure, select_tensors(structure, parameters))
         self.generated = {*self.spec.names, *self.spec.aliases}
         self.rest: dict[str, Any] = {}
@@ -140,14 +144,7 @@ class _Reader:
         kept: list[Path] = []
         first_files: dict[str, str] = {}
         for path in listing.files:
-            state = self.read(path)
-            if not kept:
-                self.first = state
-                self.base = {name: t for name, t in state.items() if name not in self.generated}
-                self._say_dtypes(path)
-            self.spec.check(state, str(path))
-            check_network(state, self.spec, self.base, str(path))
-            digest = state_digest(state)
+            digest = self._checked(path, first=not kept)
             if is_marked(path) and digest in first_files:
                 _log.info("skipped %s: the same network as %s", path.name, first_files[digest])
                 continue
@@ -155,8 +152,18 @@ class _Reader:
             kept.append(path)
         return kept
 
-    def read(self, path: Path) -> StateDict:
-        """One file's complete state dict."""
+    def _checked(self, path: Path, first: bool) -> str:
+        """Check one file, of which the first gives the tensors that are not generated, and return the digest of its network."""
+        state = self.read(path)
+        if first:
+            self.base = {name: state[name].clone() for name in state if name not in self.generated}
+            self._say_dtypes(path)
+        self.spec.check(state, str(path))
+        check_network(state, self.spec, self.base, str(path))
+        return state_digest(state)
+
+    def read(self, path: Path) -> LazyTensors:
+        """One file's complete state dict; each tensor is fitted to the architecture when it is asked for."""
         state = self._tensors(path)
         for name in self.rest.keys() & state.keys():
             if not same_values(state[name], self.rest[name]):
@@ -167,11 +174,13 @@ class _Reader:
                 f"{path}: it holds the generated tensors, but not {missing[0]!r} ({len(missing)} missing); "
                 "give a file that holds the others: --base FILE"
             )
-        return self.architecture.fit({**state, **self.rest}, str(path))
+        whole = LazyTensors([*state, *self.rest], lambda name: (self.rest if name in self.rest else state)[name])
+        return self.architecture.fitted(whole, str(path))
 
-    def _tensors(self, path: str | Path) -> dict[str, Any]:
+    def _tensors(self, path: str | Path) -> LazyTensors:
         saved = read_state_dict(path)
-        return {k.removeprefix(self.prefix): v for k, v in saved.items() if k.startswith(self.prefix)}
+        names = {name.removeprefix(self.prefix): name for name in saved if name.startswith(self.prefix)}
+        return LazyTensors(names, lambda name: saved[names[name]])
 
     def _say_dtypes(self, path: Path) -> None:
         own = self.architecture.tensors

@@ -23,6 +23,7 @@ from paramgen.core.params import (
     last_part,
     tied_names,
 )
+from paramgen.core.stored import LazyTensors
 from paramgen.errors import ParamgenError
 
 
@@ -30,7 +31,7 @@ class Architecture:
     """What the state dicts of a network look like.
 
     Args:
-        network: Built, or the state dict of one network whose class is not known; values do not matter, save for counters and extra state.
+        network: Built, or the state dict of one network whose class is not known. Values are not kept, save for counters and extra state.
         name: What to call it in messages: a file for a state dict.
 
     Raises:
@@ -54,6 +55,10 @@ class Architecture:
                 raise ParamgenError(
                     f"{key!r} is in the network's state dict, but is neither a parameter nor a buffer; register it as one"
                 )
+        self.tensors = {
+            key: tensor.detach().to("cpu" if last_part(key) == COUNTER else "meta")
+            for key, tensor in self.tensors.items()
+        }
 
     def fit(self, state: Mapping[str, Any], where: str) -> StateDict:
         """A state dict completed and in the network's order and dtypes: tied tensors under all names, counters filled in.
@@ -66,21 +71,34 @@ class Architecture:
             ParamgenError: A tensor is missing or unknown, has another shape or kind, would lose digits, or differs from the one that it
                 is tied to; or the extra state is not the network's own.
         """
+        return {name: tensor.clone() for name, tensor in self.fitted(state, where).items()}
+
+    def fitted(self, state: Mapping[str, Any], where: str) -> LazyTensors:
+        """As :meth:`fit`, but each tensor is taken from `state` and checked when it is asked for; names are checked at once."""
         self._check_names(state, where)
         self._check_extra(state, where)
-        values: StateDict = {}  # by first name
-        for name, own in self.tensors.items():
-            if name not in state:
-                continue
-            value = _fitted(state[name], own, f"{where}: {name!r}", self._as_in)
+        given: dict[str, list[str]] = {}  # by first name
+        for name in self.tensors:
+            if name in state:
+                given.setdefault(self.firsts[name], []).append(name)
+
+        def value(name: str) -> Tensor:
             first = self.firsts[name]
-            if first in values and not same_values(value, values[first]):
-                raise ParamgenError(
-                    f"{where}: {name!r} and {first!r} are one tensor in the network (tied weights), but differ here; "
-                    "build the network with two tensors, or save it with one"
-                )
-            values.setdefault(first, value)
-        return {name: values.get(self.firsts[name], own).clone() for name, own in self.tensors.items()}
+            if first not in given:
+                return self.tensors[name].clone()  # a counter
+            fitted, *others = (self._value(state, of, where) for of in given[first])
+            for other, of in zip(others, given[first][1:], strict=True):
+                if not same_values(other, fitted):
+                    raise ParamgenError(
+                        f"{where}: {of!r} and {first!r} are one tensor in the network (tied weights), but differ here; "
+                        "build the network with two tensors, or save it with one"
+                    )
+            return fitted
+
+        return LazyTensors(self.tensors, value)
+
+    def _value(self, state: Mapping[str, Any], name: str, where: str) -> Tensor:
+        return _fitted(state[name], self.tensors[name], f"{where}: {name!r}", self._as_in)
 
     def missing(self, state: Mapping[str, Any]) -> list[str]:
         """Tensors that a state dict has under none of their names; counters are no loss."""
@@ -88,15 +106,15 @@ class Architecture:
         return [name for name in self.tensors if self.firsts[name] not in given and last_part(name) != COUNTER]
 
     def _check_names(self, state: Mapping[str, Any], where: str) -> None:
-        tensors = [name for name, value in state.items() if isinstance(value, Tensor)]
         if missing := self.missing(state):
+            tensors = [name for name, value in state.items() if isinstance(value, Tensor)]
             prefixed = next((name for name in tensors if name.endswith(f".{missing[0]}")), None)
             hint = "" if prefixed is None else f"; cut off the prefix {prefixed.removesuffix(missing[0])!r}"
             raise ParamgenError(
                 f"{where}: no tensor {missing[0]!r}{self._of} ({len(missing)} missing); it has {_some(tensors)}{hint}"
             )
         unknown = [name for name in state if name not in self.tensors and name not in self.extra]
-        refused = [name for name in unknown if name in tensors or is_extra_state(name)]
+        refused = [name for name in unknown if isinstance(state[name], Tensor) or is_extra_state(name)]
         if refused:
             raise ParamgenError(f"{where}: {refused[0]!r} is not in {self.name} ({len(refused)} unknown)")
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paramgen.core.io import read_tensors
 from paramgen.core.pickles import read_pickle
+from paramgen.core.stored import StoredTensors
 from paramgen.errors import ParamgenError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
@@ -64,10 +64,14 @@ def steps_from_names(files: Sequence[Path]) -> list[int]:
 def read_state_dict(path: str | Path) -> Mapping[str, Any]:
     """The state dict of a weights file: bare, or where Lightning, timm and others put it in a checkpoint.
 
+    The tensors of a safetensors file are read when they are asked for.
+
     Raises:
         ParamgenError: The file is missing, damaged, or holds no state dict, or more than tensors and plain values.
     """
-    saved: Any = read_tensors(Path(path)) if Path(path).suffix == ".safetensors" else read_pickle(path)
+    if Path(path).suffix == ".safetensors":
+        return StoredTensors(Path(path))
+    saved = read_pickle(path)
     if not isinstance(saved, Mapping):
         raise ParamgenError(f"{path} holds a {type(saved).__name__}, expected a state dict")
     state = next((saved[key] for key in _CONTAINERS if isinstance(saved.get(key), Mapping)), saved)

@@ -20,6 +20,7 @@ from paramgen.core.journal import Journal
 from paramgen.core.params import COUNTER, ParamSpec, last_part
 from paramgen.core.remembered import remember
 from paramgen.core.schema import check
+from paramgen.core.stored import LazyTensors, StoredTensors
 from paramgen.core.trust import foreign_classes
 from paramgen.core.zoo import BASE, ZOO_FORMAT, SplitScores, Zoo, ZooEntry
 from paramgen.errors import ParamgenError
@@ -83,7 +84,8 @@ class ZooWriter:
         """Write one network and record it.
 
         Args:
-            state: Its state dict; only the generated tensors are stored, and any others must be those of the base.
+            state: Its state dict, of which each tensor is asked for several times; only the generated tensors are stored, and any others
+                must be those of the base.
             run: Training run.
             step: Optimizer step.
             seed: The run's seed.
@@ -97,7 +99,8 @@ class ZooWriter:
         """
         file = _file_name(run, step)
         self.check(state, run, step)
-        digest = write_tensors(self.path / file, {name: state[name] for name in self.spec.names}, sync=False)
+        generated = LazyTensors(self.spec.names, state.__getitem__)
+        digest = write_tensors(self.path / file, generated, sync=False)
         entry = ZooEntry(file=file, run=run, step=step, seed=seed, sha256=digest, scores=_plain(scores or {}), **more)
         self._journal.append(asdict(entry))
         self.entries.append(entry)
@@ -169,9 +172,9 @@ class ZooWriter:
         sums, files = torch.zeros(2, len(self.spec.tensors), dtype=torch.float64), 0
         for entry in entries:
             if entry["split"] == "train":
-                state = read_tensors(self.path / entry["file"])
-                values = [t.reals(state[t.name]).double() for t in self.spec.tensors]
-                sums += torch.stack([torch.stack([v.mean(), v.square().mean()]) for v in values], 1)
+                state = StoredTensors(self.path / entry["file"])
+                values = (t.reals(state[t.name]).double() for t in self.spec.tensors)
+                sums += torch.tensor([[float(v.mean()), float(v.square().mean())] for v in values], dtype=sums.dtype).T
                 files += 1
         mean, square = sums / max(files, 1)
         std = (square - mean.square()).clamp_min(0).sqrt()
