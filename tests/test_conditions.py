@@ -1,6 +1,7 @@
 """Conditions: each kind of description of a task, and how it enters a network."""
 
 import json
+from dataclasses import replace
 
 import huggingface_hub
 import numpy as np
@@ -26,6 +27,7 @@ def describe(index=0, *, name=None, code=(1.0, 0.0, 1.0), background=True, image
         code=None if code is None else torch.tensor(code),
         background=torch.rand(channels, 20, 30, generator=generator) if background else None,
         images=torch.rand(images, channels, 8, 8, generator=generator),
+        labels=torch.arange(images) % 2,
     )
 
 
@@ -46,6 +48,7 @@ def encode(tasks, kind, **arguments):
         ("image", TOWER, 64),
         ("statistics", {}, 128),
         ("statistics", {"space": "features", **TOWER}, 128),
+        ("statistics", {"classes": 2}, 256),
     ],
 )
 def test_recorded_encoder_gives_the_same_conditions(kind, arguments, dim):
@@ -67,6 +70,14 @@ def test_pixel_statistics_are_mean_and_spread_of_the_images():
     images = TASKS[1].images[:4].flatten(1).double().numpy()
     expected = np.concatenate([images.mean(0), images.std(0)])
     assert np.allclose(encode(TASKS, "statistics", images=4)[1], expected, atol=1e-6)
+
+
+def test_statistics_of_classes_are_those_of_each_classs_images():
+    task = TASKS[1]
+    both = encode([task], "statistics", classes=2)[0]
+    for label in (0, 1):
+        alone = replace(task, images=task.images[task.labels == label], labels=None)
+        torch.testing.assert_close(both[128 * label : 128 * (label + 1)], encode([alone], "statistics")[0])
 
 
 def test_tower_sees_the_image_normalised_as_timm_says():
@@ -114,7 +125,9 @@ def test_embeddings_from_files_go_by_name_or_by_order(tmp_path):
         (describe(), "code", {"dim": 4}, "has 3 numbers, expected 4"),
         (describe(code=None), "code", {"dim": 3}, "'task0' has no code"),
         (describe(background=False), "image", TOWER, "'task0' has no background"),
-        (describe(images=0), "statistics", {}, "0 unlabelled image"),
+        (describe(images=0), "statistics", {}, "has 0 image"),
+        (describe(), "statistics", {"classes": 3}, "none of class 2"),
+        (replace(describe(), labels=None), "statistics", {"classes": 2}, "has no labels"),
         (describe(), "image", {"name": "vit_base_clip"}, "Unknown timm network 'vit_base_clip'"),
         (
             describe(),

@@ -113,7 +113,7 @@ def test_pooled_tasks_hold_every_tasks_images_once():
     assert torch.equal(labels, torch.cat([y for _, y in parts]))
 
 
-def test_descriptions_say_the_code_and_show_unlabelled_train_images():
+def test_descriptions_say_the_code_and_show_train_images_under_its_labels():
     described = rotations().describe("rotation+090")
     assert torch.allclose(described.code, torch.tensor([0.0, 1.0]), atol=1e-6)
     assert described.images.min() >= 0
@@ -122,6 +122,10 @@ def test_descriptions_say_the_code_and_show_unlabelled_train_images():
     assert relabeled.code.tolist() == [0, 1, 1, 0, 0, 1, 0, 1, 0, 1]
     white = 16 * relabeled.images
     assert torch.allclose(white, white.round(), atol=1e-4)  # digits have 17 grey values
+    flipped_code = small_relabel(seen=["1001101010"]).describe("1001101010")
+    assert torch.equal(flipped_code.images, relabeled.images)
+    assert torch.equal(flipped_code.labels, 1 - relabeled.labels)
+    assert set(described.labels.tolist()) == set(range(10))
 
 
 @pytest.mark.parametrize("make", [small_relabel, rotations])

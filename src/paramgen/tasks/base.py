@@ -27,14 +27,15 @@ UNLABELLED = 64  # train images that a description holds
 
 @dataclass(frozen=True)
 class Description:
-    """What is known about a task without its labels; conditions are computed from it.
+    """What is known about a task; conditions are computed from it, without its labels unless they ask for classes.
 
     Args:
         name: The task.
         index: Its place among the family's names.
         code: (C,) numbers that say what the task is: the bits of a relabeling, cosine and sine of an angle; or None.
         background: (channels, H, W) in [0, 1], an empty image of the place; None if there is none.
-        images: (m, channels, H, W) in [0, 1], a few unlabelled train images.
+        images: (m, channels, H, W) in [0, 1], a few train images.
+        labels: (m,) long, the task's labels of these images; None where there are none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Description:
     code: Tensor | None
     background: Tensor | None
     images: Tensor
+    labels: Tensor | None = None
 
 
 class Outline(NamedTuple):
@@ -76,7 +78,7 @@ class TaskFamily(Scored):
         """
 
     def describe(self, name: str) -> Description:
-        """What is known about a task without its labels.
+        """What is known about a task.
 
         Raises:
             ParamgenError: No such task, or it lacks what describes it.

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from paramgen.core.arguments import check_arguments
 from paramgen.core.io import read_tensors
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError
-from paramgen.errors import ParamgenError, did_you_mean
+from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.tasks.base import Description
 
 CLIP = "vit_base_patch32_clip_224"
@@ -171,13 +171,15 @@ class ImageCondition(_Tower):
 
 
 class StatisticsCondition(_Tower):
-    """Mean and standard deviation, over a few unlabelled images of the task, of their pixels or features.
+    """Mean and standard deviation, over a few images of the task, of their pixels or features.
 
     Args:
         space: ``pixels`` (of images resized to `size`) or ``features`` (of an encoder).
         channels: Image channels, for ``pixels``.
         size: Image height and width, for ``pixels``.
         images: Maximum number of images.
+        classes: Number of classes, each of which gets its own statistics: the embedding of a labelled data set, as in D2NWG. Default: the
+            images are unlabelled.
         name: A timm network, for ``features``.
         pretrained: Use its published weights, else random ones.
         weights: File of published weights.
@@ -192,6 +194,7 @@ class StatisticsCondition(_Tower):
         channels: int = 1,
         size: int = 8,
         images: int = 16,
+        classes: int | None = None,
         name: str = CLIP,
         pretrained: bool = True,
         weights: str | None = None,
@@ -201,25 +204,42 @@ class StatisticsCondition(_Tower):
             raise ParamgenError(f"condition space is {space!r}, expected pixels or features")
         if images < 2:
             raise ParamgenError(f"condition images is {images}, expected 2 or more: one has no spread")
-        self.space, self.channels, self.size, self.images = space, channels, size, images
+        require_positive("condition ", classes=classes)
+        self.space, self.channels, self.size, self.images, self.classes = space, channels, size, images, classes
         self.name, self.pretrained, self.weights, self.seed = name, pretrained, weights, seed
 
     @property
     def dim(self) -> int:
         """C."""
-        return 2 * (self.channels * self.size**2 if self.space == "pixels" else self.num_features())
+        features = self.channels * self.size**2 if self.space == "pixels" else self.num_features()
+        return 2 * (self.classes or 1) * features
 
     def encode(self, task: Description) -> Tensor:
-        """Means, then standard deviations: (C,)."""
+        """Means, then standard deviations: (C,); class after class where there are classes."""
         if len(task.images) < 2:
-            raise ParamgenError(f"task {task.name!r} has {len(task.images)} unlabelled image(s), expected 2 or more")
+            raise ParamgenError(f"task {task.name!r} has {len(task.images)} image(s), expected 2 or more")
         images = task.images[: self.images]  # (m, channels, H, W)
         if self.space == "pixels":
             small = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
             x = small.flatten(1)  # (m, F)
         else:
             x = self.features(images)
-        return _checked(torch.cat([x.mean(0), x.std(0, correction=0)]), self.dim, task)
+        groups = [x] if self.classes is None else self._by_class(x, task, self.classes)
+        statistics = [moment for rows in groups for moment in (rows.mean(0), rows.std(0, correction=0))]
+        return _checked(torch.cat(statistics), self.dim, task)
+
+    def _by_class(self, x: Tensor, task: Description, classes: int) -> list[Tensor]:
+        """The features of each class, (m', F) each."""
+        if task.labels is None:
+            raise ParamgenError(f"task {task.name!r} has no labels; leave the condition's classes out")
+        labels = task.labels[: len(x)]
+        groups = [x[labels == c] for c in range(classes)]
+        if absent := [c for c, rows in enumerate(groups) if not len(rows)]:
+            raise ParamgenError(
+                f"the {len(x)} images of task {task.name!r} have none of class {absent[0]}; raise the condition's images "
+                f"({self.images}) or correct its classes ({classes})"
+            )
+        return groups
 
 
 class FileCondition(ConditionEncoder):

@@ -160,7 +160,8 @@ class CameraTrapFamily(Classifies, TaskFamily):
         train = self._divided(name)["train"]
         indices = np.linspace(0, len(train) - 1, min(DESCRIBED, len(train))).round().astype(int)
         images = torch.stack([self._pixels(train[i].file) for i in indices])
-        return Description(name, self.names.index(name), None, self._pixels(self.background(name)), images)
+        labels = torch.tensor([self.species.index(train[i].species) for i in indices])
+        return Description(name, self.names.index(name), None, self._pixels(self.background(name)), images, labels)
 
     def background(self, name: str) -> str:
         """File of a location's image without animals.

@@ -91,7 +91,7 @@ class DomainFamily(Classifies, TaskFamily):
     def describe(self, name: str) -> Description:
         """Some of its images."""
         self.check([name])
-        return Description(name, self.names.index(name), None, None, self._part(name, "train").pixels())
+        return Description(name, self.names.index(name), None, None, *self._part(name, "train").some())
 
     def _part(self, name: str, split: str) -> InMemory:
         raw, labels = self._domain(name)

@@ -18,6 +18,7 @@ from paramgen.tasks.lora import LoraSettings, lora_settings
 from paramgen.tasks.score import Classifies
 from paramgen.tasks.vision.classification import ClassificationTask
 from paramgen.tasks.vision.networks import build_network
+from paramgen.tasks.vision.splits import LabelledImages
 
 
 def all_codes(classes: int) -> list[str]:
@@ -85,9 +86,10 @@ class RelabelFamily(Classifies, TaskFamily):
         return relabelled(data, self.bits(names[0])[data.targets])
 
     def describe(self, name: str) -> Description:
-        """Its bits; the images are the same for every task."""
+        """Its bits; the images are the same for every task, their labels are not."""
         self.check([name])
-        return Description(name, self.names.index(name), self.bits(name).float(), None, self._images)
+        bits, some = self.bits(name), self._images
+        return Description(name, self.names.index(name), bits.float(), None, some.images, bits[some.labels])
 
     def config(self) -> dict[str, Any]:
         """Arguments that construct this family; a number of codes stays a number."""
@@ -110,12 +112,11 @@ class RelabelFamily(Classifies, TaskFamily):
         return lru_cache(self.base.data)  # pixels in memory once, shared by all tasks
 
     @cached_property
-    def _images(self) -> Tensor:
-        """(m, channels, H, W) in [0, 1]: normalised train images taken back."""
-        x, _ = next(self._splits("train").batches(UNLABELLED))
+    def _images(self) -> LabelledImages:
+        """Normalised train images taken back, with their classes."""
+        x, classes = next(self._splits("train").batches(UNLABELLED))
         mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (self.base.source.mean, self.base.source.std))
-        images: Tensor = x * std + mean
-        return images
+        return LabelledImages(x * std + mean, classes)
 
 
 def _divide(classes: int, seen: int | list[str], unseen: int | list[str], seed: int) -> tuple[list[str], list[str]]:

@@ -136,8 +136,8 @@ class RotatedFamily(Classifies, TaskFamily):
         level = self.level(name)
         angle = radians(level)
         code = [cos(angle), sin(angle)] if self.corruption == "rotation" else [level]
-        images = self._corrupted(level, "train").pixels()
-        return Description(name, self.names.index(name), torch.tensor(code), None, images)
+        some = self._corrupted(level, "train").some()
+        return Description(name, self.names.index(name), torch.tensor(code), None, some.images, some.labels)
 
     def config(self) -> dict[str, Any]:
         """JSON-serialisable arguments that construct this family."""

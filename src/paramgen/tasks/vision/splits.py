@@ -6,7 +6,7 @@ M: images in the split. R: networks trained at once. B: batch.
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -113,6 +113,18 @@ def crop(images: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
     return windows[torch.arange(len(images)), :, corner[:, 0], corner[:, 1]]
 
 
+class LabelledImages(NamedTuple):
+    """Images and their labels.
+
+    Args:
+        images: (m, C, H, W) in [0, 1].
+        labels: (m,) long.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
 class InMemory:
     """Raw images and labels of some tasks, and the settings that turn them into a split.
 
@@ -144,10 +156,10 @@ class InMemory:
         """The images as a split."""
         return TensorSplit(self.raw, self.labels, **self.normal)  # type: ignore[arg-type]
 
-    def pixels(self, most: int = UNLABELLED) -> Tensor:
-        """Some images, evenly spaced (m, C, H, W), in [0, 1]."""
+    def some(self, most: int = UNLABELLED) -> LabelledImages:
+        """Some images, evenly spaced."""
         indices = torch.linspace(0, len(self.raw) - 1, min(most, len(self.raw))).round().long()
-        return self.raw[indices].float() / self.white
+        return LabelledImages(self.raw[indices].float() / self.white, self.labels[indices])
 
 
 class _Seeded(Dataset[Any]):
