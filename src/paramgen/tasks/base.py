@@ -35,7 +35,7 @@ class Description:
         code: (C,) numbers that say what the task is: the bits of a relabeling, cosine and sine of an angle; or None.
         background: (channels, H, W) in [0, 1], an empty image of the place; None if there is none.
         images: (m, channels, H, W) in [0, 1], a few train images.
-        labels: (m,) long, the task's labels of these images; None where there are none.
+        labels: (m,) long, labels of these images; None of a task without classes.
     """
 
     name: str
