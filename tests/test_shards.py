@@ -11,6 +11,8 @@ from rich.console import Console
 
 from conftest import write_zoo
 from every_backend import build, cases
+from measured import folder_of, make_zoo
+from paramgen.cli.commands.evaluate import main as evaluate
 from paramgen.cli.commands.sample import main as sample
 from paramgen.collect import collector, multi, single
 from paramgen.collect.merging import merge
@@ -20,8 +22,10 @@ from paramgen.core.shards import Shard, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.diffusion import Diffusion
 from paramgen.errors import ParamgenError
+from paramgen.evaluation.score_store import ScoreStore
 from paramgen.tasks import ClassificationTask, RelabelFamily
 from paramgen.tasks.conditions import CodeCondition
+from paramgen.tasks.score import Scores
 
 ADAM = OptimSettings(lr=5e-3, batch_size=128)
 
@@ -223,3 +227,47 @@ def test_a_part_without_wanted_networks_draws_their_noise_and_solves_nothing():
     (whole, _, after), (none, calls, same) = draw(None), draw([])
     assert (none.shape, calls, same) == ((0, 5), [], after)
     assert torch.equal(draw([0, 2])[0], whole[[0, 2]])
+
+
+def report(folder):
+    """results.json without what depends on the clock or on the command line."""
+    found = json.loads((Path(folder) / "results.json").read_text())
+    for key in ("command", "seconds", "forward_seconds"):
+        found.pop(key)
+    for row in found["rows"]:
+        row["values"].pop("sample_seconds", None)
+    return found
+
+
+def test_scores_that_no_shard_has_are_computed_at_the_merge(tmp_path):
+    def measure(places):
+        return Scores(torch.tensor([float(i) for i in places], dtype=torch.float64), failed={0: "no reason"})
+
+    states = [{"w": torch.tensor([float(i)])} for i in range(5)]
+    names = ["a"] * 5
+    store = ScoreStore(tmp_path, Shard(1, 2))
+    store.share("test", states, names, measure)
+    merged = ScoreStore(tmp_path)
+    assert merged.scores("test", states, names, measure).value.tolist() == [0, 1, 2, 3, 4]
+    assert (store.computed, merged.computed) == (3, 2)
+    assert merged.scores("test", states, names, measure).failed == {0: "no reason", 1: "no reason"}
+    assert not merged.knows("train", states, names)
+
+
+def test_merged_shards_of_an_evaluation_are_the_report_of_one_process(tmp_path, capsys, monkeypatch):
+    zoo = make_zoo(tmp_path / "zoo", runs=8, heldout=2, hidden=[8])
+    samples = str(folder_of(zoo, zoo.matrix(zoo.indices("train"))[:5] * 1.1, tmp_path / "samples"))
+    settings = {"samples": samples, "n": 5, "train_images": 200}
+    evaluate(str(zoo.path), out=str(tmp_path / "whole"), **settings)
+    for shard in ("1/2", "2/2", "1/2"):  # the first one again: it has the ranks of the zoo's networks now
+        evaluate(str(zoo.path), out=str(tmp_path / "parts"), shard=shard, **settings)
+    said = capsys.readouterr().out
+    assert "Shard 1/2 is complete, 2 of 2 are: put them together with the same command and --shard merge" in said
+    with monkeypatch.context() as patch:  # nothing is left to score
+        patch.setattr(ClassificationTask, "evaluate", None)
+        evaluate(str(zoo.path), out=str(tmp_path / "parts"), shard="merge", **settings)
+    assert report(tmp_path / "parts") == report(tmp_path / "whole")
+    assert not [*(tmp_path / "parts").glob("shard-*")]
+    evaluate(str(zoo.path), out=str(tmp_path / "one"), shard="1/2", **settings)
+    with pytest.raises(ParamgenError, match="missing shard 2/2; run the command with --shard 2/2"):
+        evaluate(str(zoo.path), out=str(tmp_path / "one"), shard="merge", **settings)

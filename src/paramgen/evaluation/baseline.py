@@ -32,6 +32,7 @@ class Baseline:
         raw: Draws raw weights, not with running_var in log space.
         noise: Of noised copies: standard deviation of the noise, in the zoo's spread.
         untrained: Its networks are fresh ones.
+        by_score: Chooses among the zoo's networks by their train scores.
     """
 
     draw: Draw | None = None
@@ -41,6 +42,7 @@ class Baseline:
     raw: bool = False
     noise: float | None = None
     untrained: bool = False
+    by_score: bool = False
 
 
 def draw_from(baseline: Baseline, pool: Pool, spec: ParamSpec, n: int, generator: Generator) -> Tensor:

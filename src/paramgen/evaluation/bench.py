@@ -14,7 +14,7 @@ from paramgen.evaluation import metrics
 from paramgen.evaluation.context import Context, RowScores, ZooContext
 from paramgen.evaluation.fine_tuning import FineTuning
 from paramgen.evaluation.intervals import Bootstrap, Resampled
-from paramgen.evaluation.network_set import NetworkSet
+from paramgen.evaluation.network_set import NetworkSet, complete
 from paramgen.evaluation.results import Points, Row
 from paramgen.evaluation.rows import make_row
 from paramgen.evaluation.scoring import Scoring
@@ -126,8 +126,7 @@ class Bench:
         scored = self.context.scored
         if self.scoring is None or scored is None or scored.train is None:
             return None
-        signed = self.scoring.spec.sign * scored.train.cpu()
-        return signed.where(~signed.isnan(), -torch.inf)
+        return self.scoring.goodness(scored.train)
 
     def works_from(self) -> float | None:
         """The score from which networks work at all; None where that is not known."""
@@ -140,9 +139,7 @@ class Bench:
 
     def _complete(self, weights: Tensor | None) -> list[StateDict]:
         """Complete state dicts of (N, P)."""
-        if weights is None:
-            return []
-        return [{**self.base, **self.zoo.spec.unflatten(row)} for row in weights.to(self.device)]
+        return complete(None if weights is None else weights.to(self.device), self.zoo.spec, self.base)
 
     def _weights_of(self, networks: NetworkSet) -> Tensor:
         """(N, P), all NaN of a method without weights."""

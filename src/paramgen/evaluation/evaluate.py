@@ -9,26 +9,29 @@ nowhere else; what is chosen (`selected`) and recalibrated (batch norm) sees tra
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 
 import torch
 
+from paramgen.core.params import StateDict
 from paramgen.core.samples import Samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
-from paramgen.evaluation.baselines import all_baselines, baseline_networks, check_baselines
+from paramgen.evaluation.baselines import BASELINES, all_baselines, baseline_networks, check_baselines
 from paramgen.evaluation.bench import Bench
 from paramgen.evaluation.differences import with_differences
 from paramgen.evaluation.judgement import flags_of
-from paramgen.evaluation.network_set import NetworkSet, generated
+from paramgen.evaluation.network_set import NetworkSet, complete, generated
 from paramgen.evaluation.notes import notes_of
 from paramgen.evaluation.pool import NewTasks, Pool, conditions_of, seen_tasks
 from paramgen.evaluation.references import references
 from paramgen.evaluation.results import Results, Row
 from paramgen.evaluation.rows import row_or_reason
+from paramgen.evaluation.score_store import ScoreStore
 from paramgen.evaluation.scoring import Scoring
-from paramgen.evaluation.zoo_weights import zoo_weights
+from paramgen.evaluation.zoo_weights import ZooWeights, zoo_weights
 from paramgen.tasks import TaskFamily
 
 
@@ -44,6 +47,7 @@ def evaluate(
     aligned: bool = False,
     finetune: bool = False,
     split: str = "test",
+    store: ScoreStore | None = None,
 ) -> Results:
     """Measure everything: the references first, then the generators, and the baselines at the same N.
 
@@ -62,6 +66,7 @@ def evaluate(
         finetune: Train the first 16 networks of every row (for each task) on until they are as good as the first row's on val, and say how
             many steps it took (Wild-P-Diff's Fig. 3). Of a family, fresh weights and a noised copy of the nearest task's are rows then too.
         split: Items to score on; what is chosen must be chosen on ``val``.
+        store: Scores that shards computed.
 
     Raises:
         ParamgenError: n below 1, an unknown baseline, a zoo with fewer than two training networks, a device that cannot be used, or
@@ -73,14 +78,13 @@ def evaluate(
     names = all_baselines(tasks, finetune) if baselines is None else list(baselines)
     check_baselines(names, tasks)
     start = time.perf_counter()
-    bench, compared_with = _bench(zoo, tasks, _device(device), split, train_images)
+    bench, compared_with = _bench(zoo, tasks, _device(device), split, train_images, store)
     if aligned:
         bench.align()
     if finetune:
         bench.count_steps()
-    unseen = () if tasks is None else tasks.unseen
-    sizes = [] if unseen else [len(s.weights) for s in samples]
-    each = len(unseen) or min([n, *sizes])
+    sizes = [] if tasks is not None and tasks.unseen else [len(s.weights) for s in samples]
+    each = _networks_per_row(tasks, samples, n)
     rows = [bench.row(networks) for networks in compared_with]
     rows += [bench.row(generated(s, zoo, tasks, each)) for s in samples]
     rows += _baseline_rows(bench, tasks, names, each, seed)
@@ -115,6 +119,63 @@ def evaluate(
     )
 
 
+def score_share(
+    zoo: Zoo,
+    tasks: TaskFamily | None,
+    store: ScoreStore,
+    samples: Sequence[Samples] = (),
+    baselines: Sequence[str] | None = None,
+    n: int = 100,
+    seed: int = 0,
+    device: str = "cpu",
+    train_images: int = 10_000,
+    split: str = "test",
+) -> None:
+    """Compute and store a shard's part of the scores that :func:`evaluate` needs; arguments as there.
+
+    Baselines that choose by the scores of the zoo's networks come last: they wait for all shards' scores of these, and where some are not
+    there yet, the networks of these baselines are scored when the shards are put together.
+
+    Raises:
+        ParamgenError: As :func:`evaluate`; a zoo without a task, which has nothing to score.
+    """
+    require_positive(n=n, train_images=train_images)
+    tasks = _one_or_many(zoo, tasks, aligned=False)
+    if tasks is None:
+        raise ParamgenError(
+            f"zoo {zoo.name!r} has no task: without scores there is nothing to divide; leave --shard out"
+        )
+    names = all_baselines(tasks) if baselines is None else list(baselines)
+    check_baselines(names, tasks)
+    place, weights = _device(device), zoo_weights(zoo, _device(device))
+    scoring = Scoring(tasks, place, split, train_images, store)
+    base = {name: tensor.to(place) for name, tensor in zoo.base().items()}
+
+    def states(networks: NetworkSet) -> list[StateDict]:
+        return complete(None if networks.weights is None else networks.weights.to(place), zoo.spec, base)
+
+    each, compared_with = _networks_per_row(tasks, samples, n), references(zoo, weights, tasks)
+    for networks in [*compared_with, *(generated(s, zoo, tasks, each) for s in samples)]:
+        scoring.share(networks, states(networks))
+    for name in sorted(names, key=lambda name: BASELINES[name].by_score):
+        goodness = None
+        if BASELINES[name].by_score and not scoring.unseen:
+            train = scoring.stored_train_scores(states(compared_with[0]))
+            if train is None:
+                continue
+            goodness = scoring.goodness(train)
+        with suppress(Exception):  # its row says why when the shards are put together
+            networks = baseline_networks(name, _pool(zoo, weights, goodness, scoring, tasks), zoo, each, seed)
+            scoring.share(networks, states(networks))
+
+
+def _networks_per_row(tasks: TaskFamily | None, samples: Sequence[Samples], n: int) -> int:
+    """Networks of every row but the references: one for each unseen task, or at most n and at most as many as all samples have."""
+    if tasks is not None and tasks.unseen:
+        return len(tasks.unseen)
+    return min([n, *(len(s.weights) for s in samples)])
+
+
 def _one_or_many(zoo: Zoo, tasks: TaskFamily | None, aligned: bool) -> TaskFamily | None:
     """A single task itself, a family of several if some of its tasks are unseen."""
     if tasks is None or len(tasks.names) == 1:
@@ -134,11 +195,16 @@ def _device(name: str) -> torch.device:
 
 
 def _bench(
-    zoo: Zoo, tasks: TaskFamily | None, device: torch.device, split: str, train_items: int
+    zoo: Zoo,
+    tasks: TaskFamily | None,
+    device: torch.device,
+    split: str,
+    train_items: int,
+    store: ScoreStore | None,
 ) -> tuple[Bench, list[NetworkSet]]:
     """Where rows are measured, and the references, the first of which it compares the others with."""
     weights = zoo_weights(zoo, device)
-    scoring = None if tasks is None else Scoring(tasks, device, split, train_items)
+    scoring = None if tasks is None else Scoring(tasks, device, split, train_items, store)
     compared_with = references(zoo, weights, tasks)
     return Bench(zoo, weights, scoring, compared_with[0], device), compared_with
 
@@ -147,21 +213,23 @@ def _baseline_rows(bench: Bench, tasks: TaskFamily | None, names: Sequence[str],
     """A row for each baseline, with the reason where it fails."""
     if not names:
         return []
-    pool = _pool(bench, tasks)
+    pool = _pool(zoo := bench.zoo, bench.weights, bench.goodness(), bench.scoring, tasks)
 
     def row(name: str) -> Row:
-        return bench.row(baseline_networks(name, pool, bench.zoo, n, seed))
+        return bench.row(baseline_networks(name, pool, zoo, n, seed))
 
     return [row_or_reason(name, partial(row, name)) for name in names]
 
 
-def _pool(bench: Bench, tasks: TaskFamily | None) -> Pool:
+def _pool(
+    zoo: Zoo, networks: ZooWeights, goodness: torch.Tensor | None, scoring: Scoring | None, tasks: TaskFamily | None
+) -> Pool:
     """What baselines may see."""
-    zoo, weights, new = bench.zoo, bench.weights.training.cpu(), None
-    if bench.scoring is not None and bench.scoring.unseen:
-        unseen = bench.scoring.unseen
-        new = NewTasks(unseen, conditions_of(zoo, unseen), seen_tasks(zoo, weights), bench.scoring.split)
-    return Pool(weights, bench.goodness(), tuple(t.numel for t in zoo.spec.tensors), zoo, tasks, new)
+    weights, new = networks.training.cpu(), None
+    if scoring is not None and scoring.unseen:
+        unseen = scoring.unseen
+        new = NewTasks(unseen, conditions_of(zoo, unseen), seen_tasks(zoo, weights), scoring.split)
+    return Pool(weights, goodness, tuple(t.numel for t in zoo.spec.tensors), zoo, tasks, new)
 
 
 def _judged(rows: Sequence[Row], bench: Bench) -> list[Row]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from paramgen.core.params import ParamSpec, StateDict
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
@@ -54,6 +55,11 @@ class NetworkSet:
             return torch.ones(len(self), dtype=torch.bool)
         of_interest = set(unseen)
         return torch.tensor([task in of_interest for task in self.tasks])
+
+
+def complete(weights: Tensor | None, spec: ParamSpec, base: StateDict) -> list[StateDict]:
+    """Complete state dicts of networks (N, P) with the tensors that are not generated, on the base's device; none without weights."""
+    return [] if weights is None else [{**base, **spec.unflatten(row)} for row in weights]
 
 
 def generated(samples: Samples, zoo: Zoo, tasks: TaskFamily | None, n: int) -> NetworkSet:

@@ -13,6 +13,7 @@ from paramgen.core.zoo import Zoo
 from paramgen.evaluation.context import RowScores
 from paramgen.evaluation.network_set import NetworkSet
 from paramgen.evaluation.results import TaskScores
+from paramgen.evaluation.score_store import Measure, ScoreStore
 from paramgen.evaluation.task_baselines import fresh_networks
 from paramgen.evaluation.thresholds import THRESHOLDS
 from paramgen.tasks import TaskFamily
@@ -31,10 +32,13 @@ class Scoring:
         device: Where networks run.
         split: Items that networks are scored on; what is chosen must be chosen on ``val``.
         train_items: `selected` is chosen on at most this many train items; of a family nothing is chosen.
+        store: Scores that shards computed; None: all are computed here.
     """
 
-    def __init__(self, tasks: TaskFamily, device: torch.device, split: str, train_items: int) -> None:
-        self.tasks, self.device, self.split, self.most = tasks, device, split, train_items
+    def __init__(
+        self, tasks: TaskFamily, device: torch.device, split: str, train_items: int, store: ScoreStore | None = None
+    ) -> None:
+        self.tasks, self.device, self.split, self.most, self.store = tasks, device, split, train_items, store
         self.spec, self.unseen = tasks.score, tasks.unseen
         self.task = None if tasks.unseen else tasks.task()  # the only one
         self.seconds, self.notes = 0.0, list[str]()
@@ -60,16 +64,64 @@ class Scoring:
             states: N complete state dicts; none for a method without weights.
         """
         start = time.perf_counter()
-        names: Sequence[str | None] = networks.tasks or [None] * len(networks)
-        test = self._test(networks, states, names)
-        row = self._each_on_its_own(networks, test) if self.task is None else self._all_on_one(states, test)
+        names = _names(networks)
+        if networks.scores is not None:
+            test, others = Scores(networks.scores), []
+        else:
+            test, *others = (self._scores(kind, states, names, measure) for kind, measure in self._kinds(states, names))
+            self._note_failures(networks, states, test)
+        if self.task is None:
+            row = self._each_on_its_own(networks, test)
+        else:
+            train, recalibrated, *_ = [*(scores.value for scores in others), None, None]
+            row = RowScores(test, train, recalibrated)
         self.seconds += time.perf_counter() - start
         return row
 
-    def _test(self, networks: NetworkSet, states: Sequence[StateDict], names: Sequence[str | None]) -> Scores:
-        if networks.scores is not None:
-            return Scores(networks.scores)
-        test = self.tasks.evaluate_each(states, names, self.split, device=self.device)
+    def share(self, networks: NetworkSet, states: Sequence[StateDict]) -> None:
+        """Compute and store a shard's part of what :meth:`score` needs; same arguments."""
+        assert self.store is not None
+        names = _names(networks)
+        for kind, measure in self._kinds(states, names) if networks.scores is None else ():
+            self.store.share(kind, states, names, measure)
+
+    def stored_train_scores(self, states: Sequence[StateDict]) -> Tensor | None:
+        """Train scores (N,) of networks of the only task, if the shards have stored all of them; None otherwise, and for a family."""
+        names: list[str | None] = [None] * len(states)
+        if self.store is None or self.task is None:
+            return None
+        self.store.refresh()
+        kind, measure = self._kinds(states, names)[1]
+        known = self.store.knows(kind, states, names)
+        return self.store.scores(kind, states, names, measure).value if known else None
+
+    def _scores(self, kind: str, states: Sequence[StateDict], names: Sequence[str | None], measure: Measure) -> Scores:
+        if self.store is None or not states:
+            return measure(range(len(states)))
+        return self.store.scores(kind, states, names, measure)
+
+    def _kinds(self, states: Sequence[StateDict], names: Sequence[str | None]) -> list[tuple[str, Measure]]:
+        """What a row's networks are scored on: their own task; of one task also train items, and with batch norm recalibrated."""
+
+        def on(split: str, most: int | None = None, prepared: bool = False) -> tuple[str, Measure]:
+            def measure(places: Sequence[int]) -> Scores:
+                some = [states[i] for i in places]
+                if prepared:
+                    assert self.task is not None
+                    some = recalibrate(self.task.architecture.to(self.device), some, self._inputs)
+                return self.tasks.evaluate_each(some, [names[i] for i in places], split, most, self.device)
+
+            return f"{split} {most} {self.most if prepared else ''}", measure
+
+        kinds = [on(self.split)]
+        if self.task is not None:
+            kinds.append(on("train", self.most))
+        if self._inputs:
+            kinds.append(on(self.split, prepared=True))
+        return kinds
+
+    def _note_failures(self, networks: NetworkSet, states: Sequence[StateDict], test: Scores) -> None:
+        """Note which networks could not be scored."""
         if test.failed:
             first, reason = next(iter(test.failed.items()))
             row = "the held-out runs" if networks.role == "heldout" else networks.name
@@ -77,15 +129,6 @@ class Scoring:
             self.notes.append(
                 f"{len(test.failed)} of {len(states)} networks of {row} could not be scored (network {first}: {reason})."
             )
-        return test
-
-    def _all_on_one(self, states: Sequence[StateDict], test: Scores) -> RowScores:
-        assert self.task is not None
-        train = self.task.evaluate(states, "train", self.most, self.device).value
-        if not self._inputs:
-            return RowScores(test, train)
-        states = recalibrate(self.task.architecture.to(self.device), states, self._inputs)
-        return RowScores(test, train, self.task.evaluate(states, self.split, device=self.device).value)
 
     def _each_on_its_own(self, networks: NetworkSet, test: Scores) -> RowScores:
         assert networks.tasks is not None
@@ -96,6 +139,11 @@ class Scoring:
         seen = {task: mean(values) for task, values in by_task.items()} or None
         counted = test.value[networks.counted(self.unseen)].double()
         return RowScores(Scores(counted), tasks=TaskScores(unseen, seen))
+
+    def goodness(self, train: Tensor) -> Tensor:
+        """Train scores (K,), larger is better, -inf where there is none."""
+        signed = self.spec.sign * train.cpu()
+        return signed.where(~signed.isnan(), -torch.inf)
 
     def works_from(self, zoo: Zoo, first: RowScores) -> float | None:
         """The score from which networks work at all, between that of guessing and that of the first row; None for a family.
@@ -124,3 +172,8 @@ class Scoring:
         if self.task is None or self.train is None or not has_statistics(self.task.architecture):
             return []
         return calibration_inputs(self.train, self.device)
+
+
+def _names(networks: NetworkSet) -> Sequence[str | None]:
+    """The task of each network; None of a single task."""
+    return networks.tasks or [None] * len(networks)

@@ -95,7 +95,7 @@ FROM_WEIGHTS: Mapping[str, Baseline] = MappingProxyType(
         "soup-16": Baseline(partial(soup, m=16), raw=True),
         "gaussian": Baseline(gaussian),
         "pca-gaussian": Baseline(pca_gaussian),
-        "kde": Baseline(kde),
+        "kde": Baseline(kde, by_score=True),
     }
 )
 

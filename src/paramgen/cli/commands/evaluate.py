@@ -13,12 +13,14 @@ from paramgen.core.intake import Architecture
 from paramgen.core.io import write_atomic, write_json
 from paramgen.core.samples import read_samples, with_distinct_names
 from paramgen.core.score import ScoreSpec
+from paramgen.core.shards import MERGE, Shard, complete_shards, delete_shards, finished, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
-from paramgen.evaluation.evaluate import evaluate
+from paramgen.evaluation.evaluate import evaluate, score_share
 from paramgen.evaluation.flags import parse, say
 from paramgen.evaluation.registry import with_values
 from paramgen.evaluation.results import Results
+from paramgen.evaluation.score_store import DONE, ScoreStore
 from paramgen.evaluation.unseen import many_tasks
 from paramgen.report.page import page
 from paramgen.report.png import save_plots
@@ -41,7 +43,8 @@ def main(
     partial: bool = False,
     trust: bool = False,
     task: Task | None = None,
-) -> Results:
+    shard: str | None = None,
+) -> Results | None:
     """Compare generated networks with the zoo, held-out runs and baselines.
 
     For the zoo of a family of tasks (``paramgen collect_tasks``), each network is scored on its own unseen task and compared with
@@ -63,6 +66,12 @@ def main(
         partial: Accept the incomplete output of an interrupted ``paramgen sample``.
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
         task: Score networks by this task instead of the zoo's own, for example ScorerTask. The zoo's networks must fit it.
+        shard: Score only part i of N of every row's networks: ``i/N``, i from 1, for several processes or machines. Each writes a folder in
+            `out` and resumes by itself. ``auto`` reads i and N from the variables of torchrun or SLURM; they are not read otherwise.
+            ``merge`` puts the shards together: the report of one process.
+
+    Returns:
+        The results; None for a shard.
 
     Raises:
         ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
@@ -77,7 +86,13 @@ def main(
         [read_samples(folder, opened, limit=limit, partial=partial) for folder in folders], folders
     )
     names = _baselines(baselines)
-    results = evaluate(opened, tasks, read, names, n, seed, device, train_images, aligned, finetune)
+    if (part := parse_shard(shard)) is not None:
+        _score(part, Path(out), opened, tasks, read, names, n, seed, device, train_images)
+        return None
+    if shard == MERGE:
+        complete_shards(out, DONE)
+    store = ScoreStore(Path(out)) if shard == MERGE else None
+    results = evaluate(opened, tasks, read, names, n, seed, device, train_images, aligned, finetune, store=store)
     if task is not None:
         results = replace(results, task=task.config())
     pictures = weight_pictures(opened, read)
@@ -87,6 +102,10 @@ def main(
     drawn = save_plots(values, folder)
     write_json(folder / "results.json", values)  # written last: if it exists, the other files exist
     _print(values, [folder / "results.json", folder / "report.html", *drawn])
+    if store is not None:
+        if store.computed:
+            print(f"{store.computed:,} scores that no shard had computed were computed here")
+        delete_shards(folder)
     return results
 
 
@@ -110,6 +129,15 @@ def table(results: dict[str, Any]) -> Table:
         style = "bold" if row["kind"] == "generator" else None
         output.add_row(Text(row["name"]), *cells, style=style, end_section=ends)
     return output
+
+
+def _score(part: Shard, out: Path, *arguments: Any) -> None:
+    """One shard: the scores of its part of every row's networks; arguments as of :func:`score_share`."""
+    zoo, tasks, *others = arguments
+    store = ScoreStore(out, part)
+    score_share(zoo, tasks, store, *others)
+    write_json(part.folder(out) / DONE, {"computed": store.computed})
+    print(f"{store.computed:,} scores computed. {finished(out, part, DONE).capitalize()}")
 
 
 def _print(results: dict[str, Any], files: list[Path]) -> None:
