@@ -151,7 +151,7 @@ class SANE(ParameterGenerator):
         drawn = kernel_samples(
             groups, request.n, on_cpu(request.generator), self.density.bandwidth, request.temperature
         )
-        latents = drawn.view(request.n, *z.shape[1:]).to(self.device)
+        latents = drawn.view(request.n, *z.shape[1:])[list(request.wanted)].to(self.device)
         return Drawn(torch.cat([self.autoencoder.decode(z) for z in latents.split(rows)]) * self.token_mask())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
