@@ -1,5 +1,7 @@
 """A small real zoo of digits networks for the tests of evaluation, and folders of samples of it."""
 
+import json
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -20,8 +22,10 @@ SEEN = {  # as a fit remembers it
 }
 
 
-def trained(task: ClassificationTask, seed: int, checkpoints: int = 1) -> list[dict[str, torch.Tensor]]:
+@cache
+def trained(network: str, arguments: str, seed: int, checkpoints: int = 1) -> list[dict[str, torch.Tensor]]:
     """A network trained for a moment, good enough that the figures mean something, kept after 60 steps and every 5 more."""
+    task = ClassificationTask(network=network, network_args=json.loads(arguments))
     torch.manual_seed(seed)
     model = task.build().train()
     x, y = next(iter(task.data("train").batches(10_000)))
@@ -43,8 +47,8 @@ def make_zoo(
 ) -> Zoo:
     """So many checkpoints a run; the last runs are held out. With `runs` = 1, two checkpoints of one run at least."""
     task = ClassificationTask(network=network, network_args=dict(network_args))
-    kept = max(checkpoints, 2 if runs == 1 else 1)
-    trainings = [(r, 5 * c, state) for r in range(runs) for c, state in enumerate(trained(task, r, kept))]
+    kept, arguments = max(checkpoints, 2 if runs == 1 else 1), json.dumps(network_args)
+    trainings = [(r, 5 * c, state) for r in range(runs) for c, state in enumerate(trained(network, arguments, r, kept))]
     spec = ParamSpec.of(trainings[0][2])
     base = {name: t for name, t in trainings[0][2].items() if name not in spec.names}
     writer = ZooWriter(path, spec, base, task.config(), {"made": "by a test"})

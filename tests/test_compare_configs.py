@@ -1,5 +1,6 @@
 """Every shipped comparison parses against the real signature, names what exists, and has a paper's figures beside rows it has."""
 
+from functools import cache
 from inspect import signature
 from pathlib import Path
 
@@ -23,6 +24,7 @@ NAMES = list(list_configs("compare"))
 PAPER_ROWS = ("zoo", "held-out runs", "direct", "no adapter", *BASELINES)
 
 
+@cache
 def parsed(name):
     parser = OneLineErrors()
     parser.add_argument("--config", action=ConfigFile, folder="compare")
@@ -62,11 +64,17 @@ def test_every_generator_that_it_fits_is_a_shipped_config_that_takes_its_argumen
         assert isinstance(source, GeneratorSource)
         if source.fit is None:
             continue
-        parser = _fit_parser()
         given = {k: v for k, v in source.arguments.items() if not k.startswith("trainer.")}
-        parser.parse_args(["--config", source.fit, *words({**given, "data.zoo": "somewhere"})])
+        parse_fit("--config", source.fit, *words({**given, "data.zoo": "somewhere"}))
 
 
+@cache
+def parse_fit(*line):
+    """Parse the line of a fit; comparisons share many."""
+    _fit_parser().parse_args([*line])
+
+
+@cache
 def _fit_parser():
     class Parser(OneLineErrors, LightningArgumentParser):
         pass

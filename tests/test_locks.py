@@ -77,7 +77,12 @@ def test_every_command_that_writes_a_folder_is_refused_beside_another(tmp_path, 
 
 
 def test_a_fit_is_refused_where_another_process_writes_its_checkpoints(tmp_path, tiny_zoo, capsys):
-    quiet = ["--trainer.logger=false", "--quality.sample_every=0", f"--trainer.default_root_dir={tmp_path}"]
+    quiet = [
+        "--trainer.max_steps=5",
+        "--trainer.logger=false",
+        "--quality.sample_every=0",
+        f"--trainer.default_root_dir={tmp_path}",
+    ]
     fit = ["fit", "--config", "pdiff_digits_mlp", f"--data.zoo={tiny_zoo.path}", *quiet]
     folder = tmp_path / "fit"
     with other_process(folder) as process:

@@ -221,7 +221,7 @@ def test_a_row_with_gaps_is_told_and_drawn(row, results):
     holes["rows"][2]["points"]["xy"] = [[None, None]] * 4
     html = page(holes)
     assert ("hold NaN or inf" in html) == bool(row.get("nonfinite"))
-    assert ("saw the task&#39;s data" in html) == bool(row.get("uses_task_data"))
+    assert ("used the task&#39;s data" in html) == bool(row.get("uses_task_data"))
 
 
 def test_a_zoo_alone_has_a_page_and_pictures(results, tmp_path):

@@ -178,7 +178,7 @@ def test_samples_land_at_the_network_of_their_state(zoo):
     model, data = make(
         zoo,
         token_dim=8,
-        data_arguments={"batch_size": 12, "steps_per_epoch": 300},
+        data_arguments={"batch_size": 12, "steps_per_epoch": 150},
         **{
             "recurrence.d_model": [64, 64],
             "state.embedding": "normal",
@@ -187,7 +187,7 @@ def test_samples_land_at_the_network_of_their_state(zoo):
             "optimizer.lr": 3e-3,
         },
     )
-    trainer = Trainer(max_steps=300, gradient_clip_val=1.0, **QUIET)
+    trainer = Trainer(max_steps=150, gradient_clip_val=1.0, **QUIET)
     trainer.fit(model, data)
     networks = model.sample(12, state=list(range(12)), num_inference_steps=10)
     generated = zoo.spec.flatten_many(networks)

@@ -60,19 +60,19 @@ TOKENS = {
     "optimizer.lr": 3e-3,
 }
 FOLLOWERS = {
-    "wild": (WildPDiff, {**VAE, **CURVE, "denoiser.time": "layers", "diffusion.prediction_type": "sample"}, 450),
-    "pdiff_film": (PDiff, {**MLP, **CURVE, "autoencoder.kind": "none", "denoiser.condition": "film"}, 200),
+    "wild": (WildPDiff, {**VAE, **CURVE, "denoiser.time": "layers", "diffusion.prediction_type": "sample"}, 300),
+    "pdiff_film": (PDiff, {**MLP, **CURVE, "autoencoder.kind": "none", "denoiser.condition": "film"}, 120),
     "pdiff_concat": (
         PDiff,
         {**MLP, **CURVE, "autoencoder.kind": "pca", "autoencoder.latent_dim": 6, "denoiser.condition": "concat"},
-        200,
+        120,
     ),
     "pdiff_latent": (
         PDiff,
         {**MLP, **CURVE, "autoencoder.kind": "pca", "autoencoder.latent_dim": 6, "denoiser.condition": "latent"},
-        200,
+        120,
     ),
-    "rpg": (RPG, {**TOKENS, **CURVE}, 250),
+    "rpg": (RPG, {**TOKENS, **CURVE}, 120),
 }
 
 

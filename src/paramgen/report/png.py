@@ -239,12 +239,13 @@ def _name_dots(axes: Axes, panel: Panel, colours: Mapping[str, str]) -> None:
         text = mark.name + (" ↓" if below else "") + (" →" if beyond else "")
         at, others = ends[mark.row], [box for row, box in occupied.items() if row != mark.row]
         best, covers = None, COVERED if colours[mark.row] == "base" else len(spots)
+        label = _name(axes, text, at, PLACES[0], colours[mark.row])
+        size = label.get_window_extent()  # measured once: it is what takes time
+        label.remove()
         for place in PLACES:
-            label = _name(axes, text, at, place, colours[mark.row])
-            box = label.get_window_extent()
+            box = _box(axes, at, place, size)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             count = int(((spots > np.subtract(box.min, CLEARANCE)) & (spots < np.add(box.max, CLEARANCE))).all(1).sum())
-            label.remove()
             if inside and count <= covers - (best is not None) and not any(box.overlaps(other) for other in others):
                 best, covers, occupied[f"name of {mark.row}"] = place, count, box
         if best is not None:
@@ -274,6 +275,13 @@ def _name(axes: Axes, text: str, at: Any, place: tuple[float, float, str], of: s
     weight = "bold" if of.startswith("g") else "normal"
     style: dict[str, Any] = {"fontsize": 8, "color": colour, "fontweight": weight, "zorder": 4, "va": "center"}
     return axes.annotate(text, at, place[:2], textcoords="offset points", ha=place[2], **style)
+
+
+def _box(axes: Axes, at: Any, place: tuple[float, float, str], size: Bbox) -> Bbox:
+    """Pixels that a name of some size covers at a place next to its dot."""
+    x, y = axes.transData.transform(at) + np.array(place[:2]) * axes.figure.dpi / 72
+    shift = {"left": 0.0, "center": 0.5, "right": 1.0}[place[2]]
+    return Bbox.from_bounds(x - shift * size.width, y - size.height / 2, size.width, size.height)
 
 
 def _name_lines(axes: Axes, panel: Panel, colours: Mapping[str, str]) -> None:
