@@ -121,7 +121,7 @@ def train(
     few = min(codec.shape[0], -(-tokens // networks))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     x = torch.randn(networks, few, codec.shape[1], device=device)
-    index = torch.arange(networks, device=device)
+    index = torch.arange(networks)
     token = torch.randperm(codec.shape[0], device=device)[:few]
     batch = ParamBatch(x, None, index, torch.zeros_like(index), token)
     seconds, losses, waits = timed_training(lambda: model.loss(batch)["loss"], optimizer, True, steps, device)

@@ -118,8 +118,7 @@ def pdiff_step(zoos: Path, phase: str, precision: str, steps: int, device: str) 
     torch.manual_seed(0)
     model, data = build("pdiff_released", str(zoos / "digits_mlp_2410"))
     model.to(device).train()
-    batch = next(iter(data.train_dataloader()))
-    batch = batch._replace(**{k: v.to(device) for k, v in batch._asdict().items() if v is not None})
+    batch = next(iter(data.train_dataloader())).to(device)
     if phase == "diffusion":
         model.learn_latents([b.x for b in data.predict_dataloader()])
     part = model.denoiser if phase == "diffusion" else model.autoencoder

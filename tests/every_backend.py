@@ -68,7 +68,13 @@ def build(case: dict[str, Any], zoo: str, **data_arguments: Any) -> tuple[Parame
     """Model and data of a case on another zoo."""
     codec = case.get("data", {}).get("codec")
     data = ParameterDataModule(zoo, None if codec is None else _make(ParamCodec, codec), **data_arguments)
-    return _make(ParameterGenerator, case["model"], {name: getattr(data, name) for name in LINKED}), data
+    linked = {name: getattr(data, name) for name in LINKED}
+    if LAYOUT in inspect.signature(_class(ParameterGenerator, case["model"]["class_path"])).parameters:
+        without_task = data.zoo.task_config["class_path"] == "none"
+        linked[LAYOUT] = (
+            UnitLayout.of(PermutationSpec.of(TinyNet(), torch.zeros(2, 4))).to_dict() if without_task else data.layout
+        )
+    return _make(ParameterGenerator, case["model"], linked), data
 
 
 def _make(base: type, section: dict[str, Any] | str, linked: dict[str, Any] | None = None) -> Any:
@@ -76,8 +82,6 @@ def _make(base: type, section: dict[str, Any] | str, linked: dict[str, Any] | No
     kind = _class(base, section["class_path"])
     accepted = inspect.signature(kind).parameters
     given = {name: value for name, value in (linked or {}).items() if name in accepted}
-    if LAYOUT in accepted:  # this zoo has no task to read it from
-        given[LAYOUT] = UnitLayout.of(PermutationSpec.of(TinyNet(), torch.zeros(2, 4))).to_dict()
     return kind(**given, **section.get("init_args", {}))
 
 

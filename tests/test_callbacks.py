@@ -78,10 +78,10 @@ def test_the_checkpoint_remembers_the_course_of_the_fit(watched):
 
 
 def test_a_long_history_is_thinned_evenly():
-    trainer = SimpleNamespace(callback_metrics={"train/loss": torch.tensor(0.5)}, logger=None, is_global_zero=True)
+    trainer = SimpleNamespace(accumulate_grad_batches=1, logger=None, is_global_zero=True)
     quality = SampleQuality()
     for trainer.global_step in range(1, 10_001):
-        quality.on_train_batch_end(trainer, None)
+        quality.on_train_batch_end(trainer, None, {"loss": torch.tensor(0.5)})
     steps = [step for step, _ in quality.history["train/loss"]]
     assert MOST_POINTS / 2 - 1 <= len(steps) <= MOST_POINTS
     assert len({b - a for a, b in pairwise(steps)}) == 1

@@ -182,11 +182,12 @@ def test_conditions_enter_standardised_and_constant_numbers_do_not():
 
 def test_left_out_conditions_are_as_many_as_asked_and_all_alike():
     entry = ConditionInput(4, 8, dropout=0.3).train()
-    marked = entry.mark(torch.randn(4000, 4), 4000)
+    marked = entry.mark(torch.randn(4000, 4), 4000, entry.kept(4000))
     absent = marked[:, -1] == 0
     assert 0.27 < absent.float().mean() < 0.33
     assert torch.equal(entry(marked[absent]), entry(entry.mark(None, int(absent.sum()))))
-    assert entry.eval().mark(torch.randn(100, 4), 100)[:, -1].all()
+    assert entry.eval().kept(100) is None
+    assert entry.mark(torch.randn(100, 4), 100)[:, -1].all()
 
 
 def test_condition_of_a_wrong_width_or_missing_is_refused():

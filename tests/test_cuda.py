@@ -57,8 +57,7 @@ def test_a_training_step_never_waits_for_the_device(name, zoo):
     model.cuda()
     if isinstance(model, PDiff):
         model.learn_latents([b.x for b in data.predict_dataloader()])
-    batch = next(iter(data.train_dataloader()))
-    batch = type(batch)(*(None if part is None else part.cuda() for part in batch))
+    batch = next(iter(data.train_dataloader())).to("cuda")
     model.loss(batch)  # the first copies what stays on the device
     torch.cuda.set_sync_debug_mode("error")
     try:

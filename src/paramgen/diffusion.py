@@ -21,6 +21,7 @@ import diffusers
 import torch
 from torch import Tensor
 
+from paramgen.core.devices import to_device
 from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
@@ -78,7 +79,7 @@ class Predicted(NamedTuple):
     """A network's prediction of the clean data."""
 
     x0: Tensor  # (B, ...), float32
-    abar: Tensor  # (B,) share of the data's variance in x_t
+    abar: Tensor  # (B,) share of the data's variance in x_t; on the CPU
 
 
 class Learned(NamedTuple):
@@ -178,10 +179,10 @@ class Diffusion:
 
         Args:
             x0: (B, ...).
-            t: (B,) long; drawn when not given, as ``timestep_sampling`` says.
+            t: (B,) long, on the CPU or with `x0`; drawn when not given, as ``timestep_sampling`` says.
             generator: Where steps and noise come from; the global state when not given. It may live on the CPU.
         """
-        t = (self._draw_steps(len(x0), generator, x0.device) if t is None else t).to(x0.device)
+        t = to_device(self._draw_steps(len(x0), generator) if t is None else t, x0.device)
         clean = x0.float()
         eps = _randn(x0.shape, generator, x0.device)  # (B, ...)
         signal, sigma = self.level(t).over(x0.dim())  # (B, 1, ...)
@@ -196,9 +197,9 @@ class Diffusion:
             target = signal * eps - sigma * clean
         return Noised(x_t.to(x0.dtype), t, eps, target)
 
-    def _draw_steps(self, n: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        """Random training steps (n,) long, drawn where the generator lives."""
-        drawn_on = generator.device if generator is not None else device
+    def _draw_steps(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """Random training steps (n,) long, drawn where the generator lives; on the CPU, where the host can read them, without one."""
+        drawn_on = torch.device("cpu") if generator is None else generator.device
         if self._distribution == "uniform":
             return torch.randint(self.num_train_timesteps, (n,), generator=generator, device=drawn_on)
         progress = torch.randn(n, generator=generator, device=drawn_on).sigmoid()  # from data to noise
@@ -239,19 +240,19 @@ class Diffusion:
         self, denoise: Denoiser, x0: Tensor, generator: torch.Generator | None = None, from_noise: bool = False
     ) -> Learned:
         """As :meth:`predict`, and the error of the same answer: for a loss on both, with one pass through the network."""
-        last = torch.full(x0.shape[:1], self.num_train_timesteps - 1) if from_noise else None
-        x_t, t, _, target = self.noise(x0, last, generator)
+        last = torch.full(x0.shape[:1], self.num_train_timesteps - 1)
+        steps = last if from_noise else self._draw_steps(len(x0), generator)  # (B,)
+        x_t, t, _, target = self.noise(x0, steps, generator)
         out = denoise(x_t, t).float()  # (B, ...)
         error = (out - target).square()
-        level = self.level(t)
-        signal, sigma = level.over(x0.dim())  # (B, 1, ...)
+        signal, sigma = self.level(t).over(x0.dim())  # (B, 1, ...)
         if self.prediction_type == "epsilon":
             out = (x_t - sigma * out) / signal
         elif self.prediction_type == "v_prediction":
             out = signal * x_t - sigma * out
         elif self.prediction_type == "flow":
             out = x_t - sigma * out
-        data, noise = level.signal.square(), level.sigma.square()
+        data, noise = (part.square() for part in self.level(steps))  # (B,)
         return Learned(error, Predicted(out, data / (data + noise)))
 
     @torch.no_grad()

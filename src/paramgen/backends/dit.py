@@ -115,7 +115,9 @@ class DiT(ParameterGenerator):
     def _under(self, condition: Tensor | None, start: Tensor | None, n: int) -> Denoiser:
         """The denoiser of n networks under their conditions (n, C) and marked starts (n, L, D + 1)."""
         entry = self.denoiser.condition
-        return partial(self.denoiser, marked=None if entry is None else entry.mark(condition, n), start=start)
+        return partial(
+            self.denoiser, marked=None if entry is None else entry.mark(condition, n, entry.kept(n)), start=start
+        )
 
     def _marked(self, start: Tensor | None, n: int) -> Tensor | None:
         """Networks to start from, each token with a 1 (n, L, D + 1); all 0 without a start, also for some networks in training."""

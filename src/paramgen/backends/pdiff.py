@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from paramgen.core.devices import to_device
 from paramgen.diffusion import Denoiser, Trajectory
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import Denoised, ParameterGenerator, Phase
@@ -173,7 +174,7 @@ class PDiff(ParameterGenerator):
             return {"loss": next(reversed(terms.values())), **terms}
         if self._latents is not None:
             loss = self.diffusion.loss(
-                self._conditioned(batch.condition, len(x)), self._latents[batch.index]
+                self._conditioned(batch.condition, len(x)), self._latents[to_device(batch.index, self.device)]
             )  # (B, C, l)
             return {"loss": loss, "diffusion_loss": loss}
         loss = self._reconstruction(x[: self.phase.batch_size], self.phase.input_noise, self.phase.latent_noise)
@@ -197,8 +198,8 @@ class PDiff(ParameterGenerator):
             assert isinstance(self.autoencoder, ConvAutoencoder | LinearAutoencoder)
             z = self._encode(batch.x.flatten(1))  # (B, C, l)
             x = self.autoencoder.decode(z + self.phase.latent_noise * torch.randn_like(z))
-            return Denoised(x.view_as(batch.x), x.new_ones(len(x)))
-        z0 = self._latents[batch.index]
+            return Denoised(x.view_as(batch.x), torch.ones(len(x)))
+        z0 = self._latents[to_device(batch.index, self.device)]
         z, abar = self.diffusion.predict(self._conditioned(batch.condition, len(z0)), z0, from_noise=from_noise)
         return Denoised(self._decode(z), abar)
 
@@ -207,7 +208,8 @@ class PDiff(ParameterGenerator):
         assert self.denoiser is not None
         if not isinstance(self.denoiser, ConditionedDenoiser):
             return self.denoiser
-        return partial(self.denoiser, marked=self.denoiser.condition.mark(condition, n))
+        entry = self.denoiser.condition
+        return partial(self.denoiser, marked=entry.mark(condition, n, entry.kept(n)))
 
     def _guided(self, condition: Tensor | None, n: int, scale: float | None) -> Denoiser:
         """The same for sampling, with guidance if there is a condition."""

@@ -13,12 +13,13 @@ solver step at its own noise level.
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from paramgen.core.devices import to_device
 from paramgen.diffusion import Denoiser, Trajectory
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.base import Denoised, ParameterGenerator
@@ -29,7 +30,7 @@ from paramgen.generators.sampling import Drawn, SampleRequest, on_cpu
 from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
 from paramgen.nn.condition import ConditionInput, guided
 from paramgen.nn.positions import Position, Positions
-from paramgen.nn.prototypes import Prototypes, distinct_keys, of_first
+from paramgen.nn.prototypes import Prototypes, distinct, of_first
 from paramgen.nn.recurrence import RecurrenceSettings
 from paramgen.nn.states import StateSettings, known
 from paramgen.nn.token_heads import HeadSettings
@@ -39,6 +40,14 @@ CONDITION, RECURRENCE, STATE, HEAD = ConditionSettings(), RecurrenceSettings(), 
 DIFFUSION = DiffusionSettings()
 OPTIMIZER = OptimizerSettings(lr=3e-5, schedule="cosine", weight_decay=1e-5)
 PIECE = 256  # tokens whose prototypes are in memory at once, unless sampling is full
+
+
+class _Keys(NamedTuple):
+    """What the prototypes of a batch follow from."""
+
+    rows: Tensor  # (B',) networks of the batch, on the CPU
+    keys: Tensor  # (S, W) their distinct states and conditions
+    which: Tensor  # (B',) which of them each network has
 
 
 class RPG(ParameterGenerator):
@@ -145,10 +154,9 @@ class RPG(ParameterGenerator):
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Masked mean squared error of the head on some tokens of the batch."""
         x, mask = batch.x, self.token_mask()  # (B, L', D), (L, D)
-        keys, which = distinct_keys(self._keys(batch))  # (S, W), (B,)
-        if self.states_per_step is not None:
-            rows = of_first(which, self.states_per_step)
-            x, (keys, which) = x[rows], distinct_keys(keys[which[rows]])
+        rows, keys, which = self._keys(batch, self.states_per_step)
+        if len(rows) < len(x):
+            x = x[to_device(rows, x.device)]
         z = self.prototypes(keys)  # (S, L, d_model)
         if batch.token is not None:
             z, mask = z[:, batch.token], mask[batch.token]  # (S, L', d_model), (L', D)
@@ -163,7 +171,7 @@ class RPG(ParameterGenerator):
         """Predictions of whole networks, all tokens of one at one step."""
         if batch.token is not None:
             raise ParamgenError("the behavioural loss needs complete networks: remove data.tokens_per_step")
-        keys, which = distinct_keys(self._keys(batch))
+        _, keys, which = self._keys(batch)
         c = self.head.project(self.prototypes(keys))[which].flatten(0, 1)  # (B L, ...)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
@@ -172,10 +180,21 @@ class RPG(ParameterGenerator):
 
         return Denoised(*self.diffusion.predict(denoise, batch.x, from_noise=from_noise))
 
-    def _keys(self, batch: ParamBatch) -> Tensor:
-        """States and conditions of a batch: (B, W)."""
-        state = {"checkpoint": batch.index, "run": batch.run}.get(self.state, torch.zeros_like(batch.index))
-        return self.prototypes.keys(self.prototypes.states.weights(state), batch.condition)
+    def _keys(self, batch: ParamBatch, most: int | None = None) -> "_Keys":
+        """Distinct states and conditions of a batch, the first `most` of them; all that is decided here is on the CPU."""
+        B, entry, unknown = len(batch.x), self.prototypes.condition, torch.full_like(batch.index, -1)
+        state = {"checkpoint": batch.index, "run": batch.run}.get(self.state, unknown)  # (B,)
+        kept = None if entry is None or batch.condition is None else entry.kept(B)  # (B,)
+        same = torch.zeros(B, dtype=torch.long) if batch.condition is None else batch.same
+        same = torch.arange(B) if same is None else same
+        things = torch.stack([state, same if kept is None else torch.where(kept, same, -1)], 1)  # (B, 2)
+        rows = torch.arange(B) if most is None else of_first(things, most)  # (B',)
+        first, which = distinct(things[rows])
+        first = rows[first]  # (S,)
+        given = None if batch.condition is None else batch.condition[to_device(first, self.device)]
+        weights = to_device(self.prototypes.states.weights(state[first]), self.device)  # (S, K)
+        keys = self.prototypes.keys(weights, given, None if kept is None else kept[first])
+        return _Keys(rows, keys, to_device(which, self.device))
 
     def _choose(self, B: int, L: int) -> tuple[Tensor, Tensor]:
         """Which tokens of the batch the head sees: network (M,) and place (M,)."""
@@ -206,11 +225,12 @@ class RPG(ParameterGenerator):
         wanted = list(request.wanted)
         weights = prototypes.states.asked(n, asked, draw)  # (n, K)
         scale = 1.0 if request.guidance_scale is None else request.guidance_scale
-        keys, which = distinct_keys(prototypes.keys(weights.to(self.device), request.condition))
+        keys, which = self._distinct(weights, request.condition)
         if scale != 1:  # the same without the condition follows
-            without, which_without = distinct_keys(prototypes.keys(weights.to(self.device), None))
-            which_without, keys = (which_without + len(keys))[wanted], torch.cat([keys, without])
-        weights, which = weights[wanted], which[wanted]
+            without, which_without = self._distinct(weights, None)
+            which_without = to_device((which_without + len(keys))[wanted], self.device)
+            keys = torch.cat([keys, without])
+        weights, which = weights[wanted], to_device(which[wanted], self.device)
         at_once = {"sequential": 1, "partial": max(1, PIECE // n), "full": L}[self.sampling]
         mask = self.token_mask()
         out = torch.empty(len(wanted), L, D, device=self.device if at_once == L else "cpu")
@@ -233,6 +253,13 @@ class RPG(ParameterGenerator):
             run=self._places(weights, "runs") if self.state == "run" else None,
             trajectory=torch.stack(states) if states else None,
         )
+
+    def _distinct(self, weights: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Distinct keys (S, W) among states (n, K), on the CPU, and conditions (n, C) or none; which each has (n,), on the CPU."""
+        given = torch.zeros(len(weights), 1) if condition is None else condition.cpu().float()
+        first, which = distinct(torch.cat([weights, given], 1))
+        condition = None if condition is None else condition[to_device(first, self.device)]
+        return self.prototypes.keys(to_device(weights[first], self.device), condition), which
 
     def _solve(
         self, request: SampleRequest, denoise: Denoiser, shape: tuple[int, ...], path: Trajectory | None

@@ -141,7 +141,7 @@ class SANE(ParameterGenerator):
             raise ParamgenError("SANE predicts no networks from noise: remove from_noise from the behavioural loss")
         noise = self.autoencoder.settings.input_noise * torch.randn_like(batch.x)
         x = self.autoencoder.decode(self.autoencoder.encode(batch.x + noise * self.token_mask()))
-        return Denoised(x, x.new_ones(len(x)))
+        return Denoised(x, torch.ones(len(x)))
 
     def sample_tokens(self, request: SampleRequest) -> Drawn:
         """New networks, decoded from latents of the kernel density."""

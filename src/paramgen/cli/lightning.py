@@ -12,6 +12,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -22,7 +23,7 @@ from paramgen.cli.recipes import facts_of, with_recipes
 from paramgen.core.signals import restored
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import ParameterGenerator
-from paramgen.generators.callbacks import LearningRates, SampleQuality
+from paramgen.generators.callbacks import LearningRates, SampleQuality, SparingProgressBar
 from paramgen.generators.checkpoints import Checkpoints, CompleteCheckpoints, StopRequests
 from paramgen.generators.data import ParameterDataModule
 from paramgen.generators.divergence import Divergence
@@ -110,6 +111,12 @@ class GeneratorCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer, or a one-line error; its checkpoints are complete unless a plugin writes them."""
+        configured = self.config_init[self.subcommand].trainer
+        given = configured.callbacks or []
+        callbacks = given if isinstance(given, list) else [given]
+        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        if configured.enable_progress_bar is not False and not has_bar:
+            kwargs["callbacks"] = [*callbacks, SparingProgressBar()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:

@@ -23,6 +23,7 @@ from paramgen.core.trust import find_class
 from paramgen.errors import ParamgenError, require_positive
 
 Normalisation = Literal["layer", "weight", "centre"]
+_CPU = torch.device("cpu")
 _LOG_EPS = 1e-5
 _ALL = slice(None)
 _CONSTANT = 1e-10  # a relative spread below this is rounding
@@ -79,6 +80,7 @@ class ParamCodec(ABC):
 
     def _set(self, spec: ParamSpec, shift: Tensor, scale: Tensor) -> None:
         self.shift, self.scale = shift, scale
+        self._there = {_CPU: (shift, scale)}
         self.lay_out(spec)
 
     def lay_out(self, spec: ParamSpec) -> None:
@@ -175,8 +177,8 @@ class ParamCodec(ABC):
             raise ValueError(f"expected tokens (n, {self.shape[0]}, {self.shape[1]}), got {tuple(tokens.shape)}")
         flat, columns = tokens.flatten(1), {}
         for i, block in enumerate(self.blocks):
-            shift, scale = self._shift_scale(i)
-            values = block.view(flat).flatten(1).double() * scale.to(flat.device) + shift.to(flat.device)
+            shift, scale = self._shift_scale(i, device=flat.device)
+            values = block.view(flat).flatten(1).double() * scale + shift
             columns[block.spec.name] = block.spec.tensor(_backward(block.spec, values))  # (n, ...)
         return columns
 
@@ -220,16 +222,19 @@ class ParamCodec(ABC):
             if not torch.isfinite(tensor).all():
                 raise ParamgenError(f"codec.{name} holds NaN or infinite values")
 
-    def _shift_scale(self, i: int, source: slice = _ALL) -> tuple[Tensor, Tensor]:
+    def _shift_scale(self, i: int, source: slice = _ALL, device: torch.device = _CPU) -> tuple[Tensor, Tensor]:
         """Shift and scale of some numbers of tensor i: scalars, or one per weight."""
+        if device not in self._there:  # copied once: a copy makes the host wait for the device
+            self._there[device] = self.shift.to(device), self.scale.to(device)
+        all_shifts, all_scales = self._there[device]
         block = self.blocks[i]
         columns = slice(block.source, block.source + block.spec.numel)
 
         def pick(stat: Tensor) -> Tensor:
             return stat[columns][source]
 
-        shift = self.shift[i] if self.normalisation == "layer" else pick(self.shift)
-        scale = pick(self.scale) if self.normalisation == "weight" else self.scale[i]
+        shift = all_shifts[i] if self.normalisation == "layer" else pick(all_shifts)
+        scale = pick(all_scales) if self.normalisation == "weight" else all_scales[i]
         return shift, scale
 
     def _standardise(self, i: int, values: Tensor, source: slice = _ALL) -> Tensor:

@@ -35,7 +35,7 @@ class Denoised(NamedTuple):
     """Complete networks of a batch, predicted from noised ones."""
 
     tokens: Tensor  # (B, L, D), with gradients
-    signal: Tensor  # (B,) share of the networks' own variance in what was predicted from, 0 to 1
+    signal: Tensor  # (B,) share of the networks' own variance in what was predicted from, 0 to 1; on the CPU
 
 
 class Phase(NamedTuple):
@@ -276,7 +276,9 @@ class ParameterGenerator(LightningModule, ABC):
         if self.behaviour is not None:
             extra = self.behaviour.loss(self, batch)
             terms = {**terms, "loss": terms["loss"] + self.behaviour.weight * extra, "behaviour_loss": extra}
-        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=True, batch_size=len(batch.x))
+        # Lightning reads what a progress bar may show at every step, which makes the host wait; see SparingProgressBar
+        shown = self.device.type == "cpu"
+        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, prog_bar=shown, batch_size=len(batch.x))
         return terms["loss"]
 
     def validation_step(self, batch: ParamBatch, batch_idx: int) -> None:

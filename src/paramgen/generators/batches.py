@@ -17,6 +17,7 @@ from torch import Tensor
 
 from paramgen.core import seeds
 from paramgen.core.codec import ParamCodec
+from paramgen.core.devices import to_device
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.generators.ahead import ahead
@@ -32,10 +33,12 @@ class ParamBatch(NamedTuple):
     Args:
         x: (B, L', D) standardised tokens.
         condition: (B, C), or None when the zoo has no conditions.
-        index: (B,) long, which of the K training networks; -1 for networks of another split.
+        index: (B,) long, which of the K training networks; -1 for networks of another split. Always on the CPU, as `run` and `same`: to
+            read them there, the host need not wait for the device.
         run: (B,) long, which of the R training runs; -1 for networks of another split.
         token: (L',) long, which tokens `x` holds; None for all L.
         start: (B, L', D) networks to start from, where the generator learns to.
+        same: (B,) long, equal for networks with equal conditions; None if that is not known.
     """
 
     x: Tensor
@@ -44,6 +47,16 @@ class ParamBatch(NamedTuple):
     run: Tensor
     token: Tensor | None
     start: Tensor | None = None
+    same: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "ParamBatch":
+        """The batch for a device, copied in the background. Lightning calls this."""
+        moved = {
+            name: to_device(value, device)
+            for name, value in self._asdict().items()
+            if name in ("x", "condition", "token", "start") and value is not None
+        }
+        return self._replace(**moved)
 
 
 class NetworkTokens:
@@ -86,6 +99,9 @@ class NetworkTokens:
                 self.tokens = self.tokens.to(device)
         self.conditions = training_conditions(zoo, indices, prompt)
         self.goodness = zoo.goodness(indices, "val")  # (K,), larger is better; None where a network has no score
+        self.same: Tensor | None = None  # (K,) equal where conditions are
+        if self.conditions is not None:
+            self.same = self.conditions.unique(dim=0, return_inverse=True)[1]
 
     def __len__(self) -> int:
         return self._length
@@ -93,8 +109,9 @@ class NetworkTokens:
     def read(self, index: Tensor, token: Tensor | None) -> Tensor:
         """Tokens (B, L', D) of networks `index` (B,), in pinned memory where a GPU takes them from the host."""
         if self.tokens is not None:
-            index = index.to(self.tokens.device, non_blocking=True)
-            x = self.tokens[index] if token is None else self.tokens[index[:, None], token.to(index.device)]
+            index = to_device(index, self.tokens.device)
+            at = index if token is None else (index[:, None], to_device(token, index.device))
+            x = self.tokens[at]
         elif token is None:
             distinct, which = index.unique(return_inverse=True)
             x = self.codec.encode_many([self._stored[i] for i in distinct.tolist()])[which]
@@ -195,9 +212,9 @@ class BatchStream:
         conditions = self.tokens.conditions
         x = self.tokens.read(index, token)  # (B, L', D)
         identity = index if self.shuffle else torch.full_like(index, -1)
-        condition = None if conditions is None else conditions[index]
+        condition, same = (None if v is None else v[index] for v in (conditions, self.tokens.same))
         begun = None if start is None else self.tokens.read(start, token)  # (B, L', D)
-        return ParamBatch(x, condition, identity, self.runs[index], token, begun)
+        return ParamBatch(x, condition, identity, self.runs[index], token, begun, same)
 
 
 def resolve_residency(residency: Residency, size: int, device: torch.device) -> Residency:

@@ -7,10 +7,13 @@ the batch was trained for. Only train splits of seen tasks are used, but such a 
 B: networks of a batch. m: images a network. L tokens of D numbers.
 """
 
+from typing import Any
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from paramgen.core.devices import to_device
 from paramgen.core.params import StateDict, state_tensors
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.base import ParameterGenerator
@@ -74,30 +77,29 @@ class BehaviouralLoss(Callback):
         self._names = [zoo.entries[i].task for i in data.train_indices]  # of each training network
         self._family = family_of(zoo)
         self._splits = {name: self._family.task(name).data("train") for name in dict.fromkeys(self._names)}
-        self._network = with_statistics_gradients(self._family.build())
-        self._base: StateDict = zoo.base()
-        x, _ = self._draw([0], torch.device("cpu"))  # (1, m, ...)
-        complete = loadable(self._network, {**state_tensors(self._network), **self._base})
         device = trainer.strategy.root_device
+        self._network = with_statistics_gradients(self._family.build()).to(device)
+        self._base: StateDict = {name: tensor.to(device) for name, tensor in zoo.base().items()}
+        x, _ = self._draw([0], device)  # (1, m, ...)
+        complete = loadable(self._network, {**state_tensors(self._network), **self._base})
         self._stacked = worth_stacking(self._network, device) and can_stack(self._network, complete, x[0, :2])
         module.behaviour, module.uses_task_data = self, True
 
     def loss(self, generator: ParameterGenerator, batch: ParamBatch) -> Tensor:
         """Mean cross-entropy, on images of their tasks, of the networks that a generator predicts for a batch."""
         if self.networks_per_step is not None and self.networks_per_step < len(batch.x):
-            batch = _some(batch, torch.randperm(len(batch.x))[: self.networks_per_step].to(batch.x.device))
+            batch = _some(batch, torch.randperm(len(batch.x))[: self.networks_per_step])
         predicted = generator.denoised(batch, self.from_noise)
+        tokens, device = predicted.tokens.float(), predicted.tokens.device
         kept = (predicted.signal >= self.least_signal).nonzero().flatten()  # (B',)
         if not len(kept):
-            return (
-                0 * predicted.tokens.float().sum()
-            )  # a gradient for every parameter, as processes that share them expect
-        x, y = self._draw(
-            batch.index[kept.to(batch.index.device)].tolist(), predicted.tokens.device
-        )  # (B', m, …), (B', m)
+            return 0 * tokens.sum()  # a gradient for every parameter, as processes that share them expect
+        if len(kept) < len(tokens):
+            tokens = tokens[to_device(kept, device)]
+        x, y = self._draw(batch.index[kept].tolist(), device)  # (B', m, …), (B', m)
         assert generator.codec is not None
-        each = self.task_loss(generator.codec.decode_stacked(predicted.tokens[kept].float()), x, y)  # (B',)
-        weighted = each * predicted.signal[kept] if self.signal_weighting else each
+        each = self.task_loss(generator.codec.decode_stacked(tokens), x, y)  # (B',)
+        weighted = each * to_device(predicted.signal[kept], device) if self.signal_weighting else each
         return weighted.sum() / len(batch.x)
 
     def task_loss(self, networks: StateDict, x: Tensor, y: Tensor) -> Tensor:
@@ -125,11 +127,15 @@ class BehaviouralLoss(Callback):
             noise = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # of augmentations
             order = torch.randint(len(split), (1, 1, self.images_per_step))
             drawn.append(next(iter(split.training_batches(order, [noise]))))
-        return torch.cat([x for x, _ in drawn]).to(device), torch.cat([y for _, y in drawn]).to(device)
+        x, y = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        return to_device(x, device), to_device(y, device)
 
 
 def _some(batch: ParamBatch, rows: Tensor) -> ParamBatch:
-    """Some networks of a batch."""
-    condition = None if batch.condition is None else batch.condition[rows.to(batch.condition.device)]
-    index, run = (v[rows.to(v.device)] for v in (batch.index, batch.run))
-    return ParamBatch(batch.x[rows], condition, index, run, batch.token)
+    """The networks of a batch at some places (B',), on the CPU."""
+
+    def some(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[to_device(rows, values.device)]
+
+    parts: dict[str, Any] = {name: some(value) for name, value in batch._asdict().items() if name != "token"}
+    return batch._replace(**parts)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from paramgen.report.fit import Group
 
 _LOG = logging.getLogger(__name__)
+STEPS_BETWEEN_READINGS = 10  # of the losses shown beside the progress bar
 MOST_POINTS = 400  # maximum length of a loss's history; beyond it, every second point is dropped
 
 
@@ -55,18 +56,28 @@ class SampleQuality(Callback):
         self._novelty: Novelty | None = None
         self._last = 0
         self._stride = 1
-        self.history: dict[str, list[list[float]]] = {}  # name to [step, value]
+        self._history: dict[str, list[list[float]]] = {}  # name to [step, value]
+        self._unread: list[tuple[int, Tensor]] = []  # steps and losses on the device
+
+    @property
+    def history(self) -> dict[str, list[list[float]]]:
+        """Name to [step, value]."""
+        self._read_losses()
+        return self._history
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Log once if samples cannot be scored: the zoo has no task, or names an untrusted class."""
         if self.sample_every:
             self._find_task(data_of(trainer).zoo)
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, *_: object) -> None:
         """Measure when due, on the first process."""
         step = trainer.global_step
-        if step % self._stride == 0:
-            self._remember(trainer, "train/loss", step)
+        if step % self._stride == 0 and not (self._unread and self._unread[-1][0] == step):
+            # Lightning divides the loss by the number of batches of a step
+            self._unread.append((step, outputs["loss"].detach().float() * trainer.accumulate_grad_batches))
+            if len(self._unread) + len(self._history.get("train/loss", ())) > MOST_POINTS:
+                self._read_losses()
         due = self.sample_every and step % self.sample_every == 0 and step != self._last
         if due and trainer.is_global_zero and trainer.logger is not None:
             self._last = step
@@ -75,13 +86,14 @@ class SampleQuality(Callback):
                 metrics = self.look(module, data_of(trainer))
             trainer.logger.log_metrics(metrics, step)
             for name, value in metrics.items():
-                if isfinite(value):  # a zoo of equal networks has no nn_ratio
-                    self.history.setdefault(name, []).append([step, value])
+                self._remember(name, step, value)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Store the loss on the zoo's val runs."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._remember(trainer, "val/loss", trainer.global_step)
+            loss = trainer.callback_metrics.get("val/loss")
+            if loss is not None:
+                self._remember("val/loss", trainer.global_step, float(loss))
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Plot the last samples with training networks if they are scored and the logger accepts images; first process only."""
@@ -105,7 +117,7 @@ class SampleQuality(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a :meth:`state_dict`."""
-        self.history, self._stride = state_dict["history"], state_dict["stride"]
+        self._history, self._stride = state_dict["history"], state_dict["stride"]
 
     def look(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, float]:
         """Score, distance over both scales and dispersion of `n` new networks."""
@@ -171,14 +183,39 @@ class SampleQuality(Callback):
             )
         return self._family, self._weights, self._novelty
 
-    def _remember(self, trainer: Trainer, name: str, step: int) -> None:
-        points, value = self.history.setdefault(name, []), trainer.callback_metrics.get(name)
-        if value is not None and not (points and points[-1][0] == step) and isfinite(value):
-            points.append([step, float(value)])
+    def _read_losses(self) -> None:
+        """Read the losses of the training from the device, all at once: at every step, the host would wait at every step."""
+        unread, self._unread = self._unread, []
+        values = torch.stack([loss for _, loss in unread]).tolist() if unread else []
+        for (step, _), value in zip(unread, values, strict=True):
+            self._remember("train/loss", step, value)
+
+    def _remember(self, name: str, step: int, value: float) -> None:
+        points = self._history.setdefault(name, [])
+        if not (points and points[-1][0] == step) and isfinite(value):
+            points.append([step, value])
         if len(points) > MOST_POINTS:
-            self.history[name] = points[1::2]
+            self._history[name] = points[1::2]
             if name == "train/loss":
                 self._stride *= 2
+
+
+class SparingProgressBar(RichProgressBar):
+    """Lightning's progress bar, which on a GPU shows the losses of every tenth step: to read them, the host waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._losses: dict[str, float] = {}
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What is shown beside the bar."""
+        if trainer.global_step % STEPS_BETWEEN_READINGS == 0 and pl_module.device.type != "cpu":
+            losses = {name: v for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
+            values = torch.stack([*losses.values()]).tolist() if losses else []
+            self._losses = dict(zip(losses, values, strict=True))
+        return {**super().get_metrics(trainer, pl_module), **self._losses}
 
 
 class LearningRates(LearningRateMonitor):

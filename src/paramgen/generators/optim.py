@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.settings import OptimizerName, OptimizerSettings, Schedule
 
 
@@ -169,12 +169,19 @@ class EMA(WeightAveraging):
     Args:
         decay: Share of the average kept at each step, at most.
         start: Optimizer step at which averaging begins.
+        every: Optimizer steps from one average to the next. On a GPU each makes the host wait for the device twice: 10 costs a tenth.
+
+    Raises:
+        ParamgenError: `every` below 1.
     """
 
-    def __init__(self, decay: float = 0.9999, start: int = 0) -> None:
+    def __init__(self, decay: float = 0.9999, start: int = 0, every: int = 1) -> None:
+        require_positive(every=every)
+        self.every = every
+
         def average(averaged: list[Tensor], current: list[Tensor], seen: Tensor | int) -> None:
-            n = (torch.as_tensor(seen) - start).clamp_min(0)
-            kept = ((n > 0) * (1 + n) / (10 + n)).clamp_max(decay)
+            n = (torch.as_tensor(seen) * every - start).clamp_min(0)
+            kept = ((n > 0) * (1 + n) / (10 + n)).clamp_max(decay) ** every
             for mean, now in zip(averaged, current, strict=True):
                 if mean.is_floating_point():
                     mean.lerp_(now, (1 - kept).to(mean))
@@ -182,3 +189,7 @@ class EMA(WeightAveraging):
                     mean.copy_(now)
 
         super().__init__(multi_avg_fn=average)
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Whether the average takes in the weights after a step."""
+        return step_idx is not None and (step_idx + 1) % self.every == 0

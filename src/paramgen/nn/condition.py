@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from paramgen.core.devices import to_device
 from paramgen.errors import ParamgenError
 
 ConditionEntry = Literal["latent", "film", "concat"]
@@ -46,12 +47,17 @@ class ConditionInput(nn.Module):
         self.mean.copy_(conditions.mean(0))
         self.scale.copy_(torch.where(std > 1e-6 * conditions.abs().amax(0), 1 / std, 0.0))
 
-    def mark(self, condition: Tensor | None, n: int) -> Tensor:
-        """Marked conditions (n, C + 1); some are dropped in training, and all if `condition` is None.
+    def kept(self, n: int) -> Tensor | None:
+        """Which of n conditions are not dropped (n,) bool, on the CPU; None outside training, where none is."""
+        return torch.rand(n) >= self.dropout if self.training and self.dropout else None
+
+    def mark(self, condition: Tensor | None, n: int, kept: Tensor | None = None) -> Tensor:
+        """Marked conditions (n, C + 1), all 0 if `condition` is None.
 
         Args:
             condition: (n, C) or None.
             n: Rows.
+            kept: Which are not dropped, as of :meth:`kept`; all if None.
 
         Raises:
             ParamgenError: A condition of another width, or no condition for a generator that was trained without dropout.
@@ -65,9 +71,7 @@ class ConditionInput(nn.Module):
         if condition.dim() != 2 or condition.shape[1] != self.cond_dim:
             raise ParamgenError(f"the condition has {condition.shape[-1]} numbers, the generator takes {self.cond_dim}")
         marked = torch.cat([condition.to(self.mean), self.mean.new_ones(len(condition), 1)], 1)
-        if not self.training or self.dropout == 0:
-            return marked
-        return marked * (torch.rand(len(marked), 1, device=marked.device) >= self.dropout)
+        return marked if kept is None else marked * to_device(kept, marked.device)[:, None]
 
     def forward(self, marked: Tensor) -> Tensor:
         """Features (B, width) of marked conditions (B, C + 1)."""

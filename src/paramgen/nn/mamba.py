@@ -11,6 +11,7 @@ Departs from ``mamba_ssm``: `d_input` may differ from `d_model` (the second laye
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -87,6 +88,12 @@ def _undecayed(*parameters: nn.Parameter) -> None:
 def _precise(*tensors: Tensor) -> list[Tensor]:
     """At least float32: a scan in bf16 loses its state to rounding."""
     return [t.to(torch.promote_types(t.dtype, torch.float32)) for t in tensors]
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Turns autocast off, on devices that have it: the meta device has none."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 class GatedRMSNorm(nn.Module):
@@ -176,7 +183,7 @@ class Mamba2(_MambaLayer):
         x, Bm, Cm = xBC.split([d, g * N, g * N], -1)
         x, Bm, Cm = x.unflatten(-1, (-1, self.headdim)), Bm.unflatten(-1, (g, N)), Cm.unflatten(-1, (g, N))
         last = None
-        with torch.autocast(u.device.type, enabled=False):
+        with _without_autocast(u.device):
             dt, bias, A_log, skip = _precise(dt, self.dt_bias, self.A_log, self.D)
             dt, A = F.softplus(dt + bias), -A_log.exp()
             y = None if piecewise else self._fused(u, fused_ssd, x, dt, A, Bm, Cm, self.chunk_size)
@@ -254,7 +261,7 @@ class Mamba1(_MambaLayer):
         dt, Bm, Cm = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], -1)
         dt = F.linear(dt, self.dt_proj.weight)
         last = None
-        with torch.autocast(u.device.type, enabled=False):
+        with _without_autocast(u.device):
             dt, bias, A_log, skip = _precise(dt, self.dt_proj.bias, self.A_log, self.D)
             x, Bm, Cm = _precise(x, Bm, Cm)
             dt, A = F.softplus(dt + bias), -A_log.exp()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from paramgen.core.devices import to_device
 from paramgen.errors import require_non_negative
 
 
@@ -34,7 +35,8 @@ class MixingSettings:
         """Mixtures (B, ...) of networks (B, ...), as many as there are networks."""
         if not self.concentration or len(x) < 2:
             return x
-        weights = torch.distributions.Dirichlet(torch.full((len(x),), self.concentration)).sample((len(x),)).to(x)
+        weights = torch.distributions.Dirichlet(torch.full((len(x),), self.concentration)).sample((len(x),))
+        weights = to_device(weights, x.device).to(x.dtype)
         if self.preserve_variance:
             weights = weights / weights.norm(dim=1, keepdim=True)
         return torch.einsum("ij,j...->i...", weights, x)

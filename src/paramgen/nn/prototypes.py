@@ -6,7 +6,7 @@ n networks, S distinct keys, L tokens, K states, C numbers a condition and one m
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +40,17 @@ class Prototypes(nn.Module):
         self.positions, self.states, self.condition, self.recurrence = positions, states, condition, recurrence
         self.condition_tokens = condition_tokens
 
-    def keys(self, weights: Tensor, given: Tensor | None) -> Tensor:
-        """Keys (n, K + C + 1) of networks of states (n, K), and conditions (n, C) or none."""
+    def keys(self, weights: Tensor, given: Tensor | None, kept: Tensor | None = None) -> Tensor:
+        """Keys (n, K + C + 1) of networks of states (n, K), and conditions (n, C) or none.
+
+        Args:
+            weights: (n, K).
+            given: (n, C) or None.
+            kept: Which conditions are not dropped (n,); all if None.
+        """
         if self.condition is None:
             return weights
-        return torch.cat([weights, self.condition.mark(given, len(weights)).to(weights.dtype)], 1)
+        return torch.cat([weights, self.condition.mark(given, len(weights), kept).to(weights.dtype)], 1)
 
     def forward(self, keys: Tensor) -> Tensor:
         """(S, K + C + 1) -> (S, L, d_model)."""
@@ -84,15 +90,23 @@ class Prototypes(nn.Module):
         return read
 
 
-def distinct_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct keys (S, W) among keys (n, W), and the index of each key among them (n,)."""
-    if keys.shape[1] == 0:
-        return keys[:1], torch.zeros(len(keys), dtype=torch.long, device=keys.device)
-    unique, which = torch.unique(keys, dim=0, return_inverse=True)
-    return unique, which
+class Distinct(NamedTuple):
+    """The distinct ones among n things."""
+
+    first: Tensor  # (S,) a place of each
+    which: Tensor  # (n,) which of them each thing is
 
 
-def of_first(which: Tensor, count: int) -> Tensor:
-    """Which of n networks have one of the first `count` distinct keys: (n,) bool."""
+def distinct(things: Tensor) -> Distinct:
+    """The distinct rows of things (n, W), on the CPU: on a device, how many there are is known only when it has done all its work."""
+    _, which = torch.unique(things.flatten(1), dim=0, return_inverse=True)
+    places = torch.arange(len(things))
+    first = torch.full((int(which.max()) + 1,), len(things)).scatter_reduce(0, which, places, "amin")
+    return Distinct(first, which)
+
+
+def of_first(things: Tensor, count: int) -> Tensor:
+    """The places (m,) of those of n things (n, W), on the CPU, that are one of the first `count` distinct ones."""
+    which = distinct(things).which
     first = list(dict.fromkeys(which.tolist()))[:count]
-    return torch.isin(which, torch.tensor(first, device=which.device))
+    return torch.isin(which, torch.tensor(first)).nonzero()[:, 0]

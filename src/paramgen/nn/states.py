@@ -76,10 +76,12 @@ class StateEmbeddings(nn.Module):
     table: Tensor | None  # (K, width)
 
     def weights(self, state: Tensor) -> Tensor:
-        """States (S,) long, each -1 to K - 1, as weights (S, K); -1 is an unknown one, equal parts of all.
+        """States (S,) long on the CPU, each -1 to K - 1, as weights (S, K); -1 is an unknown one, equal parts of all.
 
-        The range is not checked here: in training the states lie on the device, and reading them would make the host wait at every step.
+        Raises:
+            ParamgenError: A state out of range.
         """
+        self._check(state, -1)
         one_hot = F.one_hot(state.clamp_min(0), max(self.count, 1))[:, : self.count].float()  # (S, K)
         return torch.where((state < 0)[:, None], 1 / max(self.count, 1), one_hot)
 
@@ -119,17 +121,21 @@ class StateEmbeddings(nn.Module):
             weights = state.float()
         else:
             indices = torch.as_tensor(state).cpu()
-            wrong = indices[(indices < 0) | (indices >= self.count)]
-            if wrong.numel():
-                raise ParamgenError(
-                    f"state {int(wrong[0])} is out of range: the generator knows the states 0 to {self.count - 1}"
-                )
+            self._check(indices, 0)
             weights = self.weights(indices.expand(n) if indices.dim() == 0 else indices)
         if tuple(weights.shape) != (n, self.count):
             raise ParamgenError(
                 f"states of shape {tuple(weights.shape)}; expected ({n},), or weights ({n}, {self.count})"
             )
         return weights
+
+    def _check(self, states: Tensor, least: int) -> None:
+        """Raise ParamgenError unless all states, on the CPU, are `least` to K - 1."""
+        wrong = states[(states < least) | (states >= self.count)]
+        if wrong.numel():
+            raise ParamgenError(
+                f"state {int(wrong[0])} is out of range: the generator knows the states 0 to {self.count - 1}"
+            )
 
     def forward(self, weights: Tensor) -> Tensor:
         """(S, K) -> (S, width)."""
