@@ -77,6 +77,25 @@ def test_the_checkpoint_remembers_the_course_of_the_fit(watched):
     assert losses[-1][1] < losses[0][1]
 
 
+def test_networks_on_disk_stay_there_when_samples_are_measured(watched, tmp_path, monkeypatch, caplog):
+    zoo = watched[1].parent / "zoo"
+    data = ParameterDataModule(str(zoo), batch_size=4, steps_per_epoch=5, residency="disk")
+    monkeypatch.setattr(ParameterDataModule, "training_weights", lambda self: pytest.fail("all networks were read"))
+    quality, quiet = SampleQuality(sample_every=4, n=2), {"enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=5,
+        logger=TensorBoardLogger(tmp_path),
+        callbacks=[quality],
+        num_sanity_val_steps=0,
+        **quiet,
+    )
+    trainer.fit(GaussianBackend(data.seq_len, data.token_dim), data)
+    assert {"sample/score_mean", "sample/score_best"} <= quality.history.keys()
+    assert not {"sample/nn_ratio", "sample/dispersion"} & quality.history.keys()
+    assert "distances of samples are not logged: data.residency disk" in caplog.text
+
+
 def test_a_long_history_is_thinned_evenly():
     trainer = SimpleNamespace(accumulate_grad_batches=1, logger=None, is_global_zero=True)
     quality = SampleQuality()

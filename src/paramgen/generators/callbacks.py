@@ -36,7 +36,8 @@ class SampleQuality(Callback):
     """Periodically samples networks and logs accuracy, novelty and diversity under ``sample/``.
 
     Scores use the task's val split, never its test split; distances are to the training networks. If the zoo has no task, or names an
-    untrusted class, only distances are logged. The values and the losses are stored in the checkpoint, for reports. If the logger
+    untrusted class, only distances are logged. With ``data.residency: disk`` only scores are: distances need all training
+    networks in memory. The values and the losses are stored in the checkpoint, for reports. If the logger
     accepts images, the last samples are plotted at the end.
 
     Args:
@@ -66,9 +67,13 @@ class SampleQuality(Callback):
         return self._history
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Log once if samples cannot be scored: the zoo has no task, or names an untrusted class."""
+        """Log once what cannot be measured: scores without a trusted task, distances to networks that stay on disk."""
         if self.sample_every:
             self._find_task(data_of(trainer).zoo)
+            if data_of(trainer).on_disk:
+                _LOG.warning(
+                    "distances of samples are not logged: data.residency disk keeps the networks out of memory"
+                )
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, *_: object) -> None:
         """Measure when due, on the first process."""
@@ -101,6 +106,7 @@ class SampleQuality(Callback):
         if (
             self.sample_every
             and self._family is not None
+            and not data_of(trainer).on_disk
             and trainer.is_global_zero
             and writer is not None
             and hasattr(writer, "add_figure")
@@ -121,14 +127,22 @@ class SampleQuality(Callback):
 
     def look(self, module: ParameterGenerator, data: ParameterDataModule) -> dict[str, float]:
         """Score, distance over both scales and dispersion of `n` new networks."""
-        family, weights, novelty = self._measures(data)
-        indices = _spread(len(weights), self.n)
+        if self._family is None and self._scored:
+            self._find_task(data.zoo)
+        if self._family is None and data.on_disk:
+            return {}  # nothing can be measured
+        indices = _spread(data.num_networks, self.n)
         networks = module.sample(self.n, _conditions(module, data, indices))
+        family = self._family
+        logged = {} if family is None else _summary(family.score, _scores(family, data, networks, indices))
+        return logged if data.on_disk else {**logged, **self._distances(networks, data)}
+
+    def _distances(self, networks: list[StateDict], data: ParameterDataModule) -> dict[str, float]:
+        """Distance over both scales, and dispersion."""
+        weights, novelty = self._measures(data)
         samples = data.zoo.spec.flatten_many(networks)  # (n, P)
-        scores = {} if family is None else _summary(family.score, _scores(family, data, networks, indices))
         ratios = novelty.ratios(novelty.bank.nearest(samples).distance)
         return {
-            **scores,
             **({} if ratios.run is None else {"sample/run_ratio": ratios.run}),
             "sample/nn_ratio": ratios.step,
             "sample/dispersion": metrics.dispersion(samples, weights),
@@ -138,7 +152,8 @@ class SampleQuality(Callback):
         """Pictures of `n` new networks and as many training networks, on the val images."""
         from paramgen.report.fit import Group, fit_figures  # matplotlib takes a second, and most fits draw nothing
 
-        family, weights, novelty = self._measures(data)
+        weights, novelty = self._measures(data)
+        family = self._family
         assert family is not None  # only scored networks are plotted
         indices = _spread(len(weights), self.n)
         networks, plane = module.sample(self.n, _conditions(module, data, indices)), principal_components(weights, 2)
@@ -172,16 +187,14 @@ class SampleQuality(Callback):
         if not self._scored:
             _LOG.warning("samples are not scored; only their distances are logged: %s", reason)
 
-    def _measures(self, data: ParameterDataModule) -> tuple[TaskFamily | None, Tensor, Novelty]:
-        """The tasks, the training networks (K, P), and the scales of distances; val runs replace held-out ones."""
-        if self._family is None and self._scored:
-            self._find_task(data.zoo)
+    def _measures(self, data: ParameterDataModule) -> tuple[Tensor, Novelty]:
+        """The training networks (K, P), and the scales of distances; val runs replace held-out ones."""
         if self._weights is None or self._novelty is None:
             self._weights, val = data.training_weights(), data.zoo.indices("val")
             self._novelty = Novelty(
                 RawBank(self._weights), _runs(data, data.train_indices), data.zoo.matrix(val), _runs(data, val)
             )
-        return self._family, self._weights, self._novelty
+        return self._weights, self._novelty
 
     def _read_losses(self) -> None:
         """Read the losses of the training from the device, all at once: at every step, the host would wait at every step."""

@@ -142,10 +142,11 @@ class ParameterDataModule(LightningDataModule):
         """Take the codec's statistics of the training networks, and hold these for a fit where there is room: they are read once."""
         if self._bound:
             return
-        if stage in ("fit", None) and self._place(self.num_networks) != "disk":
+        place = self._place(self.num_networks)
+        if stage in ("fit", None) and place != "disk":
             networks = self.networks(self.train_indices)
             self.codec.bind(self.zoo.spec, networks)
-            self._training = self._tokens(self.train_indices, _taken(networks))
+            self._training = self._tokens(self.train_indices, _taken(networks), place)
         elif self.balance:
             self.codec.bind(self.zoo.spec, self.networks(self.train_indices))
         else:
@@ -158,6 +159,11 @@ class ParameterDataModule(LightningDataModule):
             return [self.zoo[i] for i in indices]
         rows = balance_matrix(self.zoo.matrix(list(indices)), self.symmetries)  # (n, P)
         return [self.zoo.spec.unflatten(row) for row in rows]
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the training networks stay on disk."""
+        return self.training_networks().residency == "disk"
 
     def training_networks(self) -> NetworkTokens:
         """The training networks as tokens, in order; read and encoded once."""
@@ -195,10 +201,12 @@ class ParameterDataModule(LightningDataModule):
         unknown = torch.full((len(indices),), -1)
         return self._stream(self._tokens(indices), indices, unknown, None) if indices else []
 
-    def _tokens(self, indices: Sequence[int], networks: Iterable[StateDict] | None = None) -> NetworkTokens:
+    def _tokens(
+        self, indices: Sequence[int], networks: Iterable[StateDict] | None = None, place: Residency | None = None
+    ) -> NetworkTokens:
         if networks is None and self.balance:
             networks = self.networks(indices)
-        place = self._place(len(indices))
+        place = place or self._place(len(indices))
         return NetworkTokens(self.zoo, indices, self.codec, place, self._device(), networks, self.prompt)
 
     def _place(self, networks: int) -> Residency:
