@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from paramgen.report.fit import Group
 
 _LOG = logging.getLogger(__name__)
-STEPS_BETWEEN_READINGS = 10  # of the losses shown beside the progress bar
+STEPS_BETWEEN_READINGS = 10  # of the losses shown next to the progress bar
 MOST_POINTS = 400  # maximum length of a loss's history; beyond it, every second point is dropped
 
 
@@ -223,7 +223,7 @@ class SparingProgressBar(RichProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """What is shown beside the bar."""
+        """The values shown next to the bar."""
         if trainer.global_step % STEPS_BETWEEN_READINGS == 0 and pl_module.device.type != "cpu":
             losses = {name: v for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
             values = torch.stack([*losses.values()]).tolist() if losses else []
