@@ -24,7 +24,7 @@ H100 = Machine(find_device("h100"))
 
 
 def settings(*words):
-    return command.settings_of(command._parsed([*words]))
+    return command.settings_of(command.parsed([*words]))
 
 
 @pytest.fixture(scope="module")

@@ -75,8 +75,8 @@ def main(args: list[str]) -> Plan:
     Raises:
         ParamgenError: An unknown device, config, zoo or recipe, or settings that a fit would refuse.
     """
-    with _quiet():
-        config = _parsed(args)
+    with quiet():
+        config = parsed(args)
         machine = machine_of(config)
         settings = settings_of(config)
         found = plan(settings, machine)
@@ -88,7 +88,7 @@ def main(args: list[str]) -> Plan:
     return found
 
 
-def _parsed(words: list[str]) -> Namespace:
+def parsed(words: list[str]) -> Namespace:
     """The settings of a command line."""
     before = sys.argv
     sys.argv = [before[0], *words]
@@ -100,7 +100,7 @@ def _parsed(words: list[str]) -> Namespace:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without Lightning's announcements of a fit: there is none."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]

@@ -1,0 +1,293 @@
+"""How the cost of fitting and sampling grows with the networks' parameters and with the zoo; writes docs/performance.md.
+
+    OMP_NUM_THREADS=1 python benchmarks/scaling.py --run     # about 4 CPU minutes; benchmarks/results/scaling.json
+    python benchmarks/scaling.py --page                      # docs/performance.md and its plots, from that file
+
+The generators are the same at every size: RPG with two Mamba layers of width 256, tokens of 1,024 numbers and the mlp head, and p-diff
+with 16 principal components and the mlp denoiser. The zoos are real training steps of MLPs on digits. CPU seconds of one thread; every
+measurement is a process of its own, forked after the imports, and its peak memory is counted over what the imports take.
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+
+from paramgen.backends.pdiff import PDiff
+from paramgen.backends.rpg import RPG
+from paramgen.core.codec import FlatCodec, TokenCodec
+from paramgen.core.io import write_json
+from paramgen.core.params import ParamSpec
+from paramgen.core.zoo_writer import ZooWriter
+from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.sampling import SampleRequest
+from paramgen.tasks import ClassificationTask
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = ROOT / "benchmarks" / "results" / "scaling.json"
+PAGE, IMAGES = ROOT / "docs" / "performance.md", ROOT / "docs" / "images"
+WIDTHS = {
+    "3 k": [34],
+    "10 k": [64, 64],
+    "100 k": [270, 270],
+    "1 M": [960, 960],
+    "10 M": [3120, 3120],
+    "86 M": [9235, 9235],
+}
+NETWORKS = 4  # of a zoo whose networks grow
+ZOOS = (10, 32, 100, 316, 1000)  # networks of 5,018 parameters
+SAMPLED = 4
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
+FIGURES = {
+    "step_cpu_seconds": "CPU s a step",
+    "setup_cpu_seconds": "CPU s before the first step",
+    "sample_cpu_seconds": "CPU s for 4 networks",
+    "fit_peak_mb": "peak of the fit, MB",
+}
+
+
+class StepTimes(Callback):
+    """CPU seconds of every step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_batch_start(self, *_: object) -> None:
+        """Start the clock."""
+        self._start = time.process_time()
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Read it."""
+        self.seconds.append(time.process_time() - self._start)
+
+
+def make_zoo(folder: Path, hidden: list[int] | None, networks: int) -> None:
+    """Consecutive steps of SGD of an MLP on digits, from its random start."""
+    task = ClassificationTask("digits", network_args={} if hidden is None else {"hidden": hidden})
+    torch.manual_seed(0)
+    model, (x, y) = task.build(), next(iter(task.data("train").batches(64)))
+    spec = ParamSpec.of(model)
+    writer = ZooWriter(folder, spec, {}, task.config(), {"made": "by benchmarks/scaling.py"})
+    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+    for step in range(networks):
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        writer.add(model.state_dict(), run=0, step=step, seed=0, sync=False)
+    writer.sync()
+    writer.close()
+
+
+def generator(kind: str, data: ParameterDataModule) -> RPG | PDiff:
+    """The generator, of the same size for every zoo."""
+    if kind == "RPG":
+        return RPG(
+            data.seq_len,
+            data.token_dim,
+            data.num_networks,
+            data.num_runs,
+            recurrence={"d_model": [256, 256]},
+            state={"kind": "checkpoint", "embedding": "normal"},
+            head={"kind": "mlp"},
+            tokens_per_step=256,
+            states_per_step=1,
+            diffusion={"prediction_type": "sample", "scheduler": "DDIM", "num_inference_steps": 10},
+        )
+    return PDiff(
+        data.seq_len,
+        data.token_dim,
+        data.num_networks,
+        autoencoder={"kind": "pca", "latent_dim": 16},
+        denoiser={"kind": "mlp", "width": 256, "depth": 3},
+        diffusion={"prediction_type": "sample", "scheduler": "DDIM", "num_inference_steps": 10},
+    )
+
+
+def measure(kind: str, zoo: Path, steps: int) -> dict[str, Any]:
+    """Fit some steps and sample; called in a process of its own."""
+    imports = status_mb("VmRSS")
+    seed_everything(0, verbose=False)
+    start = time.process_time()
+    rpg = kind == "RPG"
+    data = ParameterDataModule(
+        str(zoo),
+        TokenCodec(1024) if rpg else FlatCodec(),
+        batch_size=4,
+        steps_per_epoch=steps,
+        tokens_per_step=64 if rpg else None,
+        residency="disk" if rpg else "ram",
+    )
+    model, times = generator(kind, data), StepTimes()
+    trainer = Trainer(max_steps=steps, max_epochs=-1, accelerator="cpu", devices=1, callbacks=[times], **QUIET)
+    trainer.fit(model, data)
+    setup = time.process_time() - start - sum(times.seconds)
+    peak, start = status_mb("VmHWM") - imports, time.process_time()
+    model.draw(SampleRequest(SAMPLED))
+    return {
+        "generator": kind,
+        "parameters": data.zoo.spec.numel,
+        "networks": data.num_networks,
+        "generator_parameters": sum(p.numel() for p in model.parameters()),
+        "steps": steps,
+        "step_cpu_seconds": statistics.median(times.seconds[1:]),  # the first warms up
+        "setup_cpu_seconds": setup,
+        "sample_cpu_seconds": time.process_time() - start,
+        "fit_peak_mb": peak,
+        "peak_mb": status_mb("VmHWM") - imports,
+    }
+
+
+def status_mb(field: str) -> float:
+    """VmRSS (now) or VmHWM (peak since the process began)."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def apart(call: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a call in a forked process."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(call, arguments)
+
+
+def run(out: Path) -> None:
+    """All measurements; the file grows as they are made, and those that it has are not repeated."""
+    results: list[dict[str, Any]] = json.loads(out.read_text()) if out.exists() else []
+    done = {(row["axis"], row["generator"], row["at"]) for row in results}
+    todo = [("parameters", name, hidden, NETWORKS) for name, hidden in WIDTHS.items()]
+    todo += [("networks", f"{count:,}", None, count) for count in ZOOS]
+    todo.sort(key=lambda of: of[1] == "86 M")  # it takes longer than all others
+    for axis, at, hidden, networks in todo:
+        kinds = [kind for kind in ("RPG", "p-diff") if (axis, kind, at) not in done]
+        kinds = [kind for kind in kinds if (kind, at) != ("p-diff", "86 M")]  # its batches are whole networks
+        if not kinds:
+            continue
+        with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+            zoo = Path(folder, "zoo")
+            apart(make_zoo, zoo, hidden, networks)
+            for kind in kinds:
+                steps = {"10 M": 6, "86 M": 4}.get(at, 21)
+                row = {"axis": axis, "at": at, **apart(measure, kind, zoo, steps)}
+                print(row, flush=True)
+                results.append(row)
+                write_json(out, results)
+
+
+class Fitted(NamedTuple):
+    """A power law through some points, by least squares of the logarithms."""
+
+    exponent: float
+    residual: float  # the largest deviation of a point, as a factor
+
+
+def exponent(x: list[float], y: list[float]) -> Fitted:
+    """The exponent of the three largest points: the smaller ones are costs that do not grow."""
+    log_x, log_y = np.log(x[-3:]), np.log(y[-3:])
+    slope, level = np.polyfit(log_x, log_y, 1)
+    return Fitted(float(slope), float(np.exp(np.abs(log_y - slope * log_x - level).max())))
+
+
+def page(results: list[dict[str, Any]], gpu: dict[str, Any]) -> str:
+    """docs/performance.md."""
+    lines = [HEAD]
+    for axis, title, what in (
+        ("parameters", "Against the parameters of a network", f"Zoos of {NETWORKS} networks, batches of 4."),
+        ("networks", "Against the networks of a zoo", "Networks of 5,018 parameters, batches of 4."),
+    ):
+        lines += [f"## {title}", "", f"{what} ![{title}](images/scaling_{axis}.png)", ""]
+        for kind in ("RPG", "p-diff"):
+            rows = [row for row in results if row["axis"] == axis and row["generator"] == kind]
+            lines += [*table(kind, axis, rows), ""]
+    return "\n".join([*lines, *on_gpu(gpu)]) + "\n"
+
+
+def table(kind: str, axis: str, rows: list[dict[str, Any]]) -> list[str]:
+    """The table of one generator along one axis, and its exponents."""
+    heads = [f"{kind}: {axis}", *FIGURES.values()]
+    lines = [f"| {' | '.join(heads)} |", f"| ---: |{' ---: |' * len(FIGURES)}"]
+    lines += [f"| {row[axis]:,} | {' | '.join(f'{row[key]:.3g}' for key in FIGURES)} |" for row in rows]
+    fits = [exponent([r[axis] for r in rows], [r[key] for r in rows]) for key in FIGURES]
+    cells = " | ".join(f"{fit.exponent:.2f} (within {100 * (fit.residual - 1):.0f} %)" for fit in fits)
+    return [*lines, f"| exponent | {cells} |"]
+
+
+def on_gpu(gpu: dict[str, Any]) -> list[str]:
+    """What was measured on a GPU."""
+    rows = [(name, row) for name, row in gpu.items() if isinstance(row, dict) and " train " in name]
+    lines = [
+        "## On a GPU",
+        "",
+        f"The figures above are of a CPU. One {gpu['machine']['device']} took the following for the paper's sizes in bf16, from",
+        "[gpu.json](../benchmarks/results/gpu.json); [GPU](gpu.md) explains it, [plan](plan.md) says what other cards take.",
+        "",
+        "| parameters of a network | generator | s a step | peak, GB | run |",
+        "| ---: | ---: | ---: | ---: | --- |",
+    ]
+    lines += [
+        f"| {row['parameters']:,} | {row['generator_params']:,} | {row['seconds_per_step']:.3g} | {row['peak_gb']:.3g} | {name} |"
+        for name, row in rows
+    ]
+    return lines
+
+
+HEAD = """# Cost as work grows
+
+    OMP_NUM_THREADS=1 python benchmarks/scaling.py --run
+    python benchmarks/scaling.py --page
+
+Generated by `benchmarks/scaling.py` from [scaling.json](../benchmarks/results/scaling.json); do not edit. CPU seconds of one thread, one
+run each, on two cores of an AMD EPYC that ran other programs. Memory is counted over what the imports take. The generators have the same
+size everywhere: RPG with two Mamba layers of width 256, tokens of 1,024 numbers, one state a step, 64 tokens of each network read from disk
+a step (`residency: disk`); p-diff with 16 principal components and whole networks in RAM. Exponents are fitted to the three largest points;
+in parentheses is the largest deviation of one of them. Before the first step the statistics of the codec are computed from all networks;
+for p-diff the latents too.
+"""
+
+
+def plot(results: list[dict[str, Any]], axis: str, path: Path) -> None:
+    """The four figures of both generators, on logarithmic axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, len(FIGURES), figsize=(13, 3.2), layout="constrained")
+    for panel, (key, title) in zip(panels, FIGURES.items(), strict=True):
+        for kind, marker in (("RPG", "o"), ("p-diff", "s")):
+            rows = [row for row in results if row["axis"] == axis and row["generator"] == kind]
+            x, y = [row[axis] for row in rows], [row[key] for row in rows]
+            panel.loglog(x, y, marker=marker, label=f"{kind}, exponent {exponent(x, y).exponent:.2f}")
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("parameters of a network" if axis == "parameters" else "networks of the zoo")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", action="store_true", help="measure what the file lacks")
+    parser.add_argument("--page", action="store_true", help="write the page and its plots")
+    parser.add_argument("--out", type=Path, default=KEPT)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.run:
+        run(args.out)
+    if args.page:
+        results = json.loads(args.out.read_text())
+        for axis in ("parameters", "networks"):
+            plot(results, axis, IMAGES / f"scaling_{axis}.png")
+        PAGE.write_text(page(results, json.loads((args.out.parent / "gpu.json").read_text())))
+
+
+if __name__ == "__main__":
+    main()
