@@ -9,13 +9,17 @@ import pytest
 import torch
 
 from measured import make_zoo
-from paramgen.collect.finetune import steps_on_tasks, steps_to_reach, validation_scores
+from paramgen.collect.finetune import steps_to_reach, validation_scores
 from paramgen.collect.multi import Pretraining
 from paramgen.collect.multi import main as collect_tasks
 from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
 from paramgen.core.samples import SampleInfo, Samples
+from paramgen.core.shards import Shard
 from paramgen.core.zoo import Zoo
 from paramgen.evaluation.evaluate import evaluate
+from paramgen.evaluation.fine_tuning import FineTuning
+from paramgen.evaluation.network_set import NetworkSet
+from paramgen.evaluation.score_store import ScoreStore
 from paramgen.tasks import ClassificationTask, RotatedFamily, family_of, load_family, load_task
 from paramgen.tasks.conditions import CodeCondition
 
@@ -94,12 +98,34 @@ def test_each_start_is_trained_on_its_own_task(turned):
     names = ["rotation+010", "rotation-010", "rotation+010"]
     torch.manual_seed(0)
     weights = turned.spec.flatten_many([family.build().state_dict() for _ in names])
-    aims = {"rotation+010": 0.3, "rotation-010": 0.6}
-    found = steps_on_tasks(family, turned, weights, names, aims, most=200)
-    for name, mine in (("rotation+010", [0, 2]), ("rotation-010", [1])):
-        alone = steps_to_reach(family.task(name), turned, weights[mine], aims[name], most=200)
-        assert found[mine].tolist() == alone.tolist()
-    assert found.isfinite().all()
+    networks = NetworkSet("fresh", "baseline", "untrained", weights, names)
+    steps = FineTuning(family, turned, networks, [family.build().state_dict() for _ in names], torch.device("cpu"))
+    steps.targets = {"rotation+010": 0.3, "rotation-010": 0.6}
+    alone = [
+        steps_to_reach(family.task(name), turned, weights[mine], steps.targets[name])
+        for name, mine in (("rotation+010", [0, 2]), ("rotation-010", [1]))
+    ]
+    assert steps.counted(networks).tolist() == torch.cat(alone).tolist()
+    assert steps.counted(networks).isfinite().all()
+
+
+def test_shards_count_the_steps_that_their_starts_need_among_all(turned, tmp_path):
+    family = load_family(turned.task_config)
+    names = ["rotation+010"] * 3 + ["rotation-010"] * 2
+    torch.manual_seed(0)
+    states = [family.build().state_dict() for _ in names]
+    networks = NetworkSet("fresh", "baseline", "untrained", turned.spec.flatten_many(states), names)
+
+    def fine_tuning(store=None):
+        steps = FineTuning(family, turned, networks, states, torch.device("cpu"), store)
+        steps.targets = {"rotation+010": 0.3, "rotation-010": 0.3}
+        return steps
+
+    for number in (2, 1):
+        fine_tuning(ScoreStore(tmp_path, Shard(number, 2))).share(networks)
+    store = ScoreStore(tmp_path)
+    assert fine_tuning(store).counted(networks).tolist() == fine_tuning().counted(networks).tolist()
+    assert store.computed == 0
 
 
 def test_of_a_family_starts_are_trained_until_as_good_as_direct_training(turned):

@@ -3,7 +3,7 @@
 R: networks trained at once. P: generated parameters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
-from paramgen.tasks import Task, TaskFamily
+from paramgen.tasks import Task
 
 MOST = 500  # maximum number of steps
 STEPS_BETWEEN_SCORES = 5  # on the val split
@@ -43,6 +43,8 @@ def steps_to_reach(
     settings: OptimSettings = SETTINGS,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    places: Sequence[int] | None = None,
+    among: int = 1,
 ) -> Tensor:
     """Steps on train images after which each start first reaches a score on the val split; inf where it does not.
 
@@ -58,6 +60,8 @@ def steps_to_reach(
         settings: Optimizer, rate and batch.
         seed: Of the order of the data.
         device: Device to train on, for example cuda.
+        places: The place of each start, which its order of the data follows. Default: 0 to R - 1.
+        among: Starts that these are a part of: each needs the steps that it would need among all of them.
 
     Returns:
         (R,) float64: 0 for a start that is good already, else a multiple of `every`, or inf.
@@ -66,8 +70,9 @@ def steps_to_reach(
     needed = torch.where(task.score.good(validation_scores(task, states, device), target), 0.0, inf).double()  # (R,)
     if needed.isfinite().all():
         return needed
-    group = NetworkGroup(task.build(), states, zoo.spec.names, device, loss=task.loss)
-    trainer = GroupTrainer(group, task.data("train"), settings, [seed + r for r in range(len(states))], most)
+    group = NetworkGroup(task.build(), states, zoo.spec.names, device, loss=task.loss, among=among)
+    seeds = [seed + r for r in places or range(len(states))]
+    trainer = GroupTrainer(group, task.data("train"), settings, seeds, most)
     for step in trainer.run():
         if step % every:
             continue
@@ -75,35 +80,4 @@ def steps_to_reach(
         needed[reached & needed.isinf()] = step
         if needed.isfinite().all():
             break
-    return needed
-
-
-def steps_on_tasks(
-    family: TaskFamily,
-    zoo: Zoo,
-    weights: Tensor,
-    names: Sequence[str | None],
-    targets: Mapping[str | None, float],
-    *,
-    most: int = MOST,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """As :func:`steps_to_reach`, each start on its own task; those of one task together.
-
-    Args:
-        family: The tasks.
-        zoo: Says which tensors are trained, and gives the others.
-        weights: (R, P), the starts.
-        names: R tasks; None of a single task.
-        targets: The score to reach on each task's val split.
-        most: Maximum number of steps.
-        device: Device to train on, for example cuda.
-
-    Returns:
-        (R,) float64.
-    """
-    needed = torch.empty(len(weights), dtype=torch.float64)
-    for name in dict.fromkeys(names):
-        own = torch.tensor([task == name for task in names])
-        needed[own] = steps_to_reach(family.task(name), zoo, weights[own], targets[name], most=most, device=device)
     return needed

@@ -80,7 +80,9 @@ class Bench:
             ParamgenError: There is no task, or it has no data.
         """
         tasks = None if self.scoring is None else self.scoring.tasks
-        self.fine_tuning = FineTuning(tasks, self.zoo, self.first, self._complete(self.first.weights), self.device)
+        store = None if self.scoring is None else self.scoring.store
+        states = self._complete(self.first.weights)
+        self.fine_tuning = FineTuning(tasks, self.zoo, self.first, states, self.device, store)
 
     def row(self, networks: NetworkSet) -> Row:
         """Measure a row."""

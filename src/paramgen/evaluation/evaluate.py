@@ -22,6 +22,7 @@ from paramgen.errors import ParamgenError, require_positive
 from paramgen.evaluation.baselines import BASELINES, all_baselines, baseline_networks, check_baselines
 from paramgen.evaluation.bench import Bench
 from paramgen.evaluation.differences import with_differences
+from paramgen.evaluation.fine_tuning import FineTuning
 from paramgen.evaluation.judgement import flags_of
 from paramgen.evaluation.network_set import NetworkSet, complete, generated
 from paramgen.evaluation.notes import notes_of
@@ -129,6 +130,7 @@ def score_share(
     seed: int = 0,
     device: str = "cpu",
     train_images: int = 10_000,
+    finetune: bool = False,
     split: str = "test",
 ) -> None:
     """Compute and store a shard's part of the scores that :func:`evaluate` needs; arguments as there.
@@ -145,7 +147,7 @@ def score_share(
         raise ParamgenError(
             f"zoo {zoo.name!r} has no task: without scores there is nothing to divide; leave --shard out"
         )
-    names = all_baselines(tasks) if baselines is None else list(baselines)
+    names = all_baselines(tasks, finetune) if baselines is None else list(baselines)
     check_baselines(names, tasks)
     place, weights = _device(device), zoo_weights(zoo, _device(device))
     scoring = Scoring(tasks, place, split, train_images, store)
@@ -155,18 +157,25 @@ def score_share(
         return complete(None if networks.weights is None else networks.weights.to(place), zoo.spec, base)
 
     each, compared_with = _networks_per_row(tasks, samples, n), references(zoo, weights, tasks)
-    for networks in [*compared_with, *(generated(s, zoo, tasks, each) for s in samples)]:
+    first = compared_with[0]
+    steps = FineTuning(tasks, zoo, first, states(first), place, store) if finetune else None
+
+    def share(networks: NetworkSet) -> None:
         scoring.share(networks, states(networks))
+        if steps is not None:
+            steps.share(networks)
+
+    for networks in [*compared_with, *(generated(s, zoo, tasks, each) for s in samples)]:
+        share(networks)
     for name in sorted(names, key=lambda name: BASELINES[name].by_score):
         goodness = None
         if BASELINES[name].by_score and not scoring.unseen:
-            train = scoring.stored_train_scores(states(compared_with[0]))
+            train = scoring.stored_train_scores(states(first))
             if train is None:
                 continue
             goodness = scoring.goodness(train)
         with suppress(Exception):  # its row says why when the shards are put together
-            networks = baseline_networks(name, _pool(zoo, weights, goodness, scoring, tasks), zoo, each, seed)
-            scoring.share(networks, states(networks))
+            share(baseline_networks(name, _pool(zoo, weights, goodness, scoring, tasks), zoo, each, seed))
 
 
 def _networks_per_row(tasks: TaskFamily | None, samples: Sequence[Samples], n: int) -> int:

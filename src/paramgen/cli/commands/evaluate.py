@@ -87,7 +87,7 @@ def main(
     )
     names = _baselines(baselines)
     if (part := parse_shard(shard)) is not None:
-        _score(part, Path(out), opened, tasks, read, names, n, seed, device, train_images)
+        _score(part, Path(out), opened, tasks, read, names, n, seed, device, train_images, finetune)
         return None
     if shard == MERGE:
         complete_shards(out, DONE)
