@@ -213,10 +213,15 @@ def table(kind: str, axis: str, rows: list[dict[str, Any]]) -> list[str]:
     """The table of one generator along one axis, and its exponents."""
     heads = [f"{kind}: {axis}", *FIGURES.values()]
     lines = [f"| {' | '.join(heads)} |", f"| ---: |{' ---: |' * len(FIGURES)}"]
-    lines += [f"| {row[axis]:,} | {' | '.join(f'{row[key]:.3g}' for key in FIGURES)} |" for row in rows]
+    lines += [f"| {row[axis]:,} | {' | '.join(short(row[key]) for key in FIGURES)} |" for row in rows]
     fits = [exponent([r[axis] for r in rows], [r[key] for r in rows]) for key in FIGURES]
     cells = " | ".join(f"{fit.exponent:.2f} (within {100 * (fit.residual - 1):.0f} %)" for fit in fits)
     return [*lines, f"| exponent | {cells} |"]
+
+
+def short(number: float) -> str:
+    """Three digits."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def on_gpu(gpu: dict[str, Any]) -> list[str]:
@@ -248,7 +253,7 @@ run each, on two cores of an AMD EPYC that ran other programs. Memory is counted
 size everywhere: RPG with two Mamba layers of width 256, tokens of 1,024 numbers, one state a step, 64 tokens of each network read from disk
 a step (`residency: disk`); p-diff with 16 principal components and whole networks in RAM. Exponents are fitted to the three largest points;
 in parentheses is the largest deviation of one of them. Before the first step the statistics of the codec are computed from all networks;
-for p-diff the latents too.
+for p-diff the latents too. A network of 86 M parameters has not been measured to its end; `--run` measures what the file lacks.
 """
 
 
