@@ -4,7 +4,7 @@
 
 The zoos are real fine-tuning steps of timm's networks from random weights on real images (digits at 224x224): it is the size that is
 tested. Each measurement is a process of its own; its peak is given over what the imports alone take. `--residency disk` reads only the
-chosen tokens from memory-mapped files. The formula these figures are held to stands in docs/rpg.md.
+chosen tokens from the files. The formula these figures are held to stands in docs/rpg.md.
 """
 
 import argparse

@@ -24,6 +24,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from paramgen.backends.rpg import RPG
 from paramgen.core.codec import TokenCodec
 from paramgen.core.params import ParamSpec
+from paramgen.core.stored import StoredTensors
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.generators.batches import ParamBatch
@@ -88,10 +89,7 @@ class Watch(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Empty the disk's cache, so that the first step finds nothing in it."""
-        for entry in self.zoo.entries:
-            with (self.zoo.path / entry.file).open("rb") as file:
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        forget(self.zoo)
         self.before, self.last = _io(), time.perf_counter()
 
     def on_train_batch_start(
@@ -176,6 +174,37 @@ def bind(zoo: Zoo) -> dict[str, Any]:
     return {"imports_mb": imports, "peak_mb": status_mb("VmHWM"), "cpu_seconds": time.process_time() - start}
 
 
+def reading(zoo: Zoo) -> dict[str, Any]:
+    """Batches as the thread reads them: 8 of 50 networks, which are the ten files five times, 64 tokens of each."""
+    codec = TokenCodec(16384).bind(zoo.spec, [StoredTensors(zoo.file(i)) for i in range(2)])
+    networks = [StoredTensors(zoo.file(i % len(zoo))) for i in range(50)]
+    forget(zoo)
+    draw, used, seconds = torch.Generator().manual_seed(0), 0, time.process_time()
+    before = _io()
+    for _ in range(10):
+        token = torch.randperm(codec.shape[0], generator=draw)[:64].sort().values
+        index = torch.randperm(len(networks), generator=draw)[:8] % len(zoo)
+        used += 4 * int(codec.mask[token].sum()) * len(index.unique())
+        read = codec.encode_tokens([networks[i] for i in index.tolist()], token)
+    seconds, after = time.process_time() - seconds, _io()
+    whole = codec.encode(zoo[int(index[-1])])[token]
+    return {
+        "used_bytes": used,
+        "asked_bytes": after["rchar"] - before["rchar"],
+        "device_bytes": after["read_bytes"] - before["read_bytes"],
+        "cpu_seconds_a_batch": seconds / 10,
+        "equal_to_ram": torch.equal(read[-1], whole),
+    }
+
+
+def forget(zoo: Zoo) -> None:
+    """Empty the disk's cache of a zoo's files."""
+    for entry in zoo.entries:
+        with (zoo.path / entry.file).open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def measure(what: str, zoo: Zoo, ckpt: str) -> dict[str, Any]:
     """One measurement, in this process."""
     torch.set_num_threads(1)
@@ -185,7 +214,7 @@ def measure(what: str, zoo: Zoo, ckpt: str) -> dict[str, Any]:
         return fit(zoo, residency, SMALL, token_dim=262144, batch=4, tokens=8, steps=2, ckpt=ckpt)
     if kind == "quick":
         return fit(zoo, residency, QUICK, token_dim=16384, batch=8, tokens=64, steps=8, ckpt="")
-    return bind(zoo)
+    return reading(zoo) if kind == "reading" else bind(zoo)
 
 
 def child(*arguments: str) -> dict[str, Any]:
@@ -263,6 +292,7 @@ def _fifty(scratch: Path) -> dict[str, Any]:
 MEASUREMENTS = {
     "verify": lambda scratch: command("zoo", "verify", "--zoo", str(scratch / "ten")),
     "bind": _fit("bind"),
+    "reading": _fit("reading"),
     "import": _import,
     "small_ram": _fit("small_ram"),
     "small_disk": _fit("small_disk"),

@@ -55,7 +55,7 @@ def rows(plan: Plan, settings: FitSettings, machine: Machine) -> list[tuple[str,
     ]  # fmt: skip
 
 
-WHERE = {"device": "the device's memory", "ram": "RAM", "disk": "memory-mapped files"}
+WHERE = {"device": "the device's memory", "ram": "RAM", "disk": "files, read in part"}
 
 
 def step(rate: Rate) -> str:
