@@ -20,13 +20,15 @@ from paramgen.core.samples import read_samples
 from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
 from paramgen.generators.base import ParameterGenerator, load_generator
-from paramgen.tasks import ClassificationTask, FieldTask, Task, TextTask
+from paramgen.tasks import ClassificationTask, FieldTask, RegressionTask, TabularClassificationTask, Task, TextTask
 
 __all__ = [
     "ClassificationTask",
     "FieldTask",
     "ParameterGenerator",
+    "RegressionTask",
     "ScoreSpec",
+    "TabularClassificationTask",
     "Task",
     "TextTask",
     "Zoo",

@@ -14,6 +14,7 @@ from paramgen.tasks.factory import load_family, load_task
 from paramgen.tasks.fields import FieldTask
 from paramgen.tasks.score import Classifies, Measured
 from paramgen.tasks.scorer import ScorerTask
+from paramgen.tasks.tabular import RegressionTask, TabularClassificationTask
 from paramgen.tasks.text import TextTask
 from paramgen.tasks.vision.camera_traps import CameraTrapFamily
 from paramgen.tasks.vision.classification import ClassificationTask
@@ -30,10 +31,12 @@ __all__ = [
     "FieldTask",
     "Measured",
     "Member",
+    "RegressionTask",
     "RelabelFamily",
     "RotatedFamily",
     "ScorerTask",
     "SplitData",
+    "TabularClassificationTask",
     "Task",
     "TaskFamily",
     "TextTask",
