@@ -24,7 +24,7 @@ def test_guessing_is_the_commonest_class_and_what_chance_adds():
 def test_networks_that_guess_are_counted():
     found = doubts(entries([0.1, 0.12, 0.11, 0.9]), ACCURACY, {None: 0.13}, 300)
     assert found == [
-        "3 of 4 networks are no better on val than always predicting the most frequent class: 30.8 % on average. "
+        "3 of 4 networks are no better on val than a constant prediction: 30.8 % on average. "
         "There is nothing to learn from them."
     ]
     assert not doubts(entries([0.1, 0.8, 0.7, 0.9]), ACCURACY, {None: 0.13}, 300)

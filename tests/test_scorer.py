@@ -18,9 +18,12 @@ from paramgen.core.score import ScoreSpec
 from paramgen.core.trust import UntrustedError, foreign_classes, import_function
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
+from paramgen.evaluation.evaluate import evaluate
+from paramgen.generators.callbacks import _summary
 from paramgen.tasks import FieldTask, ScorerTask, load_task, task_of
-from paramgen.tasks.score import Scores
+from paramgen.tasks.score import Scores, without_score
 
+UNSCORED = "1 of 4 networks have no score on val: it could not be computed, or is NaN or infinite."
 SCORER = ["--task", "ScorerTask", "--task.network", "own_scorers.Net"]
 
 
@@ -74,20 +77,25 @@ def test_a_function_with_a_second_argument_is_told_the_split(theirs):
 
 
 def test_a_network_that_the_function_raises_on_is_named_and_the_others_go_on(theirs, capsys):
-    assert main([*theirs, "--task.scorer", "own_scorers.positive_only"]) == 0
+    assert main([*theirs, "--task.scorer", "own_scorers.positive_only"]) == 2
     said = capsys.readouterr().err
     assert said.count("n1.pt has no score: own_scorers.positive_only raised ValueError: the bias is negative") == 1
-    assert "warning: 1 of 4 networks could not be scored." in said
+    assert f"warning: {UNSCORED}" in said
+    assert "1 of 4 networks have no score, because the scorer raised an error: n1.pt. zoo is complete" in said
     saved = json.loads(Path("zoo/zoo.json").read_text())
     assert [entry["scores"]["val"]["score"] for entry in saved["entries"]] == [0.5, None, 2.0, 1.0]
-    assert saved["warnings"] == ["1 of 4 networks could not be scored."]
+    assert saved["warnings"] == [UNSCORED]
 
 
-def test_nan_is_no_score():
+def test_nan_is_no_score_and_no_error(theirs, capsys):
     task = ScorerTask("own_scorers.Net", "own_scorers.nothing")
     found = task.evaluate(networks([1.0, 2.0]), "val")
     assert found.value.isnan().all()
-    assert found.failed == {0: "own_scorers.nothing returned nan", 1: "own_scorers.nothing returned nan"}
+    assert not found.failed
+    assert without_score(found) == {0: "the score is nan", 1: "the score is nan"}
+    assert main([*theirs, "--task.scorer", "own_scorers.nothing"]) == 0
+    assert "n3.pt has no score: the score is nan" in capsys.readouterr().err
+    assert json.loads(Path("zoo/zoo.json").read_text())["warnings"] == [UNSCORED.replace("1 of 4", "4 of 4")]
     assert found.items is None
     assert found.predictions is None
 
@@ -198,15 +206,17 @@ def test_a_scored_zoo_is_evaluated_without_items_or_predictions(theirs, capsys):
     assert rows["zoo"]["values"]["same_predictions"] is None
 
 
-def test_networks_that_could_not_be_scored_are_counted_in_the_report(theirs):
-    assert main([*theirs, "--one_run", "false", "--task.scorer", "own_scorers.positive_only"]) == 0
-    assert main(["evaluate", "--zoo", "zoo", "--out", "report", "--n", "3", "--baselines", "[copy]"]) == 0
+def test_networks_that_could_not_be_scored_are_counted_in_the_report(theirs, capsys):
+    assert main([*theirs, "--one_run", "false", "--task.scorer", "own_scorers.positive_only"]) == 2
+    assert main(["evaluate", "--zoo", "zoo", "--out", "report", "--n", "3", "--baselines", "none"]) == 2
+    assert "raised ValueError: the bias is negative). The report in report is complete" in capsys.readouterr().err
     results = json.loads(Path("report/results.json").read_text())
     assert any(
-        "1 of 4 networks of the zoo could not be scored (network 1: own_scorers.positive_only raised ValueError" in note
+        "1 of 4 networks of the zoo have no score (network 1: own_scorers.positive_only raised ValueError" in note
         for note in results["notes"]
     )
     assert results["rows"][0]["points"]["score"] == [0.5, None, 2.0, 1.0]
+    assert results["rows"][0]["values"]["mean"] is None  # not the mean of the others
     assert results["good_from"] == pytest.approx(3.5 / 3 - 0.01)
 
 
@@ -223,6 +233,83 @@ def test_a_zoo_without_a_task_is_evaluated_with_a_scorer_that_is_typed(theirs, c
     assert main([*line, *wide]) == 2
     (said,) = capsys.readouterr().err.strip().splitlines()
     assert "zoo 'zoo': 'out.weight' has shape (3, 4), expected (7, 4)" in said
+
+
+def test_a_scorer_and_a_network_are_enough(theirs, capsys):
+    line = [*theirs[: -len(SCORER)], "--scorer", "own_scorers.bias"]
+    assert main([*line, "--network", "own_scorers.Net", "--lower_is_better", "true", "--margin", "0.5"]) == 0
+    zoo = Zoo("zoo")
+    assert val_scores(zoo) == [0.5, -0.25, 2.0, 1.0]
+    assert (zoo.score.name, zoo.score.higher_is_better, zoo.score.margin) == ("bias", False, 0.5)
+    capsys.readouterr()
+    for more, expected in (
+        ([], "--scorer needs --network: the class of the networks"),
+        (
+            ["--network", "own_scorers.Net", *SCORER, "--task.scorer", "own_scorers.bias"],
+            "a task or a scorer, not both",
+        ),
+    ):
+        assert main([*line, *more]) == 2
+        assert expected in capsys.readouterr().err
+
+
+class NoScoreFromTwo(FieldTask):
+    """A metric that is NaN for the networks of uneven places."""
+
+    def evaluate(self, states, split, most=None, device="cpu"):
+        values = [float("nan") if state["last.bias"].item() < 0 else 1.0 for state in states]
+        return Scores(torch.tensor(values, dtype=torch.float64))
+
+
+def test_a_metric_that_is_nan_is_said_and_counted_and_no_mean_hides_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    task = ["--task", f"{__name__}.NoScoreFromTwo", "--task.hidden", "4", "--task.resolution", "4"]
+    assert (
+        main(
+            ["collect", *task, "--mode", "seeds", "--runs", "8", "--checkpoints", "1", "--epochs", "1", "--out", "zoo"]
+        )
+        == 0
+    )
+    scores = val_scores(Zoo("zoo"))
+    missing = scores.count(None)
+    assert 0 < missing < 8
+    said = capsys.readouterr()
+    assert f"warning: {missing} of 8 networks have no score on val" in said.err
+    assert f"({8 - missing} of them scored)" in said.out
+    results = evaluate(Zoo("zoo"), NoScoreFromTwo(hidden=4, resolution=4), baselines=[]).to_dict()
+    assert any(f"{missing} of 8 networks of the zoo have no score" in note for note in results["notes"])
+    assert results["rows"][0]["values"]["mean"] is None
+    assert _summary(ScoreSpec(), torch.tensor([0.5, float("nan")])) == {
+        "sample/score_best": 0.5,
+        "sample/without_score": 1,
+    }
+
+
+class NoData(FieldTask):
+    def data(self, split):
+        everything = super().data(split)
+        return {4: everything.take(torch.arange(0)), 5: (everything.inputs, everything.targets)}[self.hidden]
+
+
+class NoFile(FieldTask):
+    def data(self, split):
+        raise FileNotFoundError(2, "No such file or directory", "table.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden", "expected"),
+    [
+        ("NoData", "4", "NoData has no train data: data('train') returned a split without items"),
+        ("NoData", "5", "NoData.data('train') returned (tensor("),
+        ("NoFile", "4", "NoFile cannot read its train data: [Errno 2] No such file or directory: 'table.csv'"),
+    ],
+)
+def test_a_task_without_data_is_one_line(name, hidden, expected, tmp_path, capsys):
+    line = ["collect", "--task", f"{__name__}.{name}", "--task.hidden", hidden, "--out", str(tmp_path / "zoo")]
+    assert main(line) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert expected in said
+    assert not (tmp_path / "zoo" / "zoo.json").exists()
 
 
 class SetScore(FieldTask):

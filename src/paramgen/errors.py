@@ -14,6 +14,10 @@ class ParamgenError(Exception):
     exit_code = 2
 
 
+class UnscoredError(ParamgenError):
+    """A scoring function raised an error on some networks. It is raised last: all other networks are scored, and all files are written."""
+
+
 class DivergedError(ParamgenError):
     """A fit diverged: its loss or weights are NaN or infinite, or the loss rose far above its first values."""
 

@@ -217,7 +217,7 @@ class Collector:
     def train_data(self, task: str | None) -> SplitData:
         """The train split of a task."""
         if task not in self._data:
-            self._data[task] = self.family.task(task).data("train")
+            self._data[task] = self.family.task(task).items("train")
         return self._data[task]
 
     def rest(self, state: StateDict) -> StateDict:

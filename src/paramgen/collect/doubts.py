@@ -49,7 +49,7 @@ def doubts(
     guessers = sum(least is not None and score.sign * value <= score.sign * least for value, least in scored)
     if guessers > len(scored) / 2:
         sentences.append(
-            f"{guessers} of {len(scored)} networks are no better on val than always predicting the most frequent class: "
+            f"{guessers} of {len(scored)} networks are no better on val than a constant prediction: "
             f"{_text(score, mean)} on average. There is nothing to learn from them."
         )
     lost_to_start = 0.0 if start is None else score.sign * (start - mean)
@@ -75,6 +75,7 @@ def zoo_doubts(
     targets = {task: family.task(task).items("val", most).targets for task in {e.task for e in entries}}
     guesses = {task: guessing(family, values) for task, values in targets.items()}
     sentences = doubts(entries, family.score, guesses, min(len(values) for values in targets.values()), start)
+    sentences += unscored(entries)
     for sentence in sentences:
         _log.warning("warning: %s", sentence)
     return sentences
@@ -84,7 +85,11 @@ def unscored(entries: Sequence[ZooEntry]) -> list[str]:
     """A sentence about networks that were scored but have no score on val; empty if none."""
     scored = [e.scores["val"] for e in entries if "score" in e.scores.get("val", {})]
     missing = sum(scores["score"] is None for scores in scored)
-    return [f"{missing} of {len(scored)} networks could not be scored."] if missing else []
+    return (
+        [f"{missing} of {len(scored)} networks have no score on val: it could not be computed, or is NaN or infinite."]
+        if missing
+        else []
+    )
 
 
 def _text(score: ScoreSpec, value: float) -> str:

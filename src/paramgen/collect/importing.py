@@ -16,9 +16,10 @@ from paramgen.core.subsets import select_tensors
 from paramgen.core.weight_files import Listing, is_marked, list_checkpoints, read_state_dict, steps_from_names
 from paramgen.core.zoo import Split, SplitScores
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
-from paramgen.errors import ParamgenError, one_line, require_non_negative
+from paramgen.errors import ParamgenError, UnscoredError, one_line, require_non_negative
 from paramgen.tasks import Task
-from paramgen.tasks.score import plain_scores
+from paramgen.tasks.score import plain_scores, without_score
+from paramgen.tasks.scorer import scorer_task
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ def import_(
     val_networks: int = 0,
     heldout_networks: int = 0,
     score: bool = True,
+    scorer: str | None = None,
+    network: str | None = None,
+    lower_is_better: bool = False,
+    margin: float = 0.01,
 ) -> None:
     """Make a zoo of existing checkpoints: a folder of .safetensors, .pt, .pth, .ckpt or .bin files.
 
@@ -51,11 +56,21 @@ def import_(
         val_networks: With separate runs: number of validation networks, before the held-out ones.
         heldout_networks: With separate runs: number of held-out networks (the last ones).
         score: Record scores on the task's train and val splits.
+        scorer: Instead of a task: a function of your own, ``package.module.function``, that is called with each loaded network and
+            returns its score. Short for ``--task ScorerTask``, which has more options.
+        network: With `scorer`: the networks' class, ``package.module.Class``, also of a module in the working folder.
+        lower_is_better: With `scorer`: a lower score is better.
+        margin: With `scorer`: a network is good when its score is not worse than the zoo's mean by more than this.
 
     Raises:
         ParamgenError: No files, a pickle with code in it, tensors that do not fit the architecture or are neither generated nor equal
             in all files, NaN or infinite values.
+        UnscoredError: After the import: the scorer raised an error on some networks, which have no score.
     """
+    if (short := scorer_task(scorer, network, lower_is_better, margin)) is not None:
+        if task is not None:
+            raise ParamgenError("give a task or a scorer, not both")
+        task = short
     require_non_negative(val_networks=val_networks, heldout_networks=heldout_networks)
     if one_run and (val_networks or heldout_networks):
         raise ParamgenError("val_networks and heldout_networks need one_run=false: splits are by run")
@@ -67,13 +82,14 @@ def import_(
         given = f"val_networks {val_networks} and heldout_networks {heldout_networks}"
         raise ParamgenError(f"{given} leave no network to learn from, of {len(files)}")
     recipe = {"imported_from": source, "files": [p.name for p in files], "prefix": prefix, "base": base}
-    config, scorer = None if task is None else task.config(), task if score else None
+    config, scored_by = None if task is None else task.config(), task if score else None
     check_resumable(out, config, recipe)
-    if scorer is not None:
-        _check_runs(scorer, {**reader.read(files[0])})
+    if scored_by is not None:
+        _check_runs(scored_by, {**reader.read(files[0])})
     writer = ZooWriter(out, reader.spec, reader.base, config, recipe)
-    if scorer is not None:
-        announce(scorer, {**reader.read(files[0])}, len(files) - len(writer.done))
+    if scored_by is not None:
+        announce(scored_by, {**reader.read(files[0])}, len(files) - len(writer.done))
+    failed: dict[str, str] = {}
     with ProgressDisplay() as progress:
         progress.begin("import", len(files))
         for i, (path, step) in enumerate(zip(files, steps_from_names(files), strict=True)):
@@ -83,7 +99,7 @@ def import_(
                 continue
             state = reader.read(path)
             split: Split = "train" if i < train_networks else "val" if i < len(files) - heldout_networks else "heldout"
-            scores = {} if scorer is None else _scores(scorer, {**state}, path.name)
+            scores = {} if scored_by is None else _scores(scored_by, {**state}, path.name, failed)
             writer.add(state, run=run, step=step, seed=0, split=split, scores=scores)
             progress.written += 1
             del state  # before the next one is read
@@ -95,6 +111,11 @@ def import_(
     zoo = writer.close(**meta, **({"warnings": warnings} if warnings else {}))
     without = ", without a task" if task is None else ""
     print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters{without}, in {zoo.path}")
+    if failed:
+        raise UnscoredError(
+            f"{len(failed)} of {len(zoo)} networks have no score, because the scorer raised an error: "
+            f"{', '.join(failed)}. {zoo.path} is complete"
+        )
 
 
 class _Reader:
@@ -200,9 +221,12 @@ def _check_runs(task: Task, state: StateDict) -> None:
         raise ParamgenError(f"the network cannot be run on the task's data: {one_line(error)}") from error
 
 
-def _scores(task: Task, state: StateDict, name: str) -> SplitScores:
-    """One network's scores by split; why it has none is logged under its name."""
+def _scores(task: Task, state: StateDict, name: str, failed: dict[str, str]) -> SplitScores:
+    """One network's scores by split; why it has none is logged under its name, and errors are added to `failed`."""
     results = {part: task.evaluate([state], part) for part in PARTS}
-    for reason in dict.fromkeys(scores.failed[0] for scores in results.values() if 0 in scores.failed):
+    for reason in dict.fromkeys(reason for scores in results.values() for reason in without_score(scores).values()):
         _log.warning("%s has no score: %s", name, reason)
+    for scores in results.values():
+        if scores.failed:
+            failed[name] = scores.failed[0]
     return {part: plain_scores(scores, 0) for part, scores in results.items()}

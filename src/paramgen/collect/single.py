@@ -137,9 +137,10 @@ def main(
     if shard == MERGE:
         return merge(out, trust=True)
     zoo = collect_runs(task, Path(out), recipe, device, parse_shard(shard))
-    score = [e.scores["val"]["score"] for e in zoo.entries]
-    mean = f"{task.score.name} {task.score.text(sum(score) / len(score))}{task.score.symbol}"
-    print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, {mean} on val, in {zoo.path}")
+    scores = [score for e in zoo.entries if (score := e.scores["val"]["score"]) is not None]
+    mean = f"{task.score.name} {task.score.full(sum(scores) / len(scores))} on val" if scores else "none has a score"
+    of = "" if len(scores) in (0, len(zoo)) else f" ({len(scores)} of them scored)"
+    print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, {mean}{of}, in {zoo.path}")
     return zoo
 
 

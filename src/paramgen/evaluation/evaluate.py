@@ -49,6 +49,7 @@ def evaluate(
     finetune: bool = False,
     split: str = "test",
     store: ScoreStore | None = None,
+    errors: list[str] | None = None,
 ) -> Results:
     """Measure everything: the references first, then the generators, and the baselines at the same N.
 
@@ -68,6 +69,7 @@ def evaluate(
             many steps it took (Wild-P-Diff's Fig. 3). Of a family, fresh weights and a noised copy of the nearest task's are rows then too.
         split: Items to score on; what is chosen must be chosen on ``val``.
         store: Scores that shards computed.
+        errors: Receives a sentence for each row with networks that a scoring function raised an error on.
 
     Raises:
         ParamgenError: n below 1, an unknown baseline, a zoo with fewer than two training networks, a device that cannot be used, or
@@ -93,6 +95,8 @@ def evaluate(
     novelty, weights, scoring = bench.distances.raw, bench.weights, bench.scoring
     subspace = None if bench.structure is None else bench.structure.reference
     notes = bench.notes if scoring is None else [*bench.notes, *scoring.notes]
+    if errors is not None and scoring is not None:
+        errors += scoring.errors
     return Results(
         zoo=zoo.name,
         task=zoo.task_config,

@@ -40,7 +40,8 @@ class WrongIoU(NamedTuple):
 
 
 def score_summary(test: Tensor, train: Tensor | None = None, sign: int = 1) -> ScoreSummary:
-    """Best, mean, median, worst, spread, and p-diff's protocol (choose on train, report test). A score that is NaN counts as the worst.
+    """Best, mean, median, worst, spread, and p-diff's protocol (choose on train, report test). A score that is NaN or
+    infinite counts as the worst.
 
     Args:
         test: (N,) test scores.
@@ -48,10 +49,10 @@ def score_summary(test: Tensor, train: Tensor | None = None, sign: int = 1) -> S
         sign: 1 where higher is better, else -1.
     """
     test = test.double()
-    ranked = torch.where(test.isnan(), -sign * float("inf"), test)
+    ranked = torch.where(test.isfinite(), test, -sign * float("inf"))
     selected = float("nan")
     if train is not None:
-        selected = test[torch.where(train.isnan(), -float("inf"), sign * train).argmax()].item()
+        selected = test[torch.where(train.isfinite(), sign * train, -float("inf")).argmax()].item()
     return ScoreSummary(
         best=sign * (sign * ranked).max().item(),
         mean=test.mean().item(),

@@ -19,7 +19,7 @@ from paramgen.evaluation.thresholds import THRESHOLDS
 from paramgen.tasks import TaskFamily
 from paramgen.tasks.base import FirstImages, SplitData
 from paramgen.tasks.batchnorm import calibration_inputs, has_statistics, recalibrate
-from paramgen.tasks.score import Scores
+from paramgen.tasks.score import Scores, without_score
 
 UNTRAINED = 8  # networks that show what no training reaches, where the task does not say
 
@@ -42,13 +42,14 @@ class Scoring:
         self.spec, self.unseen = tasks.score, tasks.unseen
         self.task = None if tasks.unseen else tasks.task()  # the only one
         self.seconds, self.notes = 0.0, list[str]()
+        self.errors = list[str]()  # the notes on networks that a scoring function raised an error on
         self.test_items = self.train_items = 0
         self.train: SplitData | None = None
         self.targets: Tensor | None = None  # (M, ...) of the only task
         if tasks.has_data:
-            self.train = FirstImages(tasks.task(tasks.names[0]).data("train"), train_items)
+            self.train = FirstImages(tasks.task(tasks.names[0]).items("train"), train_items)
             self.train_items = len(self.train)
-            splits = [tasks.task(name).data(split) for name in tasks.unseen or tasks.names]
+            splits = [tasks.task(name).items(split) for name in tasks.unseen or tasks.names]
             self.test_items = min(len(data) for data in splits)
             self.targets = None if self.task is None else splits[0].targets
         self._inputs = self._recalibration_inputs()
@@ -121,14 +122,15 @@ class Scoring:
         return kinds
 
     def _note_failures(self, networks: NetworkSet, states: Sequence[StateDict], test: Scores) -> None:
-        """Note which networks could not be scored."""
-        if test.failed:
-            first, reason = next(iter(test.failed.items()))
+        """Note how many networks have no score, and why the first of them has none."""
+        if reasons := without_score(test):
+            first, reason = next(iter((dict(test.failed) or reasons).items()))
             row = "the held-out runs" if networks.role == "heldout" else networks.name
             row = "the zoo" if networks.role == "zoo" else row
-            self.notes.append(
-                f"{len(test.failed)} of {len(states)} networks of {row} could not be scored (network {first}: {reason})."
-            )
+            note = f"{len(reasons)} of {len(states)} networks of {row} have no score (network {first}: {reason})."
+            self.notes.append(f"{note} They count as the worst, and the row has no mean.")
+            if test.failed:
+                self.errors.append(note)
 
     def _each_on_its_own(self, networks: NetworkSet, test: Scores) -> RowScores:
         assert networks.tasks is not None
@@ -143,7 +145,7 @@ class Scoring:
     def goodness(self, train: Tensor) -> Tensor:
         """Train scores (K,), larger is better, -inf where there is none."""
         signed = self.spec.sign * train.cpu()
-        return signed.where(~signed.isnan(), -torch.inf)
+        return signed.where(signed.isfinite(), -torch.inf)
 
     def works_from(self, zoo: Zoo, first: RowScores) -> float | None:
         """The score from which networks work at all, between that of guessing and that of the first row; None for a family.

@@ -294,12 +294,15 @@ def _conditions(module: ParameterGenerator, data: ParameterDataModule, indices: 
 
 
 def _summary(score: ScoreSpec, values: Tensor) -> dict[str, float]:
-    """Logged values of scores (n,); missing scores are ignored."""
+    """Logged values of scores (n,): mean and best; where some are not finite, how many, and no mean."""
     finite = values[values.isfinite()]
+    missing = len(values) - len(finite)
+    counted = {"sample/without_score": float(missing)} if missing else {}
     if not len(finite):
-        return {}
+        return counted
     best = finite.max() if score.higher_is_better else finite.min()
-    return {"sample/score_mean": float(finite.mean()), "sample/score_best": float(best)}
+    mean = {} if missing else {"sample/score_mean": float(finite.mean())}  # a mean of the others would look better
+    return {**mean, "sample/score_best": float(best), **counted}
 
 
 def _scores(family: TaskFamily, data: ParameterDataModule, networks: list[StateDict], indices: Tensor) -> Tensor:

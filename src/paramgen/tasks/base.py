@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError, did_you_mean
+from paramgen.errors import ParamgenError, did_you_mean, one_line, shown
 from paramgen.tasks.items import FirstImages, SplitData, spread
 from paramgen.tasks.lora import LoraSettings, inject
 from paramgen.tasks.score import Measured, Scored, Scores
@@ -243,9 +243,13 @@ class Task(TaskFamily):
         return self.evaluate(states, split, most, device)
 
     def items(self, split: str, most: int | None = None) -> SplitData:
-        """A limited number of a split's items, evenly spaced (default: all), made once for each number."""
+        """A limited number of a split's items, evenly spaced (default: all), made once for each number.
+
+        Raises:
+            ParamgenError: The split cannot be read, is empty, or is no :class:`SplitData`.
+        """
         if (split, most) not in self._splits:
-            self._splits[split, most] = spread(self.data(split), most)
+            self._splits[split, most] = spread(self._read(split), most)
         return self._splits[split, most]
 
     def count(self, split: str, most: int | None = None) -> int:
@@ -265,6 +269,21 @@ class Task(TaskFamily):
     @cached_property
     def _splits(self) -> dict[tuple[str, int | None], SplitData]:
         return {}
+
+    def _read(self, split: str) -> SplitData:
+        """A split that has items."""
+        name = type(self).__name__
+        try:
+            data: object = self.data(split)
+        except OSError as error:
+            raise ParamgenError(f"{name} cannot read its {split} data: {one_line(error)}") from error
+        if not isinstance(data, SplitData):
+            raise ParamgenError(
+                f"{name}.data({split!r}) returned {shown(data)}, expected SplitData, such as ArraySplit"
+            )
+        if not len(data):
+            raise ParamgenError(f"{name} has no {split} data: data({split!r}) returned a split without items")
+        return data
 
 
 class Member(Task):

@@ -5,6 +5,7 @@ N: networks. M: items of a split (images, sequences, points). B: items of a batc
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from math import isfinite
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ class Scores(NamedTuple):
         loss: (N,) the mean training loss; None where it was not computed.
         items: (N, M) as of :class:`Measured`; None for a score that is no function of single items, such as FID or mAP.
         predictions: (N, M) as of :class:`Measured`, or None.
-        failed: Why networks could not be scored, by their places among the N; their score is NaN.
+        failed: Errors that a scoring function raised, by the places of their networks among the N; their score is NaN.
     """
 
     value: Tensor
@@ -117,6 +118,12 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def at_least_float32(output: Tensor) -> Tensor:
     """The output to compute a loss of: float32 for half-precision networks, others unchanged."""
     return output.float() if output.dtype.itemsize < 4 else output
+
+
+def without_score(scores: Scores) -> dict[int, str]:
+    """Why networks have no score, by their places among the N: the error raised, or a score that is NaN or infinite."""
+    values = enumerate(scores.value.tolist())
+    return {i: scores.failed.get(i, f"the score is {value}") for i, value in values if not isfinite(value)}
 
 
 def plain_scores(scores: Scores, i: int) -> dict[str, float]:

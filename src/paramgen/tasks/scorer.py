@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
-from math import isfinite, nan
+from math import nan
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -20,10 +20,10 @@ POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Score(NamedTuple):
-    """A network's score; NaN and a reason if it has none."""
+    """A network's score; NaN and the error if the function raised one."""
 
     value: float
-    problem: str = ""
+    error: str = ""
 
 
 class ScorerTask(Task):
@@ -97,7 +97,7 @@ class ScorerTask(Task):
         """
         results = [self._score(state, split, device) for state in states]
         value = torch.tensor([score.value for score in results], dtype=torch.float64)
-        return Scores(value, failed={i: score.problem for i, score in enumerate(results) if score.problem})
+        return Scores(value, failed={i: score.error for i, score in enumerate(results) if score.error})
 
     def count(self, split: str, most: int | None = None) -> int:
         """1: the function is called once a network."""
@@ -140,10 +140,33 @@ class ScorerTask(Task):
     def _call(self, network: nn.Module, split: str) -> Score:
         try:
             returned = self._function(network, split) if self._takes_split else self._function(network)
-            value = float(returned.detach() if isinstance(returned, Tensor) else returned)
+            return Score(float(returned.detach() if isinstance(returned, Tensor) else returned))
         except Exception as error:  # the user's code may raise anything
             return Score(nan, f"{self.scorer} raised {type(error).__name__}: {one_line(error)}")
-        return Score(value) if isfinite(value) else Score(nan, f"{self.scorer} returned {value}")
+
+
+def scorer_task(
+    scorer: str | None, network: str | None, lower_is_better: bool = False, margin: float = 0.01
+) -> ScorerTask | None:
+    """The task of a function that is given without one; the score is called what the function is called.
+
+    Args:
+        scorer: ``package.module.function``; None: there is no such task.
+        network: ``package.module.Class`` of the networks.
+        lower_is_better: The direction of the score.
+        margin: A network is good when its score is not worse than the zoo's mean by more than this.
+
+    Raises:
+        ParamgenError: One of scorer and network is missing, or cannot be imported.
+    """
+    if scorer is None and network is None:
+        return None
+    if scorer is None or network is None:
+        given, missing = ("network", "scorer") if scorer is None else ("scorer", "network")
+        what = "the function that scores a network" if scorer is None else "the class of the networks"
+        raise ParamgenError(f"--{given} needs --{missing}: {what}, as a dotted path")
+    name = scorer.rpartition(".")[2]
+    return ScorerTask(scorer=scorer, network=network, name=name, higher_is_better=not lower_is_better, margin=margin)
 
 
 def _takes_split(function: Callable[..., Any]) -> bool:

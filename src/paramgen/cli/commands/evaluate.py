@@ -15,7 +15,7 @@ from paramgen.core.samples import read_samples, with_distinct_names
 from paramgen.core.score import ScoreSpec
 from paramgen.core.shards import MERGE, Shard, complete_shards, delete_shards, finished, parse_shard
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, require_positive
+from paramgen.errors import ParamgenError, UnscoredError, require_positive
 from paramgen.evaluation.evaluate import evaluate, score_share
 from paramgen.evaluation.flags import parse, say
 from paramgen.evaluation.registry import with_values
@@ -75,6 +75,7 @@ def main(
 
     Raises:
         ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
+        UnscoredError: After the report is written: a scoring function raised an error on some networks.
     """
     command = command_line("paramgen evaluate", main, locals())
     require_positive(n=n, train_images=train_images)
@@ -92,7 +93,10 @@ def main(
     if shard == MERGE:
         complete_shards(out, DONE)
     store = ScoreStore(Path(out)) if shard == MERGE else None
-    results = evaluate(opened, tasks, read, names, n, seed, device, train_images, aligned, finetune, store=store)
+    errors: list[str] = []
+    results = evaluate(
+        opened, tasks, read, names, n, seed, device, train_images, aligned, finetune, store=store, errors=errors
+    )
     if task is not None:
         results = replace(results, task=task.config())
     pictures = weight_pictures(opened, read)
@@ -106,6 +110,8 @@ def main(
         if store.computed:
             print(f"{store.computed:,} scores that no shard had computed were computed here")
         delete_shards(folder)
+    if errors:
+        raise UnscoredError(f"{' '.join(errors)} The report in {folder} is complete")
     return results
 
 
