@@ -252,6 +252,7 @@ def _judged(rows: Sequence[Row], bench: Bench) -> list[Row]:
     rows = with_differences(rows, bench.resampled, sign)
 
     def works(row: Row) -> bool:
-        return works_from is None or sign * row.value("mean") >= sign * works_from
+        # a row without a mean, because some of its networks have no score, is not excused from the flags
+        return works_from is None or not sign * row.value("mean") < sign * works_from
 
     return [replace(row, flags=[*row.flags, *flags_of(row, rows, several, works(row))]) for row in rows]
