@@ -73,7 +73,7 @@ class TabularTask(Task):
 
     def build(self) -> nn.Module:
         """The plain network, freshly initialised from torch's global seed."""
-        return MLP(self.outputs, (self.table.columns.shape[1],), self.hidden)
+        return MLP(self.outputs, (1, 1, self.table.columns.shape[1]), self.hidden)
 
     def data(self, split: str) -> SplitData:
         """Standardised columns (M, F) and targets (M, ...) of a split."""
