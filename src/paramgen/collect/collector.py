@@ -158,6 +158,8 @@ class Collector:
         shard: Shard | None = None,
     ) -> None:
         self.family, self.recipe, self.device, self.shard = family, recipe, device, shard
+        self.population = family.population()
+        self.of_zoo = self.population or family  # what the zoo says that its networks do
         self.out, self.shared = (out, out) if shard is None else (shard.folder(out), out / SHARED)
         self.recording = recording or Recording()
         try:
@@ -169,8 +171,8 @@ class Collector:
         self.names = select_tensors(network, parameters)
         self.spec = ParamSpec.of(network, self.names)
         for folder in {out, self.out}:
-            check_resumable(folder, family.config(), recipe)
-        made_by = json.dumps([family.config(), recipe], sort_keys=True)
+            check_resumable(folder, self.of_zoo.config(), recipe)
+        made_by = json.dumps([self.of_zoo.config(), recipe], sort_keys=True)
         self.digest = sha256(made_by.encode()).hexdigest()[:12]  # the state of another recipe's training is never used
         self.writer: ZooWriter | None = None
         self.resumed = False
@@ -298,7 +300,7 @@ class Collector:
             t if dtype is None or t.torch_dtype.is_complex else replace(t, dtype=dtype) for t in self.spec.tensors
         ]
         spec = replace(self.spec, tensors=tuple(stored))
-        writer = ZooWriter(self.out, spec, base, self.family.config(), self.recipe)
+        writer = ZooWriter(self.out, spec, base, self.of_zoo.config(), self.recipe)
         if plan.shared is not None:
             write_tensors(self.out / START, plan.shared)
         self.done = writer.done
@@ -325,6 +327,7 @@ class Collector:
             for k, (state, run, step) in enumerate(self.pending):
                 own = {part: plain_scores(values, k) for part, values in scores.items()}
                 number, seed, split, task, condition = run
+                task = task if self.population is None else None
                 described = {"split": split, "task": task, "condition": condition}
                 self.writer.add(state, run=number, step=step, seed=seed, scores=own, sync=False, **described)
             self.writer.sync()
@@ -341,7 +344,7 @@ class Collector:
 
     def _warnings(self, writer: ZooWriter, start: float | None) -> list[str]:
         """Warnings about a zoo that is unsuitable for learning."""
-        return zoo_doubts(writer.entries, self.family, self.recording.most, start) if self.recording.parts else []
+        return zoo_doubts(writer.entries, self.of_zoo, self.recording.most, start) if self.recording.parts else []
 
     def _cast(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         if self.recording.dtype is None:

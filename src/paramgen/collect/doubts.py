@@ -35,11 +35,13 @@ def doubts(
     Args:
         entries: Its networks; those without val scores are left out.
         score: What the scores are.
-        guess: The score that guessing reaches on each task, as of :func:`guessing`.
+        guess: The score that guessing reaches on each task, as of :func:`guessing`; empty where there are no data to guess on.
         items: Val items that a network is scored on.
         start: Val score of the network that all of them were fine-tuned from.
     """
-    scored = [(value, guess[e.task]) for e in entries if (value := e.scores.get("val", {}).get("score")) is not None]
+    scored = [
+        (value, guess.get(e.task)) for e in entries if (value := e.scores.get("val", {}).get("score")) is not None
+    ]
     sentences = list[str]()
     if lost := sum(_is_lost(entry.scores) for entry in entries):
         sentences.append(f"{lost} of {len(entries)} networks have a NaN or infinite loss: their training diverged.")
@@ -72,9 +74,11 @@ def zoo_doubts(
         most: Maximum number of val items that a network was scored on.
         start: Val score of the network that all of them were fine-tuned from.
     """
-    targets = {task: family.task(task).items("val", most).targets for task in {e.task for e in entries}}
+    tasks = {e.task for e in entries} if family.has_data else set()
+    targets = {task: family.task(task).items("val", most).targets for task in tasks}
     guesses = {task: guessing(family, values) for task, values in targets.items()}
-    sentences = doubts(entries, family.score, guesses, min(len(values) for values in targets.values()), start)
+    items = min((len(values) for values in targets.values()), default=1)
+    sentences = doubts(entries, family.score, guesses, items, start)
     sentences += unscored(entries)
     for sentence in sentences:
         _log.warning("warning: %s", sentence)

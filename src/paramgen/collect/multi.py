@@ -250,6 +250,6 @@ class Reweighted(SplitData):
 
 
 def _summary(zoo: Zoo) -> str:
-    tasks = {split: {e.task for e in zoo.entries if e.split == split} for split in ("train", "heldout")}
+    tasks = {split: {e.run for e in zoo.entries if e.split == split} for split in ("train", "heldout")}
     seen = f"{len(zoo)} networks of {zoo.spec.numel:,} parameters for {len(tasks['train'])} seen"
     return f"{seen} and {len(tasks['heldout'])} unseen tasks in {zoo.path}"

@@ -11,10 +11,10 @@ from paramgen.core.components import principal_components
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.evaluation import metrics
-from paramgen.evaluation.context import Context, RowScores, ZooContext
+from paramgen.evaluation.context import Context, RowScores, ZooContext, ZooRenders
 from paramgen.evaluation.fine_tuning import FineTuning
 from paramgen.evaluation.intervals import Bootstrap, Resampled
-from paramgen.evaluation.network_set import NetworkSet, complete
+from paramgen.evaluation.network_set import HELDOUT, NetworkSet, complete
 from paramgen.evaluation.results import Points, Row
 from paramgen.evaluation.rows import make_row
 from paramgen.evaluation.scoring import Scoring
@@ -50,10 +50,12 @@ class Bench:
             None if scoring is None else scoring.spec,
             scored,
             None if scoring is None else scoring.targets,
+            self._zoo_renders(scored),
         )
         self.good_from = None if scoring is None or scored is None else scoring.spec.floor(scored.mean)
         self.bootstrap = _bootstrap(scoring, scored)
         self.resampled = dict[str, Resampled]()  # by name of the row
+        self.renders = dict[str, Tensor]()  # by name of the row, (N, H, W)
         self.fine_tuning: FineTuning | None = None
         self.notes = list[str]()
 
@@ -113,6 +115,7 @@ class Bench:
             info=networks.info,
             sample_seconds=networks.sample_seconds,
             finetune_steps=None if self.fine_tuning is None else self.fine_tuning.steps(networks),
+            renders=self._renders(networks, scored),
         )
         places = self.plane.place(weights) / length  # (N, 2)
         points = Points(scores.tolist(), (displayed / length).tolist(), places.tolist())
@@ -138,6 +141,26 @@ class Bench:
 
     def _score(self, networks: NetworkSet) -> RowScores | None:
         return None if self.scoring is None else self.scoring.score(networks, self._complete(networks.weights))
+
+    def _zoo_renders(self, scored: RowScores | None) -> ZooRenders | None:
+        """What the zoo's networks are; None of networks that are no data, and where fewer than two are held out."""
+        if scored is None or scored.test.renders is None or len(self.weights.heldout) < 2:
+            return None
+        heldout = self._score(NetworkSet(HELDOUT, "reference", "heldout", self.weights.heldout))
+        assert heldout is not None
+        assert heldout.test.renders is not None
+        pixels = heldout.test.renders.flatten(1)
+        return ZooRenders(scored.test.renders.flatten(1), pixels[::2], pixels[1::2])
+
+    def _renders(self, networks: NetworkSet, scored: RowScores | None) -> Tensor | None:
+        """What a row's networks are, as finite pixels (n', F); of the held-out ones, those that no set is compared with."""
+        if scored is None or scored.test.renders is None:
+            return None
+        self.renders[networks.name] = scored.test.renders
+        if networks.role == "heldout" and self.context.renders is not None:
+            return self.context.renders.rest
+        pixels = scored.test.renders.flatten(1)
+        return pixels[pixels.isfinite().all(1)]
 
     def _complete(self, weights: Tensor | None) -> list[StateDict]:
         """Complete state dicts of (N, P)."""

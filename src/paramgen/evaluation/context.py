@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,9 +17,9 @@ from paramgen.evaluation.structure import RowStructure
 from paramgen.evaluation.zoo_weights import Distances
 from paramgen.tasks.score import Scores
 
-Need = Literal["score", "predictions", "answers", "accuracy", "one_task", "tasks"]
+Need = Literal["score", "predictions", "answers", "accuracy", "one_task", "tasks", "renders"]
 """What a metric needs: scores; discrete predictions; predictions that are right or wrong; accuracy as the score; a zoo of one task;
-a family of tasks."""
+a family of tasks; networks that are data themselves, some of them held out."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,20 @@ class RowScores:
         return predictions == targets
 
 
+class ZooRenders(NamedTuple):
+    """What the networks of a zoo are, as pixels.
+
+    Args:
+        training: (K, F).
+        reference: (m, F) every second held-out network, from the first: what sets are compared with.
+        rest: (m', F) the other held-out networks, the row that shows what is possible.
+    """
+
+    training: Tensor
+    reference: Tensor
+    rest: Tensor
+
+
 @dataclass(frozen=True)
 class ZooContext:
     """What all rows are compared with.
@@ -61,6 +75,7 @@ class ZooContext:
         spec: What the score is; None for a zoo without a task.
         scored: Scores of the first row: of the zoo's own networks, or of networks trained on the unseen tasks; None without a task.
         targets: (M, ...) of the test split; None of a family.
+        renders: What the training networks and the held-out ones are, of networks that are data themselves.
     """
 
     weights: Tensor
@@ -68,6 +83,7 @@ class ZooContext:
     spec: ScoreSpec | None = None
     scored: RowScores | None = None
     targets: Tensor | None = None
+    renders: "ZooRenders | None" = None
 
     @cached_property
     def spread(self) -> float:
@@ -110,6 +126,7 @@ class Context:
         info: Where the networks come from.
         sample_seconds: Seconds to draw one.
         finetune_steps: Median steps of fine-tuning; None where they are not counted.
+        renders: (n', F) what the row's networks are, without those with NaN; None of networks that are no data.
     """
 
     zoo: ZooContext
@@ -126,6 +143,7 @@ class Context:
     info: SampleInfo = field(default_factory=SampleInfo)
     sample_seconds: float | None = None
     finetune_steps: float | None = None
+    renders: Tensor | None = None
 
     @cached_property
     def tasks(self) -> TaskScores | None:
@@ -143,6 +161,8 @@ class Context:
         available: set[Need] = {"one_task" if self.tasks is None else "tasks"}
         if self.scored is not None:
             available.add("score")
+        if self.renders is not None and len(self.renders) and self.zoo.renders is not None:
+            available.add("renders")
         if self.scored is not None and self.tasks is None and self.scored.test.predictions is not None:
             available.add("predictions")
         if self.right is not None:

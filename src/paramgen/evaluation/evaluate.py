@@ -35,6 +35,8 @@ from paramgen.evaluation.scoring import Scoring
 from paramgen.evaluation.zoo_weights import ZooWeights, zoo_weights
 from paramgen.tasks import TaskFamily
 
+RENDERS = 8  # networks of each row that the page shows, where networks are data themselves
+
 
 def evaluate(
     zoo: Zoo,
@@ -121,6 +123,7 @@ def evaluate(
         unit=novelty.unit,
         run_scale=novelty.run_scale,
         subspace=subspace,
+        renders={name: of[:RENDERS].double().round(decimals=2).tolist() for name, of in bench.renders.items()},
     )
 
 

@@ -13,6 +13,8 @@ from paramgen.errors import ParamgenError
 from paramgen.evaluation.results import Kind, Role
 from paramgen.tasks import TaskFamily
 
+HELDOUT = "held-out runs"
+
 
 @dataclass(frozen=True)
 class NetworkSet:

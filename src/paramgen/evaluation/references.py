@@ -12,7 +12,7 @@ from paramgen.core.io import read_tensors
 from paramgen.core.samples import SampleInfo
 from paramgen.core.zoo import START, Zoo
 from paramgen.errors import ParamgenError
-from paramgen.evaluation.network_set import NetworkSet
+from paramgen.evaluation.network_set import HELDOUT, NetworkSet
 from paramgen.evaluation.results import Role
 from paramgen.evaluation.zoo_weights import ZooWeights
 from paramgen.tasks import TaskFamily
@@ -39,7 +39,7 @@ def _of_runs(zoo: Zoo, weights: ZooWeights) -> list[NetworkSet]:
     own = NetworkSet("zoo", "reference", "zoo", weights.training, info=_collected(zoo))
     if not len(weights.heldout):
         return [own]
-    return [own, NetworkSet("held-out runs", "reference", "heldout", weights.heldout)]
+    return [own, NetworkSet(HELDOUT, "reference", "heldout", weights.heldout)]
 
 
 def _of_tasks(zoo: Zoo, weights: ZooWeights, tasks: TaskFamily) -> list[NetworkSet]:

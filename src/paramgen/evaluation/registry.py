@@ -1,6 +1,6 @@
 """Every metric of the report: rows, columns, summaries of comparisons, the JSON schema and the docs' table are made from it.
 
-A metric is one entry in one of the lists: of scores and predictions, or of weights and costs.
+A metric is one entry in one of the lists: of scores and predictions, of sets, or of weights and costs.
 """
 
 from collections.abc import Collection
@@ -8,9 +8,17 @@ from collections.abc import Collection
 from paramgen.evaluation.context import Context
 from paramgen.evaluation.metric import Metric, RowDict
 from paramgen.evaluation.score_metrics import PREDICTION_METRICS, SCORE_METRICS
+from paramgen.evaluation.set_metrics import SET_METRICS
 from paramgen.evaluation.weight_metrics import DISTANCE_METRICS, ORIGIN_METRICS, SPREAD_METRICS
 
-METRICS: list[Metric] = [*SCORE_METRICS, *DISTANCE_METRICS, *PREDICTION_METRICS, *SPREAD_METRICS, *ORIGIN_METRICS]
+METRICS: list[Metric] = [
+    *SCORE_METRICS,
+    *SET_METRICS,
+    *DISTANCE_METRICS,
+    *PREDICTION_METRICS,
+    *SPREAD_METRICS,
+    *ORIGIN_METRICS,
+]
 
 
 def values_of(context: Context) -> dict[str, float | None]:

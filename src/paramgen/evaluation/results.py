@@ -4,7 +4,7 @@ Field names are the keys of ``results.json``. Scores are in the task's own unit 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from math import isfinite
 from typing import Any, Literal
 
@@ -124,6 +124,7 @@ class Results:
         run_scale: How far a new run lies from its nearest training network.
         subspace: What structure is measured by.
         thresholds: Numbers that flags and verdicts use.
+        renders: By row, the first networks' grey values (H, W), of networks that are data themselves.
         command: The command line that made it.
         format: Version of this layout.
         paramgen: Version of the program.
@@ -153,6 +154,7 @@ class Results:
     run_scale: RunScale | None
     subspace: StructureReference | None
     thresholds: Thresholds = THRESHOLDS
+    renders: Mapping[str, list[list[list[float]]]] = field(default_factory=dict)
     command: str | None = None
     format: int = FORMAT
     paramgen: str = __version__

@@ -71,7 +71,7 @@ def results_schema() -> Schema:
     types["format"] = {"const": FORMAT}
     types["weights"] = {"type": "array", "items": _object(_WEIGHTS)}
     schema = _object(types)
-    schema["required"] = [name for name in schema["required"] if name not in ("weights", "trajectories")]
+    schema["required"] = [name for name in schema["required"] if name not in ("weights", "trajectories", "renders")]
     about = "What `paramgen evaluate` found. Shares are fractions; null where there is no figure. docs/evaluation.md defines each."
     return {"$schema": DIALECT, "title": "paramgen results", "description": about, **schema, "$defs": {"row": row}}
 

@@ -32,7 +32,11 @@ class One(NamedTuple):
     loss: Tensor | None
     items: Tensor | None
     predictions: Tensor | None
+    renders: Tensor | None
     failed: str | None
+
+
+_TENSORS = One._fields[:-1]
 
 
 class ScoreStore:
@@ -98,11 +102,11 @@ class ScoreStore:
         """Know what a file says."""
         keys = [bytes(row).hex() for row in tensors["keys"].tolist()]
         failed = json.loads(bytes(tensors["failed"].tolist()))
-        parts = [tensors.get(name) for name in ("value", "loss", "items", "predictions")]
+        parts = [tensors.get(name) for name in _TENSORS]
         for row, key in enumerate(keys):
-            value, loss, items, predictions = (None if part is None else part[row] for part in parts)
+            value, *others = (None if part is None else part[row] for part in parts)
             assert value is not None
-            self._known[key] = One(value, loss, items, predictions, failed.get(str(row)))
+            self._known[key] = One(value, *others, failed=failed.get(str(row)))
 
 
 def _keys(kind: str, states: Sequence[StateDict], names: Sequence[str | None]) -> list[str]:
@@ -114,7 +118,7 @@ def _keys(kind: str, states: Sequence[StateDict], names: Sequence[str | None]) -
 
 def _plain(keys: Sequence[str], scores: Scores) -> StateDict:
     """Scores as tensors by name, for a file."""
-    tensors = {name: getattr(scores, name) for name in ("value", "loss", "items", "predictions")}
+    tensors = {name: getattr(scores, name) for name in _TENSORS}
     failed = json.dumps({str(place): why for place, why in scores.failed.items()}).encode()
     return {
         "keys": torch.tensor([list(bytes.fromhex(key)) for key in keys], dtype=torch.uint8).view(len(keys), _KEY),
@@ -125,9 +129,10 @@ def _plain(keys: Sequence[str], scores: Scores) -> StateDict:
 
 def _together(known: Sequence[One]) -> Scores:
     """Scores of N networks, of those of each."""
-    value, loss, items, predictions = (_stacked([getattr(one, name) for one in known]) for name in One._fields[:4])
+    value, loss, items, predictions, renders = (_stacked([getattr(one, name) for one in known]) for name in _TENSORS)
     failed = {place: one.failed for place, one in enumerate(known) if one.failed is not None}
-    return Scores(torch.empty(0, dtype=torch.float64) if value is None else value, loss, items, predictions, failed)
+    value = torch.empty(0, dtype=torch.float64) if value is None else value
+    return Scores(value, loss, items, predictions, failed, renders)
 
 
 def _stacked(parts: Sequence[Tensor | None]) -> Tensor | None:

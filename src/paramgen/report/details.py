@@ -34,6 +34,22 @@ def layers(view: View) -> PictureData | None:
     return PictureData(panels, view.colours, columns=3, narrowest=220) if panels else None
 
 
+def renders(view: View) -> PictureData | None:
+    """The first networks of every row as the pictures that they are, side by side."""
+    panels = []
+    for row in view.rows:
+        pictures = view.results.get("renders", {}).get(row["name"])
+        if pictures:
+            lines = [
+                [cell for picture in pictures for cell in [*picture[i], 0.0]][:-1] for i in range(len(pictures[0]))
+            ]
+            across = PanelAxis(always=(0.0, float(len(lines[0]))), margin=(0, 0))
+            down = PanelAxis(always=(0.0, float(len(lines))), margin=(0, 0))
+            cells = Cells(row["name"], lines, 1.0, row["name"])
+            panels.append(Panel(across, down, [cells], row["name"], row=row["name"]))
+    return PictureData(panels, view.colours, columns=2, narrowest=300) if panels else None
+
+
 def _minus(values: Matrix, others: Matrix) -> Matrix:
     pairs = [zip(line, other, strict=True) for line, other in zip(values, others, strict=True)]
     return [[None if a is None or b is None else float(f"{a - b:.3g}") for a, b in line] for line in pairs]

@@ -61,6 +61,16 @@ FIGURES = (
         file=True,
     ),
     Figure(
+        "renders",
+        "What the networks are",
+        "The first networks of every row as pictures. A copy looks as good as a new one: read it with picture_ratio.",
+        "Networks that are data themselves, such as fields: each is run on the pixels of a grid. The grey values are what 1-NNA, COV and "
+        "MMD compare.",
+        details.renders,
+        wide=True,
+        file=True,
+    ),
+    Figure(
         "plane",
         "Score against distance",
         "Up and to the right is better. On or below the grey line, a generator does no better than noise.",

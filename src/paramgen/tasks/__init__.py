@@ -11,6 +11,7 @@ from paramgen.errors import ParamgenError
 from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import Member, SplitData, Task, TaskFamily
 from paramgen.tasks.factory import load_family, load_task
+from paramgen.tasks.field_family import FieldFamily, FieldsTask
 from paramgen.tasks.fields import FieldTask
 from paramgen.tasks.score import Classifies, Measured
 from paramgen.tasks.scorer import ScorerTask
@@ -28,7 +29,9 @@ __all__ = [
     "ClassificationTask",
     "Classifies",
     "DomainFamily",
+    "FieldFamily",
     "FieldTask",
+    "FieldsTask",
     "Measured",
     "Member",
     "RegressionTask",

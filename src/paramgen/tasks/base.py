@@ -85,6 +85,14 @@ class TaskFamily(Scored):
         """
         raise ParamgenError(f"{type(self).__name__} describes no task, so it has no conditions; leave condition out")
 
+    def population(self) -> "Task | None":
+        """The task of the zoo of a family whose networks are data themselves, such as one field a picture; None of other families.
+
+        Each network is trained on a task of the family. The zoo is one of a single task: its networks are samples of one distribution,
+        and new ones belong to no task of the family.
+        """
+        return None
+
     def pretraining(self, split: str) -> SplitData | None:
         """Data for pretraining the network; None if it is not pretrained."""
         return None

@@ -36,6 +36,7 @@ class Scores(NamedTuple):
         items: (N, M) as of :class:`Measured`; None for a score that is no function of single items, such as FID or mAP.
         predictions: (N, M) as of :class:`Measured`, or None.
         failed: Errors that a scoring function raised, by the places of their networks among the N; their score is NaN.
+        renders: (N, H, W) what each network is, of networks that are data themselves: a field's picture. They are compared as sets.
     """
 
     value: Tensor
@@ -43,6 +44,7 @@ class Scores(NamedTuple):
     items: Tensor | None = None
     predictions: Tensor | None = None
     failed: Mapping[int, str] = MappingProxyType({})
+    renders: Tensor | None = None
 
 
 class Scored(ABC):
