@@ -104,9 +104,9 @@ class ScoreStore:
         failed = json.loads(bytes(tensors["failed"].tolist()))
         parts = [tensors.get(name) for name in _TENSORS]
         for row, key in enumerate(keys):
-            value, *others = (None if part is None else part[row] for part in parts)
+            value, loss, items, predictions, renders = (None if part is None else part[row] for part in parts)
             assert value is not None
-            self._known[key] = One(value, *others, failed=failed.get(str(row)))
+            self._known[key] = One(value, loss, items, predictions, renders, failed.get(str(row)))
 
 
 def _keys(kind: str, states: Sequence[StateDict], names: Sequence[str | None]) -> list[str]:

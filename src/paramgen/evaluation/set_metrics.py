@@ -15,7 +15,8 @@ from paramgen.evaluation.metric import FRACTION, PERCENT, RATIO, Metric, needs
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
     """Root mean squared difference (n, m) of all pairs of (n, F) and (m, F)."""
-    return torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist") / a.shape[1] ** 0.5
+    apart: Tensor = torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    return apart / a.shape[1] ** 0.5
 
 
 def minimum_matching_distance(drawn: Tensor, reference: Tensor) -> float:
