@@ -6,6 +6,8 @@ distance of two renders is the root mean squared difference of their grey values
 n: rendered networks of a row. m: the held-out ones that sets are compared with. F: pixels.
 """
 
+from math import sqrt
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from paramgen.evaluation.metric import FRACTION, PERCENT, RATIO, Metric, needs
 def distances(a: Tensor, b: Tensor) -> Tensor:
     """Root mean squared difference (n, m) of all pairs of (n, F) and (m, F)."""
     apart: Tensor = torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist")
-    return apart / a.shape[1] ** 0.5
+    return apart / sqrt(a.shape[1])
 
 
 def minimum_matching_distance(drawn: Tensor, reference: Tensor) -> float:
