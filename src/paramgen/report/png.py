@@ -38,6 +38,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 9,
     "figure.facecolor": "white",
 }
+TITLE = 0.3  # height of a panel's title in inches
 WIDTHS = {1: 6.4, 2: 4.4, 3: 3.7}  # of a panel in inches, by the columns; narrower with more
 PLACES = (  # of a name around its dot, in points
     *((7, 0, "left"), (-7, 0, "right"), (0, 9, "center"), (0, -9, "center")),
@@ -100,7 +101,10 @@ def _grid(picture: PictureData) -> tuple[Figure, list[Axes]]:
     columns = min(picture.columns, len(picture.panels))
     rows = ceil(len(picture.panels) / columns)
     width = WIDTHS.get(columns, 3.4)
-    height = width * (0.62 if any(isinstance(m, Cells) for p in picture.panels for m in p.marks) else 0.74)
+    cells = [len(m.values) / len(m.values[0]) for p in picture.panels for m in p.marks if isinstance(m, Cells)]
+    height = (
+        width * min(0.62, max(cells)) + TITLE if cells else width * 0.74
+    )  # cells are square where they are not too many
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained" if rows * columns > 1 else None)
     every = list(figure.subplots(rows, columns, squeeze=False).flat)
     for empty in every[len(picture.panels) :]:
