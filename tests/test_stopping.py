@@ -33,6 +33,13 @@ def fit(tmp_path):
     return write_fit(tmp_path, max_steps=20)
 
 
+class Stopping:
+    """A request to stop, in the middle of what is saved."""
+
+    def __reduce__(self):
+        signals.raise_request(signal.SIGTERM)
+
+
 def during(monkeypatch, owner, name, step, act):
     """Act within the call number `step` of a method."""
     method, calls = getattr(owner, name), []
@@ -130,9 +137,10 @@ def test_a_request_that_native_code_turns_into_its_own_error_is_still_a_request(
     assert capsys.readouterr().err == "paramgen: stopped by SIGTERM; all files written so far are complete\n"
 
 
-def test_other_processes_of_a_stopped_fit_end_well(fit, monkeypatch, capsys):
+@pytest.mark.parametrize("variable", ["LOCAL_RANK", "SLURM_LOCALID"])
+def test_other_processes_of_a_stopped_fit_end_well(variable, fit, monkeypatch, capsys):
     monkeypatch.setattr("paramgen.cli.main.run", lambda _: signals.raise_request(signal.SIGTERM))
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv(variable, "1")
     assert main(fit) == 0
     assert not capsys.readouterr().err
 
@@ -180,6 +188,45 @@ def test_a_checkpoint_replaces_the_old_one_from_its_own_folder(tmp_path, monkeyp
     assert [*path.parent.iterdir()] == [path]
 
 
+def test_a_fit_keeps_one_copy_of_its_checkpoint(fit, tmp_path):
+    assert main(fit) == 0
+    last, newest = (tmp_path / "fit" / name for name in ("last.ckpt", "epoch=1-step=20.ckpt"))
+    assert last.samefile(newest)
+    assert sorted(tmp_path.glob("fit/*.ckpt")) == [newest, last]
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_last_is_whole_however_far_a_save_has_come(hard, tmp_path, monkeypatch):
+    if not hard:  # as on file systems that have symbolic links alone
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "not permitted")))
+    writer, last = CompleteCheckpoints(), tmp_path / "last.ckpt"
+    writer.links = True
+
+    def state(step):
+        return {"global_step": step, "weights": torch.full((3,), step)}
+
+    def check(step):
+        assert torch.load(last, weights_only=True)["global_step"] == step
+
+    for name in ("step=1.ckpt", "last.ckpt"):
+        writer.save_checkpoint(state(1), tmp_path / name)
+    check(1)
+    with pytest.raises(StopRequested):
+        writer.save_checkpoint(state(2) | {"stop": Stopping()}, tmp_path / "step=2.ckpt")
+    check(1)
+    writer.save_checkpoint(state(2), tmp_path / "step=2.ckpt")
+    check(1)
+    writer.remove_checkpoint(tmp_path / "step=1.ckpt")  # Lightning does so before it saves the last one
+    check(1 if hard else 2)
+    writer.save_checkpoint(state(2), last)
+    check(2)
+    assert last.samefile(tmp_path / "step=2.ckpt")
+    writer.save_checkpoint(state(3), last)  # where a fit is stopped
+    check(3)
+    assert torch.load(tmp_path / "step=2.ckpt", weights_only=True)["global_step"] == 2
+    assert sorted(tmp_path.iterdir()) == [last, tmp_path / "step=2.ckpt"]
+
+
 @pytest.fixture
 def small_files():
     """Until the end of the test no file grows beyond 300 kB: what a full disk does to a file."""
@@ -199,10 +246,6 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, small_
 
 
 def test_a_signal_within_a_checkpoint_is_no_error_of_it(tmp_path):
-    class Stopping:
-        def __reduce__(self):
-            signals.raise_request(signal.SIGTERM)
-
     writer, path = CompleteCheckpoints(), tmp_path / "last.ckpt"
     with pytest.raises(StopRequested):
         writer.save_checkpoint({"weights": torch.ones(3), "stop": Stopping()}, path)

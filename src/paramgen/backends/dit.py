@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from paramgen.diffusion import Denoiser, Trajectory
 from paramgen.errors import ParamgenError
@@ -88,6 +88,10 @@ class DiT(ParameterGenerator):
         positions = self.denoiser.positions
         if self.codec is not None and not torch.equal(positions.places.cpu(), self.codec.positions):
             positions.place(self.codec.positions)
+
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's layers."""
+        return [*self.denoiser.layers]
 
     def begin(self, networks: NetworkTokens) -> None:
         """Standardise conditions."""

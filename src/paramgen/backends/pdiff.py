@@ -56,6 +56,7 @@ class PDiff(ParameterGenerator):
 
     shape: tuple[int, int]
     has_guidance = True
+    computing = (*ParameterGenerator.computing, "learn_latents")
 
     latent_mean: Tensor  # (C, l)
     latent_std: Tensor  # (C, l)

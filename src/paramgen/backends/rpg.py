@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from paramgen.core.devices import to_device
 from paramgen.diffusion import Denoiser, Trajectory
@@ -31,7 +31,7 @@ from paramgen.generators.settings import ConditionSettings, DiffusionSettings, O
 from paramgen.nn.condition import ConditionInput, guided
 from paramgen.nn.positions import Position, Positions
 from paramgen.nn.prototypes import Prototypes, distinct, of_first
-from paramgen.nn.recurrence import RecurrenceSettings
+from paramgen.nn.recurrence import MambaStack, RecurrenceSettings
 from paramgen.nn.states import StateSettings, known
 from paramgen.nn.token_heads import HeadSettings
 
@@ -294,6 +294,11 @@ class RPG(ParameterGenerator):
         positions = self.prototypes.positions
         if self.codec is not None and not torch.equal(positions.places.cpu(), self.codec.positions):
             positions.place(self.codec.positions)
+
+    def blocks(self) -> list[nn.Module]:
+        """The layers of the recurrent model, which have nearly all weights."""
+        recurrence = self.prototypes.recurrence
+        return [*recurrence.layers] if isinstance(recurrence, MambaStack) else [recurrence]
 
     def begin(self, networks: NetworkTokens) -> None:
         """Standardise conditions."""

@@ -48,6 +48,7 @@ FUNCTIONS = {
         "show, check, import, align or merge zoos: info | verify | import | align | merge", "cli.commands.zoo"
     ),
     "sample": Command("sample new networks from a generator", "cli.commands.sample"),
+    "consolidate": Command("write a sharded checkpoint as one file", "cli.commands.consolidate", out_is_file=True),
     "adapters": Command("export generated adapters for peft", "cli.commands.adapters"),
     "evaluate": Command("compare generated networks with baselines; write a report", "cli.commands.evaluate"),
     "compare": Command("fit, sample and evaluate generators on zoos, over seeds", "cli.commands.compare", "compare"),
@@ -72,8 +73,8 @@ class LogLines(logging.Handler):
 
 
 def first_process() -> bool:
-    """Whether this is the first process of a fit on this machine. Only it prints."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    """Whether this is the first process of a fit on this machine, started by torchrun, Lightning or SLURM. Only it prints."""
+    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
 
 
 def usage() -> str:

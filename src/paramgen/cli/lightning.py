@@ -5,12 +5,14 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -26,8 +28,11 @@ from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.callbacks import LearningRates, SampleQuality, SparingProgressBar
 from paramgen.generators.checkpoints import Checkpoints, CompleteCheckpoints, StopRequests
 from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.distributed_checkpoints import is_sharded
 from paramgen.generators.divergence import Divergence
 from paramgen.generators.restore import read_checkpoint
+from paramgen.generators.sharding import NAME as FSDP
+from paramgen.generators.sharding import without_values
 
 LOST_PROCESS = (
     "another process of this fit ended unexpectedly (killed, out of memory, or a lost machine); "
@@ -74,7 +79,7 @@ class GeneratorCLI(LightningCLI):
         parser.add_lightning_class_args(SampleQuality, "quality")
         parser.add_lightning_class_args(LearningRates, "lr_monitor")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
-        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.enable_version_counter": False})
+        parser.set_defaults({"checkpoint.save_last": "link", "checkpoint.enable_version_counter": False})
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
@@ -93,7 +98,7 @@ class GeneratorCLI(LightningCLI):
         torch.set_flush_denormal(True)
         if self.subcommand is None:
             return
-        requested, parsed = (config[self.subcommand].model for config in (self.requested, self.config))
+        requested, parsed = self.requested[self.subcommand].model, self._with_saved_arguments()
         for name in requested.init_args.keys():  # noqa: SIM118  a Namespace iterates over something else
             if name not in (*LINKED, LAYOUT) and requested.init_args[name] != parsed.init_args[name]:
                 given, saved = requested.init_args[name], parsed.init_args[name]
@@ -108,6 +113,26 @@ class GeneratorCLI(LightningCLI):
 
         # the checkpoint also holds arguments of the data, which not every backend has
         self.config[self.subcommand].model = requested
+
+    def _with_saved_arguments(self) -> Namespace:
+        """The model's section with the arguments of the checkpoint, if one was given."""
+        config = self.config[self.subcommand]
+        path = config.get("ckpt_path")
+        if path and is_sharded(path):  # Lightning has read those of files
+            saved = dict(read_checkpoint(path, parts=()).get("hyper_parameters", {}))
+            saved.pop("_instantiator", None)
+            model = {"class_path": saved.pop("_class_path", config.model.class_path), "dict_kwargs": saved}
+            config = self.parser.parse_object({self.subcommand: {"model": model}}, self.config)[self.subcommand]
+        model_section: Namespace = config.model
+        return model_section
+
+    def instantiate_classes(self) -> None:
+        """Build the model, the data and the trainer; of a generator that will be sharded the first process alone has the weights."""
+        config = self.config.get(self.subcommand or "")
+        sharded = config and config.trainer.strategy == FSDP and LAYOUT not in config.model.init_args
+        first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # set when it is imported
+        with without_values() if sharded and not first else nullcontext():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer, or a one-line error; its checkpoints are complete unless a plugin writes them."""
@@ -178,7 +203,7 @@ def _check_checkpoint(verb: str, path: str | None, backend: str) -> None:
     if path is None and verb != "fit":
         raise ParamgenError(f"{verb} needs a fitted generator: --ckpt_path")
     if path is not None:
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path, parts=())
         arguments = dict(checkpoint.get("hyper_parameters", {}))
         made_by = arguments.pop("_class_path", checkpoint["paramgen"]["class_path"])
         if made_by != backend:

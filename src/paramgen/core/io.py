@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from paramgen.core.locks import temporary_file
+from paramgen.core.locks import temporary_file, temporary_name
 from paramgen.core.schema import check, parse_json
 from paramgen.errors import ParamgenError, cannot_write
 
@@ -77,6 +77,66 @@ def link_or_copy(file: Path, target: Path) -> None:
                 shutil.copyfileobj(source, copy)
     except OSError as error:
         raise cannot_write(target, error) from error
+
+
+def link(path: Path, target: Path) -> None:
+    """Make `path` another name of a file next to it, atomically: if the process is killed, `path` is the old file or the new one.
+
+    The file is not copied, and neither name needs the other. File systems without hard links get a symbolic one, and folders too.
+
+    Raises:
+        ParamgenError: The file system has no links, or the folder cannot be written.
+    """
+    temporary = temporary_name(path)
+    try:
+        try:
+            os.link(target, temporary)
+        except OSError:
+            os.symlink(target.name, temporary, target.is_dir())
+        if path.is_dir() and not path.is_symlink():
+            replace_folder(temporary, path)
+        else:
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)  # POSIX keeps it where both names were the same file already
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Rename `new` to `path` where one of them is a folder: systems cannot replace a folder in one step.
+
+    If the process is killed in between, what was at `path` is next to it, under a name that ends with ``.old`` and the suffix.
+
+    Raises:
+        ParamgenError: The folder cannot be written.
+    """
+    old = path.with_name(f"{path.stem}.old{path.suffix}")
+    try:
+        _remove(old)
+        if os.path.lexists(path):
+            os.replace(path, old)
+        os.replace(new, path)
+        _remove(old)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def fingerprint(path: Path) -> str:
+    """The sha256 of a file, or of the names and sha256 of the files in a folder."""
+    if not path.is_dir():
+        return sha256(path)
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    return hashlib.sha256("".join(f"{file.name} {sha256(file)}\n" for file in files).encode()).hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

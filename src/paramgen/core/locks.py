@@ -121,6 +121,11 @@ def _holder(descriptor: int) -> str:
         return "another process"
 
 
+def temporary_name(target: Path) -> Path:
+    """A new name in the folder of `target`, for what will be renamed to it; :func:`remove_dead` finds it."""
+    return target.parent / f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}"
+
+
 @contextmanager
 def temporary_file(target: Path) -> Iterator[IO[bytes]]:
     """A file in the folder of `target`, to be written and renamed to it; if it was not renamed, it is deleted at the end.
@@ -131,7 +136,7 @@ def temporary_file(target: Path) -> Iterator[IO[bytes]]:
         target: The file that is to be written.
     """
     # choose the name before creating the file, so that a request to stop never leaves a file behind
-    path, file = target.parent / f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}", None
+    path, file = temporary_name(target), None
     try:
         while True:
             file = open(path, "x+b", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115  closed below

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from inspect import signature
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from paramgen.generators.recipe import Facts
 from paramgen.generators.restore import build, check_same_data, read_checkpoint
 from paramgen.generators.sampling import Drawn, SampleRequest, some_rows
 from paramgen.generators.settings import plain_arguments
+from paramgen.generators.sharding import Shardable, class_of, not_finite
 
 
 class Denoised(NamedTuple):
@@ -54,7 +54,7 @@ class Behaviour(Protocol):
         """A scalar."""
 
 
-class ParameterGenerator(LightningModule, ABC):
+class ParameterGenerator(Shardable, ABC):
     """Learns a distribution over networks from their tokens and draws new ones.
 
     A backend is a subclass in ``backends/``: an ``__init__`` with plain arguments that calls ``save_hyperparameters()``, ``loss``,
@@ -266,7 +266,7 @@ class ParameterGenerator(LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Start the clock, and give every process its own noise: Lightning gives all of them the same seed."""
         self.begin(data_of(self.trainer).training_networks())
-        self._started = time.perf_counter() - self.fit_seconds
+        self._started = time.perf_counter()
         if self.trainer.world_size > 1:
             torch.manual_seed(mix(torch.initial_seed(), self.global_rank))
 
@@ -300,7 +300,7 @@ class ParameterGenerator(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what sampling needs in addition to the weights: the class, the codec, the tensors that are not generated."""
-        if bad := self._not_finite(checkpoint["state_dict"]):
+        if bad := not_finite(self, checkpoint["state_dict"]):
             step = checkpoint["global_step"]
             raise DivergedError(
                 f"the fit diverged: at step {step} {bad!r} is NaN or infinite; checkpoints saved before are kept"
@@ -310,22 +310,18 @@ class ParameterGenerator(LightningModule, ABC):
             checkpoint["hyper_parameters"] = plain_arguments(checkpoint["hyper_parameters"])
         checkpoint["paramgen"] = {
             "version": __version__,
-            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "class_path": self._class_path(),
             "codec": self.codec.state_dict(),
             "base": self.base,
             "zoo": self.zoo_info,
             "uses_task_data": self.uses_task_data,
             "fit_command": self.fit_command,
             "fit_config": self.fit_config,
-            "fit_seconds": time.perf_counter() - self._started if hasattr(self, "_started") else self.fit_seconds,
+            "fit_seconds": self.fit_seconds + (time.perf_counter() - self._started if hasattr(self, "_started") else 0),
         }
 
-    def _not_finite(self, state: Mapping[str, Tensor]) -> str | None:
-        """The first parameter that is NaN or infinite in a state dict, or None; buffers may hold infinities, as masks do."""
-        names = [name for name, _ in self.named_parameters() if name in state]
-        if not names or torch.stack([state[name].isfinite().all() for name in names]).all():  # one wait for a GPU
-            return None
-        return next(name for name in names if not state[name].isfinite().all())
+    def _class_path(self) -> str:
+        return f"{class_of(self).__module__}.{class_of(self).__qualname__}"
 
     def _check_tokens(self, codec: ParamCodec, of: str) -> None:
         if self.shape is not None and codec.shape != self.shape:
@@ -333,14 +329,14 @@ class ParameterGenerator(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what :meth:`on_save_checkpoint` stored."""
-        if bad := self._not_finite(checkpoint["state_dict"]):
+        if bad := not_finite(self, checkpoint["state_dict"]):
             raise ParamgenError(
                 f"the checkpoint holds NaN or infinite values ({bad!r}): its fit diverged; use an earlier one"
             )
         saved = checkpoint.get("paramgen")
         if saved is None:
             raise ParamgenError("this is not a paramgen checkpoint: it has no codec")
-        class_path = f"{type(self).__module__}.{type(self).__qualname__}"
+        class_path = self._class_path()
         if saved["class_path"] != class_path:
             raise ParamgenError(f"the checkpoint was made by {saved['class_path']}, the config asks for {class_path}")
         codec = ParamCodec.from_state_dict(saved["codec"])
@@ -361,7 +357,7 @@ def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -
     Lightning's ``load_from_checkpoint`` is not used: it imports what a checkpoint names.
 
     Args:
-        path: A ``.ckpt`` written by ``paramgen fit``.
+        path: A ``.ckpt`` written by ``paramgen fit``, a file or a folder of shards.
         device: Where to put it.
         trust: Import a backend or codec that is not part of paramgen, nor of an installed package with the entry point
             ``paramgen.backends``.
@@ -370,7 +366,7 @@ def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -
         UntrustedError: The checkpoint names such a class, and `trust` is false.
         ParamgenError: No such file, no checkpoint of paramgen, a backend that does not exist or does not fit.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, parts=("state_dict",))
     where, saved = f"checkpoint {str(path)!r}", checkpoint["paramgen"]
     import_module("paramgen.backends")  # registers them; it imports this module
     backend = find_class(saved["class_path"], ParameterGenerator, "backend", trust, where)  # type: ignore[type-abstract]

@@ -20,6 +20,7 @@ from paramgen.evaluation import metrics
 from paramgen.evaluation.novelty import Novelty, RawBank
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.data import ParameterDataModule, data_of
+from paramgen.generators.sharding import FSDP2
 from paramgen.tasks import TaskFamily, family_of
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class SampleQuality(Callback):
                 )
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, *_: object) -> None:
-        """Measure when due, on the first process."""
+        """Measure when due; the first process logs it."""
         step = trainer.global_step
         if step % self._stride == 0 and not (self._unread and self._unread[-1][0] == step):
             # Lightning divides the loss by the number of batches of a step
@@ -84,12 +85,12 @@ class SampleQuality(Callback):
             if len(self._unread) + len(self._history.get("train/loss", ())) > MOST_POINTS:
                 self._read_losses()
         due = self.sample_every and step % self.sample_every == 0 and step != self._last
-        if due and trainer.is_global_zero and trainer.logger is not None:
+        if due and _takes_part(trainer) and trainer.logger is not None:
             self._last = step
             assert isinstance(module, ParameterGenerator)
             with torch.random.fork_rng():  # measuring does not change the training
                 metrics = self.look(module, data_of(trainer))
-            trainer.logger.log_metrics(metrics, step)
+            trainer.logger.log_metrics(metrics, step)  # Lightning's loggers write on the first process alone
             for name, value in metrics.items():
                 self._remember(name, step, value)
 
@@ -101,13 +102,13 @@ class SampleQuality(Callback):
                 self._remember("val/loss", trainer.global_step, float(loss))
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Plot the last samples with training networks if they are scored and the logger accepts images; first process only."""
+        """Plot the last samples with training networks if they are scored and the logger accepts images."""
         writer = getattr(trainer.logger, "experiment", None)
         if (
             self.sample_every
             and self._family is not None
             and not data_of(trainer).on_disk
-            and trainer.is_global_zero
+            and _takes_part(trainer)
             and writer is not None
             and hasattr(writer, "add_figure")
         ):
@@ -276,6 +277,11 @@ class Float32Ends(Callback):
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Give the trainer its precision back."""
         trainer.strategy.precision_plugin = self._half
+
+
+def _takes_part(trainer: Trainer) -> bool:
+    """Whether this process samples: the first one, and all where each holds a part of the weights."""
+    return trainer.is_global_zero or isinstance(trainer.strategy, FSDP2)
 
 
 def _runs(data: ParameterDataModule, indices: list[int]) -> Tensor:

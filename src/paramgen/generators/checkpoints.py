@@ -2,20 +2,22 @@
 
 import logging
 import signal
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from paramgen.core.io import replacing
-from paramgen.core.locks import locked
+from paramgen.core.io import link, replace_folder, replacing
+from paramgen.core.locks import locked, temporary_name
 from paramgen.core.signals import REQUESTS, StopRequested, install, raise_request
 from paramgen.errors import ParamgenError, cannot_write
+from paramgen.generators.distributed_checkpoints import is_sharded, read_shards
 from paramgen.generators.divergence import far_above, kept
 
 _log = logging.getLogger(__name__)
@@ -59,6 +61,8 @@ class Checkpoints(ModelCheckpoint):
     """Lightning's, which also saves where a fit is stopped, so that it can go on from there; an error saves nothing.
 
     Nothing is saved while the loss is far above its start: the last good checkpoint is kept. While the fit lasts its folder is locked.
+    With ``save_last: link`` (the default of ``paramgen fit``) ``last.ckpt`` is another name of the checkpoint that was just written, not
+    a copy. Lightning's own link is absent for a moment, and leads nowhere for another.
     """
 
     _lock: ExitStack | None = None
@@ -69,6 +73,10 @@ class Checkpoints(ModelCheckpoint):
         Raises:
             ParamgenError: Another fit writes to it.
         """
+        if self.save_last == "link":
+            self.save_last = True
+            if isinstance(trainer.strategy.checkpoint_io, CompleteCheckpoints):
+                trainer.strategy.checkpoint_io.links = True
         super().setup(trainer, pl_module, stage)
         self._lock = ExitStack()
         if stage == "fit" and trainer.is_global_zero and self.dirpath and "://" not in str(self.dirpath):
@@ -114,15 +122,32 @@ class Checkpoints(ModelCheckpoint):
             _log.info("saved step %d; to resume, run the same command with --ckpt_path %s", trainer.global_step, path)
 
 
+class _Content(NamedTuple):
+    """What tells whether two checkpoints of a fit hold the same."""
+
+    step: int
+    epoch: int
+    parts: frozenset[str]
+
+    @classmethod
+    def of(cls, checkpoint: Mapping[str, Any]) -> Self:
+        return cls(checkpoint.get("global_step", -1), checkpoint.get("epoch", -1), frozenset(checkpoint))
+
+
 class CompleteCheckpoints(TorchCheckpointIO):
     """Writes checkpoints that are complete or absent: to a temporary file next to the target, tensor by tensor, then renamed.
 
     Lightning's holds the whole file in memory, writes it to the folder for temporary files and copies it from there where that is on
     another file system.
+
+    Attributes:
+        links: Where a checkpoint is written twice into a folder, as the best and as the last one, the second is a link to the first.
     """
 
     def __init__(self) -> None:
+        self.links = False
         self._last: Path | None = None
+        self._written: _Content | None = None  # of the last one
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint; one at an address such as ``s3://…`` as Lightning does.
@@ -134,9 +159,15 @@ class CompleteCheckpoints(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
+        if self.link_to_same(checkpoint, path):
+            return
+        in_place = path.is_symlink() or not is_sharded(path)
+        written = path if in_place else temporary_name(path)
         try:
-            with replacing(path) as file:
+            with replacing(written) as file:
                 torch.save(checkpoint, file)
+            if not in_place:
+                replace_folder(written, path)
         except ParamgenError as error:
             raise self._naming_last(error, path) from error
         except RuntimeError as error:  # of torch's writer, which was stopped by what came before
@@ -145,7 +176,34 @@ class CompleteCheckpoints(TorchCheckpointIO):
             if error.__context__ is not None and not isinstance(error.__context__, Exception):
                 raise error.__context__ from None  # a signal
             raise
-        self._last = path
+        self.remember(checkpoint, path)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """Read a file, or a folder of shards."""
+        return read_shards(Path(path)) if is_sharded(path) else super().load_checkpoint(path, *args, **kwargs)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete a checkpoint; symbolic links to it are first led to the last one that was written."""
+        removed, last = Path(path).resolve(), self._last
+        if last is not None and last.exists():
+            for name in removed.parent.glob("*.ckpt"):
+                if name.is_symlink() and name.resolve() == removed:
+                    link(name, last)
+        super().remove_checkpoint(path)
+
+    def link_to_same(self, checkpoint: Mapping[str, Any], path: Path) -> bool:
+        """Make `path` a link to the last checkpoint, if that is of the same content and folder; whether it is one now."""
+        last = self._last
+        if not self.links or last is None or last == path or last.parent != path.parent or not last.exists():
+            return False
+        if _Content.of(checkpoint) != self._written:
+            return False
+        link(path, last)
+        return True
+
+    def remember(self, checkpoint: Mapping[str, Any], path: Path) -> None:
+        """Take note of a checkpoint that has been written."""
+        self._last, self._written = path, _Content.of(checkpoint)
 
     def _naming_last(self, error: ParamgenError, path: Path) -> ParamgenError:
         last = next((p for p in (self._last, path) if p is not None and p.exists()), None)

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.settings import OptimizerName, OptimizerSettings, Schedule
+from paramgen.generators.sharding import local
 
 
 def lr_factor(schedule: Schedule, steps: int, warmup: int = 0) -> Callable[[int], float]:
@@ -76,6 +77,10 @@ def adamw(groups: list[dict[str, Any]], name: OptimizerName = "adamw", fused: bo
     Raises:
         ParamgenError: bitsandbytes is requested and cannot be used.
     """
+    if name == "adamw8bit" and any(isinstance(p, DTensor) for group in groups for p in group["params"]):
+        raise ParamgenError(
+            "optimizer 'adamw8bit' cannot update sharded weights: use --model.optimizer.name adamw with --trainer.strategy fsdp2"
+        )
     return adamw8bit()(groups) if name == "adamw8bit" else AdamW(groups, fused=fused)
 
 
@@ -159,17 +164,17 @@ def two_phases(
     return scheduled(adamw([*first, *second], settings.name, fused), *factors)
 
 
-class EMA(WeightAveraging):
+class EMA(Callback):
     """Exponential moving average of the weights, used for validation, checkpoints and sampling.
 
-    Beyond Lightning's ``EMAWeightAveraging`` the decay grows as (1 + n) / (10 + n) to its value, so that a short run is not an average
-    of its random start, and the average follows the weights exactly until `start`: an autoencoder trained first, whose latents the
-    second phase has learned, must not lag behind.
+    The decay grows as (1 + n) / (10 + n) to its value, so that a short run is not an average of its random start, and the average
+    follows the weights exactly until `start`: an autoencoder trained first, whose latents the second phase has learned, must not lag
+    behind. Checkpoints have the layout of Lightning's WeightAveraging, which cannot average a sharded module.
 
     Args:
         decay: Share of the average kept at each step, at most.
         start: Optimizer step at which averaging begins.
-        every: Optimizer steps from one average to the next. On a GPU each makes the host wait for the device twice: 10 costs a tenth.
+        every: Optimizer steps from one average to the next. Each reads and writes all weights.
 
     Raises:
         ParamgenError: `every` below 1.
@@ -177,19 +182,92 @@ class EMA(WeightAveraging):
 
     def __init__(self, decay: float = 0.9999, start: int = 0, every: int = 1) -> None:
         require_positive(every=every)
-        self.every = every
+        self.decay, self.start, self.every = decay, start, every
+        self._average: dict[str, Tensor] = {}  # parameters and buffers; empty outside of a fit
+        self._averaged, self._step = 0, 0  # updates, and the optimizer step of the last one
 
-        def average(averaged: list[Tensor], current: list[Tensor], seen: Tensor | int) -> None:
-            n = (torch.as_tensor(seen) * every - start).clamp_min(0)
-            kept = ((n > 0) * (1 + n) / (10 + n)).clamp_max(decay) ** every
-            for mean, now in zip(averaged, current, strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(now, (1 - kept).to(mean))
-                else:
-                    mean.copy_(now)
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Begin with the weights, or with the average of the checkpoint."""
+        for name, tensor in _tensors(module).items():
+            known = self._average.get(name)
+            self._average[name] = tensor.detach().clone() if known is None else known.to(tensor.device)
 
-        super().__init__(multi_avg_fn=average)
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+        """Average when due."""
+        if trainer.global_step <= self._step or trainer.global_step % self.every:
+            return
+        self._step, n = trainer.global_step, max(0, self._averaged * self.every - self.start)
+        kept = min(self.decay, (1 + n) / (10 + n)) ** self.every if n else 0.0
+        for name, tensor in _tensors(module).items():
+            mean, now = local(self._average[name]), local(tensor)
+            if mean.is_floating_point() and kept:
+                mean.lerp_(now, 1 - kept)
+            else:
+                mean.copy_(now)
+        self._averaged += 1
 
-    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Whether the average takes in the weights after a step."""
-        return step_idx is not None and (step_idx + 1) % self.every == 0
+    def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Validate the average."""
+        self._swap(module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Train the weights."""
+        self._swap(module)
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """The average is what was fitted."""
+        for name, tensor in _tensors(module).items():
+            local(tensor).copy_(local(self._average[name]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last step that was averaged."""
+        return {"latest_update_step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a :meth:`state_dict`."""
+        self._step = state_dict["latest_update_step"]
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Store the average as the weights, and the weights next to it."""
+        if self._average:
+            names = _names(module)
+            checkpoint["current_model_state"] = checkpoint["state_dict"]
+            checkpoint["averaging_state"] = {"n_averaged": torch.tensor(self._averaged)}
+            checkpoint["state_dict"] = {
+                name: self._average[names[name]] if name in names else value
+                for name, value in checkpoint["state_dict"].items()
+            }
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Restore both; a checkpoint without an average gives its weights for it."""
+        if trainer.state.fn != "fit":
+            return
+        self._average |= {name: value.clone() for name, value in checkpoint["state_dict"].items()}
+        if "current_model_state" in checkpoint:
+            self._averaged = int(checkpoint["averaging_state"]["n_averaged"])
+            module.load_state_dict(checkpoint["current_model_state"])
+
+    @torch.no_grad()
+    def _swap(self, module: LightningModule) -> None:
+        for name, tensor in _tensors(module).items() if self._average else ():
+            mean, now = local(self._average[name]), local(tensor)
+            before = mean.clone()
+            mean.copy_(now)
+            now.copy_(before)
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, each once."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _names(module: nn.Module) -> dict[str, str]:
+    """All names of parameters and buffers, each with the one of :func:`_tensors`; tied ones have several."""
+    first: dict[int, str] = {}
+    named = (
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    )
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}

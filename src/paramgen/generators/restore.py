@@ -1,6 +1,6 @@
 """Load fitted generators from checkpoints: their fields are checked, and the size of what they build is bounded by their own."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -20,24 +20,31 @@ from paramgen.core.params import ParamSpec
 from paramgen.core.pickles import read_pickle
 from paramgen.core.schema import check
 from paramgen.errors import ParamgenError, one_line
+from paramgen.generators.distributed_checkpoints import PLAIN, is_sharded, read_shards
 
 Module = TypeVar("Module", bound=nn.Module)
 PER_BYTE = 1000  # maximum number of generated parameters per byte of a checkpoint; known ones have less than one
 SLACK = 4  # maximum size of a module while it is built, relative to its weights: tied tensors are created before they are tied
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, parts: Collection[str] | None = None) -> dict[str, Any]:
     """The content of a fitted generator's checkpoint.
 
     Args:
-        path: A ``.ckpt`` written by ``paramgen fit``.
+        path: A ``.ckpt`` written by ``paramgen fit``, a file or a folder of shards.
+        parts: Keys whose sharded tensors are needed; all by default.
 
     Raises:
         ParamgenError: No such file, no checkpoint of paramgen, or one that does not fit ``checkpoint.schema.json``; the field is named.
     """
     if not Path(path).exists():
         raise ParamgenError(f"checkpoint not found: {str(path)!r}")
-    checkpoint = read_pickle(path)
+    if is_sharded(path):
+        checkpoint: Any = read_shards(Path(path), parts)
+    elif Path(path).is_dir():
+        raise ParamgenError(f"{str(path)!r} is a folder, expected a file, or a folder of shards with a {PLAIN}")
+    else:
+        checkpoint = read_pickle(path)
     if not isinstance(checkpoint, dict) or "paramgen" not in checkpoint:
         raise ParamgenError(f"{str(path)!r} is not a paramgen checkpoint: it has no codec")
     check(checkpoint, "checkpoint", str(path))
@@ -132,7 +139,8 @@ def _no_larger_than(weights: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def _check_size(path: str | Path, field: str, numbers: float) -> None:
-    size = regular_file(path)
+    files = [*Path(path).iterdir()] if Path(path).is_dir() else [path]
+    size = sum(map(regular_file, files))
     if numbers > PER_BYTE * size:
         raise ParamgenError(f"{path}: {field} describes {numbers:,} numbers; a file of {size:,} bytes cannot hold them")
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from paramgen.core.command_line import command_line
-from paramgen.core.io import sha256
+from paramgen.core.io import fingerprint
 from paramgen.core.sample_shards import merge_samples
 from paramgen.core.samples import INDEX, SampleInfo, refuse_samples, write_samples
 from paramgen.core.shards import MERGE, finished, parse_shard
@@ -50,7 +50,7 @@ def main(
     """Sample new networks from a checkpoint. No YAML is needed, and no zoo except for the tasks of a family.
 
     Args:
-        ckpt_path: Checkpoint written by ``paramgen fit``.
+        ckpt_path: Checkpoint written by ``paramgen fit``: a file, or a folder of shards.
         n: Number of networks, sampled in one batch.
         out: Output folder: samples.json and one complete safetensors file per network.
         scheduler: Solver, a diffusers scheduler such as DDPM, DDIM or DPMSolverMultistep. Default: the generator's own.
@@ -131,7 +131,7 @@ def main(
     info = SampleInfo(
         generator=type(model).__name__,
         checkpoint=ckpt_path,
-        checkpoint_sha256=sha256(Path(ckpt_path)),
+        checkpoint_sha256=fingerprint(Path(ckpt_path)),
         zoo=model.zoo_info["name"],
         seed=seed,
         condition=condition,
