@@ -74,7 +74,7 @@ def waits_of_steps(case, zoo, *callbacks):
     second = getattr(model, "first_steps", 0)  # step at which another phase begins
     with pretended() as waits:
         watched = Watched(waits)
-        usual = [watched, SampleQuality(0), SparingProgressBar(), Divergence(), EMA(0.9, every=10)]
+        usual = [watched, SampleQuality(0), SparingProgressBar(), Divergence(), EMA(0.9)]
         trainer = far_trainer(max_steps=second + 3, max_epochs=-1, callbacks=[*usual, *callbacks], **QUIET)
         trainer.fit(model, data)
     assert watched.devices == {FAR}
