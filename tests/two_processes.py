@@ -24,15 +24,17 @@ CLIPPED, ACCUMULATED = 0.02, 2
 
 
 class Losses(Callback):
-    """Each process's own losses, one file a process."""
+    """Each process's own losses, one file a process; a checkpoint before the averaged weights replace the others."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.losses = path, []
+    def __init__(self, path: Path, save: Path | None) -> None:
+        self.path, self.save, self.losses = path, save, []
 
     def on_train_batch_end(self, trainer, module, outputs, *_):
         self.losses.append(outputs["loss"].item())
 
     def on_train_end(self, trainer, module):
+        if self.save:
+            trainer.save_checkpoint(self.save)
         parts = [p.detach() for p in module.parameters()]
         weights = torch.cat([(p.full_tensor() if isinstance(p, DTensor) else p).flatten() for p in parts])
         saved = {
@@ -72,15 +74,13 @@ def fit(
         accelerator="cpu",
         max_steps=steps,
         max_epochs=-1,
-        callbacks=[Losses(out), *callbacks],
+        callbacks=[Losses(out, save), *callbacks],
         num_sanity_val_steps=0,
         plugins=[CompleteCheckpoints()],
         **quiet,
         **{"limit_val_batches": 0, **trainer},
     )
     trainer.fit(wrap(model), data, ckpt_path=ckpt_path)
-    if save:
-        trainer.save_checkpoint(save)
 
 
 def fit_rich(zoo: str, out: Path, *, steps: int = STEPS, **arguments) -> None:
