@@ -147,10 +147,11 @@ def test_the_command_line_checks_and_takes_a_folder_of_shards_like_a_file(two_pr
     more = ["fit", "--config", str(folder / "config.yaml"), "--ckpt_path", "last"]
     assert main([*more, "--model.lr", "0.5"]) == 2
     assert "model.lr is 0.5 here and 0.05 in the checkpoint" in capsys.readouterr().err
-    assert main([*more, "--trainer.max_steps", "20"]) == 0
     last = folder / "fit" / "last.ckpt"
+    before = load_generator(last).fit_seconds
+    assert main([*more, "--trainer.max_steps", "20"]) == 0
     assert last.samefile(folder / "fit" / "epoch=1-step=20.ckpt")
-    assert load_generator(last).fit_seconds > load_generator(folder / "fit" / "epoch=0-step=10.ckpt").fit_seconds > 0
+    assert load_generator(last).fit_seconds > before > 0
 
 
 @pytest.mark.parametrize("lost", ["meta.pt", "shard-00002-model-00001-of-00001.safetensors"])
