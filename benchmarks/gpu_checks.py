@@ -20,7 +20,7 @@ from paramgen.cli.commands.evaluate import main as evaluate
 from paramgen.cli.main import main as paramgen
 from paramgen.core.zoo import Zoo
 from paramgen.diffusion import SCHEDULERS
-from paramgen.generators.base import load_generator
+from paramgen.generators.loading import load_generator
 from paramgen.generators.sampling import SampleRequest
 from pdiff_speed import build
 

@@ -117,7 +117,7 @@ def measure_fit(zoo: str, config: str) -> dict[str, float]:
 
     from paramgen.cli.lightning import main
     from paramgen.core.zoo import Zoo
-    from paramgen.generators.base import load_generator
+    from paramgen.generators.loading import load_generator
     from paramgen.tasks import load_task
     from paramgen.tasks.score import CLASSIFIES
     from paramgen.tasks.scoring import score_networks

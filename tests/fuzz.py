@@ -50,7 +50,8 @@ from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.compare import Report, differences, summarise
-from paramgen.generators.base import ParameterGenerator, load_generator
+from paramgen.generators.base import ParameterGenerator
+from paramgen.generators.loading import load_generator
 from paramgen.symmetry.groups import Place
 from paramgen.symmetry.layout import UnitLayout
 from paramgen.tasks.vision.networks import read_weights

@@ -13,8 +13,9 @@ from paramgen.core.shards import Shard
 from paramgen.core.zoo import Zoo
 from paramgen.diffusion import FLOW_SCHEDULERS
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import ParameterGenerator, load_generator
+from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.callbacks import Float32Ends
+from paramgen.generators.loading import load_generator
 from paramgen.generators.sampling import SampleRequest
 from paramgen.generators.settings import plain_arguments
 

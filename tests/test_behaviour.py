@@ -16,11 +16,12 @@ from paramgen.core.codec import FlatCodec, TokenCodec
 from paramgen.core.params import ParamSpec
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import Denoised, load_generator
+from paramgen.generators.base import Denoised
 from paramgen.generators.batches import ParamBatch
 from paramgen.generators.behaviour import BehaviouralLoss
 from paramgen.generators.callbacks import SampleQuality
 from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.loading import load_generator
 from paramgen.tasks import ClassificationTask, load_family
 from paramgen.tasks.score import CLASSIFIES
 from paramgen.tasks.scoring import score_networks

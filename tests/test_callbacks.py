@@ -12,9 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from gaussian_backend import GaussianBackend
 from measured import make_zoo
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import load_generator
 from paramgen.generators.callbacks import MOST_POINTS, Float32Ends, SampleQuality
 from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.loading import load_generator
 from paramgen.tasks import ClassificationTask
 
 STEPS = 40

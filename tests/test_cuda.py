@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer, seed_everything
 from conftest import write_zoo
 from every_backend import build, cases
 from paramgen.backends.pdiff import PDiff
-from paramgen.generators.base import load_generator
+from paramgen.generators.loading import load_generator
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}

@@ -14,7 +14,7 @@ from every_backend import cases
 from paramgen.cli.main import main
 from paramgen.core import seeds
 from paramgen.core.io import read_tensors
-from paramgen.generators.base import load_generator
+from paramgen.generators.loading import load_generator
 from paramgen.generators.restore import read_checkpoint
 from two_processes import BATCH, RICH, SEED, SHARDED, STEPS, fit, fit_rich
 

@@ -9,8 +9,8 @@ import gaussian_backend
 from conftest import write_fit, write_zoo
 from paramgen.cli.main import main
 from paramgen.errors import DivergedError, ParamgenError
-from paramgen.generators.base import load_generator
 from paramgen.generators.divergence import Divergence
+from paramgen.generators.loading import load_generator
 from paramgen.tasks import ClassificationTask
 
 

@@ -10,8 +10,8 @@ from conftest import TinyNet, write_zoo
 from gaussian_backend import GaussianBackend
 from paramgen.core.codec import TokenCodec
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import load_generator
 from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.loading import load_generator
 
 
 def fit(zoo, folder, *, codec=None, max_steps=300, ckpt_path=None, **trainer):

@@ -9,9 +9,9 @@ from paramgen.backends.graph import GraphDiffusion
 from paramgen.collect.single import main as collect
 from paramgen.core.codec import TokenCodec
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import load_generator
 from paramgen.generators.behaviour import BehaviouralLoss
 from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.loading import load_generator
 from paramgen.nn.graph import GraphSettings
 from paramgen.symmetry import CannotAlign, PermutationSpec, Place
 from paramgen.symmetry.layout import UnitLayout, UnitParts

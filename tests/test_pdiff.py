@@ -10,9 +10,9 @@ from conftest import write_zoo
 from dotted import nest
 from paramgen.backends.pdiff import PDiff
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import load_generator
 from paramgen.generators.batches import ParamBatch
 from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.loading import load_generator
 from paramgen.generators.optim import EMA, lr_factor
 from paramgen.generators.sampling import SampleRequest
 

@@ -18,8 +18,8 @@ from paramgen.core.samples import read_samples
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import load_generator
 from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.loading import load_generator
 from paramgen.generators.prompts import parse_prompt
 from paramgen.generators.sampling import SampleRequest
 

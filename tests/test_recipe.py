@@ -14,7 +14,7 @@ from paramgen.cli.recipes import with_recipes
 from paramgen.core.paths import find_config
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import load_generator
+from paramgen.generators.loading import load_generator
 from paramgen.generators.recipe import Facts, needs_recipe, power_of_two, resolve
 
 ONE_RUN = Facts(networks=100, runs=1, parameters=5018)

@@ -8,7 +8,7 @@ from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
 from paramgen.core.codec import FlatCodec
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import load_generator
+from paramgen.generators.loading import load_generator
 
 RECURRENT = {
     "recurrence": {"kind": "none", "d_model": [8]},

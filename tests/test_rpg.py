@@ -9,8 +9,8 @@ from dotted import nest
 from paramgen.backends.rpg import RPG
 from paramgen.core.codec import TokenCodec
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import load_generator
 from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.loading import load_generator
 from paramgen.generators.sampling import SampleRequest
 
 QUIET = {

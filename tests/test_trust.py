@@ -19,8 +19,8 @@ from paramgen.core.io import write_json
 from paramgen.core.trust import UntrustedError
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import load_generator
 from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.loading import load_generator
 from paramgen.tasks import ClassificationTask, RelabelFamily, Task, load_family, load_task, task_of
 from paramgen.tasks.conditions import load_encoder
 from paramgen.tasks.vision.networks import build_network

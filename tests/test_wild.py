@@ -17,8 +17,8 @@ from paramgen.core.params import ParamSpec
 from paramgen.core.samples import read_samples
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import load_generator
 from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.loading import load_generator
 from paramgen.generators.sampling import SampleRequest
 from paramgen.nn.autoencoder import ConvAutoencoder
 from paramgen.nn.embeddings import time_features

@@ -19,7 +19,8 @@ from paramgen.core.command_line import words
 from paramgen.core.samples import read_samples
 from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
-from paramgen.generators.base import ParameterGenerator, load_generator
+from paramgen.generators.base import ParameterGenerator
+from paramgen.generators.loading import load_generator
 from paramgen.tasks import ClassificationTask, FieldTask, RegressionTask, TabularClassificationTask, Task, TextTask
 
 __all__ = [

@@ -20,7 +20,7 @@ from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.evaluation.condition_baselines import nearest_task, ridge
 from paramgen.evaluation.pool import seen_tasks
-from paramgen.generators.base import load_conditional
+from paramgen.generators.loading import load_conditional
 from paramgen.tasks import RelabelFamily, family_of, load_family
 from paramgen.tasks.conditions import load_encoder
 from paramgen.tasks.scoring import score_networks

@@ -20,7 +20,8 @@ from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import START, Zoo
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.evaluation.pool import conditions_of
-from paramgen.generators.base import ParameterGenerator, load_conditional
+from paramgen.generators.base import ParameterGenerator
+from paramgen.generators.loading import load_conditional
 from paramgen.report.mixtures import mixtures
 from paramgen.report.png import save_picture
 from paramgen.tasks import TaskFamily, family_of, score_family

@@ -16,7 +16,7 @@ from paramgen.errors import require_positive
 from paramgen.evaluation.evaluate import evaluate
 from paramgen.evaluation.results import Results, Row
 from paramgen.evaluation.unseen import tasks_to_draw, unseen_family
-from paramgen.generators.base import load_conditional
+from paramgen.generators.loading import load_conditional
 
 
 def main(

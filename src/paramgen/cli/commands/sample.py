@@ -15,7 +15,8 @@ from paramgen.core.shards import MERGE, finished, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.evaluation.unseen import TaskConditions, tasks_to_draw
-from paramgen.generators.base import ParameterGenerator, check_conditional, load_generator
+from paramgen.generators.base import ParameterGenerator
+from paramgen.generators.loading import check_conditional, load_generator
 from paramgen.generators.prompts import beyond, parse_prompt
 from paramgen.generators.recalibration import recalibrated
 from paramgen.generators.sampling import SampleRequest
