@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from paramgen.backends.rpg import RPG
 from paramgen.cli.commands import plan as command
 from paramgen.cli.main import main
-from paramgen.cli.plan_table import show
+from paramgen.cli.plan_table import show_plan
 from paramgen.cli.planned_zoo import planned_zoo
 from paramgen.generators.batches import ParamBatch
 from paramgen.planning.advice import advise
@@ -171,7 +171,7 @@ def test_the_table_says_what_fits_and_what_does_not(small):
     for share, word in ((1.2, "Fits"), (0.8, "Does not fit. First: activations")):
         machine = Machine(H100.device._replace(memory=share * assess(chosen, H100, run).peak))
         found, text = assess(chosen, machine, run), io.StringIO()
-        show(Console(file=text, width=140), found, chosen, machine, [])
+        show_plan(Console(file=text, width=140), found, chosen, machine, [])
         assert f"{found.parameters:,} trained parameters" in text.getvalue()
         assert word in text.getvalue()
 

@@ -16,7 +16,7 @@ from paramgen.core.samples import read_samples
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 from paramgen.generators.data import ParameterDataModule
-from paramgen.nn.token_autoencoder import TokenAutoencoder, TokenAutoencoderSettings, contrast
+from paramgen.nn.token_autoencoder import TokenAutoencoder, TokenAutoencoderSettings, contrastive_loss
 from paramgen.tasks import ClassificationTask
 
 SMALL = {"latent_dim": 4, "width": 16, "depth": 1, "heads": 2}
@@ -120,8 +120,8 @@ def test_padding_does_not_count_in_the_loss():
 
 def test_contrast_is_least_where_views_of_one_network_agree():
     z = torch.randn(6, 8)
-    agreeing = contrast(torch.cat([z, z + 0.01 * torch.randn(6, 8)]), 0.1)
-    assert agreeing < 0.1 < contrast(torch.cat([z, z.roll(1, 0)]), 0.1)
+    agreeing = contrastive_loss(torch.cat([z, z + 0.01 * torch.randn(6, 8)]), 0.1)
+    assert agreeing < 0.1 < contrastive_loss(torch.cat([z, z.roll(1, 0)]), 0.1)
 
 
 def test_it_learns_to_reconstruct_networks_and_draws_between_them(tmp_path):

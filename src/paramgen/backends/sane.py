@@ -26,8 +26,8 @@ from paramgen.generators.sampling import Drawn, SampleRequest, on_cpu
 from paramgen.generators.settings import OptimizerSettings, settings
 from paramgen.nn.token_autoencoder import TokenAutoencoder, TokenAutoencoderSettings
 
-AT_ONCE = 50  # training networks read at once
-TOKENS_AT_ONCE = 2**15  # of networks encoded or decoded
+NETWORKS_READ_AT_ONCE = 50  # training networks read at once
+TOKENS_CODED_AT_ONCE = 2**15  # of networks encoded or decoded
 _log = logging.getLogger(__name__)
 
 
@@ -122,7 +122,7 @@ class SANE(ParameterGenerator):
             best = torch.arange(k) * len(networks) // k
         else:
             best = networks.goodness.argsort(descending=True, stable=True)[:k]
-        self.examples.copy_(torch.cat([networks.read(index, None) for index in best.split(AT_ONCE)]))
+        self.examples.copy_(torch.cat([networks.read(index, None) for index in best.split(NETWORKS_READ_AT_ONCE)]))
 
     def loss(self, batch: ParamBatch) -> dict[str, Tensor]:
         """Reconstruction of the tokens and, in training, the contrast of two noised views."""
@@ -145,7 +145,7 @@ class SANE(ParameterGenerator):
 
     def sample_tokens(self, request: SampleRequest) -> Drawn:
         """New networks, decoded from latents of the kernel density."""
-        rows = max(1, TOKENS_AT_ONCE // self.shape[0])
+        rows = max(1, TOKENS_CODED_AT_ONCE // self.shape[0])
         z = torch.cat([self.autoencoder.encode(x) for x in self.examples.split(rows)]).float().cpu()  # (k, L, d)
         groups = self.density.groups(z)
         drawn = kernel_samples(

@@ -236,7 +236,7 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
         sys.argv = [before[0], *args]  # Lightning starts its other processes with this command line
     try:
         with restored([signal.SIGINT]):  # Lightning ignores it once a fit is interrupted
-            return command_line(GeneratorCLI)
+            return run_command_line(GeneratorCLI)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning treats this as an exit
             raise stop.__context__ from None
@@ -249,7 +249,7 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
         sys.argv = before
 
 
-def command_line(cli: type[T], parser: type[Parser] = Parser, run: bool = True) -> T:
+def run_command_line(cli: type[T], parser: type[Parser] = Parser, run: bool = True) -> T:
     """Parse the process's command line, with the defaults of every fit.
 
     Args:

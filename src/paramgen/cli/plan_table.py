@@ -5,10 +5,10 @@ from rich.table import Table
 
 from paramgen.planning.advice import Advice
 from paramgen.planning.dry_run import FitSettings
-from paramgen.planning.plan import Machine, Plan, Rate
+from paramgen.planning.plan import FitPlan, Machine, Rate
 
 
-def show(console: Console, plan: Plan, settings: FitSettings, machine: Machine, advice: list[Advice]) -> None:
+def show_plan(console: Console, plan: FitPlan, settings: FitSettings, machine: Machine, advice: list[Advice]) -> None:
     """Print one table, then what does not fit and what to change.
 
     Args:
@@ -24,7 +24,7 @@ def show(console: Console, plan: Plan, settings: FitSettings, machine: Machine, 
     for name, value in rows(plan, settings, machine):
         table.add_row(name, value)
     console.print(table)
-    console.print(verdict(plan, machine), style="red" if plan.misfit else "green")
+    console.print(plan_verdict(plan, machine), style="red" if plan.misfit else "green")
     for step in advice:
         console.print(
             f"  --{step.setting} {step.value}: {gigabytes(step.plan.peak)}. {step.why[0].upper()}{step.why[1:]}."
@@ -35,7 +35,7 @@ def show(console: Console, plan: Plan, settings: FitSettings, machine: Machine, 
         console.print("  Together these changes fit.")
 
 
-def rows(plan: Plan, settings: FitSettings, machine: Machine) -> list[tuple[str, str]]:
+def rows(plan: FitPlan, settings: FitSettings, machine: Machine) -> list[tuple[str, str]]:
     """Names and values of the table."""
     parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in plan.parts.items())
     sizes = ", ".join(f"{name} {gigabytes(plan.sizes[name])}" for name in ("weights", "gradients", "optimizer"))
@@ -65,7 +65,7 @@ def step(rate: Rate) -> str:
     )
 
 
-def fit_time(plan: Plan, settings: FitSettings, machine: Machine) -> str:
+def fit_time(plan: FitPlan, settings: FitSettings, machine: Machine) -> str:
     """Steps and hours."""
     if plan.hours is None:
         return "no end: set trainer.max_steps"
@@ -84,7 +84,7 @@ def hours(number: float) -> str:
     )
 
 
-def verdict(plan: Plan, machine: Machine) -> str:
+def plan_verdict(plan: FitPlan, machine: Machine) -> str:
     """Whether it fits."""
     if plan.misfit is None:
         return f"Fits: {100 * plan.peak / machine.device.memory:.0f} % of {machine.device.title}."

@@ -7,7 +7,7 @@ from paramgen.errors import ParamgenError, did_you_mean
 
 CONFIG_KINDS = {"": "fit", "trainer": "fit", "zoo": "collect", "compare": "compare"}
 """The command that reads the configs of a folder under ``configs/``."""
-PARTS = "trainer"
+DEVICE_CONFIGS = "trainer"
 """Folder of the configs that a config of a generator is combined with: ``paramgen fit --config rpg --config trainer/ddp``."""
 
 
@@ -43,8 +43,8 @@ def find_config(name: str, folder: str = "") -> str:
     """
     if "\n" in name or name.lstrip().startswith("{") or Path(name).is_file():
         return name
-    parts = {} if folder else list_configs(PARTS)
-    available = list_configs(folder) | {f"{PARTS}/{part}": path for part, path in parts.items()}
+    parts = {} if folder else list_configs(DEVICE_CONFIGS)
+    available = list_configs(folder) | {f"{DEVICE_CONFIGS}/{part}": path for part, path in parts.items()}
     short = name.removesuffix(".yaml").removeprefix("configs/").removeprefix(f"{folder}/")
     for known in (available, parts):
         if short in known:

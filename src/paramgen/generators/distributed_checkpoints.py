@@ -30,13 +30,13 @@ from paramgen.core.locks import TEMPORARY
 from paramgen.core.pickles import read_pickle
 from paramgen.errors import ParamgenError, cannot_write
 
-PLAIN = "meta.pt"
+PLAIN_PART = "meta.pt"
 SHARDS = "sharded"  # key in it
 
 
 def is_sharded(path: str | Path) -> bool:
     """Whether a path is a checkpoint in a folder."""
-    return (Path(path) / PLAIN).is_file()
+    return (Path(path) / PLAIN_PART).is_file()
 
 
 def write_shards(checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -62,7 +62,7 @@ def write_shards(checkpoint: Mapping[str, Any], path: Path) -> None:
         if first:
             files = sorted(file.name for file in temporary.glob("*.safetensors"))
             shapes = {name: list(tensor.shape) for name, tensor in sharded.items()}
-            with replacing(temporary / PLAIN) as file:
+            with replacing(temporary / PLAIN_PART) as file:
                 torch.save({**plain, SHARDS: {"files": files, "shapes": shapes}}, file)
             replace_folder(temporary, path)
     except OSError as error:
@@ -86,10 +86,10 @@ def read_shards(path: Path, parts: Collection[str] | None = None, mesh: DeviceMe
     Raises:
         ParamgenError: A file is missing, damaged, or of another checkpoint.
     """
-    checkpoint: dict[str, Any] = read_pickle(path / PLAIN)
+    checkpoint: dict[str, Any] = read_pickle(path / PLAIN_PART)
     listed = checkpoint.pop(SHARDS, None) if isinstance(checkpoint, dict) else None
     if listed is None:
-        raise ParamgenError(f"{path} is not a checkpoint of paramgen: {PLAIN} lists no shards")
+        raise ParamgenError(f"{path} is not a checkpoint of paramgen: {PLAIN_PART} lists no shards")
     for name in listed["files"]:
         if not (path / name).is_file():
             raise ParamgenError(

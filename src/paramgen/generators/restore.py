@@ -20,7 +20,7 @@ from paramgen.core.params import ParamSpec
 from paramgen.core.pickles import read_pickle
 from paramgen.core.schema import check
 from paramgen.errors import ParamgenError, one_line
-from paramgen.generators.distributed_checkpoints import PLAIN, is_sharded, read_shards
+from paramgen.generators.distributed_checkpoints import PLAIN_PART, is_sharded, read_shards
 
 Module = TypeVar("Module", bound=nn.Module)
 PER_BYTE = 1000  # maximum number of generated parameters per byte of a checkpoint; known ones have less than one
@@ -42,7 +42,7 @@ def read_checkpoint(path: str | Path, parts: Collection[str] | None = None) -> d
     if is_sharded(path):
         checkpoint: Any = read_shards(Path(path), parts)
     elif Path(path).is_dir():
-        raise ParamgenError(f"{str(path)!r} is a folder, expected a file, or a folder of shards with a {PLAIN}")
+        raise ParamgenError(f"{str(path)!r} is a folder, expected a file, or a folder of shards with a {PLAIN_PART}")
     else:
         checkpoint = read_pickle(path)
     if not isinstance(checkpoint, dict) or "paramgen" not in checkpoint:

@@ -125,7 +125,7 @@ class TokenAutoencoder(nn.Module):
         reconstruction = _error(self.decode(z, piece), x.repeat(len(views), 1, 1), mask)
         if settings.contrast == 0:
             return reconstruction, x.new_zeros(())
-        return reconstruction, contrast(self.project(z.mean(1)), settings.contrast_temperature)
+        return reconstruction, contrastive_loss(self.project(z.mean(1)), settings.contrast_temperature)
 
     def _encode(self, x: Tensor, piece: slice) -> Tensor:
         narrow: Tensor = self.narrow(self.encoder(self.into(x) + self.positions[0](piece)))
@@ -154,7 +154,7 @@ class TokenAutoencoder(nn.Module):
         return torch.cat(pieces, 1)
 
 
-def contrast(features: Tensor, temperature: float) -> Tensor:
+def contrastive_loss(features: Tensor, temperature: float) -> Tensor:
     """NT-Xent of 2 B feature vectors (2 B, d), where rows i and i + B are two views of one network: a scalar."""
     unit = F.normalize(features.float(), dim=1)
     similar = unit @ unit.T / temperature  # (2 B, 2 B)

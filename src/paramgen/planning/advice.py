@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from paramgen.planning.dry_run import FitSettings
-from paramgen.planning.plan import Machine, Plan, plan
+from paramgen.planning.plan import FitPlan, Machine, plan
 
 
 class Advice(NamedTuple):
@@ -14,7 +14,7 @@ class Advice(NamedTuple):
     setting: str
     value: Any
     why: str
-    plan: Plan
+    plan: FitPlan
 
 
 def advise(settings: FitSettings, machine: Machine) -> list[Advice]:

@@ -73,7 +73,7 @@ class FitSettings:
         return str(chosen.get("name", "adamw"))
 
 
-class Segment(NamedTuple):
+class PricedSteps(NamedTuple):
     """Steps of one cost.
 
     Args:
@@ -104,7 +104,7 @@ class DryRun(NamedTuple):
     """
 
     meter: Meter
-    segments: list[Segment]
+    segments: list[PricedSteps]
     parameters: int
     sizes: dict[str, int]
     largest: int
@@ -173,7 +173,7 @@ class _Rehearsal:
         """Two steps of each part."""
         settings, model = self.settings, self.model
         self.optimizer = self._optimizer()
-        segments: list[Segment] = []
+        segments: list[PricedSteps] = []
         left = settings.max_steps if settings.max_steps > 0 else None
         for phase in self._phases():
             self.meter.label_rest("other")
@@ -246,7 +246,7 @@ class _Rehearsal:
             start = torch.empty(B, tokens, width) if settings.start_weights else None
             return ParamBatch(torch.empty(B, tokens, width), condition, index, run, token, start)
 
-    def _segments(self, phase: str, steps: int | None) -> Iterator[Segment]:
+    def _segments(self, phase: str, steps: int | None) -> Iterator[PricedSteps]:
         plugin, share = self.trainer.strategy.precision_plugin, self.settings.float32_share
         ends = None if steps is None else round(2 * share * steps)
         if share:
@@ -255,14 +255,14 @@ class _Rehearsal:
             rest = None if steps is None or ends is None else steps - ends
             yield self._segment(f"{phase}, {self.trainer.precision}", rest, plugin)
 
-    def _segment(self, name: str, steps: int | None, plugin: Precision) -> Segment:
+    def _segment(self, name: str, steps: int | None, plugin: Precision) -> PricedSteps:
         """Two steps: the first makes the optimizer's state, the second is what all others cost."""
         for _ in range(2):
             begin = len(self.meter.operations)
             for _ in range(self.settings.accumulate):
                 self._forward_backward(name, plugin)
             self._update(name)
-        return Segment(name, steps, self.meter.operations[begin:])
+        return PricedSteps(name, steps, self.meter.operations[begin:])
 
     def _forward_backward(self, name: str, plugin: Precision) -> None:
         meter = self.meter

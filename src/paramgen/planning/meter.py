@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from paramgen.planning.devices import Device
 
-SMALL = 4096  # numbers of a tensor that has values
+SMALL_TENSOR = 4096  # numbers of a tensor that has values
 OTHER = "activations"  # what nobody labelled
 _FREE = {torch.ops.aten._unsafe_view.default, torch.ops.aten.empty.memory_format, torch.ops.aten.empty_like.default}
 """Operations that run nothing, besides views."""
@@ -39,7 +39,7 @@ class Operation(NamedTuple):
         return max(arithmetic, self.moved / device.bandwidth, device.launch)
 
 
-class Change(NamedTuple):
+class MemoryChange(NamedTuple):
     """A storage that is created (`size` above 0) or released (below 0)."""
 
     key: int
@@ -77,7 +77,7 @@ class Meter(TorchDispatchMode):
     def __init__(self, fake: FakeTensorMode, distinct: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.fake, self.distinct, self.stage = fake, distinct, ""
-        self.changes: list[Change] = []
+        self.changes: list[MemoryChange] = []
         self.operations: list[Operation] = []
         self._labels: dict[int, str] = {}
         self._scales: dict[str, float] = {}
@@ -163,7 +163,7 @@ class Meter(TorchDispatchMode):
         """The result of an operation that takes no tensor: fake if it is large, or where all tensors are to be fake."""
         with self.fake:
             out = func(*args, **kwargs)
-        small = isinstance(out, Tensor) and out.numel() <= SMALL
+        small = isinstance(out, Tensor) and out.numel() <= SMALL_TENSOR
         return func(*args, **kwargs) if small or not isinstance(out, Tensor) else out
 
     def _unique(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,12 +179,12 @@ class Meter(TorchDispatchMode):
         if identity not in self._alive:
             self._count += 1
             self._alive[identity] = self._count
-            self.changes.append(Change(self._count, storage.nbytes(), self.stage))
+            self.changes.append(MemoryChange(self._count, storage.nbytes(), self.stage))
             weakref.finalize(storage, self._release, identity, storage.nbytes())
         return self._alive[identity]
 
     def _release(self, identity: int, size: int) -> None:
-        self.changes.append(Change(self._alive.pop(identity), -size, self.stage))
+        self.changes.append(MemoryChange(self._alive.pop(identity), -size, self.stage))
 
 
 def convolution_backward_flops(

@@ -12,7 +12,7 @@ from paramgen.planning.dry_run import DryRun, FitSettings, dry_run
 from paramgen.planning.meter import Moment
 
 STATES = ("weights", "gradients", "optimizer", "average")  # what FSDP divides among the processes
-ORDER = (*STATES, "activations", "batch", "zoo", "buckets", "other")
+PART_ORDER = (*STATES, "activations", "batch", "zoo", "buckets", "other")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Misfit(NamedTuple):
     size: int  # bytes in memory then
 
 
-class Plan(NamedTuple):
+class FitPlan(NamedTuple):
     """The cost of a fit, per device unless said otherwise. Sizes are in bytes.
 
     Args:
@@ -125,7 +125,7 @@ class Plan(NamedTuple):
         }
 
 
-def plan(settings: FitSettings, machine: Machine) -> Plan:
+def plan(settings: FitSettings, machine: Machine) -> FitPlan:
     """The cost of a fit.
 
     Args:
@@ -138,7 +138,7 @@ def plan(settings: FitSettings, machine: Machine) -> Plan:
     return assess(settings, machine, dry_run(settings, machine.device.is_gpu))
 
 
-def assess(settings: FitSettings, machine: Machine, run: DryRun) -> Plan:
+def assess(settings: FitSettings, machine: Machine, run: DryRun) -> FitPlan:
     """The cost of a fit whose dry run is done."""
     codec, zoo = settings.codec, settings.zoo
     zoo_bytes = 4 * zoo.networks * prod(codec.shape)
@@ -158,7 +158,7 @@ def assess(settings: FitSettings, machine: Machine, run: DryRun) -> Plan:
         for segment in run.segments
     ]
     known = [rate.steps * rate.seconds for rate in rates if rate.steps is not None]
-    return Plan(
+    return FitPlan(
         zoo=zoo.name,
         networks=zoo.networks,
         target=zoo.spec.numel,
@@ -167,7 +167,7 @@ def assess(settings: FitSettings, machine: Machine, run: DryRun) -> Plan:
         parameters=run.parameters,
         sizes=run.sizes,
         peak=best.size,
-        parts={name: best.parts[name] for name in ORDER if best.parts.get(name)},
+        parts={name: best.parts[name] for name in PART_ORDER if best.parts.get(name)},
         stage=best.stage,
         rates=rates,
         hours=sum(known) / 3600 if len(known) == len(rates) else None,

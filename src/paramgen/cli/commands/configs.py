@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from paramgen.core.paths import CONFIG_KINDS, PARTS, list_configs
+from paramgen.core.paths import CONFIG_KINDS, DEVICE_CONFIGS, list_configs
 from paramgen.errors import ParamgenError, did_you_mean
 
 
@@ -29,9 +29,9 @@ def main(show: str | None = None, folder: str | None = None) -> None:
         return
     for kind in folders:
         available = list_configs(kind)
-        if kind == PARTS:
+        if kind == DEVICE_CONFIGS:
             available = {f"{kind}/{name}": path for name, path in available.items()}
-        also = " --config GENERATOR" if kind == PARTS else ""
+        also = " --config GENERATOR" if kind == DEVICE_CONFIGS else ""
         print(f"paramgen {CONFIG_KINDS[kind]}{also} --config NAME")
         width = max(map(len, available), default=0)
         for name, path in available.items():

@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
-from paramgen.cli.lightning import LAYOUT, LINKED, GeneratorCLI, Parser, command_line
-from paramgen.cli.plan_table import show
+from paramgen.cli.lightning import LAYOUT, LINKED, GeneratorCLI, Parser, run_command_line
+from paramgen.cli.plan_table import show_plan
 from paramgen.cli.planned_zoo import PlannedZoo, planned_zoo
 from paramgen.core.codec import FlatCodec, ParamCodec
 from paramgen.core.trust import import_class
@@ -26,7 +26,7 @@ from paramgen.generators.recipe import Facts
 from paramgen.planning.advice import Advice, advise
 from paramgen.planning.devices import DEVICES, EFFICIENCY, find_device
 from paramgen.planning.dry_run import FitSettings
-from paramgen.planning.plan import Machine, Plan, plan
+from paramgen.planning.plan import FitPlan, Machine, plan
 from paramgen.symmetry.layout import UnitLayout
 
 
@@ -66,7 +66,7 @@ class PlanCLI(GeneratorCLI):
         """Build nothing."""
 
 
-def main(args: list[str]) -> Plan:
+def main(args: list[str]) -> FitPlan:
     """Show what a fit costs before it is run: the command line of ``paramgen fit``, with ``--device`` and ``--devices``.
 
     Args:
@@ -84,7 +84,7 @@ def main(args: list[str]) -> Plan:
     if config.json:
         print(json.dumps(_plain(found, machine, advice), indent=1))
     else:
-        show(Console(), found, settings, machine, advice)
+        show_plan(Console(), found, settings, machine, advice)
     return found
 
 
@@ -93,7 +93,7 @@ def parsed(words: list[str]) -> Namespace:
     before = sys.argv
     sys.argv = [before[0], *words]
     try:
-        config: Namespace = command_line(PlanCLI, PlanParser, run=False).config
+        config: Namespace = run_command_line(PlanCLI, PlanParser, run=False).config
         return config
     finally:
         sys.argv = before
@@ -185,7 +185,7 @@ def _codec(given: Any) -> ParamCodec:
     return kind(**_dict(given.get("init_args")))
 
 
-def _plain(found: Plan, machine: Machine, advice: list[Advice]) -> dict[str, Any]:
+def _plain(found: FitPlan, machine: Machine, advice: list[Advice]) -> dict[str, Any]:
     """Everything as plain values."""
     device: Mapping[str, Any] = machine.device._asdict()
     rest = {f.name: getattr(machine, f.name) for f in fields(machine) if f.name != "device"}
