@@ -124,7 +124,7 @@ def test_a_stopped_evaluation_writes_nothing(tmp_path, monkeypatch):
 
 
 def test_a_request_that_native_code_turns_into_its_own_error_is_still_a_request(tmp_path, monkeypatch, capsys):
-    def load_file(path):
+    def read(path):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             signal.sigtimedwait([], 1)  # the handler runs here
@@ -132,7 +132,7 @@ def test_a_request_that_native_code_turns_into_its_own_error_is_still_a_request(
             raise ValueError("could not determine the shape of object type 'torch.storage.UntypedStorage'") from None
 
     make_zoo(tmp_path / "zoo")
-    monkeypatch.setattr("paramgen.core.io.load_file", load_file)
+    monkeypatch.setattr("paramgen.core.zoo.regular_file", read)
     assert main(["zoo", "verify", "--zoo", str(tmp_path / "zoo")]) == 143
     assert capsys.readouterr().err == "paramgen: stopped by SIGTERM; all files written so far are complete\n"
 

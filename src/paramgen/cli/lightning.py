@@ -249,19 +249,19 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
         sys.argv = before
 
 
-def run_command_line(cli: type[T], parser: type[Parser] = Parser, run: bool = True) -> T:
+def run_command_line(cli: type[T], parser: type[Parser] = Parser, command: str | None = None) -> T:
     """Parse the process's command line, with the defaults of every fit.
 
     Args:
         cli: What to make of it.
         parser: Class of its parser.
-        run: Whether its first word is one of Lightning's verbs.
+        command: The command of paramgen that it is. Default: its first word is one of Lightning's verbs.
     """
     return cli(
         ParameterGenerator,
         ParameterDataModule,
         parser_class=parser,
-        run=run,
+        run=command is None,
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
@@ -276,5 +276,5 @@ def run_command_line(cli: type[T], parser: type[Parser] = Parser, run: bool = Tr
             },
         },
         save_config_kwargs={"overwrite": True},
-        parser_kwargs={"prog": "paramgen"},
+        parser_kwargs={"prog": f"paramgen {command}" if command else "paramgen"},
     )

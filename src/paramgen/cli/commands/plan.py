@@ -93,7 +93,7 @@ def parsed(words: list[str]) -> Namespace:
     before = sys.argv
     sys.argv = [before[0], *words]
     try:
-        config: Namespace = run_command_line(PlanCLI, PlanParser, run=False).config
+        config: Namespace = run_command_line(PlanCLI, PlanParser, "plan").config
         return config
     finally:
         sys.argv = before
