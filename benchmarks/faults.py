@@ -37,7 +37,7 @@ from fork_server import Commands, Ended
 from paramgen.core.io import read_json, read_tensors
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.compare import machine
-from paramgen.generators.base import read_checkpoint
+from paramgen.generators.restore import read_checkpoint
 
 TASK = ["--task=ClassificationTask", "--task.network_args={hidden: [24]}"]
 RECIPE = {"epochs": 8, "runs": 4, "checkpoints": 15, "val_runs": 1, "heldout_runs": 1}
