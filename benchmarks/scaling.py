@@ -253,7 +253,7 @@ run each, on two cores of an AMD EPYC that ran other programs. Memory is counted
 size everywhere: RPG with two Mamba layers of width 256, tokens of 1,024 numbers, one state a step, 64 tokens of each network read from disk
 a step (`residency: disk`); p-diff with 16 principal components and whole networks in RAM. Exponents are fitted to the three largest points;
 in parentheses is the largest deviation of one of them. Before the first step the statistics of the codec are computed from all networks;
-for p-diff the latents too. A network of 86 M parameters has not been measured to its end; `--run` measures what the file lacks.
+for p-diff the latents too.
 """
 
 

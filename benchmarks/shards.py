@@ -13,6 +13,8 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -68,7 +70,7 @@ def start_seconds() -> float:
     """CPU seconds of a process that only imports a command."""
     begun = os.times()
     line = "import paramgen.backends, paramgen.cli.commands.sample, paramgen.cli.commands.evaluate"
-    os.system(f"python -c '{line}'")
+    subprocess.run([sys.executable, "-c", line], check=True)
     ended = os.times()
     return ended.children_user + ended.children_system - begun.children_user - begun.children_system
 
