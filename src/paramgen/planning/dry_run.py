@@ -147,7 +147,7 @@ def dry_run(settings: FitSettings, on_gpu: bool) -> DryRun:
     )
     settings.codec.lay_out(settings.zoo.spec)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    meter = Meter(fake, distinct=settings.zoo.networks)
+    meter = Meter(fake)
     with meter:
         return _Rehearsal(settings, trainer, meter, on_gpu).run()
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
@@ -71,12 +71,11 @@ class Meter(TorchDispatchMode):
 
     Args:
         fake: Makes fake tensors.
-        distinct: Distinct rows that ``torch.unique`` finds among fake ones, at most.
     """
 
-    def __init__(self, fake: FakeTensorMode, distinct: int) -> None:
+    def __init__(self, fake: FakeTensorMode) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.fake, self.distinct, self.stage = fake, distinct, ""
+        self.fake, self.stage = fake, ""
         self.changes: list[MemoryChange] = []
         self.operations: list[Operation] = []
         self._labels: dict[int, str] = {}
@@ -135,12 +134,7 @@ class Meter(TorchDispatchMode):
         """Run one operation and count it."""
         kwargs = kwargs or {}
         read = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        if not read:
-            out = self._made(func, args, kwargs)
-        elif func is torch.ops.aten.unique_dim.default and isinstance(args[0], FakeTensor):
-            out = self._unique(args[0])
-        else:
-            out = func(*args, **kwargs)
+        out = func(*args, **kwargs) if read else self._made(func, args, kwargs)
         made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         for tensor in made:
             self._key(tensor)
@@ -165,12 +159,6 @@ class Meter(TorchDispatchMode):
             out = func(*args, **kwargs)
         small = isinstance(out, Tensor) and out.numel() <= SMALL_TENSOR
         return func(*args, **kwargs) if small or not isinstance(out, Tensor) else out
-
-    def _unique(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``torch.unique`` along the first dimension, of as many distinct rows as there can be."""
-        n = min(self.distinct, len(rows))
-        index = rows.new_empty(len(rows), dtype=torch.long)
-        return rows.new_empty(n, *rows.shape[1:]), index, index[:n]
 
     def _key(self, tensor: Tensor) -> int:
         """The number of a tensor's storage, followed from now on."""
