@@ -23,7 +23,15 @@ from paramgen.tasks.scoring import run_many
 class _DigitFields:
     """Which of scikit-learn's digits have a field, and the field's size; the arguments are those of its subclasses."""
 
-    def __init__(self, fields: int, heldout: int, hidden: int, octaves: int, resolution: int, seed: int) -> None:
+    def __init__(
+        self,
+        fields: int = 500,
+        heldout: int = 200,
+        hidden: int = 16,
+        octaves: int = 3,
+        resolution: int = 8,
+        seed: int = 0,
+    ) -> None:
         require_positive(fields=fields, heldout=heldout, hidden=hidden, octaves=octaves, resolution=resolution)
         require_non_negative(seed=seed)
         pictures = len(digit_pictures().grey)
@@ -126,17 +134,6 @@ class FieldsTask(_DigitFields, Represents, Task):
 
     score = ScoreSpec("PSNR to the nearest digit", unit="dB", margin=1.0, axis="linear")
     has_data = False  # its networks are trained by the family, each on its own picture
-
-    def __init__(
-        self,
-        fields: int = 500,
-        heldout: int = 200,
-        hidden: int = 16,
-        octaves: int = 3,
-        resolution: int = 8,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(fields, heldout, hidden, octaves, resolution, seed)
 
     def build(self) -> nn.Module:
         """A fresh field."""
