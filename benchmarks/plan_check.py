@@ -10,6 +10,7 @@ allocator reuses them; without it fragmentation adds to what is measured.
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def measured_on_gpu() -> dict[str, Any]:
 
 
 def imagenet(device: str) -> dict[str, Any]:
-    """Plans of the ImageNet configs as they are shipped, and what to change."""
+    """Plans of the ImageNet configs as shipped, and what to change."""
     rows = {}
     for name in IMAGENET:
         with quiet():
@@ -148,11 +149,7 @@ def page(results: dict[str, Any]) -> str:
         "| fit on a CPU | peak, planned | measured | TFLOP a step, planned | counted |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for name, row in results["cpu"].items():
-        planned, measured = row["planned"], row["measured"]
-        peaks = f"{gigabytes(planned['peak'])} | {gigabytes(measured['peak'])} ({ratio(planned, measured, 'peak')})"
-        flops = f"{planned['flops'] / 1e12:.4g} | {measured['flops'] / 1e12:.4g} ({ratio(planned, measured, 'flops')})"
-        lines.append(f"| {name} | {peaks} | {flops} |")
+    lines += compared(results["cpu"], peak=gigabytes, flops=lambda flops: f"{flops / 1e12:.4g}")
     lines += [
         "",
         "bf16 steps on one NVIDIA H200, from [gpu.json](../benchmarks/results/gpu.json); the seconds give the default efficiency:",
@@ -160,16 +157,12 @@ def page(results: dict[str, Any]) -> str:
         "| fit on a GPU | peak, planned | measured | seconds a step, planned | measured |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for name, row in results["gpu"].items():
-        planned, measured = row["planned"], row["measured"]
-        peaks = f"{gigabytes(planned['peak'])} | {gigabytes(measured['peak'])} ({ratio(planned, measured, 'peak')})"
-        seconds = f"{planned['seconds']:.3g} | {measured['seconds']:.3g} ({ratio(planned, measured, 'seconds')})"
-        lines.append(f"| {name} | {peaks} | {seconds} |")
+    lines += compared(results["gpu"], peak=gigabytes, seconds=lambda seconds: f"{seconds:.3g}")
     lines += [
         "",
         "## What a card of 80 GB takes",
         "",
-        "The configs of RPG's ImageNet zoos on one H100, as they are shipped and after the changes that `plan` proposes. The",
+        "The configs of RPG's ImageNet zoos on one H100, as shipped and after the changes that `plan` proposes. The",
         "peak is that of the float32 steps at both ends (`Float32Ends`), which also take most of the hours: torch's float32",
         "products do not use tensor cores. With fewer networks a step, as many steps see fewer networks.",
         "",
@@ -185,6 +178,19 @@ def page(results: dict[str, Any]) -> str:
             f"| {changes} | {fits} | {then['hours']:.0f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def compared(rows: dict[str, Any], **shown: Callable[[float], str]) -> list[str]:
+    """A line of a table for each fit: every figure as planned and as measured, with the difference."""
+    lines = []
+    for name, row in rows.items():
+        planned, measured = row["planned"], row["measured"]
+        cells = [
+            f"{show(planned[key])} | {show(measured[key])} ({ratio(planned, measured, key)})"
+            for key, show in shown.items()
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def ratio(planned: dict[str, float], measured: dict[str, float], key: str) -> str:
