@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # the local Hub of the tests has the older protocol
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import sys
 from collections.abc import Iterator
