@@ -48,6 +48,7 @@ FUNCTIONS = {
         "show, check, import, align or merge zoos: info | verify | import | align | merge", "cli.commands.zoo"
     ),
     "sample": Command("sample new networks from a generator", "cli.commands.sample"),
+    "merge": Command("merge networks of a zoo into one, without training", "cli.commands.merge"),
     "consolidate": Command("write a sharded checkpoint as one file", "cli.commands.consolidate", out_is_file=True),
     "adapters": Command("export generated adapters for peft", "cli.commands.adapters"),
     "evaluate": Command("compare generated networks with baselines; write a report", "cli.commands.evaluate"),

@@ -156,6 +156,11 @@ class Zoo(Sequence[StateDict]):
         path = inside(self.path, BASE)
         return read_tensors(path) if path.exists() else {}
 
+    def start(self) -> StateDict | None:
+        """The trained weights that all its networks started from; None where that was not recorded, or was not trained."""
+        path = inside(self.path, START)
+        return read_tensors(path) if path.exists() else None
+
     def complete(self, generated: Mapping[str, Tensor]) -> StateDict:
         """Generated tensors with the rest: a state dict that loads with ``strict=True`` into the plain network."""
         tied = {name: generated[canonical] for name, canonical in self.spec.aliases.items()}

@@ -15,7 +15,7 @@ from paramgen.evaluation.pool import Pool
 
 Draw = Callable[[Pool, int, Generator], Tensor]
 Resource = Literal["network", "data", "conditions"]
-Setting = Literal["one_task", "unseen_tasks", "starts"]
+Setting = Literal["one_task", "unseen_tasks", "starts", "requested"]
 _TINY = 1e-12  # below any variance that batch norm meets; its own eps is 1e-5
 
 
@@ -28,7 +28,7 @@ class Baseline:
         predict: Of a method that gives predictions and no weights: pool to scores (n,), one for each new task.
         needs: What it needs besides weights: the `network`, to build one; train `data`; `conditions` of tasks, seen and new.
         shown: In which evaluations it is a row unless others are requested: of `one_task`; of the `unseen_tasks` of a family; as one of the
-            `starts` for unseen tasks, where steps of fine-tuning are counted.
+            `starts` for unseen tasks, where steps of fine-tuning are counted. One that is only `requested` is never shown otherwise.
         raw: Draws raw weights, not with running_var in log space.
         noise: Of noised copies: standard deviation of the noise, in the zoo's spread.
         untrained: Its networks are fresh ones.
@@ -59,9 +59,7 @@ def draw_from(baseline: Baseline, pool: Pool, spec: ParamSpec, n: int, generator
     variances = variance_columns(spec)
     if baseline.raw or not variances.any():
         return baseline.draw(pool, n, generator)
-    logged = pool.weights.clone()
-    logged[:, variances] = logged[:, variances].clamp_min(_TINY).log()
-    drawn = baseline.draw(replace(pool, weights=logged), n, generator)
+    drawn = baseline.draw(_with_log_variances(pool, variances), n, generator)
     drawn[:, variances] = drawn[:, variances].exp()
     return drawn
 
@@ -69,3 +67,16 @@ def draw_from(baseline: Baseline, pool: Pool, spec: ParamSpec, n: int, generator
 def variance_columns(spec: ParamSpec) -> Tensor:
     """Which of the P columns are batch-norm's running variances: (P,) bool."""
     return torch.cat([torch.full((t.numel,), t.kind == "running_var") for t in spec.tensors])
+
+
+def _with_log_variances(pool: Pool, variances: Tensor) -> Pool:
+    """The pool with the columns of variances in log space, everywhere that it holds weights."""
+
+    def logged(weights: Tensor) -> Tensor:
+        return torch.where(variances, weights.clamp_min(_TINY).log(), weights)  # (..., P)
+
+    start = None if pool.start is None else logged(pool.start)
+    new = pool.new
+    if new is not None:
+        new = new._replace(seen=new.seen._replace(weights=logged(new.seen.weights)))
+    return replace(pool, weights=logged(pool.weights), start=start, new=new)

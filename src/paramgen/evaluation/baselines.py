@@ -15,13 +15,14 @@ from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.evaluation.baseline import Baseline, Resource, Setting, draw_from
 from paramgen.evaluation.condition_baselines import FROM_CONDITIONS
+from paramgen.evaluation.merging import FROM_MERGING
 from paramgen.evaluation.network_set import NetworkSet
 from paramgen.evaluation.pool import Pool
 from paramgen.evaluation.task_baselines import FROM_TASK
 from paramgen.evaluation.weight_baselines import FROM_WEIGHTS
 from paramgen.tasks import TaskFamily
 
-BASELINES: Mapping[str, Baseline] = MappingProxyType({**FROM_WEIGHTS, **FROM_TASK, **FROM_CONDITIONS})
+BASELINES: Mapping[str, Baseline] = MappingProxyType({**FROM_WEIGHTS, **FROM_TASK, **FROM_CONDITIONS, **FROM_MERGING})
 
 
 def shown_in(*settings: Setting) -> list[str]:
@@ -49,7 +50,7 @@ def check_baselines(names: Sequence[str], tasks: TaskFamily | None) -> None:
         ParamgenError: An unknown name, or one of another kind of zoo.
     """
     of_family = tasks is not None and bool(tasks.unseen)
-    available = shown_in("unseen_tasks", "starts") if of_family else shown_in("one_task")
+    available = shown_in("unseen_tasks", "starts", "requested") if of_family else shown_in("one_task", "requested")
     if unknown := [name for name in names if name not in available]:
         kind = " for a family of tasks" if of_family else ""
         raise ParamgenError(f"Unknown baseline {unknown[0]!r}{kind}. {did_you_mean(unknown[0], available)}")

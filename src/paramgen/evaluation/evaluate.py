@@ -245,7 +245,9 @@ def _pool(
     if scoring is not None and scoring.unseen:
         unseen = scoring.unseen
         new = NewTasks(unseen, conditions_of(zoo, unseen), seen_tasks(zoo, weights), scoring.split)
-    return Pool(weights, goodness, tuple(t.numel for t in zoo.spec.tensors), zoo, tasks, new)
+    start = zoo.start()
+    sizes = tuple(t.numel for t in zoo.spec.tensors)
+    return Pool(weights, goodness, sizes, zoo, tasks, new, None if start is None else zoo.spec.flatten(start))
 
 
 def _judged(rows: Sequence[Row], bench: Bench) -> list[Row]:

@@ -56,6 +56,7 @@ class Pool:
         zoo: Completes networks.
         tasks: Builds networks and gives data; None for a zoo without a task.
         new: The tasks that networks are wanted for; None for a zoo of one task.
+        start: (P,) what all networks started from; None where they have no common start, or it is not known.
     """
 
     weights: Tensor
@@ -64,6 +65,11 @@ class Pool:
     zoo: Zoo | None = None
     tasks: TaskFamily | None = None
     new: NewTasks | None = None
+    start: Tensor | None = None
+
+    def origin(self) -> Tensor:
+        """Where task vectors begin (P,): the common start, the mean of the training networks where there is none."""
+        return self.weights.mean(0) if self.start is None else self.start
 
 
 def seen_tasks(zoo: Zoo, weights: Tensor | None = None) -> SeenTasks:

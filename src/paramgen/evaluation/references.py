@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from paramgen.collect.multi import POOLED
-from paramgen.core.io import read_tensors
 from paramgen.core.samples import SampleInfo
-from paramgen.core.zoo import START, Zoo
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.network_set import HELDOUT, NetworkSet
 from paramgen.evaluation.results import Role
@@ -52,10 +51,9 @@ def _of_tasks(zoo: Zoo, weights: ZooWeights, tasks: TaskFamily) -> list[NetworkS
         )
     direct = torch.cat([zoo.matrix(trained).to(weights.training.device), weights.training])
     rows = [NetworkSet("direct", "reference", "direct", direct, names, _collected(zoo))]
-    if (zoo.path / START).exists():
+    if (start := zoo.start()) is not None:
         pooled = zoo.meta["recipe"].get("start_task") == POOLED
-        start = zoo.spec.flatten(read_tensors(zoo.path / START))
-        rows.append(_everywhere(POOLED if pooled else "start", "start", start, tasks))
+        rows.append(_everywhere(POOLED if pooled else "start", "start", zoo.spec.flatten(start), tasks))
     if tasks.lora is not None:
         rows.append(_everywhere("no adapter", "no_adapter", torch.zeros(zoo.spec.numel), tasks))
     return rows

@@ -19,6 +19,7 @@ from paramgen.core.distances import column_slices
 from paramgen.core.params import ParamSpec
 from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.evaluation.baseline import Baseline, draw_from
+from paramgen.evaluation.merging import METHODS, merging
 from paramgen.evaluation.pool import Pool
 
 PCA_COMPONENTS = 64  # at most; the latent of the p-diff prototype
@@ -101,7 +102,7 @@ FROM_WEIGHTS: Mapping[str, Baseline] = MappingProxyType(
 
 
 def find_baseline(name: str) -> Baseline:
-    """A baseline of weights alone by its name, with any number for noise (``noise-0.01``) and soups (``soup-100``).
+    """A baseline of weights alone by its name, with any number for noise (``noise-0.01``), soups (``soup-100``) and merging (``ties-8``).
 
     Raises:
         ParamgenError: No such baseline.
@@ -109,11 +110,14 @@ def find_baseline(name: str) -> Baseline:
     if name in FROM_WEIGHTS:
         return FROM_WEIGHTS[name]
     kind, _, number = name.rpartition("-")
+    if kind in METHODS and kind != "soup" and number.isdecimal() and int(number) > 0:
+        return merging(kind, int(number))
     if kind == "soup" and number.isdecimal() and int(number) > 0:
         return Baseline(partial(soup, m=int(number)), raw=True)
     if kind == "noise" and number.replace(".", "", 1).isdecimal():
         return Baseline(partial(noise, sigma=float(number)), noise=float(number))
-    raise ParamgenError(f"Unknown baseline {name!r}. {did_you_mean(name, [*FROM_WEIGHTS, 'soup-M', 'noise-SIGMA'])}")
+    known = [*FROM_WEIGHTS, "noise-SIGMA", *(f"{method}-M" for method in METHODS)]
+    raise ParamgenError(f"Unknown baseline {name!r}. {did_you_mean(name, known)}")
 
 
 def generate(name: str, pool: Pool, spec: ParamSpec, n: int, seed: int) -> Tensor:

@@ -14,10 +14,10 @@ from rich.table import Table
 from torch import Tensor
 
 from paramgen.core.command_line import command_line
-from paramgen.core.io import inside, read_json, read_tensors, write_json
+from paramgen.core.io import inside, read_json, write_json
 from paramgen.core.params import StateDict
 from paramgen.core.score import ScoreSpec
-from paramgen.core.zoo import START, Zoo
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.evaluation.pool import conditions_of
 from paramgen.generators.base import ParameterGenerator
@@ -191,9 +191,8 @@ def _references(zoo: Zoo, family: TaskFamily, study: _Study) -> dict[str, Tensor
     first, second = (zoo.matrix([own[i * len(own) // n] for i in range(n)]) for own in kept)  # (n, P)
     averages = [zoo.spec.unflatten(row) for w in study.weights for row in torch.lerp(first, second, w)]
     references = {AVERAGED: _on_both(zoo, family, averages, study)}
-    if (zoo.path / START).exists():
-        start = [read_tensors(zoo.path / START)] * len(study.weights)
-        references["start"] = _on_both(zoo, family, start, study)
+    if (start := zoo.start()) is not None:
+        references["start"] = _on_both(zoo, family, [start] * len(study.weights), study)
     return references
 
 

@@ -192,10 +192,15 @@ def draw_baseline(name: str, opened: Zoo, n: int, seed: int, out: Path) -> None:
     goodness = opened.goodness(train, "train")
     if name == "kde" and goodness is None:
         raise ParamgenError(f"kde keeps the best on train, but zoo {opened.name!r} records no train scores")
-    start = time.perf_counter()
-    pool = Pool(opened.matrix(train), goodness, tuple(t.numel for t in opened.spec.tensors))
+    begun, start = time.perf_counter(), opened.start()
+    pool = Pool(
+        opened.matrix(train),
+        goodness,
+        tuple(t.numel for t in opened.spec.tensors),
+        start=None if start is None else opened.spec.flatten(start),
+    )
     weights = generate(name, pool, opened.spec, n, seed)  # (n, P)
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - begun
     info = SampleInfo(generator=name, zoo=opened.name, seed=seed, sample_seconds=seconds)
     networks = [opened.complete(opened.spec.unflatten(row)) for row in weights]
     write_samples(out, networks, info, overwrite=True)

@@ -14,11 +14,11 @@ from paramgen.core.samples import INDEX, SampleInfo, refuse_samples, write_sampl
 from paramgen.core.shards import MERGE, finished, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
+from paramgen.evaluation.recalibration import recalibrated
 from paramgen.evaluation.unseen import TaskConditions, tasks_to_draw
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.loading import check_conditional, load_generator
 from paramgen.generators.prompts import beyond, parse_prompt
-from paramgen.generators.recalibration import recalibrated
 from paramgen.generators.sampling import SampleRequest
 from paramgen.generators.starts import start_tokens
 
@@ -127,7 +127,7 @@ def main(
     drawn = model.draw(request)
     networks = model.decode(drawn.tokens)
     if recalibrate:
-        networks = recalibrated(model, networks, trust)
+        networks = recalibrated(Zoo(model.zoo_info["path"], trust), networks, model.device)
     seconds = time.perf_counter() - begun
     info = SampleInfo(
         generator=type(model).__name__,
