@@ -6,10 +6,10 @@ STAMP  := $(VENV)/.installed
 PARAMGEN := OMP_NUM_THREADS=1 $(BIN)/paramgen
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser fuzz lint bench clean
+.PHONY: help install demo test test-slow test-browser fuzz lint dist release-generators bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv and install paramgen with its development tools
 $(STAMP): pyproject.toml
@@ -40,6 +40,14 @@ lint: $(STAMP) ## Run ruff, mypy and the import contract
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+dist: $(STAMP) ## Build sdist and wheel in dist/, and try the wheel in an environment of its own
+	rm -f dist/*.whl dist/*.tar.gz
+	$(BIN)/python -m build --outdir dist
+	OMP_NUM_THREADS=1 $(BIN)/python tests/try_wheel.py dist
+
+release-generators: $(STAMP) ## Fit three generators of digits and write them to dist/generators/ (about 2 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/release_generators.py --out dist/generators
 
 bench: $(STAMP) ## Measure speed against the published code's figures; writes benchmarks/results/
 	$(BIN)/python benchmarks/pdiff_speed.py

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from measured import make_zoo
+from paramgen.cli.commands.compare_steps import GeneratorSource, draw
 from paramgen.cli.main import main
 from paramgen.collect.multi import main as collect_tasks
 from paramgen.core.io import write_tensors
@@ -212,6 +213,32 @@ def test_task_vectors_of_a_family_begin_at_its_start_and_every_unseen_task_gets_
     torch.testing.assert_close(samples.weights[0], start + (seen - start).sum(0))
     rows = evaluate(zoo, family_of(zoo), [samples], ["average-all", "task-arithmetic-16"]).rows
     assert rows[-1].value("mean") is not None
+
+
+def test_scale_val_takes_the_factor_that_is_best_on_val_and_marks_the_networks(zoo, tmp_path, capsys):
+    task = load_task(zoo.task_config)
+
+    def on_val(folder):
+        states = [zoo.complete(zoo.spec.unflatten(row)) for row in read_samples(folder, zoo).weights]
+        return score_networks(CLASSIFIES, task.build(), states, task.data("val")).value.mean().item()
+
+    reached = {}
+    for scale in ("val", "0.25", "0.4", "1"):
+        merge("--zoo", zoo.path, "--method", "ties", "--scale", scale, "--out", tmp_path / scale)
+        reached[scale] = on_val(tmp_path / scale)
+    assert reached["val"] == max(reached.values())
+    assert "best on val of 0.05, 0.1" in capsys.readouterr().out
+    assert read_samples(tmp_path / "val", zoo).info.uses_task_data
+
+
+def test_a_comparison_merges_networks_as_it_fits_generators(zoo, tmp_path):
+    source = {"stock": GeneratorSource(merge="model-stock", arguments={"networks": 2})}
+    folder = draw(tmp_path, zoo, "stock", source, {"n": 3}, seed=4)
+    samples = read_samples(folder, zoo)
+    assert samples.weights.shape == (3, zoo.spec.numel)
+    written = (folder / "samples.json").stat().st_mtime_ns
+    assert draw(tmp_path, zoo, "stock", source, {"n": 3}, seed=4) == folder
+    assert (folder / "samples.json").stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize(

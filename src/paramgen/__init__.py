@@ -1,3 +1,8 @@
 """paramgen: models that generate the weights of other models."""
 
-__version__ = "0.1.0"
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("paramgen")  # the git tag, when it was built
+except PackageNotFoundError:
+    __version__ = "0+unknown"  # run from a source folder that is not installed

@@ -13,9 +13,8 @@ DEVICE_CONFIGS = "trainer"
 
 def config_dirs() -> list[Path]:
     """Where configs are looked for: ``$PARAMGEN_CONFIG_PATH``, then the installed package, then the checkout."""
-    module_path = Path(__file__).resolve()
     named = [Path(p) for p in os.environ.get("PARAMGEN_CONFIG_PATH", "").split(os.pathsep) if p]
-    return [d for d in (*named, module_path.parents[1] / "configs", module_path.parents[3] / "configs") if d.is_dir()]
+    return [*(d for d in named if d.is_dir()), *_shipped("configs")]
 
 
 def list_configs(folder: str = "") -> dict[str, Path]:
@@ -56,9 +55,9 @@ def find_config(name: str, folder: str = "") -> str:
 
 
 def zoo_dirs() -> list[Path]:
-    """Where zoos are looked for: ``$PARAMGEN_ZOO``, then ``./checkpoints_zoo``."""
+    """Where zoos are looked for: ``$PARAMGEN_ZOO``, ``./checkpoints_zoo``, then the zoo that is shipped with paramgen."""
     named = [Path(p) for p in os.environ.get("PARAMGEN_ZOO", "").split(os.pathsep) if p]
-    return [*named, Path("checkpoints_zoo")]
+    return [*named, Path("checkpoints_zoo"), *_shipped("checkpoints_zoo")]
 
 
 def find_zoo(name: str | Path) -> Path:
@@ -76,3 +75,9 @@ def find_zoo(name: str | Path) -> Path:
     raise ParamgenError(
         f"Unknown zoo {str(name)!r}: no zoo.json at this path or in {dirs}. {did_you_mean(str(name), zoos)}"
     )
+
+
+def _shipped(folder: str) -> list[Path]:
+    """A folder of the installed package, and of the checkout, where they exist."""
+    module_path = Path(__file__).resolve()
+    return [d for d in (module_path.parents[1] / folder, module_path.parents[3] / folder) if d.is_dir()]

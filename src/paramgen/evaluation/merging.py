@@ -36,7 +36,7 @@ def task_arithmetic(networks: Tensor, start: Tensor, scale: float = 0.4) -> Tens
     Args:
         networks: (m, P).
         start: (P,).
-        scale: Lambda. The default is its authors' where no validation data choose it. 1/m makes it the mean, whatever the start.
+        scale: Lambda. The default is its authors' where no validation data choose it. 1/m makes it the mean, for every start.
     """
     return start + scale * (networks - start).sum(0)
 
@@ -207,7 +207,7 @@ def _merged(
 
 
 def _directions(vectors: Tensor) -> Tensor:
-    """Rows of length 1; rows of zeros as they are."""
+    """Rows of length 1; rows of zeros stay zeros."""
     norm = vectors.norm(dim=1, keepdim=True)
     return vectors / torch.where(norm > 0, norm, 1.0)
 

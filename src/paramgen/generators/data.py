@@ -26,7 +26,7 @@ class ParameterDataModule(LightningDataModule):
     """Batches of trained networks from a zoo.
 
     Args:
-        zoo: Folder of a zoo, or its name under $PARAMGEN_ZOO or ./checkpoints_zoo.
+        zoo: Folder of a zoo, or its name under $PARAMGEN_ZOO or ./checkpoints_zoo, or the shipped digits_small.
         codec: Codec between networks and tokens. Default: FlatCodec.
         batch_size: Networks per batch and process. May exceed the zoo.
         steps_per_epoch: Batches per epoch, the unit of validation and logging.

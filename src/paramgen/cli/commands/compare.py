@@ -129,4 +129,4 @@ def _check(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSource], s
 
 LOG_WIDTH = 160  # width of a table that is written to a file
 _ZOO_ORIGINS = ("collect", "collect_tasks", "align", "path")
-_GENERATOR_ORIGINS = ("fit", "fit_of", "ckpt_path", "samples", "baseline")
+_GENERATOR_ORIGINS = ("fit", "fit_of", "ckpt_path", "samples", "baseline", "merge")

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from paramgen import __version__
-from paramgen.cli.commands import evaluate, sample, zoo
+from paramgen.cli.commands import evaluate, merge, sample, zoo
 from paramgen.cli.dispatch import arguments_of, parser_of, run
 from paramgen.collect import multi, single
 from paramgen.core.arguments import Plain
@@ -31,6 +31,7 @@ from paramgen.core.paths import find_config
 from paramgen.core.samples import INDEX, SampleInfo, write_samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import DivergedError, ParamgenError
+from paramgen.evaluation.merging import MERGED
 from paramgen.evaluation.pool import Pool
 from paramgen.evaluation.unseen import many_tasks
 from paramgen.evaluation.weight_baselines import generate
@@ -60,7 +61,7 @@ class ZooSource:
 
 @dataclass(frozen=True)
 class GeneratorSource:
-    """Where a generator's networks come from; exactly one of `fit`, `fit_of`, `ckpt_path`, `samples` and `baseline`.
+    """Where a generator's networks come from; exactly one of `fit`, `fit_of`, `ckpt_path`, `samples`, `baseline` and `merge`.
 
     Args:
         fit: Config of ``paramgen fit``.
@@ -68,7 +69,8 @@ class GeneratorSource:
         ckpt_path: A checkpoint.
         samples: A folder of networks, from any program.
         baseline: A baseline, also with a number that is not among the reports' baselines: ``soup-100``, ``noise-0.01``.
-        arguments: Further arguments of ``fit``, for example ``{model.lr: 0.001}``.
+        merge: A method of ``paramgen merge``, which merges 16 random train networks into each of its own.
+        arguments: Further arguments of ``fit`` or ``merge``, for example ``{model.lr: 0.001}`` or ``{scale: val}``.
         sample: Further arguments of ``sample``, for example ``{num_inference_steps: 20}``.
         zoos: Use it only on these zoos. Default: all.
     """
@@ -78,6 +80,7 @@ class GeneratorSource:
     ckpt_path: str | None = None
     samples: str | None = None
     baseline: str | None = None
+    merge: str | None = None
     arguments: dict[str, Plain] = field(default_factory=dict)
     sample: dict[str, Plain] = field(default_factory=dict)
     zoos: list[str] = field(default_factory=list)
@@ -167,6 +170,17 @@ def draw(
         settings = {"baseline": source.baseline, "n": requested["n"], "seed": seed, "zoo": _digest(opened)}
         record = RecordedResult(target / INDEX, settings)
         _do(record, lambda: draw_baseline(str(source.baseline), opened, requested["n"], seed, target))
+        return target
+    if source.merge:
+        given = {"networks": MERGED, "seed": seed, **source.arguments, "method": source.merge}
+        line = words(
+            {**given, "n": requested.get("n", 1), "zoo": str(opened.path), "out": str(target), "trust": opened.trust}
+        )
+        merged = {k: v for k, v in arguments_of(merge.main, "paramgen merge", "", line).items() if k != "config"}
+        settings = {k: v for k, v in merged.items() if k not in ("out", "overwrite", "trust")} | {
+            "zoo": _digest(opened)
+        }
+        _do(RecordedResult(target / INDEX, settings), lambda: merge.main(**{**merged, "overwrite": True}))
         return target
     if source.ckpt_path:
         checkpoint = Path(source.ckpt_path)

@@ -1,7 +1,10 @@
 """``paramgen merge``: merge networks of a zoo into one, without training."""
 
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,6 +12,7 @@ from torch import Tensor
 from paramgen.collect.symmetries import symmetries_of
 from paramgen.core.command_line import command_line
 from paramgen.core.io import read_tensors
+from paramgen.core.params import StateDict
 from paramgen.core.samples import SampleInfo, refuse_samples, write_samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
@@ -18,6 +22,9 @@ from paramgen.evaluation.pool import NewTasks, Pool, conditions_of, seen_tasks
 from paramgen.evaluation.recalibration import recalibrated
 from paramgen.evaluation.unseen import many_tasks, unseen_family
 from paramgen.symmetry import align_matrix, balance_matrix
+from paramgen.tasks import task_of
+
+SCALES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)
 
 
 def main(
@@ -27,7 +34,7 @@ def main(
     networks: int | list[int] | None = None,
     n: int = 1,
     start: str | None = None,
-    scale: float | None = None,
+    scale: float | Literal["val"] | None = None,
     density: float | None = None,
     align: bool = False,
     recalibrate: bool = False,
@@ -47,7 +54,8 @@ def main(
         n: Number of merged networks, each from its own random train networks. Of a family of tasks: one per unseen task.
         start: Network that training started from: a safetensors file, or the index of a network in the zoo. Default: what the zoo records
             as its start, otherwise the mean of its train networks.
-        scale: Factor on the task vectors. Default: 0.4 for task-arithmetic and dare, 1 for ties and dare-ties.
+        scale: Factor on the task vectors. Default: 0.4 for task-arithmetic and dare, 1 for ties and dare-ties. ``val``: the factor with the
+            best mean score on the val items of the zoo's task, as the papers choose it; the networks are marked as having used data.
         density: Share of each task vector to keep. Default: 0.2 for ties, 0.1 for dare and dare-ties.
         align: Bring hidden units to a common order and scale first, that of the start if one is given.
         recalibrate: Measure the batch-norm statistics of the merged networks anew, on train items of the zoo's task. The networks are
@@ -70,9 +78,14 @@ def main(
     rows, m = _chosen(opened, networks)
     pool = _pool(opened, rows, _start(opened, start), align)
     names = None if pool.new is None else list(pool.new.names)
-    baseline = merging(method, m, scale=scale, density=density)
-    drawn = draw_from(baseline, pool, opened.spec, len(names or range(n)), torch.Generator().manual_seed(seed))
-    states = [opened.complete(opened.spec.unflatten(row)) for row in drawn]
+    count = len(names or range(n))
+
+    def merged(factor: float | None) -> list[StateDict]:
+        noise = torch.Generator().manual_seed(seed)
+        drawn = draw_from(merging(method, m, scale=factor, density=density), pool, opened.spec, count, noise)
+        return [opened.complete(opened.spec.unflatten(row)) for row in drawn]
+
+    states = _best(opened, merged, m) if scale == "val" else merged(scale)
     if recalibrate:
         states = recalibrated(opened, states, device)
     seconds = time.perf_counter() - begun
@@ -82,14 +95,28 @@ def main(
         seed=seed,
         start=start,
         sample_seconds=seconds,
-        uses_task_data=recalibrate,
+        uses_task_data=recalibrate or scale == "val",
         command=command,
     )
     folder = write_samples(out, states, info, overwrite=overwrite, task=names)
-    merged = len(pool.weights) if pool.new is None else len(pool.new.seen.names)
-    print(f"{len(states)} merged networks, each of {min(m, merged)}, in {folder}")
+    available = len(pool.weights) if pool.new is None else len(pool.new.seen.names)
+    print(f"{len(states)} merged networks, each of {min(m, available)}, in {folder}")
     print(f"Next: paramgen evaluate --zoo {zoo} --samples {folder}")
     return folder
+
+
+def _best(zoo: Zoo, merged: Callable[[float], list[StateDict]], m: int) -> list[StateDict]:
+    """The merged networks of the factor with the best mean score on val; 1/m, the mean, is among the factors."""
+    task = task_of(zoo)
+    if not task.has_data:
+        raise ParamgenError(f"scale val needs a task with data, and zoo {zoo.name!r} has none; give a number")
+    found = {factor: merged(factor) for factor in sorted({1 / m, *SCALES})}
+    scores = {
+        f: task.score.sign * task.evaluate(states, "val").value.double().mean().item() for f, states in found.items()
+    }
+    best = max(scores, key=lambda factor: -math.inf if math.isnan(scores[factor]) else scores[factor])
+    print(f"scale {best:.4g}: best on val of {', '.join(f'{factor:.4g}' for factor in scores)}")
+    return found[best]
 
 
 def _chosen(zoo: Zoo, networks: int | list[int] | None) -> tuple[list[int] | None, int]:
