@@ -11,6 +11,7 @@ import yaml
 
 from paramgen.cli.planned_zoo import planned_zoo
 from paramgen.core.paths import list_configs
+from paramgen.errors import ParamgenError
 
 README = Path(__file__).resolve().parents[1] / "checkpoints_zoo" / "README.md"
 START, END = "<!-- recipes: written by python benchmarks/zoo_sizes.py -->\n", "<!-- end of recipes -->"
@@ -22,11 +23,15 @@ def row(name: str, path: Path) -> str:
     text = path.read_text()
     recipe: dict[str, Any] = yaml.safe_load(text)
     command = "collect_tasks" if "family" in recipe else "collect"
-    shape = planned_zoo(f"./{name}").shape
+    what = re.split(r"[:;.] |\.$", text.splitlines()[0].removeprefix("# ").removeprefix("collect_tasks: "))[0]
+    start = f"| `paramgen {command} --config {name}` |"
+    try:
+        shape = planned_zoo(f"./{name}").shape
+    except ParamgenError:  # its tasks are known once their data are there
+        return f"{start} | | | {what} |"
     networks = shape.networks if "family" in recipe else recipe.get("runs", 1) * recipe.get("checkpoints", 100)
     size = networks * shape.network_bytes + shape.fixed
-    what = re.split(r"[:;.] |\.$", text.splitlines()[0].removeprefix("# ").removeprefix("collect_tasks: "))[0]
-    return f"| `paramgen {command} --config {name}` | {networks:,} | {shape.spec.numel:,} | {in_units(size)} | {what} |"
+    return f"{start} {networks:,} | {shape.spec.numel:,} | {in_units(size)} | {what} |"
 
 
 def in_units(size: float) -> str:

@@ -47,7 +47,7 @@ class _DigitFields:
     def order(self) -> list[int]:
         """All pictures in a random order: those of the fields, of the held-out fields, and of no field."""
         generator = torch.Generator().manual_seed(self.seed)
-        order: list[int] = torch.randperm(len(digit_pictures().grey), generator=generator).tolist()
+        order: list[int] = torch.randperm(len(digit_pictures().grey), generator=generator, device="cpu").tolist()
         return order
 
     def network(self) -> nn.Module:
