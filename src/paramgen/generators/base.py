@@ -276,20 +276,22 @@ class ParameterGenerator(Shardable, ABC):
         return terms["loss"]
 
     def validation_step(self, batch: ParamBatch, batch_idx: int) -> None:
-        """Losses on the zoo's val runs, under ``val/``."""
-        self._log_unseen("val", batch)
+        """Losses on the zoo's val runs, under ``val/``. The noise is the same at every step of a fit, so these losses can be compared."""
+        self._log_unseen("val", batch, batch_idx)
 
     def test_step(self, batch: ParamBatch, batch_idx: int) -> None:
         """Losses on the zoo's held-out runs, under ``test/``."""
-        self._log_unseen("test", batch)
+        self._log_unseen("test", batch, batch_idx)
 
     def predict_step(self, batch: ParamBatch, batch_idx: int) -> list[StateDict]:
         """As many new networks as the batch has."""
         condition = batch.condition if self.cond_dim else None
         return self.sample(len(batch.x), condition, start=batch.start)
 
-    def _log_unseen(self, name: str, batch: ParamBatch) -> None:
-        terms = self.loss(batch)
+    def _log_unseen(self, name: str, batch: ParamBatch, batch_idx: int) -> None:
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(mix(batch_idx, self.global_rank))
+            terms = self.loss(batch)
         self.log_dict({f"{name}/{k}": v for k, v in terms.items()}, batch_size=len(batch.x), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
