@@ -9,8 +9,10 @@ from safetensors.torch import save_model
 
 import network_kinds
 from paramgen.cli.main import main
+from paramgen.collect.readers import open_source
+from paramgen.collect.readers.found import Reading
 from paramgen.core.params import state_tensors
-from paramgen.core.weight_files import is_marked, list_checkpoints, steps_from_names
+from paramgen.core.weight_files import is_marked, steps_from_names
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 
@@ -200,7 +202,7 @@ def test_marks_are_words_of_their_own():
 def test_listing_names_what_is_missing(tmp_path):
     for folder, message in ((tmp_path / "none", "no folder"), (tmp_path, "file in")):
         with pytest.raises(ParamgenError, match=message):
-            list_checkpoints(folder)
+            [*open_source(str(folder), None, Reading()).find()]
 
 
 def test_splits_must_leave_a_network_to_learn_from(tmp_path, capsys):

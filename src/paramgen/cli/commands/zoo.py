@@ -9,6 +9,7 @@ from rich.table import Table
 
 from paramgen.collect.importing import import_
 from paramgen.collect.merging import merge
+from paramgen.collect.readers.conditions import RECORDED, condition_words
 from paramgen.collect.symmetries import symmetries_of
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
@@ -32,6 +33,8 @@ def info(zoo: str) -> None:
     console.print(
         f"generated {opened.spec.numel:,} parameters in {len(opened.spec.tensors)} tensors; {len(opened.base())} kept fixed"
     )
+    if (condition := opened.meta.get("condition", {})).get("kind") == RECORDED:
+        console.print(f"condition {condition['dim']} numbers: {condition_words(condition)}", highlight=False)
     score = opened.score
     for part in ("train", "val"):
         values = [v for e in opened.entries if (v := e.scores.get(part, {}).get("score")) is not None]

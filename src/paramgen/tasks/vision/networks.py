@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 from paramgen.core.intake import Architecture
 from paramgen.core.params import StateDict
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError, import_class, refusal
-from paramgen.core.weight_files import read_state_dict
+from paramgen.core.weight_files import read_state_dict, wrapper_prefix
 from paramgen.errors import ParamgenError, did_you_mean
 
 Shape = tuple[int, int, int]
@@ -318,18 +318,16 @@ def _call(make: Callable[..., nn.Module], name: str, given: dict[str, Any], args
 
 
 def read_weights(path: str | Path) -> StateDict:
-    """Tensors of a weights file, bare or in a checkpoint; ``module.``/``model.`` prefixes are cut off.
+    """Tensors of a weights file, bare or in a checkpoint, without the prefixes of wrappers.
 
     Raises:
         ParamgenError: The file is missing, damaged, or holds more than tensors and plain values.
     """
-    tensors = {name: value for name, value in read_state_dict(path).items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in read_state_dict(path, first=True).items() if isinstance(value, Tensor)}
     if not tensors:
         raise ParamgenError(f"{path} holds no state dict")
-    for prefix in ("module.", "model.", "network."):
-        if all(k.startswith(prefix) for k in tensors):
-            tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
-    return tensors
+    prefix = wrapper_prefix(tensors)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def load_weights(network: nn.Module, weights: StateDict, where: str) -> None:
