@@ -89,12 +89,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path).strip("/")
         self.held.requests.append(f"{self.command} {path}")
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         parts = path.split("/")
         if self.command in ("POST", "PUT") and "lfs-object" not in parts and not self._allowed():
             self._send(401, {"error": "Invalid username or password."})
         elif path == "api/repos/create":
             self._create(json.loads(body))
+        elif path == "api/validate-yaml":
+            self._send(200, {"errors": [], "warnings": []})
         elif path.endswith(".git/info/lfs/objects/batch"):
             self._batch(json.loads(body))
         elif parts[0] == "lfs-object":
@@ -105,6 +107,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._resolve(parts)
         else:
             self._missing("EntryNotFound")
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def _allowed(self) -> bool:
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"
@@ -166,11 +178,12 @@ class _Handler(BaseHTTPRequestHandler):
                 },
             )
         elif verb == "commit":
-            self._commit(repository, oid, revision, body)
+            name = "/".join(parts[1:4]).removeprefix("models/")
+            self._commit(repository, oid, revision, body, f"{self.held.url}/{name}")
         else:
             self._missing("EntryNotFound")
 
-    def _commit(self, repository: Repository, parent: str, branch: str, body: bytes) -> None:
+    def _commit(self, repository: Repository, parent: str, branch: str, body: bytes, url: str) -> None:
         files, message = dict(repository.commits[parent]), ""
         for line in body.splitlines():
             item = json.loads(line)
@@ -185,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif item["key"] == "deletedFile":
                 del files[value["path"]]
         oid = repository.commit(files, message, branch)
-        self._send(200, {"success": True, "commitOid": oid, "commitUrl": f"{self.held.url}/commit/{oid}"})
+        self._send(200, {"success": True, "commitOid": oid, "commitUrl": f"{url}/commit/{oid}"})
 
     def _entry(self, repository: Repository, oid: str, path: str) -> dict[str, Any]:
         content = repository.commits[oid][path]

@@ -136,14 +136,14 @@ def test_generated_adapters_are_written_for_peft(converged, tmp_path):
     plain, ours = family.plain(), family.build()
     plain.load_state_dict(read_tensors(tmp_path / "out" / "base.safetensors"), strict=True)
     ours.load_state_dict(converged.full(5))
-    theirs = peft.PeftModel.from_pretrained(plain, tmp_path / "out" / "0001")
+    theirs = peft.PeftModel.from_pretrained(plain, tmp_path / "out" / "0005")
     x = torch.randn(4, 1, 8, 8)
     assert torch.allclose(theirs(x), ours(x), atol=1e-5)
 
 
 def test_whole_networks_are_not_written_as_adapters(codes, tmp_path, capsys):
-    assert paramgen(["adapters", "--samples", "x", "--zoo", str(codes.path), "--out", str(tmp_path)]) == 2
-    assert "contains complete networks" in capsys.readouterr().err
+    assert paramgen(["adapters", "--samples", str(codes.path), "--zoo", str(codes.path), "--out", str(tmp_path)]) == 2
+    assert "holds complete networks, not adapters" in capsys.readouterr().err
 
 
 def test_a_half_written_zoo_goes_on_with_what_is_left(codes, tmp_path):
@@ -231,7 +231,7 @@ def test_efficientnet_on_camera_traps_end_to_end(tmp_path, monkeypatch):
     ours, plain = made.build().eval(), made.plain().eval()
     ours.load_state_dict(zoo.complete(read_tensors(next(Path("samples").glob("*.safetensors")))), strict=True)
     plain.load_state_dict(read_tensors(Path("adapters/base.safetensors")), strict=True)
-    theirs = peft.PeftModel.from_pretrained(plain, "adapters/0000").eval()
+    theirs = peft.PeftModel.from_pretrained(plain, "adapters/network_0000").eval()
     x, _ = next(iter(made.task("L1").data("test").batches(4)))
     assert torch.allclose(ours(x), theirs(x), atol=1e-4)
 

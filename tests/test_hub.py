@@ -1,12 +1,23 @@
 """The Hugging Face Hub: places, downloads and uploads, with huggingface_hub's own client against a local server."""
 
+import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import torch
+import yaml
 
-from hub_server import Hub, serving
+from hub_server import TOKEN, Hub, serving
+from measured import make_zoo
+from paramgen.api import evaluate, fit, load_generator, sample
+from paramgen.cli.main import main
 from paramgen.core.hub import HubPlace, download, parse_hub
+from paramgen.core.score import ScoreSpec
+from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 
 FILES = {"a.safetensors": b"weights", "runs/1/b.pt": b"more", "README.md": b"# Read me"}
@@ -59,10 +70,8 @@ def test_download_takes_the_files_of_the_pattern_alone_and_each_once(hub: Hub) -
     assert not any(request.startswith("GET ann/nets/resolve") for request in hub.requests)
 
 
-def test_pattern_may_name_a_folder_and_files_may_go_into_one_of_ours(hub: Hub, tmp_path: Path) -> None:
-    folder, files = download("hf://ann/nets/runs", tmp_path / "here")
-    assert files == ["runs/1/b.pt"]
-    assert not (folder / files[0]).is_symlink()
+def test_pattern_may_name_a_folder(hub: Hub) -> None:
+    assert download("hf://ann/nets/runs").files == ["runs/1/b.pt"]
 
 
 def test_revision_is_downloaded(hub: Hub) -> None:
@@ -97,3 +106,142 @@ def test_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch, tm
         ParamgenError, match=r"cannot reach http://127.0.0.1:9 for hf://ann/nets.*: check the connection"
     ):
         download("hf://ann/nets")
+
+
+class Fitted(NamedTuple):
+    """A zoo, a generator fitted on it, and an evaluation of its samples."""
+
+    zoo: Path
+    checkpoint: Path
+    results: Path
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    folder = tmp_path_factory.mktemp("fitted")
+    make_zoo(folder / "zoo", runs=6, heldout=2, hidden=[8])
+    settings = {"trainer.max_steps": 4, "trainer.logger": False, "quality.sample_every": 0}
+    fit("pdiff_digits_mlp", {"data.zoo": str(folder / "zoo"), "checkpoint.dirpath": str(folder / "fit"), **settings})
+    checkpoint = folder / "fit" / "last.ckpt"
+    samples = sample(str(checkpoint), n=3, out=str(folder / "samples"))
+    evaluate(str(folder / "zoo"), str(samples), out=str(folder / "report"), baselines="soup-2", n=3)
+    return Fitted(folder / "zoo", checkpoint, folder / "report")
+
+
+@pytest.fixture
+def account(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The Hub, with a token; commands run in an empty folder."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return hub
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def test_generator_is_pushed_with_its_card_and_sampled_from_the_hub(
+    fitted: Fitted, account: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    push = ["generator", "push", "--ckpt_path", str(fitted.checkpoint), "--repo", "ann/digits", "--license", "mit"]
+    assert main([*push, "--results", str(fitted.results)]) == 0
+    files = account.repositories["models/ann/digits"].commits[account.repositories["models/ann/digits"].refs["main"]]
+    assert sorted(files) == ["README.md", "generator.ckpt", "results.json"]
+    assert b"optimizer_states" in fitted.checkpoint.read_bytes()
+    assert b"optimizer_states" not in files["generator.ckpt"]
+    _, head, text = files["README.md"].decode().split("---\n", 2)
+    assert yaml.safe_load(head) == {
+        "library_name": "paramgen",
+        "tags": ["weight-generation", "pdiff"],
+        "license": "mit",
+    }
+    results = json.loads((fitted.results / "results.json").read_text())
+    spec = ScoreSpec.from_dict(results["score"])
+    for row in results["rows"]:  # every row of the evaluation, its baselines included, with its score
+        name = re.escape(f"**{row['name']}**" if row["kind"] == "generator" else row["name"])
+        score = spec.text(row["values"]["mean"])
+        assert re.search(rf"^\| {name} \|.* {score} ", text, re.MULTILINE), (row["name"], text)
+    assert "4 networks of 4 runs" in text
+    assert "another checkpoint" not in text
+    for heading in ("What it learnt", "Results", "How to use it", "Licence"):
+        assert f"\n## {heading}\n" in text
+
+    command = next(line for line in text.splitlines() if line.startswith("paramgen sample"))
+    assert main(command.removeprefix("paramgen ").replace("--n 10", "--n 2").split()) == 0
+    torch.manual_seed(0)
+    ours = load_generator(fitted.checkpoint).sample(2, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    theirs = load_generator("hf://ann/digits").sample(2, generator=torch.Generator().manual_seed(0))
+    assert all(torch.equal(ours[1][name], theirs[1][name]) for name in ours[1])
+    assert json.loads(Path("samples/samples.json").read_text())["checkpoint"] == "hf://ann/digits"
+
+    assert main(["generator", "pull", "--repo", "hf://ann/digits", "--out", "here"]) == 0
+    assert sorted(path.name for path in Path("here").iterdir()) == ["README.md", "generator.ckpt", "results.json"]
+    losses = ["test", "--config", "pdiff_digits_mlp", "--data.zoo", str(fitted.zoo), "--trainer.logger", "false"]
+    assert main([*losses, "--ckpt_path", "hf://ann/digits"]) == 0
+    assert main([*push, "--ckpt_path", "hf://ann/digits", "--repo", "ann/copy"]) == 0
+    copied = account.repositories["models/ann/copy"].commits[account.repositories["models/ann/copy"].refs["main"]]
+    assert "No evaluation is attached, so nothing is claimed" in copied["README.md"].decode()
+
+
+def test_zoo_is_pushed_and_pulled_with_every_file_checked(
+    fitted: Fitted, account: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    push = ["zoo", "push", "--zoo", str(fitted.zoo), "--repo", "datasets/ann/zoo"]
+    assert main(push) == 0
+    repository = account.repositories["datasets/ann/zoo"]
+    files = dict(repository.commits[repository.refs["main"]])
+    assert "paramgen zoo pull --repo hf://datasets/ann/zoo" in files["README.md"].decode()
+    assert {"zoo.json", "run0000_step0000000.safetensors"} <= files.keys()
+    assert repository.lfs == {name for name in files if name.endswith(".safetensors")}
+    assert main(["zoo", "pull", "--repo", "hf://datasets/ann/zoo", "--out", "zoo"]) == 0
+    assert torch.equal(Zoo("zoo").matrix(), Zoo(fitted.zoo).matrix())
+    assert not [path for path in Path("zoo").rglob("*") if path.is_symlink() or path.name == ".cache"]
+    assert "exists and is not empty" in refused(capsys, "zoo", "pull", "--repo", "datasets/ann/zoo", "--out", "zoo")
+
+    damaged = files | {"run0001_step0000000.safetensors": files["run0000_step0000000.safetensors"]}
+    repository.commit(damaged | {"evil.py": b"raise SystemExit", "run.sh": b"exit 1"})
+    line = refused(capsys, "zoo", "pull", "--repo", "datasets/ann/zoo", "--out", "other")
+    assert "1 of 6 networks are damaged" in line
+    assert "run0001_step0000000.safetensors: checksum mismatch" in line
+    assert not {"evil.py", "run.sh"} & {path.name for path in Path("other").iterdir()}
+
+    smaller = Path(shutil.copytree(fitted.zoo, "smaller"))
+    values = json.loads((smaller / "zoo.json").read_text())
+    (smaller / values["entries"].pop()["file"]).unlink()
+    (smaller / "zoo.json").write_text(json.dumps(values))
+    assert main(["zoo", "push", "--zoo", str(smaller), "--repo", "datasets/ann/zoo"]) == 0
+    kept = repository.commits[repository.refs["main"]]
+    assert len([name for name in kept if name.startswith("run0")]) == 5  # networks that the zoo no longer has are gone
+    assert "evil.py" in kept  # other files of the repository are not touched
+
+
+def test_what_cannot_be_pushed_pulled_or_sampled_is_named(
+    fitted: Fitted, account: Hub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push = ["generator", "push", "--ckpt_path", fitted.checkpoint, "--repo"]
+    assert "hf://ann/nets already holds other files and no generator.ckpt" in refused(capsys, *push, "ann/nets")
+    assert "names files in a repository" in refused(capsys, *push, "hf://ann/digits/generator.ckpt")
+    assert "cannot read the model card nowhere.md" in refused(capsys, *push, "ann/new", "--card", "nowhere.md")
+    pull = ["generator", "pull", "--out", "here", "--repo"]
+    assert "hf://ann/nets holds no generator.ckpt" in refused(capsys, *pull, "ann/nets")
+    assert "Unknown model repository 'ann/nothing'" in refused(capsys, *pull, "ann/nothing")
+    assert not Path("here").exists()
+    assert "no file matches '*.ckpt'" in refused(capsys, "sample", "--ckpt_path", "hf://ann/nets")
+    account.add("ann/two", {"a.ckpt": b"", "b.ckpt": b""})
+    assert "holds 2 checkpoints; choose one: a.ckpt, b.ckpt" in refused(capsys, "sample", "--ckpt_path", "hf://ann/two")
+    assert "the file is empty" in refused(capsys, "sample", "--ckpt_path", "hf://ann/two/a.ckpt")
+    assert "download it first, with paramgen zoo pull" in refused(capsys, "evaluate", "--zoo", "hf://ann/nets")
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    account.add("ann/there", {})
+    for repository in ("ann/new", "ann/there"):
+        line = refused(capsys, *push, repository)
+        assert "no valid token; log in with `hf auth login`, or set HF_TOKEN" in line
+    assert "models/ann/new" not in account.repositories
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "nowhere")  # the real user's
+    assert f"no token for {account.url}: log in with `hf auth login`" in refused(capsys, *push, "ann/new")

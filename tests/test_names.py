@@ -10,13 +10,14 @@ PACKAGE = Path(__file__).parents[1] / "src" / "paramgen"
 def test_a_public_name_is_defined_in_one_module():
     same = {
         "main",
+        "COMMANDS",
         "T",
         "CONDITION",
         "AUTOENCODER",
         "DENOISER",
         "DIFFUSION",
         "OPTIMIZER",
-    }  # entry points, type variables, each backend's own defaults
+    }  # entry points, verbs of commands, type variables, each backend's own defaults
     modules: dict[str, set[str]] = defaultdict(set)
     for path in PACKAGE.rglob("*.py"):
         for node in ast.parse(path.read_text()).body:

@@ -45,11 +45,16 @@ FUNCTIONS = {
     "collect": Command("train networks and save them as a zoo", "collect.single", "zoo"),
     "collect_tasks": Command("train one network or adapter per task of a family", "collect.multi", "zoo"),
     "zoo": Command(
-        "show, check, import, align or merge zoos: info | verify | import | align | merge", "cli.commands.zoo"
+        "show, check, import, align, merge or share zoos: info | verify | import | align | merge | push | pull",
+        "cli.commands.zoo",
     ),
     "sample": Command("sample new networks from a generator", "cli.commands.sample"),
     "merge": Command("merge networks of a zoo into one, without training", "cli.commands.merge"),
+    "generator": Command("share fitted generators on the Hugging Face Hub: push | pull", "cli.commands.generator"),
     "consolidate": Command("write a sharded checkpoint as one file", "cli.commands.consolidate", out_is_file=True),
+    "export": Command(
+        "write networks for timm, torchvision, transformers, diffusers, peft, ONNX", "cli.commands.export"
+    ),
     "adapters": Command("export generated adapters for peft", "cli.commands.adapters"),
     "evaluate": Command("compare generated networks with baselines; write a report", "cli.commands.evaluate"),
     "compare": Command("fit, sample and evaluate generators on zoos, over seeds", "cli.commands.compare", "compare"),

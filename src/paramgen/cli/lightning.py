@@ -22,6 +22,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 import paramgen.backends  # noqa: F401  registers the backends
 from paramgen.cli.parser import ConfigFile, OneLineErrors
 from paramgen.cli.recipes import facts_of, with_recipes
+from paramgen.core.hub import local_checkpoint
 from paramgen.core.signals import restored
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import ParameterGenerator
@@ -91,6 +92,8 @@ class GeneratorCLI(LightningCLI):
             config = self.config[verb]
             if config.get("ckpt_path") == "last":
                 config.ckpt_path = _last_checkpoint(config.checkpoint.dirpath, Path(config.trainer.default_root_dir))
+            elif config.get("ckpt_path"):
+                config.ckpt_path = str(local_checkpoint(config.ckpt_path))
             _check_checkpoint(verb, config.get("ckpt_path"), config.model.class_path)
 
     def before_instantiate_classes(self) -> None:

@@ -5,14 +5,16 @@ Downloads are read by the functions that read local files, so the rules of trust
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
+from paramgen.core.locks import LOCK
 from paramgen.errors import ParamgenError, did_you_mean, one_line, refused_by_system
 
 SCHEME = "hf://"
@@ -88,12 +90,23 @@ def parse_hub(place: str) -> HubPlace:
     return HubPlace(f"{owner}/{name}", revision and unquote(revision), pattern or "", kind)
 
 
-def download(place: str | HubPlace, into: str | Path | None = None) -> HubFiles:
-    """Download the files of a place. Those that are complete already are not fetched again.
+def parse_repository(text: str) -> HubPlace:
+    """A repository given as ``hf://owner/name`` or as ``owner/name``.
+
+    Raises:
+        ParamgenError: Another form, or a path in a repository.
+    """
+    place = parse_hub(text if is_hub(text) else f"{SCHEME}{text}")
+    if place.pattern:
+        raise ParamgenError(f"{text!r} names files in a repository, expected a repository: {SCHEME}{place.repo}")
+    return place
+
+
+def download(place: str | HubPlace) -> HubFiles:
+    """Download the files of a place to the cache of huggingface_hub. Those that are complete already are not fetched again.
 
     Args:
         place: ``hf://…``.
-        into: A folder for the files. Default: the cache of huggingface_hub, where files are links.
 
     Raises:
         ParamgenError: An unknown repository or revision, no such file, no access, no connection, or a full disk.
@@ -106,7 +119,6 @@ def download(place: str | HubPlace, into: str | Path | None = None) -> HubFiles:
                 repo_type=wanted.kind,
                 revision=wanted.revision,
                 cache_dir=os.environ.get("HF_HUB_CACHE"),
-                local_dir=into,
                 allow_patterns=wanted._globs() if wanted.pattern else None,
             )
         )
@@ -118,25 +130,122 @@ def download(place: str | HubPlace, into: str | Path | None = None) -> HubFiles:
     return HubFiles(folder, files)
 
 
+def pull_files(place: HubPlace, into: str | Path, index: str, patterns: Sequence[str]) -> list[str]:
+    """Download files of one commit into a folder of ours, `index` last: a folder without it is incomplete, and the same call goes on.
+
+    Args:
+        place: A repository.
+        into: The folder; it may hold what an interrupted download left.
+        index: The file that a repository of this kind holds.
+        patterns: Globs over the other files; nothing else is downloaded.
+
+    Returns:
+        The files, `index` last.
+
+    Raises:
+        ParamgenError: As :func:`download`; the repository has no such file, or the folder holds something else.
+    """
+    folder = Path(into)
+    if folder.is_dir() and (there := {path.name for path in folder.iterdir()} - {LOCK}) and ".cache" not in there:
+        raise ParamgenError(f"{into} exists and is not empty; choose another folder")
+    with hub_errors(place):
+        client, where = _client(), {"repo_id": place.repo, "repo_type": place.kind}
+        where["revision"] = client.repo_info(**where, revision=place.revision).sha
+        if index not in (available := client.list_repo_files(**where)):
+            raise ParamgenError(f"{place} holds no {index}. {did_you_mean(index, available)}")
+        client.snapshot_download(**where, local_dir=folder, allow_patterns=list(patterns), ignore_patterns=index)
+        client.snapshot_download(**where, local_dir=folder, allow_patterns=index)
+    files = [name for name in _below(folder) if name not in (index, LOCK)]
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # of huggingface_hub, to go on after an interruption
+    return [*files, index]
+
+
+def local_checkpoint(path: str | Path) -> str | Path:
+    """A checkpoint's path on this machine: one on the Hub is downloaded to the cache, others are returned as given.
+
+    Args:
+        path: A path, or ``hf://owner/name`` of a repository with one ``.ckpt`` file, or with a pattern that selects one.
+
+    Raises:
+        ParamgenError: As :func:`download`; no such file, or several.
+    """
+    if not is_hub(path):
+        return path
+    place = parse_hub(str(path))
+    folder, files = download(place if place.pattern else replace(place, pattern="*.ckpt"))
+    found = [name for name in files if name.endswith(".ckpt")]
+    if len(found) != 1:
+        several = f"{len(found)} checkpoints; choose one: {', '.join(found[:8])}" if found else "no .ckpt file"
+        raise ParamgenError(f"{path} holds {several}")
+    return folder / found[0]
+
+
+def upload(folder: str | Path, place: HubPlace, index: str, message: str, private: bool, delete: str = "") -> str:
+    """Commit the files of a folder to a repository, which is made if it does not exist.
+
+    Args:
+        folder: All of its files are uploaded, save hidden ones.
+        place: The repository, and the branch where it names one.
+        index: The file that a repository of this kind holds; an existing one must have it, or be empty.
+        message: Of the commit.
+        private: Make a new repository private.
+        delete: Glob over files of the repository that are deleted unless the folder has them.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        ParamgenError: No token or one that does not permit this, a repository that holds something else, or no connection.
+    """
+    if place.pattern:
+        raise ParamgenError(f"{place}: upload takes a repository, without a path in it")
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise ParamgenError(f"no token for {_endpoint()}: {LOG_IN}")
+    with hub_errors(place, exists=True):  # after the first lines
+        client = _client()
+        if not client.repo_exists(place.repo, repo_type=place.kind):
+            client.create_repo(place.repo, repo_type=place.kind, private=private or None)
+        present = set(client.list_repo_files(place.repo, repo_type=place.kind, revision=place.revision))
+        if present - {".gitattributes", "README.md"} and index not in present:
+            raise ParamgenError(f"{place} already holds other files and no {index}; choose another repository")
+        client.upload_folder(
+            repo_id=place.repo,
+            repo_type=place.kind,
+            folder_path=folder,
+            revision=place.revision,
+            commit_message=message,
+            ignore_patterns=[".*"],
+            delete_patterns=delete or None,
+        )
+    return f"{_endpoint()}/{'datasets/' * (place.kind == 'dataset')}{place.repo}"
+
+
 @contextmanager
-def hub_errors(place: HubPlace) -> Iterator[None]:
-    """Report what huggingface_hub raises in the block as one line that says what to do."""
+def hub_errors(place: HubPlace, exists: bool = False) -> Iterator[None]:
+    """Report what huggingface_hub raises in the block as one line that says what to do.
+
+    Args:
+        place: What the block is about.
+        exists: The repository exists, so that one that is not found is one that the token does not permit.
+    """
     try:
         yield
     except ParamgenError:
         raise
     except Exception as error:  # the library lets those of its HTTP client through, which depends on its version
-        raise _reported(error, place) from error
+        raise _reported(error, place, exists) from error
 
 
-def _reported(error: Exception, place: HubPlace) -> ParamgenError:
+def _reported(error: Exception, place: HubPlace, exists: bool) -> ParamgenError:
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
         return ParamgenError(
             f"{place.repo} asks for consent before it can be read: ask for access on its page; {LOG_IN}"
         )
-    if isinstance(error, errors.RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError) and not exists:
         return ParamgenError(
             f"Unknown {place.kind} repository {place.repo!r} on {_endpoint()}: check the name; if it is private, {LOG_IN}"
         )

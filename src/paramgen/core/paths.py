@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from paramgen.core.hub import is_hub
 from paramgen.errors import ParamgenError, did_you_mean
 
 CONFIG_KINDS = {"": "fit", "trainer": "fit", "zoo": "collect", "compare": "compare"}
@@ -68,6 +69,10 @@ def find_zoo(name: str | Path) -> Path:
     """
     if (Path(name) / "zoo.json").is_file():
         return Path(name)
+    if is_hub(name):
+        raise ParamgenError(
+            f"{name} is on the Hub: download it first, with paramgen zoo pull --repo {name} --out FOLDER"
+        )
     zoos = {p.parent.name: p.parent for d in reversed(zoo_dirs()) for p in d.glob("*/zoo.json")}
     if str(name) in zoos:
         return zoos[str(name)]

@@ -5,10 +5,10 @@ N: networks, P: parameters.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -206,6 +206,61 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None, partial
             altered, or a network with other tensors or shapes than the zoo's; file and tensor are named.
     """
     path = Path(folder)
+    info, listed = _listed(path, partial)
+    selected = listed[:limit]
+    for entry in selected:
+        regular_file(inside(path, entry["file"]))  # check that all exist before memory is allocated
+    base = zoo.base()
+    weights = torch.empty(len(selected), zoo.spec.numel)
+    for row, entry in zip(weights, selected, strict=True):
+        row.copy_(zoo.spec.flatten(_read_network(path, entry, zoo, base)))
+    identity, run = (_known(entry.get(name) for entry in selected) for name in ("identity", "run"))
+    trajectory = _read_trajectory(inside(path, TRAJECTORY), zoo) if (path / INDEX).exists() else None
+    task = [entry["task"] for entry in selected] if all(entry.get("task") for entry in selected) else None
+    return Samples(path.resolve().name, weights, info, identity, len(listed), trajectory, run, task)
+
+
+class SampledNetwork(NamedTuple):
+    """One network of a folder.
+
+    Args:
+        file: Its file's name.
+        state: Complete state dict; may hold NaN.
+    """
+
+    file: str
+    state: StateDict
+
+
+def each_network(folder: str | Path, zoo: Zoo, limit: int | None = None) -> Iterator[SampledNetwork]:
+    """Complete state dicts of a folder of networks of the zoo's architecture, one at a time; see :func:`read_samples`.
+
+    What a file leaves out, such as the second name of a tied tensor, is taken from the zoo.
+
+    Raises:
+        ParamgenError: As :func:`read_samples`.
+    """
+    path, base = Path(folder), zoo.base()
+    for entry in _listed(path)[1][:limit]:
+        state = _read_network(path, entry, zoo, base)
+        tied = {name: state[canonical] for name, canonical in zoo.spec.aliases.items()}
+        yield SampledNetwork(entry["file"], {**base, **tied, **state})
+
+
+def with_distinct_names(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
+    """Give folders of the same name the names of their parents too, so that row names are unique."""
+    pairs = [(s, Path(f).resolve()) for s, f in zip(samples, folders, strict=True)]
+    names = [s.name for s, _ in pairs]
+    return [replace(s, name="/".join(f.parts[-2:])) if names.count(s.name) > 1 else s for s, f in pairs]
+
+
+def _known(identities: Iterable[int | None]) -> Tensor | None:
+    listed = list(identities)
+    return None if None in listed else torch.tensor(listed)
+
+
+def _listed(path: Path, partial: bool = False) -> tuple[SampleInfo, list[dict[str, Any]]]:
+    """What a folder of samples says of itself, and its networks."""
     if not path.is_dir():
         raise ParamgenError(f"samples folder not found: {str(path)!r}")
     if is_torn(path) and not partial:
@@ -220,29 +275,7 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None, partial
         info, listed = SampleInfo(), [{"file": name} for name in files]
     if not listed:
         raise ParamgenError(f"{path} holds no networks: expected {INDEX} or *.safetensors{_others(path)}")
-    selected = listed[:limit]
-    for entry in selected:
-        regular_file(inside(path, entry["file"]))  # check that all exist before memory is allocated
-    base = zoo.base()
-    weights = torch.empty(len(selected), zoo.spec.numel)
-    for row, entry in zip(weights, selected, strict=True):
-        row.copy_(zoo.spec.flatten(_read_network(path, entry, zoo, base)))
-    identity, run = (_known(entry.get(name) for entry in selected) for name in ("identity", "run"))
-    trajectory = _read_trajectory(inside(path, TRAJECTORY), zoo) if (path / INDEX).exists() else None
-    task = [entry["task"] for entry in selected] if all(entry.get("task") for entry in selected) else None
-    return Samples(path.resolve().name, weights, info, identity, len(listed), trajectory, run, task)
-
-
-def with_distinct_names(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
-    """Give folders of the same name the names of their parents too, so that row names are unique."""
-    pairs = [(s, Path(f).resolve()) for s, f in zip(samples, folders, strict=True)]
-    names = [s.name for s, _ in pairs]
-    return [replace(s, name="/".join(f.parts[-2:])) if names.count(s.name) > 1 else s for s, f in pairs]
-
-
-def _known(identities: Iterable[int | None]) -> Tensor | None:
-    listed = list(identities)
-    return None if None in listed else torch.tensor(listed)
+    return info, listed
 
 
 def _read_index(path: Path) -> tuple[SampleInfo, list[dict[str, Any]]]:

@@ -39,3 +39,10 @@ def metric(key: str) -> Metric:
 def with_values(rows: Collection[RowDict]) -> list[Metric]:
     """The metrics that have a value in any of some rows of ``results.json``."""
     return [m for m in METRICS if any(m.value(row) is not None for row in rows)]
+
+
+def in_terminal(rows: Collection[RowDict]) -> list[Metric]:
+    """The metrics with a column in tables of plain text: those that have values, unless another one says the same better."""
+    available = with_values(rows)
+    keys = {m.key for m in available}
+    return [m for m in available if m.terminal is not None and m.behind not in keys]

@@ -19,7 +19,7 @@ def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -
     Lightning's ``load_from_checkpoint`` is not used: it imports what a checkpoint names.
 
     Args:
-        path: A ``.ckpt`` written by ``paramgen fit``, a file or a folder of shards.
+        path: A ``.ckpt`` written by ``paramgen fit``, a file or a folder of shards; or ``hf://owner/name``.
         device: Where to put it.
         trust: Import a backend or codec that is not part of paramgen, nor of an installed package with the entry point
             ``paramgen.backends``.

@@ -15,6 +15,7 @@ from torch.nn.modules.module import (
 )
 
 from paramgen.core.codec import ParamCodec
+from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import regular_file
 from paramgen.core.params import ParamSpec
 from paramgen.core.pickles import read_pickle
@@ -24,6 +25,7 @@ from paramgen.generators.distributed_checkpoints import PLAIN_PART, is_sharded, 
 
 Module = TypeVar("Module", bound=nn.Module)
 PER_BYTE = 1000  # maximum number of generated parameters per byte of a checkpoint; known ones have less than one
+_OF_A_FIT = ("optimizer_states", "lr_schedulers", "current_model_state", "averaging_state")
 SLACK = 4  # maximum size of a module while it is built, relative to its weights: tied tensors are created before they are tied
 
 
@@ -31,12 +33,13 @@ def read_checkpoint(path: str | Path, parts: Collection[str] | None = None) -> d
     """The content of a fitted generator's checkpoint.
 
     Args:
-        path: A ``.ckpt`` written by ``paramgen fit``, a file or a folder of shards.
+        path: A ``.ckpt`` written by ``paramgen fit``, a file or a folder of shards; or ``hf://owner/name``.
         parts: Keys whose sharded tensors are needed; all by default.
 
     Raises:
         ParamgenError: No such file, no checkpoint of paramgen, or one that does not fit ``checkpoint.schema.json``; the field is named.
     """
+    path = local_checkpoint(path)
     if not Path(path).exists():
         raise ParamgenError(f"checkpoint not found: {str(path)!r}")
     if is_sharded(path):
@@ -53,6 +56,11 @@ def read_checkpoint(path: str | Path, parts: Collection[str] | None = None) -> d
     _check_size(path, "paramgen.codec.spec", spec.numel)
     _check_size(path, "paramgen.codec.init_args", prod(_sizes(codec["init_args"])) * len(spec.tensors))
     return checkpoint
+
+
+def without_optimizer(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint without the optimizer's state: enough to sample, not to go on with the fit."""
+    return {key: value for key, value in checkpoint.items() if key not in _OF_A_FIT}
 
 
 def build(

@@ -14,6 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from paramgen.core.command_line import command_line
+from paramgen.core.hub import is_hub, local_checkpoint
 from paramgen.core.io import inside, read_json, write_json
 from paramgen.core.params import StateDict
 from paramgen.core.score import ScoreSpec
@@ -125,9 +126,10 @@ class _Place:
 
 def _named(paths: Sequence[str] | None) -> dict[str, Path]:
     """Checkpoints by their folders' names, or by their paths where these are alike."""
-    folders = [Path(path).resolve().parent.name for path in paths or []]
+    folders = [path if is_hub(path) else Path(path).resolve().parent.name for path in paths or []]
     alike = len(set(folders)) < len(folders)
-    return {path if alike else folder: Path(path) for path, folder in zip(paths or [], folders, strict=True)}
+    names = [path if alike else folder for path, folder in zip(paths or [], folders, strict=True)]
+    return {name: Path(local_checkpoint(path)) for name, path in zip(names, paths or [], strict=True)}
 
 
 def _of_comparison(folder: Path) -> dict[str, list[_Place]]:

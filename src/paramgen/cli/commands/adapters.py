@@ -1,38 +1,21 @@
-"""``paramgen adapters``: export generated adapters as peft folders."""
+"""``paramgen adapters``: export generated adapters as peft folders; short for ``paramgen export --format peft``."""
 
 from pathlib import Path
 
-from paramgen.core.io import read_tensors, write_tensors
-from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError
-from paramgen.tasks import family_of
-from paramgen.tasks.lora import write_adapter
+from paramgen.cli.commands import export
 
 
-def main(samples: str, zoo: str, out: str, trust: bool = False) -> None:
+def main(samples: str, zoo: str, out: str, overwrite: bool = False, trust: bool = False) -> Path:
     """Export generated adapters for peft: one folder per adapter, and the base network.
 
     Args:
         samples: Output folder of `paramgen sample`.
         zoo: The zoo of adapters that the generator was fitted on.
-        out: Output folder: base.safetensors, and 0000, 0001, …, each for PeftModel.from_pretrained(network, folder).
+        out: Output folder: base.safetensors, and network_0000, network_0001, …, each for PeftModel.from_pretrained(network, folder).
+        overwrite: Replace an existing output folder of this command.
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
         ParamgenError: The zoo holds complete networks, or the samples belong to another network.
     """
-    opened = Zoo(zoo, trust)
-    family = family_of(opened)
-    if family.lora is None:
-        raise ParamgenError(f"zoo {opened.name!r} contains complete networks, not adapters")
-    base = {n.replace(".base_layer.", "."): t for n, t in opened.base().items()}
-    write_tensors(Path(out) / "base.safetensors", base)
-    name = str(getattr(family, "network", ""))
-    files = sorted(Path(samples).glob("*.safetensors"))
-    if not files:
-        raise ParamgenError(f"no .safetensors file in {samples!r}; draw networks with paramgen sample")
-    for i, file in enumerate(files):
-        state = read_tensors(file)
-        opened.spec.check(state, where=str(file))
-        write_adapter(Path(out) / f"{i:04d}", state, family.lora, base_name=name)
-    print(f"{len(files)} adapters of {opened.spec.numel:,} parameters, and the network they belong to, in {out}")
+    return export.main("peft", samples, zoo, out, overwrite=overwrite, trust=trust)

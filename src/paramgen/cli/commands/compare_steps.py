@@ -24,6 +24,7 @@ from paramgen.cli.dispatch import arguments_of, parser_of, run
 from paramgen.collect import multi, single
 from paramgen.core.arguments import Plain
 from paramgen.core.command_line import plain_value, words
+from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import sha256
 from paramgen.core.locks import locked
 from paramgen.core.made import RecordedResult
@@ -183,7 +184,7 @@ def draw(
         _do(RecordedResult(target / INDEX, settings), lambda: merge.main(**{**merged, "overwrite": True}))
         return target
     if source.ckpt_path:
-        checkpoint = Path(source.ckpt_path)
+        checkpoint = Path(local_checkpoint(source.ckpt_path))
     else:
         fitted = source.fit_of or name
         checkpoint = _fit(folder / "fits" / fitted, opened, generators[fitted], seed)

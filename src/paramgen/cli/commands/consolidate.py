@@ -8,9 +8,8 @@ from torch import Tensor
 
 from paramgen.errors import ParamgenError
 from paramgen.generators.checkpoints import CompleteCheckpoints
-from paramgen.generators.restore import read_checkpoint
+from paramgen.generators.restore import read_checkpoint, without_optimizer
 
-_OF_A_FIT = ("optimizer_states", "lr_schedulers", "current_model_state", "averaging_state")
 HALF_ERROR = 1e-3  # relative error up to which a tensor is stored in half precision
 
 
@@ -35,7 +34,7 @@ def main(ckpt_path: str, out: str, weights_only: bool = False, half: bool = Fals
         raise ParamgenError("half needs weights_only: a fit cannot go on from weights in half precision")
     checkpoint = read_checkpoint(ckpt_path, parts=("state_dict",) if weights_only else None)
     if weights_only:
-        checkpoint = {k: v for k, v in checkpoint.items() if k not in _OF_A_FIT}
+        checkpoint = without_optimizer(checkpoint)
     if half:
         checkpoint = _halved(checkpoint)
     CompleteCheckpoints().save_checkpoint(checkpoint, path)

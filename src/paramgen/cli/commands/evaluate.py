@@ -18,7 +18,7 @@ from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, UnscoredError, require_positive
 from paramgen.evaluation.evaluate import evaluate, score_share
 from paramgen.evaluation.flags import parse, say
-from paramgen.evaluation.registry import with_values
+from paramgen.evaluation.registry import in_terminal
 from paramgen.evaluation.results import Results
 from paramgen.evaluation.score_store import DONE, ScoreStore
 from paramgen.evaluation.unseen import many_tasks
@@ -122,9 +122,7 @@ def table(results: dict[str, Any]) -> Table:
         results: As ``results.json`` holds it.
     """
     rows, spec = results["rows"], ScoreSpec.from_dict(results["score"])
-    available = with_values(rows)
-    keys = {m.key for m in available}
-    columns = [m for m in available if m.terminal is not None and m.behind not in keys]
+    columns = in_terminal(rows)
     output = Table(box=None, header_style="dim", pad_edge=False, collapse_padding=True)
     output.add_column("networks", no_wrap=True)
     for column in columns:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from paramgen.core.command_line import command_line
+from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import fingerprint
 from paramgen.core.sample_shards import merge_samples
 from paramgen.core.samples import INDEX, SampleInfo, refuse_samples, write_samples
@@ -51,7 +52,7 @@ def main(
     """Sample new networks from a checkpoint. No YAML is needed, and no zoo except for the tasks of a family.
 
     Args:
-        ckpt_path: Checkpoint written by ``paramgen fit``: a file, or a folder of shards.
+        ckpt_path: Checkpoint written by ``paramgen fit``: a file, or a folder of shards; or ``hf://owner/name``.
         n: Number of networks, sampled in one batch.
         out: Output folder: samples.json and one complete safetensors file per network.
         scheduler: Solver, a diffusers scheduler such as DDPM, DDIM or DPMSolverMultistep. Default: the generator's own.
@@ -93,7 +94,8 @@ def main(
     require_non_negative(temperature=temperature)
     torch.set_flush_denormal(True)
     try:
-        model = load_generator(ckpt_path, device, trust)
+        checkpoint = local_checkpoint(ckpt_path)
+        model = load_generator(checkpoint, device, trust)
         noise = torch.Generator(device).manual_seed(seed)
     except RuntimeError as error:
         raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
@@ -132,7 +134,7 @@ def main(
     info = SampleInfo(
         generator=type(model).__name__,
         checkpoint=ckpt_path,
-        checkpoint_sha256=fingerprint(Path(ckpt_path)),
+        checkpoint_sha256=fingerprint(Path(checkpoint)),
         zoo=model.zoo_info["name"],
         seed=seed,
         condition=condition,

@@ -1,4 +1,4 @@
-"""``paramgen zoo info | verify | import | align | merge``: show, check, import, align and merge zoos."""
+"""``paramgen zoo info | verify | import | align | merge | push | pull``: what is done with zoos."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from paramgen.cli.commands.zoo_hub import pull_zoo, push_zoo
 from paramgen.collect.importing import import_
 from paramgen.collect.merging import merge
 from paramgen.collect.readers.conditions import RECORDED, condition_words
@@ -114,4 +115,12 @@ def _task_line(config: Mapping[str, Any] | None) -> str:
     return f"{config['class_path'].rsplit('.', 1)[-1]}({arguments})"
 
 
-COMMANDS = {"info": info, "verify": verify, "import": import_, "align": align, "merge": merge}
+COMMANDS = {
+    "info": info,
+    "verify": verify,
+    "import": import_,
+    "align": align,
+    "merge": merge,
+    "push": push_zoo,
+    "pull": pull_zoo,
+}

@@ -1,0 +1,43 @@
+"""peft: adapter folders, and the plain network that they belong to."""
+
+from pathlib import Path
+
+from paramgen.core.io import write_tensors
+from paramgen.core.params import StateDict
+from paramgen.core.zoo import BASE
+from paramgen.errors import ParamgenError
+from paramgen.export.formats import Writer
+from paramgen.export.source import ExportSource, NamedState
+from paramgen.tasks.lora import write_adapter
+
+
+def prepare_peft(source: ExportSource) -> Writer:
+    """An adapter folder a network; with the first one, the plain network's weights in ``base.safetensors``.
+
+    Raises:
+        ImportError: peft is not installed.
+        ParamgenError: The networks are not adapters.
+    """
+    import peft  # noqa: F401  # so that a missing one is named before anything is written
+
+    settings = source.family.lora
+    if settings is None:
+        raise ParamgenError(
+            f"{source.what} holds complete networks, not adapters; use another format, or a zoo collected with lora"
+        )
+
+    def write(network: NamedState, path: Path) -> Path:
+        if not (path.parent / BASE).exists():
+            write_tensors(path.parent / BASE, plain_weights(source.zoo.base()))
+        return write_adapter(path, network.state, settings, base_name=source.network_name)
+
+    return Writer(
+        write,
+        "network.load_state_dict(safetensors.torch.load_file('{parent}/base.safetensors'))\n"
+        "peft.PeftModel.from_pretrained(network, '{path}')",
+    )
+
+
+def plain_weights(base: StateDict) -> StateDict:
+    """The weights of an adapted network under the names of the plain one."""
+    return {name.replace(".base_layer.", "."): tensor for name, tensor in base.items()}

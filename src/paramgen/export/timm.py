@@ -1,0 +1,50 @@
+"""timm: a folder with ``config.json`` and ``model.safetensors``, timm's own layout, which its Hub repositories have too."""
+
+from pathlib import Path
+from typing import Any
+
+from timm.models import save_for_hf
+
+from paramgen.export.formats import Writer
+from paramgen.export.source import ExportSource, NamedState
+
+
+def prepare_timm(source: ExportSource) -> Writer:
+    """A folder a network.
+
+    Raises:
+        ParamgenError: The networks are not timm's.
+    """
+    source.refuse_adapters("timm")
+    configuration = getattr(source.network, "pretrained_cfg", None)  # timm's factory sets it
+    name = configuration.get("architecture") if isinstance(configuration, dict) else None
+    if name is None:
+        raise source.wrong_library("timm")
+    arguments, images = _arguments(source), _images(source)
+
+    def write(network: NamedState, path: Path) -> Path:
+        module = source.loaded(network.state, network.name)
+        save_for_hf(module, str(path), {"pretrained_cfg": images}, arguments, safe_serialization=True)
+        return path
+
+    given = "".join(
+        f", {key}={value!r}" for key, value in {"num_classes": source.network.num_classes, **arguments}.items()
+    )
+    return Writer(
+        write,
+        "timm.create_model('local-dir:{path}', pretrained=True)\n"
+        f"timm.create_model({name!r}{given}, checkpoint_path='{{path}}/model.safetensors')",
+    )
+
+
+def _arguments(source: ExportSource) -> dict[str, Any]:
+    shape = getattr(source.family, "in_shape", None)
+    return {**({} if shape is None else {"in_chans": shape[0]}), **source.network_args}
+
+
+def _images(source: ExportSource) -> dict[str, Any]:
+    """How the images were prepared, in timm's words, and that the weights are not the published ones."""
+    data, shape = getattr(source.family, "source", None), getattr(source.family, "in_shape", None)
+    if data is None or shape is None:
+        return {}
+    return {"tag": "", "input_size": list(shape), "mean": list(data.mean), "std": list(data.std), "crop_pct": 1.0}

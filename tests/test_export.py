@@ -1,0 +1,254 @@
+"""Exported networks are loaded by the library that they are for, and compute what the generated networks compute."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from paramgen.cli.commands.export import main as export
+from paramgen.core.params import ParamSpec
+from paramgen.core.samples import SampleInfo, write_samples
+from paramgen.core.zoo_writer import ZooWriter
+from paramgen.errors import ParamgenError
+from paramgen.tasks import ClassificationTask, RelabelFamily, ScorerTask, Task
+from paramgen.tasks.lora import LoraSettings, adapter_spec, into_adapted
+
+
+def small_transformer() -> nn.Module:
+    """A tiny network of transformers."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    return ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, num_channels=1, num_labels=10, **size))
+
+
+class Wrapped(nn.Module):
+    """A network of one's own around one of transformers, as tasks have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = small_transformer()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x).logits
+
+
+class Denoiser(nn.Module):
+    """A network of one's own around one of diffusers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from diffusers import UNet2DModel
+
+        self.unet = UNet2DModel(
+            8,
+            1,
+            1,
+            block_out_channels=(4, 4),
+            layers_per_block=1,
+            norm_num_groups=2,
+            attention_head_dim=2,
+            down_block_types=("DownBlock2D",) * 2,
+            up_block_types=("UpBlock2D",) * 2,
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.unet(x, 1).sample
+
+
+def score(network: nn.Module) -> float:
+    """Never called: nothing is scored here."""
+    raise AssertionError
+
+
+def folder_of(place: Path, task: Task, n: int = 2, seed: int = 0) -> Path:
+    """A zoo of untrained networks of a task, all different, and samples that belong to it."""
+    torch.manual_seed(seed)
+    states = [task.build().state_dict() for _ in range(n)]
+    writer = ZooWriter(place / "zoo", ParamSpec.of(task.build()), {}, task.config(), {})
+    for i, state in enumerate(states):
+        writer.add(state, run=i, step=0, seed=i, split="train" if i else "val")
+    writer.close()
+    write_samples(place / "samples", states, SampleInfo(zoo=str(place / "zoo")))
+    return place
+
+
+def outputs(task: Task, folder: Path, index: int, x: torch.Tensor) -> torch.Tensor:
+    """What a sampled network computes."""
+    from safetensors.torch import load_file
+
+    network = task.build().eval()
+    network.load_state_dict(load_file(folder / "samples" / f"network_{index:04d}.safetensors"))
+    return network(x)
+
+
+def images(n: int = 3, *shape: int) -> torch.Tensor:
+    return torch.randn(n, *(shape or (1, 8, 8)), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_of(tmp_path_factory.mktemp("digits"), ClassificationTask(network="cnn_digits"))
+
+
+def written(folder: Path, format: str, **arguments: Any) -> Path:
+    return export(format, samples=str(folder / "samples"), out=str(folder / f"as_{format}"), trust=True, **arguments)
+
+
+@pytest.mark.parametrize("format", ["safetensors", "pth"])
+def test_plain_files_load_with_their_own_libraries(digits: Path, format: str) -> None:
+    from safetensors.torch import load_file
+
+    out = written(digits, format)
+    file = out / f"network_0001.{format}"
+    state = load_file(file) if format == "safetensors" else torch.load(file, weights_only=True)
+    network = ClassificationTask(network="cnn_digits").build().eval()
+    network.load_state_dict(state, strict=True)
+    assert torch.equal(network(images()), outputs(ClassificationTask(network="cnn_digits"), digits, 1, images()))
+
+
+def test_timm_loads_a_folder_in_each_of_its_ways(tmp_path: Path) -> None:
+    import timm
+
+    task = ClassificationTask(network="timm:test_resnet", network_args={"drop_rate": 0.1})
+    out = written(folder_of(tmp_path, task), "timm") / "network_0001"
+    expected, file = outputs(task, tmp_path, 1, images()), str(out / "model.safetensors")
+    arguments, overlay = {"num_classes": 10, "in_chans": 1, "drop_rate": 0.1}, {"file": file, "num_classes": 10}
+    for network in (
+        timm.create_model(f"local-dir:{out}", pretrained=True),
+        timm.create_model("test_resnet", checkpoint_path=file, **arguments),
+        timm.create_model("test_resnet", pretrained=True, pretrained_cfg_overlay=overlay, **arguments),
+    ):
+        assert torch.allclose(network.eval()(images()), expected, atol=1e-6)
+    assert timm.create_model(f"local-dir:{out}").pretrained_cfg["mean"] == [0.3053]  # of digits, not of ImageNet
+
+
+def test_torchvision_loads_a_state_dict(tmp_path: Path) -> None:
+    from torchvision import models
+
+    task = ClassificationTask("cifar10", "torchvision:squeezenet1_1")
+    out = written(folder_of(tmp_path, task), "torchvision")
+    network = models.get_model("squeezenet1_1", weights=None, num_classes=10)
+    network.load_state_dict(torch.load(out / "network_0000.pth", weights_only=True), strict=True)
+    x = images(2, 3, 32, 32)
+    assert torch.allclose(network.eval()(x), outputs(task, tmp_path, 0, x), atol=1e-6)
+
+
+def test_transformers_and_diffusers_load_folders(tmp_path: Path) -> None:
+    from diffusers import UNet2DModel
+    from transformers import AutoModelForImageClassification
+
+    task = ScorerTask(f"{__name__}.Wrapped", f"{__name__}.score")
+    out = written(folder_of(tmp_path / "t", task), "transformers")
+    network = AutoModelForImageClassification.from_pretrained(out / "network_0001").eval()
+    assert torch.allclose(network(images()).logits, outputs(task, tmp_path / "t", 1, images()), atol=1e-6)
+
+    task = ScorerTask(f"{__name__}.Denoiser", f"{__name__}.score")
+    out = written(folder_of(tmp_path / "d", task), "diffusers")
+    unet = UNet2DModel.from_pretrained(out / "network_0001").eval()
+    assert torch.allclose(unet(images(), 1).sample, outputs(task, tmp_path / "d", 1, images()), atol=1e-6)
+
+
+def test_onnx_file_computes_the_same_on_any_number_of_images(digits: Path) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    out = written(digits, "onnx", n=1)
+    for n in (1, 5):
+        [found] = ReferenceEvaluator(str(out / "network_0000.onnx")).run(None, {"input": images(n).numpy()})
+        expected = outputs(ClassificationTask(network="cnn_digits"), digits, 0, images(n))
+        assert torch.allclose(torch.from_numpy(found), expected, atol=1e-5)
+
+
+def test_peft_loads_adapters(tmp_path: Path) -> None:
+    import peft
+    from safetensors.torch import load_file
+
+    family = RelabelFamily(lora=LoraSettings(["layers.*"], r=2))
+    torch.manual_seed(0)
+    plain = family.plain().eval()
+    base = into_adapted(plain.state_dict(), family.build())
+    spec = adapter_spec(family.build())
+    fixed = {name: tensor for name, tensor in base.items() if name not in spec.names}
+    adapters = [{t.name: torch.randn(t.shape) for t in spec.tensors} for _ in range(2)]
+    writer = ZooWriter(tmp_path / "zoo", spec, fixed, family.config(), {})
+    for i, adapter in enumerate(adapters):
+        writer.add(fixed | adapter, run=i, step=0, seed=i, split="train")
+    writer.close()
+    out = export("peft", zoo=str(tmp_path / "zoo"), out=str(tmp_path / "out"))
+    names = json.loads((out / "export.json").read_text())["networks"]
+    for name, adapter in zip(names, adapters, strict=True):
+        network = family.plain().eval()
+        network.load_state_dict(load_file(out / "base.safetensors"))
+        ours = family.build().eval()
+        ours.load_state_dict(fixed | adapter)
+        theirs = peft.PeftModel.from_pretrained(network, out / name).eval()
+        assert torch.allclose(theirs(images()), ours(images()), atol=1e-5)
+
+
+def test_networks_of_a_zoo_are_exported_by_split_and_number(digits: Path, tmp_path: Path) -> None:
+    out = export("safetensors", zoo=str(digits / "zoo"), out=str(tmp_path / "out"), split="train", n=3)
+    about = json.loads((out / "export.json").read_text())
+    assert about["networks"] == ["run0001_step0000000.safetensors"]
+    assert about["network"] == "cnn_digits"
+
+
+def test_networks_that_are_not_finite_are_left_out_and_named(digits: Path, tmp_path: Path, caplog: Any) -> None:
+    task = ClassificationTask(network="cnn_digits")
+    states = [task.build().state_dict() for _ in range(2)]
+    states[0]["classifier.bias"][3] = float("nan")
+    write_samples(tmp_path / "samples", states, SampleInfo(zoo=str(digits / "zoo")))
+    out = export("pth", samples=str(tmp_path / "samples"), out=str(tmp_path / "out"))
+    assert json.loads((out / "export.json").read_text())["networks"] == ["network_0001.pth"]
+    assert "network_0000 is left out: tensor 'classifier.bias' holds NaN" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "tim"}, "Unknown format 'tim'. Did you mean 'timm'"),
+        (
+            {"format": "timm"},
+            "holds networks of 'cnn_digits', which timm cannot build; use --format safetensors, pth or onnx",
+        ),
+        ({"format": "torchvision"}, "holds networks of 'cnn_digits', which torchvision cannot build"),
+        ({"format": "transformers"}, "holds networks of 'cnn_digits', which transformers cannot build"),
+        ({"format": "peft"}, "holds complete networks, not adapters"),
+        ({"format": "pth", "samples": None}, "nothing to export: give --samples FOLDER"),
+        ({"format": "pth", "samples": "nowhere"}, "samples folder not found: 'nowhere'"),
+        ({"format": "pth", "split": "val"}, "split selects networks of a zoo"),
+        ({"format": "pth", "n": 0}, "n is 0, expected 1 or more"),
+        ({"format": "pth", "zoo": "nowhere"}, "Unknown zoo 'nowhere'"),
+        ({"format": "pth", "out": "."}, "exists and is not empty; choose another folder, or add --overwrite true"),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_written(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.txt").write_text("keep")
+    with pytest.raises(ParamgenError, match=message) as caught:
+        export(**{"samples": str(digits / "samples"), "out": str(tmp_path / "out"), **arguments})
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["mine.txt"]
+
+
+def test_what_is_not_installed_is_named_with_the_command_that_installs_it(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as Python marks what cannot be imported
+    with pytest.raises(ParamgenError, match=r"--format onnx needs onnxscript.*: pip install 'paramgen\[onnx\]'"):
+        export("onnx", samples=str(digits / "samples"), out=str(tmp_path / "out"))
+
+
+def test_only_an_earlier_export_is_overwritten(digits: Path, tmp_path: Path) -> None:
+    target, samples = tmp_path / "out", str(digits / "samples")
+    export("pth", samples=samples, out=str(target))
+    export("safetensors", samples=samples, out=str(target), overwrite=True, n=1)
+    assert sorted(path.name for path in target.iterdir()) == ["export.json", "network_0000.safetensors"]
+    (target / "export.json").unlink()
+    with pytest.raises(ParamgenError, match="holds files of something else than `paramgen export`"):
+        export("pth", samples=samples, out=str(target), overwrite=True)
