@@ -132,7 +132,7 @@ def test_words_in_a_condition_become_one_hot_and_info_says_so(tmp_path, capsys):
     assert {e.run: e.condition for e in zoo.entries} == {0: [1, 0, 0], 1: [0, 1, 0], 2: [0, 0, 1]}
     assert zoo.meta["recipe"]["runs"] == {"0": "condition=ant", "1": "condition=cat", "2": "condition=dog"}
     assert main(["zoo", "info", "--zoo", str(zoo.path)]) == 0
-    assert "condition: one of ant, cat, dog" in capsys.readouterr().out
+    assert "condition 3 numbers: one of ant, cat, dog" in capsys.readouterr().out
 
 
 def test_a_table_gives_what_the_paths_do_not(tmp_path):

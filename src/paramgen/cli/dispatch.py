@@ -45,7 +45,7 @@ FUNCTIONS = {
     "collect": Command("train networks and save them as a zoo", "collect.single", "zoo"),
     "collect_tasks": Command("train one network or adapter per task of a family", "collect.multi", "zoo"),
     "zoo": Command(
-        "show, check, import, align, merge or share zoos: info | verify | import | align | merge | push | pull",
+        "show, check, import, align, merge or share zoos: info | verify | import | convert | align | merge | push | pull",
         "cli.commands.zoo",
     ),
     "sample": Command("sample new networks from a generator", "cli.commands.sample"),

@@ -54,7 +54,8 @@ def import_(
     network defines the tensors; nothing is built, run or scored.
 
     Args:
-        source: Folder with one file per network, read in natural order of file names (8, 9, 10), or a source of another layout.
+        source: Folder with one file per network, read in natural order of file names (8, 9, 10), a source of another layout, or a
+            repository on the Hugging Face Hub: hf://owner/name@revision/pattern.
         out: Folder of the new zoo.
         task: Architecture, data and score of the networks. Default: none; only the weights are known.
         pattern: Which paths in the source to take, and what they say: 'run{run}/step{step}_acc{val.accuracy}.pth'. Fields: run, step,
@@ -104,6 +105,7 @@ def import_(
     for line in [*opened.notes, *candidates.words(), *scores.notes, *_words(described)]:
         _log.info(line)
     if dry_run:
+        print(f"layout {opened.name}: {opened.what}")
         _show(placed, scores, described, candidates)
         return
     assert out is not None
@@ -114,6 +116,7 @@ def import_(
         "prefix": prefix,
         "base": base,
         "key": key,
+        **opened.origin,
         **opened.recipe(),
         **({"skipped": candidates.problems} if candidates.problems else {}),
         **({"runs": {str(number): name for number, name in placed.runs.items()}} if placed.runs else {}),

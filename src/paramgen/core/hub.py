@@ -102,11 +102,12 @@ def parse_repository(text: str) -> HubPlace:
     return place
 
 
-def download(place: str | HubPlace) -> HubFiles:
+def download(place: str | HubPlace, without: Sequence[str] = ()) -> HubFiles:
     """Download the files of a place to the cache of huggingface_hub. Those that are complete already are not fetched again.
 
     Args:
         place: ``hf://…``.
+        without: Globs over paths that are not downloaded.
 
     Raises:
         ParamgenError: An unknown repository or revision, no such file, no access, no connection, or a full disk.
@@ -120,6 +121,7 @@ def download(place: str | HubPlace) -> HubFiles:
                 revision=wanted.revision,
                 cache_dir=os.environ.get("HF_HUB_CACHE"),
                 allow_patterns=wanted._globs() if wanted.pattern else None,
+                ignore_patterns=list(without),
             )
         )
         files = [path for path in _below(folder) if wanted.matches(path)]

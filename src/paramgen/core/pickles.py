@@ -3,6 +3,7 @@
 import re
 import zipfile
 from argparse import Namespace
+from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -14,11 +15,12 @@ from paramgen.core.io import regular_file
 from paramgen.errors import ParamgenError
 
 
-def read_pickle(path: str | Path) -> Any:
+def read_pickle(path: str | Path, mapped: bool = False) -> Any:
     """What a file of ``torch.save`` holds: tensors, plain values, and inert objects that savers put next to weights.
 
     Args:
         path: A ``.pt``, ``.pth``, ``.bin`` or ``.ckpt`` file.
+        mapped: Leave the numbers in the file until they are used, where its format permits that (torch 1.6 and later).
 
     Raises:
         ParamgenError: The file is missing, not a regular file, empty, damaged, compressed or a TorchScript archive, or it holds
@@ -27,23 +29,46 @@ def read_pickle(path: str | Path) -> Any:
     size = regular_file(path)
     if size == 0:
         raise ParamgenError(f"cannot read {path}: the file is empty")
-    _check_archive(Path(path), size)
-    try:
-        with torch.serialization.safe_globals(_INERT):
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch raise different errors, and damaged bytes can reach each of them
-        raise ParamgenError(f"cannot read {path}: {_reason(error)}") from error
-    for name, tensor in _tensors(saved):
-        if problem := _problem(tensor, size):
-            raise ParamgenError(f"cannot read {path}: tensor {name!r} {problem}")
+    archive = _check_archive(Path(path), size)
+    return _load(str(path), str(path), size, mmap=mapped and archive)
+
+
+def tensor_of_bytes(data: bytes, where: str) -> Tensor:
+    """The tensor that ``torch.save`` wrote to these bytes.
+
+    Args:
+        data: The bytes.
+        where: Names them in messages.
+
+    Raises:
+        ParamgenError: They are damaged, or hold something else.
+    """
+    saved = _load(BytesIO(data), where, len(data))
+    if not isinstance(saved, Tensor):
+        raise ParamgenError(f"cannot read {where}: it is a {type(saved).__name__}, expected a tensor")
     return saved
 
 
-def _check_archive(path: Path, size: int) -> None:
-    """Refuse TorchScript, and archives that would take more memory than the file has bytes: torch.save never compresses."""
+def _load(file: str | BytesIO, where: str, size: int, **options: Any) -> Any:
+    try:
+        with torch.serialization.safe_globals(_INERT):
+            saved = torch.load(file, map_location="cpu", weights_only=True, **options)
+    except Exception as error:  # pickle, zip and torch raise different errors, and damaged bytes can reach each of them
+        raise ParamgenError(f"cannot read {where}: {_reason(error)}") from error
+    for name, tensor in _tensors(saved):
+        if problem := _problem(tensor, size):
+            raise ParamgenError(f"cannot read {where}: tensor {name!r} {problem}")
+    return saved
+
+
+def _check_archive(path: Path, size: int) -> bool:
+    """Whether a file is an archive (torch 1.6 and later).
+
+    TorchScript is refused, and archives that would take more memory than the file has bytes: torch.save never compresses.
+    """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
-            return  # the format before torch 1.6
+            return False  # the format before torch 1.6
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -59,6 +84,7 @@ def _check_archive(path: Path, size: int) -> None:
             f"cannot read {path}: its entries are compressed or damaged (they claim {claimed:,} bytes, the file has {size:,}); "
             "torch.save writes uncompressed files"
         )
+    return True
 
 
 def _reason(error: Exception) -> str:

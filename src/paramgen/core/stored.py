@@ -63,6 +63,10 @@ class StoredTensors(LazyTensors):
         self.path, self._places = path, read_header(path)
         super().__init__(self._places, self._tensor)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, from the header."""
+        return tuple(self._places[name].shape)
+
     def read(self, ranges: Sequence[Numbers]) -> list[Tensor]:
         """Each range of numbers, (size,) in the real dtype of its tensor.
 

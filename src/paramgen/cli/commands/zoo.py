@@ -1,4 +1,4 @@
-"""``paramgen zoo info | verify | import | align | merge | push | pull``: what is done with zoos."""
+"""``paramgen zoo info | verify | import | convert | align | merge | push | pull``: what is done with zoos."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paramgen.cli.commands.zoo_hub import pull_zoo, push_zoo
+from paramgen.collect.converting import convert
 from paramgen.collect.importing import import_
 from paramgen.collect.merging import merge
 from paramgen.collect.readers.conditions import RECORDED, condition_words
@@ -119,6 +120,7 @@ COMMANDS = {
     "info": info,
     "verify": verify,
     "import": import_,
+    "convert": convert,
     "align": align,
     "merge": merge,
     "push": push_zoo,

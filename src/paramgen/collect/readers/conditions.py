@@ -7,6 +7,7 @@ from paramgen.collect.readers.found import Found, Value
 from paramgen.errors import ParamgenError, did_you_mean
 
 RECORDED = "recorded"  # in zoo.json
+UNNAMED = "condition"  # the name of a condition that has none
 
 
 class RecordedConditions(NamedTuple):
@@ -65,7 +66,8 @@ def width(field: Mapping[str, Any]) -> int:
 
 def condition_words(config: Mapping[str, Any]) -> str:
     """The parts of a recorded condition in words, in the order of their numbers."""
-    return "; ".join(f"{field['name']}: {_range(field)}" for field in config["fields"])
+    unnamed = len(config["fields"]) == 1 and config["fields"][0]["name"] == UNNAMED
+    return "; ".join(_range(field) if unnamed else f"{field['name']}: {_range(field)}" for field in config["fields"])
 
 
 def _range(field: Mapping[str, Any]) -> str:

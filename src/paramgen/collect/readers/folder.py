@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from paramgen.collect.readers.adapters import adapter_config, check_alike
 from paramgen.collect.readers.found import Found, Layout, Reading
 from paramgen.collect.readers.pattern import PathPattern, described
 from paramgen.collect.readers.tables import read_table
-from paramgen.collect.readers.units import Stored, stored_as
+from paramgen.collect.readers.units import ADAPTER_FOLDER, Stored, stored_as
 from paramgen.core.weight_files import SUFFIXES, is_aside, is_marked, natural_order
 from paramgen.errors import ParamgenError
 
@@ -25,6 +26,7 @@ class Folder(Layout):
     def __init__(self, source: Path, reading: Reading) -> None:
         super().__init__(source, reading)
         self._units: dict[Path, Stored] = {}
+        self._adapter: dict[str, Any] = {}  # configuration of the first
 
     @staticmethod
     def recognises(source: Path) -> bool:
@@ -49,12 +51,21 @@ class Folder(Layout):
             yield Found(self._relative(path), path, final=marked[path], run=self._run(path))
 
     def read(self, found: Found) -> Mapping[str, Any]:
-        """The state dict of one file or folder."""
-        return self._unit(found.path).read(found.path, self.reading.key)
+        """The state dict of one file or folder; adapters must be of one kind."""
+        unit = self._unit(found.path)
+        if unit is ADAPTER_FOLDER:
+            config = adapter_config(found.path)
+            self._adapter = self._adapter or config
+            check_alike(config, self._adapter, str(found.path))
+        return unit.read(found.path, self.reading.key)
 
     def wrapped(self, found: Found) -> bool:
         """As its kind of file or folder says."""
         return self._unit(found.path).wrapped
+
+    def recipe(self) -> dict[str, Any]:
+        """The configuration of adapters, with which peft can load what is generated."""
+        return {"adapter": self._adapter} if self._adapter else {}
 
     def _run(self, path: Path) -> str | None:
         """Folders of one network are runs of their own, except for those whose name says that they are steps of one training."""

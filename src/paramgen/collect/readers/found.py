@@ -3,10 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 from paramgen.core.zoo import Split
+from paramgen.errors import ParamgenError
 
 Value = float | str | tuple[float, ...] | frozenset[str]
 """One part of a condition: a number, a choice among words, a vector, or a set of words."""
@@ -62,6 +63,22 @@ class Reading:
     key: str | None = None
 
 
+def below(folder: Path, name: str) -> Path:
+    """The path of a file that is named in data. Links are followed: the Hub's cache is made of them.
+
+    Args:
+        folder: Where the data are.
+        name: As they name it.
+
+    Raises:
+        ParamgenError: It is absolute or goes up.
+    """
+    pure = PurePath(name)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in name:
+        raise ParamgenError(f"cannot read {name!r:.200}: expected a path inside of {folder}, without '..'")
+    return folder / pure
+
+
 class Layout(ABC):
     """Networks as somebody else stored them.
 
@@ -77,6 +94,7 @@ class Layout(ABC):
 
     def __init__(self, source: Path, reading: Reading) -> None:
         self.source, self.reading = source, reading
+        self.origin: dict[str, Any] = {}  # for the recipe: where a download came from
         self.notes: list[str] = []  # sentences about what was left aside
         self.chosen = reading.pattern is not None or reading.table is not None  # by the user: all conditions are kept
 

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from paramgen.collect.readers.found import Found, Value
+from paramgen.core.zoo import Split
 from paramgen.errors import ParamgenError, did_you_mean
 
 FIELDS = ("run", "step", "seed", "split", "parent", "condition")
 _SCORES = ("train.", "val.", "test.")
 _WHOLE, _NUMBER, _TEXT = r"\d+", r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", r"[^/]+?"
-SPLIT_WORDS = {
+SPLIT_WORDS: dict[str, Split] = {
     "train": "train",
     "val": "val",
     "heldout": "heldout",

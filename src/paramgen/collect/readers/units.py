@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from paramgen.collect.readers.adapters import is_adapter_folder, read_adapter_folder
+from paramgen.collect.readers.distributed import is_distributed, read_distributed
+from paramgen.collect.readers.models import is_model_folder, read_model_folder
 from paramgen.core.weight_files import SUFFIXES, is_aside, read_state_dict
 
 
@@ -29,7 +32,12 @@ def is_weight_file(path: Path) -> bool:
 
 
 WEIGHT_FILE = Stored("file", lambda path: path.is_file() and is_weight_file(path), read_state_dict)
-FOLDERS: tuple[Stored, ...] = ()
+ADAPTER_FOLDER = Stored("peft adapter", is_adapter_folder, read_adapter_folder, wrapped=False)
+FOLDERS = (
+    ADAPTER_FOLDER,
+    Stored("distributed checkpoint", is_distributed, read_distributed),
+    Stored("model folder", is_model_folder, read_model_folder, wrapped=False),
+)
 
 
 def stored_as(path: Path) -> Stored | None:
