@@ -46,7 +46,7 @@ dist: $(STAMP) ## Build sdist and wheel in dist/, and try the wheel in an enviro
 	$(BIN)/python -m build --outdir dist
 	OMP_NUM_THREADS=1 $(BIN)/python tests/try_wheel.py dist
 
-release-generators: $(STAMP) ## Fit three generators of digits and write them to dist/generators/ (about 2 minutes)
+release-generators: $(STAMP) ## Fit three generators of digits and write them to dist/generators/ (about 8 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/release_generators.py --out dist/generators
 
 bench: $(STAMP) ## Measure speed against the published code's figures; writes benchmarks/results/

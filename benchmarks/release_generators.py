@@ -9,17 +9,29 @@ below 3 MB. ``generators.json`` has the size and checksum of each file and the s
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from paramgen.api import evaluate, fit, sample
 from paramgen.cli.commands.consolidate import main as consolidate
 from paramgen.cli.main import main as paramgen
 from paramgen.core.io import sha256, write_json
 
-GENERATORS = {"pdiff": "pdiff_digits_mlp", "rpg": "rpg_digits_mlp", "graph": "graph_digits_mlp"}
-ZOO = "checkpoints_zoo/digits_mlp_trajectory"
 LIMIT = 3_000_000  # bytes
 QUIET = {"trainer.enable_progress_bar": False, "trainer.logger": False, "quality.sample_every": 0}
+
+
+class Released(NamedTuple):
+    """A generator of a release: the config of its fit, and the recipe of its zoo."""
+
+    config: str
+    zoo: str
+
+
+GENERATORS = {
+    "pdiff": Released("pdiff_digits_mlp", "digits_mlp_trajectory"),
+    "rpg": Released("rpg_digits_mlp", "digits_mlp_trajectory"),
+    "graph": Released("graph_digits_seeds", "digits_mlp_seeds"),
+}
 
 
 def release(name: str, zoo: str, folder: Path, settings: Mapping[str, Any] | None = None) -> Path:
@@ -27,45 +39,54 @@ def release(name: str, zoo: str, folder: Path, settings: Mapping[str, Any] | Non
 
     Args:
         name: Its key.
-        zoo: Folder of the zoo.
+        zoo: Folder or name of the zoo.
         folder: Where the file goes; the fit's own files go to a subfolder.
         settings: Further settings of the fit.
+    """
+    fitted = folder / "fits" / name
+    fit(GENERATORS[name].config, {**QUIET, "data.zoo": zoo, "checkpoint.dirpath": str(fitted), **(settings or {})})
+    return slim(fitted / "last.ckpt", folder / f"digits_{name}.ckpt")
+
+
+def slim(fitted: Path, path: Path) -> Path:
+    """Write what sampling needs of a checkpoint, in half precision.
 
     Raises:
         ValueError: The file is not below the limit.
     """
-    fitted = folder / "fits" / name
-    fit(GENERATORS[name], {**QUIET, "data.zoo": zoo, "checkpoint.dirpath": str(fitted), **(settings or {})})
-    path = consolidate(str(fitted / "last.ckpt"), str(folder / f"digits_{name}.ckpt"), True, True, overwrite=True)
+    consolidate(str(fitted), str(path), weights_only=True, half=True, overwrite=True)
     if path.stat().st_size >= LIMIT:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, expected fewer than {LIMIT:,}")
     return path
 
 
-def figures(paths: Mapping[str, Path], zoo: str, folder: Path, n: int) -> dict[str, Any]:
-    """Size, checksum and scores of released generators, and of the zoo and two baselines."""
-    samples = [
-        str(sample(str(path), n=n, out=str(folder / "samples" / name), overwrite=True)) for name, path in paths.items()
-    ]
-    results = evaluate(zoo, samples, out=str(folder / "report"), baselines=["soup-16", "gaussian"], n=n)
+def figures(path: Path, zoo: str, folder: Path, n: int) -> dict[str, Any]:
+    """Size and checksum of a released generator, its scores, and those of its zoo and of two baselines."""
+    samples = sample(str(path), n=n, out=str(folder / "samples" / path.stem), overwrite=True)
+    results = evaluate(
+        zoo, str(samples), out=str(folder / "reports" / path.stem), baselines=["soup-16", "gaussian"], n=n
+    )
     assert results is not None
-    rows = {row.name: {key: row.value(key) for key in ("mean", "std", "run_ratio", "nn_ratio")} for row in results.rows}
-    files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in paths.values()}
-    return {"zoo": Path(zoo).name, "networks": n, "files": files, "rows": rows}
+    rows = {row.name: {key: row.value(key) for key in ("mean", "std", "run_ratio")} for row in results.rows}
+    return {"bytes": path.stat().st_size, "sha256": sha256(path), "zoo": Path(zoo).name, "networks": n, "rows": rows}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("dist/generators"))
-    parser.add_argument("--zoo", default=ZOO, help="collected first where it does not exist")
+    parser.add_argument("--zoos", type=Path, default=Path("checkpoints_zoo"), help="zoos that it lacks are collected")
     parser.add_argument("--n", type=int, default=100)
     args = parser.parse_args()
-    if not (Path(args.zoo) / "zoo.json").exists():
-        paramgen(["collect", "--config", "digits_mlp_trajectory", "--out", args.zoo])
-    paths = {name: release(name, args.zoo, args.out) for name in GENERATORS}
-    write_json(args.out / "generators.json", figures(paths, args.zoo, args.out, args.n))
-    for path in paths.values():
-        print(f"{path}: {path.stat().st_size:,} bytes")
+    made = {}
+    for name, (_, recipe) in GENERATORS.items():
+        zoo = args.zoos / recipe
+        if not (zoo / "zoo.json").exists():
+            paramgen(["collect", "--config", recipe, "--out", str(zoo)])
+        path = release(name, str(zoo), args.out)
+        made[path.name] = figures(path, str(zoo), args.out, args.n)
+        write_json(args.out / "generators.json", made)
+    for name, of in made.items():
+        print(f"{name}: {of['bytes']:,} bytes, mean score {of['rows'][Path(name).stem]['mean']:.3f}")
 
 
 if __name__ == "__main__":
