@@ -26,6 +26,13 @@ def test_a_comparison_recorded_is_the_comparison_that_was_configured(config):
     assert read_again(compare.main, "paramgen compare", line) == {**given, "config": None}
 
 
+def test_a_switch_needs_no_value():
+    line = ["--zoo", "z", "--aligned", "--trust", "--device", "cpu", "--finetune", "false"]
+    given = arguments_of(evaluate.main, "paramgen evaluate", "", line)
+    assert [given[name] for name in ("aligned", "trust", "device", "finetune")] == [True, True, "cpu", False]
+    assert arguments_of(evaluate.main, "paramgen evaluate", "", ["--zoo", "z", "--trust"])["trust"] is True
+
+
 def test_names_with_spaces_and_brackets_survive():
     arguments = {"zoo": "my zoo", "samples": ["a, b", "c]"], "baselines": "none", "aligned": True}
     given = {**arguments_of(evaluate.main, "paramgen evaluate", "", ["--zoo", "x"]), **arguments}

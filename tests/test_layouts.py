@@ -125,6 +125,7 @@ def test_timm_and_lightning_checkpoints_are_imported_and_load_back(tmp_path):
         def training_step(self, batch, _):
             return self.model(batch).square().mean()
 
+    (tmp_path / "timm").mkdir()
     for seed in range(2):
         module = Module(seed)
         quiet = {
@@ -138,11 +139,9 @@ def test_timm_and_lightning_checkpoints_are_imported_and_load_back(tmp_path):
         trainer.save_checkpoint(tmp_path / "lightning" / f"step={seed}.ckpt")
         saver = timm.utils.CheckpointSaver(
             module.model, torch.optim.SGD(module.parameters(), 0.1), model_ema=timm.utils.ModelEmaV3(module.model),
-            checkpoint_dir=str(tmp_path), recovery_dir=str(tmp_path),
+            checkpoint_dir=str(tmp_path / "timm"), recovery_dir=str(tmp_path),
         )  # fmt: skip
-        (tmp_path / "timm").mkdir(exist_ok=True)
-        saver._save(str(tmp_path / "timm" / f"checkpoint-{seed}.pth.tar"), seed)
-        (tmp_path / "timm" / f"checkpoint-{seed}.pth.tar").rename(tmp_path / "timm" / f"checkpoint-{seed}.pth")
+        saver.save_checkpoint(seed)
     for folder, options in (("lightning", []), ("timm", ["--key", "state_dict"])):
         source = tmp_path / folder
         assert main(["zoo", "import", "--source", str(source), "--out", str(tmp_path / f"zoo_{folder}"), *options]) == 0
@@ -163,7 +162,7 @@ def test_parts_of_a_diffusers_pipeline_are_chosen_by_key(tmp_path, capsys):
         unet = UNet2DModel(
             8, in_channels=1, out_channels=1, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), **small
         )
-        unet.save_pretrained(folder / "unet")
+        unet.save_pretrained(folder / "unet", max_shard_size="2KB" if seed else "1GB")
         AutoencoderKL(1, 1, latent_channels=1, **small).save_pretrained(folder / "vae")
         (folder / "model_index.json").write_text("{}")
     assert "holds several networks: unet, vae; choose one with --key" in refused(capsys, tmp_path / "theirs")
@@ -207,6 +206,18 @@ def test_adapters_of_peft_go_in_are_learnt_generated_and_loaded_back_by_peft(tmp
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in generated.items())
 
 
+def test_a_vector_for_each_adapter_is_its_condition(tmp_path):
+    names = ["task022", "task190", "task1711"]
+    for i, name in enumerate(names):  # as text-to-LoRA's adapters
+        folder = write(tmp_path / "theirs" / name, {"adapter_config.json": json.dumps({"r": 2, "lora_alpha": 4})})
+        save_file({"base_model.model.0.lora_A.weight": torch.ones(2, 4) * i}, folder / "adapter_model.safetensors")
+    save_file({name: torch.tensor([i / 2, 1.0]) for i, name in enumerate(names)}, tmp_path / "texts.safetensors")
+    zoo = imported(tmp_path / "theirs", "--table", str(tmp_path / "texts.safetensors"), "--heldout_networks", "1")
+    assert [(e.split, e.condition, zoo[i]["0.lora_A.default.weight"][0, 0]) for i, e in enumerate(zoo.entries)] == [
+        ("train", [0, 1], 0), ("train", [0.5, 1], 1), ("heldout", [1, 1], 2),
+    ]  # fmt: skip
+
+
 def test_adapters_of_another_scale_are_no_part_of_the_zoo(tmp_path, capsys):
     for i, alpha in enumerate((4, 4, 8)):
         folder = write(
@@ -214,7 +225,7 @@ def test_adapters_of_another_scale_are_no_part_of_the_zoo(tmp_path, capsys):
         )
         save_file({"base_model.model.0.lora_A.weight": torch.ones(2, 4) * i}, folder / "adapter_model.safetensors")
     assert "task2: lora_alpha is 8, 4 in the first adapter" in refused(capsys, tmp_path / "theirs")
-    assert len(imported(tmp_path / "theirs", "--skip_bad", "true")) == 2
+    assert len(imported(tmp_path / "theirs", "--skip_bad")) == 2
 
 
 # Public populations
@@ -477,8 +488,8 @@ def test_pickles_of_ones_own_are_converted_in_a_process_of_their_own(tmp_path, m
     assert "object of owncode.Config, and loading it would run its code" in refused(capsys, source)
     line = ["zoo", "convert", "--source", str(source), "--out", str(tmp_path / "plain")]
     assert main(line) == 2
-    assert "may run code that it names: give --trust true" in capsys.readouterr().err
-    assert main([*line, "--trust", "true"]) == 2
+    assert "may run code that it names: give --trust if" in capsys.readouterr().err
+    assert main([*line, "--trust"]) == 2
     shown = capsys.readouterr()
     assert "2 of 3 files converted" in shown.out
     assert "2.pt: " in shown.err
@@ -488,7 +499,7 @@ def test_pickles_of_ones_own_are_converted_in_a_process_of_their_own(tmp_path, m
 
 
 def test_a_dry_run_names_the_layout(tmp_path, capsys):
-    assert main(import_line(ray_zoo(tmp_path / "theirs"), "--dry_run", "true")) == 0
+    assert main(import_line(ray_zoo(tmp_path / "theirs"), "--dry_run")) == 0
     out = capsys.readouterr().out
     assert "layout ray" in out
     assert not (tmp_path / "zoo").exists()

@@ -162,7 +162,7 @@ def test_a_dry_run_shows_what_would_be_taken_and_writes_nothing(tmp_path, capsys
     source = write(tmp_path / "theirs", files)
     before = sorted(tmp_path.rglob("*"))
     pattern = ("--pattern", "run{run}/step{step}_acc{val.accuracy}.pt")
-    assert main(import_line(source, *pattern, "--dry_run", "true")) == 0
+    assert main(import_line(source, *pattern, "--dry_run")) == 0
     shown, said = capsys.readouterr()
     assert sorted(tmp_path.rglob("*")) == before
     for text in (
@@ -177,7 +177,7 @@ def test_a_dry_run_shows_what_would_be_taken_and_writes_nothing(tmp_path, capsys
         assert text in " ".join(shown.split())
     assert "left aside, as they hold no network: run1/optimizer.pt" in said
     assert "run4" in refused(capsys, source, *pattern)
-    zoo = imported(source, *pattern, "--skip_bad", "true")
+    zoo = imported(source, *pattern, "--skip_bad")
     assert [e.run for e in zoo.entries] == [1, 2, 3]
     assert sorted(zoo.meta["recipe"]["skipped"]) == [name for name in sorted(files) if name[3] in "456"]
     assert "skipped run6/step0_acc0.6.pt: " in capsys.readouterr().err
@@ -186,7 +186,7 @@ def test_a_dry_run_shows_what_would_be_taken_and_writes_nothing(tmp_path, capsys
 def test_most_files_are_not_left_out_because_of_the_first(tmp_path, capsys):
     files = {"a.pt": {"other": torch.ones(3)}, **{f"n{i}.pt": state(i) for i in range(3)}}
     source = write(tmp_path / "theirs", files)
-    assert "3 of 4 networks do not fit the first one, a.pt; choose" in refused(capsys, source, "--skip_bad", "true")
+    assert "3 of 4 networks do not fit the first one, a.pt; choose" in refused(capsys, source, "--skip_bad")
 
 
 @pytest.mark.parametrize(
@@ -241,6 +241,14 @@ def test_states_of_optimizers_and_programs_are_no_networks():
     assert not any(
         is_aside(Path(name)) for name in ("model.pt", "optimal.pt", "sgd_0.pt", "optimum_net.pt", "scaled.pt")
     )
+
+
+def test_networks_that_are_equal_are_said_to_be(tmp_path, capsys):
+    source = write(tmp_path / "theirs", {f"n{i}.pt": state(i // 2) for i in range(3)})
+    assert len(imported(source)) == 3
+    assert "n1.pt is the same network as n0.pt; both are taken" in capsys.readouterr().err
+    assert main(["zoo", "import", "--source", str(source / "n0.pt"), "--dry_run"]) == 2
+    assert "n0.pt' is one file; give the folder" in capsys.readouterr().err
 
 
 def test_files_of_the_recipe_name_every_network(tmp_path):

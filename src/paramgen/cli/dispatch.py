@@ -152,8 +152,19 @@ def arguments_of(function: Any, prog: str, folder: str, args: list[str]) -> dict
         args: The words after the command.
     """
     parser = parser_of(function, prog, folder)
-    values: dict[str, Any] = vars(parser.instantiate(parser.parse_args(args)))
+    values: dict[str, Any] = vars(parser.instantiate(parser.parse_args(_switched_on(args, function))))
     return values
+
+
+def _switched_on(args: list[str], function: Any) -> list[str]:
+    """The words after a command with ``true`` after each switch that has no value: ``--dry_run`` is ``--dry_run true``."""
+    switches = {
+        f"--{name}" for name, parameter in signature(function).parameters.items() if parameter.annotation is bool
+    }
+    words = list[str]()
+    for word, following in zip(args, [*args[1:], "--"], strict=True):
+        words += [word, "true"] if word in switches and following.startswith("--") else [word]
+    return words
 
 
 def parser_of(function: Any, prog: str, folder: str) -> Any:

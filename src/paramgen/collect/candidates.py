@@ -37,6 +37,7 @@ class Candidates:
         self.base_file = base
         self.problems: dict[str, str] = {}  # why networks are left out, by name
         self.copies: dict[str, str] = {}  # networks that are left out as they are copies of others
+        self.equal: dict[str, str] = {}  # networks that are taken though they are copies of others
         self._prefixes: dict[str, str] = {}  # that were removed, by network
         self.spec: ParamSpec
         self.base: StateDict
@@ -67,6 +68,8 @@ class Candidates:
             if found.final and digest in first:
                 self.copies[found.name] = first[digest]
                 continue
+            if digest in first:
+                self.equal[found.name] = first[digest]
             first.setdefault(digest, found.name)
             kept.append(found)
         if not kept:
@@ -82,6 +85,7 @@ class Candidates:
         """What was done to the names and kinds of tensors, and which networks were left out, in sentences."""
         lines = [f"skipped {name}: {why}" for name, why in self.problems.items()]
         lines += [f"skipped {name}: the same network as {other}" for name, other in self.copies.items()]
+        lines += [f"{name} is the same network as {other}; both are taken" for name, other in self.equal.items()]
         removed = Counter(prefix for prefix in self._prefixes.values() if prefix)
         lines += [f"removed the prefix {p!r} from the names of tensors of {n} networks" for p, n in removed.items()]
         if self.architecture.extra:

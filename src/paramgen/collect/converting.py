@@ -36,7 +36,7 @@ def convert(source: str, out: str, key: str | None = None, trust: bool = False) 
         raise ParamgenError(f"no {', '.join(_PICKLES)} file in {source!r}")
     if not trust:
         raise ParamgenError(
-            f"reading {files[0]} may run code that it names: give --trust true if you made these files, or trust who did"
+            f"reading {files[0]} may run code that it names: give --trust if you made these files, or trust who did"
         )
     report = _in_own_process(files, Path(out), key)
     for name, why in report.items():

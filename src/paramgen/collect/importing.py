@@ -60,7 +60,8 @@ def import_(
         task: Architecture, data and score of the networks. Default: none; only the weights are known.
         pattern: Which paths in the source to take, and what they say: 'run{run}/step{step}_acc{val.accuracy}.pth'. Fields: run, step,
             seed, split, parent, condition, condition.NAME, train.NAME, val.NAME; ``*`` is any text, ``**/`` any folders.
-        table: CSV file with a row per network to take: its path in the source, and columns named like the fields of a pattern.
+        table: CSV file with a row per network to take: its path in the source, and columns named like the fields of a pattern. Or a
+            safetensors file with a condition vector per network, under its path.
         layout: Layout of the source. Default: recognised.
         key: Which state dict of a checkpoint that holds several, for example state_dict_ema; which part of a pipeline, for example unet.
         prefix: Prefix to remove from every name, for example ``model.``; names without it are ignored. Default: module., _orig_mod.,
@@ -91,7 +92,7 @@ def import_(
         task = short
     require_non_negative(val_networks=val_networks, heldout_networks=heldout_networks)
     if out is None and not dry_run:
-        raise ParamgenError("give the folder of the new zoo with --out; --dry_run true writes nothing")
+        raise ParamgenError("give the folder of the new zoo with --out; --dry_run writes nothing")
     opened = open_source(source, layout, Reading(pattern, table, key))
     candidates = Candidates(opened, None if task is None else task.build(), parameters or ["all"], prefix, base)
     founds = list(opened.find())
@@ -189,7 +190,7 @@ def _show(placed: Places, scores: RecordedScores, described: RecordedConditions,
     )
     if candidates.problems:
         print(
-            f"{len(candidates.problems)} cannot be taken: the import stops at the first, or leaves them out with --skip_bad true"
+            f"{len(candidates.problems)} cannot be taken: the import stops at the first, or leaves them out with --skip_bad"
         )
 
 

@@ -13,6 +13,7 @@ from paramgen.core.stored import LazyTensors, StoredTensors
 from paramgen.errors import ParamgenError, did_you_mean
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+_ENDS = (*SUFFIXES, ".pth.tar", ".pt.tar")  # timm's and older programs' checkpoints are no archives of tar
 CONTAINERS = (  # keys under which training programs save a network's state dict
     "state_dict",
     "model",
@@ -42,6 +43,11 @@ _ASIDE = re.compile(
 )
 
 _log = logging.getLogger(__name__)
+
+
+def has_weight_suffix(path: Path) -> bool:
+    """Whether a file's name ends as those of checkpoints do."""
+    return path.name.endswith(_ENDS)
 
 
 def is_aside(path: Path) -> bool:

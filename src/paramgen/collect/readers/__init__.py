@@ -41,6 +41,8 @@ def open_source(source: str, layout: str | None, reading: Reading) -> Layout:
         raise ParamgenError(f"Unknown layout {layout!r}. {did_you_mean(layout, names)}")
     fitting = [kind for kind in LAYOUTS if layout in (None, kind.name) and kind.recognises(path)]
     if not fitting:
+        if path.is_file() and layout is None:
+            raise ParamgenError(f"{source!r} is one file; give the folder that holds it and the others")
         what = (
             f"is not of the layout {layout}: {names[layout].what}" if layout else "holds no networks that can be read"
         )

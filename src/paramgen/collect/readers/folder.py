@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from paramgen.collect.readers.adapters import adapter_config, check_alike
+from paramgen.collect.readers.conditions import UNNAMED
 from paramgen.collect.readers.found import Found, Layout, Reading
 from paramgen.collect.readers.pattern import PathPattern, described
-from paramgen.collect.readers.tables import read_table
+from paramgen.collect.readers.tables import read_table, read_vectors
 from paramgen.collect.readers.units import ADAPTER_FOLDER, Stored, stored_as
-from paramgen.core.weight_files import SUFFIXES, is_aside, is_marked, natural_order
+from paramgen.core.weight_files import SUFFIXES, has_weight_suffix, is_aside, is_marked, natural_order
 from paramgen.errors import ParamgenError
 
 _TRAINER = re.compile(r"checkpoint-\d+")  # folders of Hugging Face's Trainer
@@ -89,8 +90,8 @@ class Folder(Layout):
             for path in sorted(waiting.pop().iterdir()):
                 folder = path.is_dir()
                 if path.name.startswith("."):
-                    hidden += [self._relative(path)] if path.suffix in SUFFIXES and not folder else []
-                elif path.suffix in SUFFIXES and is_aside(path) and not folder:
+                    hidden += [self._relative(path)] if has_weight_suffix(path) and not folder else []
+                elif has_weight_suffix(path) and is_aside(path) and not folder:
                     aside.append(self._relative(path))
                 elif (unit := stored_as(path)) is not None:
                     self._units[path] = unit
@@ -121,11 +122,18 @@ class Folder(Layout):
         self.notes += [f"not matched by the pattern: {_some(others)}"] if others else []
 
     def _listed(self, table: str) -> Iterator[Found]:
+        if table.endswith(".safetensors"):
+            for name, vector in read_vectors(table).items():
+                yield Found(name, self._named(name, table), run=name, condition={UNNAMED: vector})
+            return
         for name, row in read_table(table).items():
-            path = self.source / name
-            if not path.exists():
-                raise ParamgenError(f"{table} names {name!r}, which is not in {self.source}")
+            path = self._named(name, table)
             yield described(Found(name, path, final=is_marked(path)), row, f"{table}, {name}")
+
+    def _named(self, name: str, table: str) -> Path:
+        if not (path := self.source / name).exists():
+            raise ParamgenError(f"{table} names {name!r}, which is not in {self.source}")
+        return path
 
     def _nothing(self) -> str:
         below = self._candidates(deep=True)

@@ -95,6 +95,8 @@ class FlatMatrix(Layout):
                 if row is None:
                     raise ParamgenError(f"{metrics} has {i} rows, {self._file} has {self._rows.shape[0]}")
                 found = _with_metrics(found, row)
+                if i == 0 and any(column.startswith("test") for column in row):
+                    self.notes.append("scores on test splits are dropped")
             yield found
         if rows is not None and next(rows, None) is not None:
             raise ParamgenError(f"{metrics} has more rows than {self._file}, which has {self._rows.shape[0]}")

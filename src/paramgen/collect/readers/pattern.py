@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from paramgen.collect.readers.conditions import UNNAMED
 from paramgen.collect.readers.found import Found, Value
 from paramgen.core.zoo import Split
 from paramgen.errors import ParamgenError, did_you_mean
@@ -94,7 +95,7 @@ def described(found: Found, values: Mapping[str, str], where: str) -> Found:
             continue
         group, _, name = field.partition(".")
         if group == "condition":
-            condition[name or "condition"] = _value(text)
+            condition[name or UNNAMED] = _value(text)
         elif name:
             if group != "test":  # scores on the test split are the evaluator's
                 scores.setdefault(group, {})[name] = _number(text, field, where)

@@ -17,6 +17,7 @@ from paramgen.errors import ParamgenError
 
 _CHECKPOINT = re.compile(r"checkpoint_(\d+)")
 _WEIGHTS = "checkpoints"  # a file of torch.save without a suffix
+_DEPTH = 3  # of zoos in one folder, each with runs in folders named after their start
 _RESULTS, _CONFIGS = "result.json", ("params.json", "config.json")
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "eval": "val"}
 _SCORE = re.compile(r"([a-z]+)[_/](.+)", re.IGNORECASE)
@@ -51,7 +52,6 @@ class RayTune(Layout):
         runs = sorted(_runs(self.source), key=lambda run: natural_order(run.relative_to(self.source).as_posix()))
         for run in runs:
             yield from self._run(run)
-        self.notes.append("scores on test splits are dropped")
 
     def read(self, found: Found) -> Mapping[str, Any]:
         """One checkpoint."""
@@ -63,6 +63,8 @@ class RayTune(Layout):
             int(m[1]): p for p in run.iterdir() if (m := _CHECKPOINT.fullmatch(p.name)) and (p / _WEIGHTS).is_file()
         }
         lines = _lines(run / _RESULTS)
+        if not self.notes and any(key.startswith("test") for line in lines[:1] for key in line):
+            self.notes.append("scores on test splits are dropped")
         config = next((line["config"] for line in lines if isinstance(line.get("config"), dict)), None) or _config(run)
         flat = dict(_flat(config))
         parent = run.parent.name if run.parent != self.source and run.parent.parent != self.source.parent else None
@@ -80,14 +82,15 @@ class RayTune(Layout):
 
 
 def _runs(source: Path) -> Iterator[Path]:
-    """Folders with checkpoints, at any depth."""
-    waiting = [source]
+    """Folders with checkpoints, at most :data:`_DEPTH` below the source."""
+    waiting = [(source, 0)]
     while waiting:
-        folders = [path for path in sorted(waiting.pop().iterdir()) if path.is_dir()]
+        folder, depth = waiting.pop()
+        folders = [path for path in sorted(folder.iterdir()) if path.is_dir()]
         if any(_CHECKPOINT.fullmatch(path.name) and (path / _WEIGHTS).is_file() for path in folders):
-            yield folders[0].parent
-        else:
-            waiting += folders
+            yield folder
+        elif depth < _DEPTH:
+            waiting += [(path, depth + 1) for path in folders]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

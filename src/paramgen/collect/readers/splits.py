@@ -33,7 +33,8 @@ class Splits(Layout):
             paths, labels = (lists.get(key, []) for key in ("path", "label")) if isinstance(lists, dict) else ([], [])
             if split not in SPLIT_WORDS or not paths or len(labels) not in (0, len(paths)):
                 raise ParamgenError(
-                    f"{index}: {split!r} is {shown(lists)}, expected the lists path and label of one length"
+                    f"{index}: {split!r} is {shown(lists)}, expected the lists path and label of one length; "
+                    "--layout folder ignores this file"
                 )
             for i, name in enumerate(paths):
                 path = _located(index.parent, str(name))

@@ -1,11 +1,15 @@
-"""``--table``: a CSV file with a row per network: its ``path`` relative to the source, and the fields of a pattern as further columns."""
+"""``--table``: what is known about each network.
+
+A CSV file has a row per network: its ``path`` relative to the source, and the fields of a pattern as further columns. A safetensors file
+has a vector per network under its path, for example an embedding of the text that describes its task: its condition.
+"""
 
 import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from paramgen.collect.readers.pattern import FIELDS, check_field
-from paramgen.core.io import cannot_read, regular_file
+from paramgen.core.io import cannot_read, read_tensors, regular_file
 from paramgen.errors import ParamgenError, did_you_mean
 
 
@@ -28,6 +32,21 @@ def read_table(path: str) -> dict[str, dict[str, str]]:
             raise ParamgenError(f"{path}, line {line}: {'no path' if not name else f'{name!r} is there twice'}")
         rows[name] = row
     return rows
+
+
+def read_vectors(path: str) -> dict[str, tuple[float, ...]]:
+    """The vectors of a safetensors file, by the path of the network.
+
+    Raises:
+        ParamgenError: No such file, a damaged one, or tensors that are no vectors.
+    """
+    vectors = read_tensors(Path(path))
+    for name, vector in vectors.items():
+        if vector.dim() != 1 or not vector.is_floating_point():
+            raise ParamgenError(
+                f"{path}: {name!r} has shape {tuple(vector.shape)}, expected a vector of floating numbers"
+            )
+    return {name: tuple(vector.double().tolist()) for name, vector in vectors.items()}
 
 
 def csv_rows(path: Path) -> Iterator[dict[str, str]]:

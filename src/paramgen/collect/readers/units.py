@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from paramgen.collect.readers.adapters import is_adapter_folder, read_adapter_folder
 from paramgen.collect.readers.distributed import is_distributed, read_distributed
 from paramgen.collect.readers.models import is_model_folder, read_model_folder
-from paramgen.core.weight_files import SUFFIXES, is_aside, read_state_dict
+from paramgen.core.weight_files import has_weight_suffix, is_aside, read_state_dict
 
 
 class Stored(NamedTuple):
@@ -28,7 +28,7 @@ class Stored(NamedTuple):
 
 def is_weight_file(path: Path) -> bool:
     """Whether a file's name says that it holds a network."""
-    return path.suffix in SUFFIXES and not path.name.startswith(".") and not is_aside(path)
+    return has_weight_suffix(path) and not path.name.startswith(".") and not is_aside(path)
 
 
 WEIGHT_FILE = Stored("file", lambda path: path.is_file() and is_weight_file(path), read_state_dict)
