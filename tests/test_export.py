@@ -99,16 +99,18 @@ def written(folder: Path, format: str, **arguments: Any) -> Path:
     return export(format, samples=str(folder / "samples"), out=str(folder / f"as_{format}"), trust=True, **arguments)
 
 
+def loaded(out: Path, **names: Any) -> dict[str, Any]:
+    """What the Python lines that the command prints define; they load the first network."""
+    exec(json.loads((out / "export.json").read_text())["load"], names)
+    return names
+
+
 @pytest.mark.parametrize("format", ["safetensors", "pth"])
 def test_plain_files_load_with_their_own_libraries(digits: Path, format: str) -> None:
-    from safetensors.torch import load_file
-
-    out = written(digits, format)
-    file = out / f"network_0001.{format}"
-    state = load_file(file) if format == "safetensors" else torch.load(file, weights_only=True)
-    network = ClassificationTask(network="cnn_digits").build().eval()
-    network.load_state_dict(state, strict=True)
-    assert torch.equal(network(images()), outputs(ClassificationTask(network="cnn_digits"), digits, 1, images()))
+    out, task = written(digits, format), ClassificationTask(network="cnn_digits")
+    network = task.build().eval()
+    network.load_state_dict(loaded(out)["state"], strict=True)
+    assert torch.equal(network(images()), outputs(task, digits, 0, images()))
 
 
 def test_timm_loads_a_folder_in_each_of_its_ways(tmp_path: Path) -> None:
@@ -124,7 +126,9 @@ def test_timm_loads_a_folder_in_each_of_its_ways(tmp_path: Path) -> None:
         timm.create_model("test_resnet", pretrained=True, pretrained_cfg_overlay=overlay, **arguments),
     ):
         assert torch.allclose(network.eval()(images()), expected, atol=1e-6)
-    assert timm.create_model(f"local-dir:{out}").pretrained_cfg["mean"] == [0.3053]  # of digits, not of ImageNet
+    network = loaded(out.parent)["network"].eval()
+    assert torch.allclose(network(images()), outputs(task, tmp_path, 0, images()), atol=1e-6)
+    assert network.pretrained_cfg["mean"] == [0.3053]  # of digits, not of ImageNet
 
 
 def test_torchvision_loads_a_state_dict(tmp_path: Path) -> None:
@@ -132,9 +136,8 @@ def test_torchvision_loads_a_state_dict(tmp_path: Path) -> None:
 
     task = ClassificationTask("cifar10", "torchvision:squeezenet1_1")
     out = written(folder_of(tmp_path, task), "torchvision")
-    network = models.get_model("squeezenet1_1", weights=None, num_classes=10)
-    network.load_state_dict(torch.load(out / "network_0000.pth", weights_only=True), strict=True)
-    x = images(2, 3, 32, 32)
+    network, x = loaded(out)["network"], images(2, 3, 32, 32)
+    assert type(network) is models.SqueezeNet
     assert torch.allclose(network.eval()(x), outputs(task, tmp_path, 0, x), atol=1e-6)
 
 
@@ -149,8 +152,9 @@ def test_transformers_and_diffusers_load_folders(tmp_path: Path) -> None:
 
     task = ScorerTask(f"{__name__}.Denoiser", f"{__name__}.score")
     out = written(folder_of(tmp_path / "d", task), "diffusers")
-    unet = UNet2DModel.from_pretrained(out / "network_0001").eval()
-    assert torch.allclose(unet(images(), 1).sample, outputs(task, tmp_path / "d", 1, images()), atol=1e-6)
+    unet = loaded(out)["network"].eval()
+    assert type(unet) is UNet2DModel
+    assert torch.allclose(unet(images(), 1).sample, outputs(task, tmp_path / "d", 0, images()), atol=1e-6)
 
 
 def test_onnx_file_computes_the_same_on_any_number_of_images(digits: Path) -> None:
@@ -163,14 +167,15 @@ def test_onnx_file_computes_the_same_on_any_number_of_images(digits: Path) -> No
         assert torch.allclose(torch.from_numpy(found), expected, atol=1e-5)
 
 
-def test_peft_loads_adapters(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["mlp", f"{__name__}.Wrapped"])
+def test_peft_loads_adapters(tmp_path: Path, network: str) -> None:
     import peft
-    from safetensors.torch import load_file
 
-    family = RelabelFamily(lora=LoraSettings(["layers.*"], r=2))
+    family = RelabelFamily(
+        network=network, lora=LoraSettings(["layers.*" if network == "mlp" else "*.classifier"], r=2)
+    )
     torch.manual_seed(0)
-    plain = family.plain().eval()
-    base = into_adapted(plain.state_dict(), family.build())
+    base = into_adapted(family.plain().state_dict(), family.build())
     spec = adapter_spec(family.build())
     fixed = {name: tensor for name, tensor in base.items() if name not in spec.names}
     adapters = [{t.name: torch.randn(t.shape) for t in spec.tensors} for _ in range(2)]
@@ -178,15 +183,16 @@ def test_peft_loads_adapters(tmp_path: Path) -> None:
     for i, adapter in enumerate(adapters):
         writer.add(fixed | adapter, run=i, step=0, seed=i, split="train")
     writer.close()
-    out = export("peft", zoo=str(tmp_path / "zoo"), out=str(tmp_path / "out"))
-    names = json.loads((out / "export.json").read_text())["networks"]
-    for name, adapter in zip(names, adapters, strict=True):
-        network = family.plain().eval()
-        network.load_state_dict(load_file(out / "base.safetensors"))
+    out = export("peft", zoo=str(tmp_path / "zoo"), out=str(tmp_path / "out"), trust=True)
+    theirs = loaded(out, network=family.plain() if network == "mlp" else small_transformer())
+    for name, adapter in zip(json.loads((out / "export.json").read_text())["networks"], adapters, strict=True):
         ours = family.build().eval()
         ours.load_state_dict(fixed | adapter)
-        theirs = peft.PeftModel.from_pretrained(network, out / name).eval()
-        assert torch.allclose(theirs(images()), ours(images()), atol=1e-5)
+        theirs["adapted"].load_adapter(out / name, adapter_name=name)
+        theirs["adapted"].set_adapter(name)
+        found = theirs["adapted"].eval()(images())
+        assert torch.allclose(getattr(found, "logits", found), ours(images()), atol=1e-5)
+    assert isinstance(theirs["adapted"], peft.PeftModel)
 
 
 def test_networks_of_a_zoo_are_exported_by_split_and_number(digits: Path, tmp_path: Path) -> None:

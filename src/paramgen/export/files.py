@@ -17,12 +17,12 @@ def prepare_safetensors(source: ExportSource) -> Writer:
         write_tensors(file, network.state)
         return file
 
-    return Writer(write, "from safetensors.torch import load_file\nnetwork.load_state_dict(load_file('{path}'))")
+    return Writer(write, "from safetensors.torch import load_file\nstate = load_file('{path}')")
 
 
 def prepare_pth(source: ExportSource) -> Writer:
     """One file of torch.save a network; it holds tensors alone."""
-    return Writer(save_state, "network.load_state_dict(torch.load('{path}', weights_only=True))")
+    return Writer(save_state, "import torch\nstate = torch.load('{path}', weights_only=True)")
 
 
 def save_state(network: NamedState, path: Path) -> Path:

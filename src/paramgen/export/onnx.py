@@ -32,7 +32,10 @@ def prepare_onnx(source: ExportSource) -> Writer:
             opened.write(program.model_proto.SerializeToString())
         return file
 
-    return Writer(write, "onnxruntime.InferenceSession('{path}').run(None, {'input': images.numpy()})")
+    return Writer(
+        write,
+        "import onnxruntime\noutputs = onnxruntime.InferenceSession('{path}').run(None, {'input': images.numpy()})",
+    )
 
 
 def _program(network: torch.nn.Module, example: Tensor, batch: torch.export.Dim) -> torch.onnx.ONNXProgram:

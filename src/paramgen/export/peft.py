@@ -7,18 +7,21 @@ from paramgen.core.params import StateDict
 from paramgen.core.zoo import BASE
 from paramgen.errors import ParamgenError
 from paramgen.export.formats import Writer
-from paramgen.export.source import ExportSource, NamedState
+from paramgen.export.source import ExportSource, NamedState, find_part
 from paramgen.tasks.lora import write_adapter
 
 
 def prepare_peft(source: ExportSource) -> Writer:
     """An adapter folder a network; with the first one, the plain network's weights in ``base.safetensors``.
 
+    Of a network of one's own around one of transformers, both are the inner one's.
+
     Raises:
         ImportError: peft is not installed.
         ParamgenError: The networks are not adapters.
     """
     import peft  # noqa: F401  # so that a missing one is named before anything is written
+    from transformers import PreTrainedModel  # peft needs it too
 
     settings = source.family.lora
     if settings is None:
@@ -26,16 +29,24 @@ def prepare_peft(source: ExportSource) -> Writer:
             f"{source.what} holds complete networks, not adapters; use another format, or a zoo collected with lora"
         )
 
+    part = find_part(source.network, PreTrainedModel)
+    prefix = "" if part is None else part.prefix
+
     def write(network: NamedState, path: Path) -> Path:
         if not (path.parent / BASE).exists():
-            write_tensors(path.parent / BASE, plain_weights(source.zoo.base()))
-        return write_adapter(path, network.state, settings, base_name=source.network_name)
+            write_tensors(path.parent / BASE, _without(prefix, plain_weights(source.zoo.base())))
+        return write_adapter(path, _without(prefix, network.state), settings, base_name=source.network_name)
 
     return Writer(
         write,
-        "network.load_state_dict(safetensors.torch.load_file('{parent}/base.safetensors'))\n"
-        "peft.PeftModel.from_pretrained(network, '{path}')",
+        "from peft import PeftModel\nfrom safetensors.torch import load_file\n"
+        "network.load_state_dict(load_file('{parent}/base.safetensors'))  # network: the plain one\n"
+        "adapted = PeftModel.from_pretrained(network, '{path}')",
     )
+
+
+def _without(prefix: str, state: StateDict) -> StateDict:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
 def plain_weights(base: StateDict) -> StateDict:

@@ -1,5 +1,6 @@
 """transformers and diffusers: folders that ``save_pretrained`` writes and ``from_pretrained`` loads."""
 
+from importlib import import_module
 from pathlib import Path
 
 from torch import nn
@@ -40,4 +41,6 @@ def _writer(source: ExportSource, base: type[nn.Module], library: str) -> Writer
         part.module.save_pretrained(path)  # type: ignore[operator]  # a method of both classes
         return path
 
-    return Writer(write, f"{library}.{type(part.module).__name__}.from_pretrained('{{path}}')")
+    cls = type(part.module)
+    module = library if hasattr(import_module(library), cls.__name__) else cls.__module__
+    return Writer(write, f"from {module} import {cls.__name__}\nnetwork = {cls.__name__}.from_pretrained('{{path}}')")

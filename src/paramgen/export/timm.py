@@ -17,8 +17,7 @@ def prepare_timm(source: ExportSource) -> Writer:
     """
     source.refuse_adapters("timm")
     configuration = getattr(source.network, "pretrained_cfg", None)  # timm's factory sets it
-    name = configuration.get("architecture") if isinstance(configuration, dict) else None
-    if name is None:
+    if not (isinstance(configuration, dict) and configuration.get("architecture")):
         raise source.wrong_library("timm")
     arguments, images = _arguments(source), _images(source)
 
@@ -27,14 +26,7 @@ def prepare_timm(source: ExportSource) -> Writer:
         save_for_hf(module, str(path), {"pretrained_cfg": images}, arguments, safe_serialization=True)
         return path
 
-    given = "".join(
-        f", {key}={value!r}" for key, value in {"num_classes": source.network.num_classes, **arguments}.items()
-    )
-    return Writer(
-        write,
-        "timm.create_model('local-dir:{path}', pretrained=True)\n"
-        f"timm.create_model({name!r}{given}, checkpoint_path='{{path}}/model.safetensors')",
-    )
+    return Writer(write, "import timm\nnetwork = timm.create_model('local-dir:{path}', pretrained=True)")
 
 
 def _arguments(source: ExportSource) -> dict[str, Any]:

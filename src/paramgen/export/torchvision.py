@@ -28,6 +28,7 @@ def prepare_torchvision(source: ExportSource) -> Writer:
 
     return Writer(
         write,
+        "import torch\nimport torchvision\n"
         f"network = torchvision.models.get_model({name!r}, weights=None{given})\n"
         "network.load_state_dict(torch.load('{path}', weights_only=True))",
     )
