@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PARAMGEN := OMP_NUM_THREADS=1 $(BIN)/paramgen
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser fuzz lint dist release-generators bench clean
+.PHONY: help install demo test test-slow test-browser fuzz lint docs dist release-generators bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ dist: $(STAMP) ## Build sdist and wheel in dist/, and try the wheel in an enviro
 
 release-generators: $(STAMP) ## Fit three generators of digits and write them to dist/generators/ (about 8 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/release_generators.py --out dist/generators
+
+docs: $(STAMP) ## Build the documentation's site in runs/site and check every link
+	$(BIN)/python -m mkdocs build --strict
 
 bench: $(STAMP) ## Measure speed against the published code's figures; writes benchmarks/results/
 	$(BIN)/python benchmarks/pdiff_speed.py
