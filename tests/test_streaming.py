@@ -1,6 +1,6 @@
 """Networks on disk are read a tensor at a time: peak memory is below one network, for any number of networks.
 
-Import alone holds one network for a moment: the first file without a task, or the task's own network, says what the others must be.
+Import with a task alone holds one network for a moment, the task's own. Pickles are read whole.
 """
 
 from pathlib import Path
@@ -60,7 +60,7 @@ def import_again(zoo):
     import_(str(zoo), str(zoo.with_name(f"{zoo.name}_again")))
 
 
-@pytest.mark.parametrize(("work", "most"), [(verify, 1), (bind, 1), (read_in_part, 1), (import_again, 1.2)])
+@pytest.mark.parametrize(("work", "most"), [(verify, 1), (bind, 1), (read_in_part, 1), (import_again, 1)])
 def test_memory_does_not_grow_with_the_size_of_the_zoo(work, most, folder):
     work(folder / "small")  # what is imported and allocated once
     RESET.write_text("5")  # the peak becomes what is in use now

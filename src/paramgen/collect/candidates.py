@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from paramgen.collect.readers.found import Found, Layout
 from paramgen.core.intake import Architecture, check_network, same_values
 from paramgen.core.params import ParamSpec, StateDict, state_digest
-from paramgen.core.stored import LazyTensors
+from paramgen.core.stored import LazyTensors, merged
 from paramgen.core.subsets import select_tensors
 from paramgen.core.weight_files import read_state_dict, without_prefix, wrapper_prefix
 from paramgen.errors import ParamgenError
@@ -105,8 +105,7 @@ class Candidates:
                 f"{where}: it holds the generated tensors, but not {missing[0]!r} ({len(missing)} missing); "
                 "give a file that holds the others: --base FILE"
             )
-        whole = LazyTensors([*state, *self._rest], lambda name: (self._rest if name in self._rest else state)[name])
-        return self.architecture.fitted(whole, where)
+        return self.architecture.fitted(merged(state, self._rest), where)
 
     def where(self, found: Found) -> str:
         """What to call a network in messages."""
@@ -130,9 +129,9 @@ class Candidates:
         shared: Mapping[str, Any] = {} if self.base_file is None else self._base_tensors(self.base_file)
         structure: nn.Module | StateDict
         if self.network is None:
-            tensors = {**shared, **self._tensors(found)}
+            tensors = merged(shared, self._tensors(found))
             self.architecture = Architecture(tensors, found.path.name)
-            structure = {name: tensors[name] for name in self.architecture.tensors}
+            structure = {name: tensors.outline(name) for name in self.architecture.tensors}
             if not structure:
                 under = f" under the prefix {self.prefix!r}" if self.prefix else ""
                 raise ParamgenError(f"{self.where(found)} holds no tensors{under}")

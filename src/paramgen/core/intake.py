@@ -23,7 +23,7 @@ from paramgen.core.params import (
     last_part,
     tied_names,
 )
-from paramgen.core.stored import LazyTensors
+from paramgen.core.stored import LazyTensors, outline_of
 from paramgen.errors import ParamgenError
 
 
@@ -43,13 +43,18 @@ class Architecture:
         state = network.state_dict() if isinstance(network, nn.Module) else network
         self.name = name
         self._of, self._as_in = ("", "") if built else (f" of {name}", f", as in {name}")
-        self.tensors: StateDict = {
-            key: value for key, value in state.items() if isinstance(value, Tensor) and not is_extra_state(key)
+        known = {
+            key: state[key] if is_extra_state(key) or last_part(key) == COUNTER else outline_of(state, key)
+            for key in state
         }
-        self.extra = {key: value for key, value in state.items() if is_extra_state(key)}
+        self.tensors: StateDict = {
+            key: value for key, value in known.items() if isinstance(value, Tensor) and not is_extra_state(key)
+        }
+        self.extra = {key: value for key, value in known.items() if is_extra_state(key)}
         self.firsts = tied_names(network) if isinstance(network, nn.Module) else first_names(self.tensors)
         for key, tensor in self.tensors.items():
-            if problem := _problem(tensor):
+            outlined = isinstance(state, LazyTensors) and tensor.is_meta  # its values are in a file
+            if not outlined and (problem := _problem(tensor)):
                 raise ParamgenError(f"tensor {key!r} of {name} {problem}")
             if key not in self.firsts:
                 raise ParamgenError(

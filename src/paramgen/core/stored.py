@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,15 +19,27 @@ class LazyTensors(Mapping[str, Tensor]):
     Args:
         names: Its keys.
         make: The tensor of a name.
+        outline: The tensor of a name, without values if they would have to be read. Default: `make`.
     """
 
-    def __init__(self, names: Iterable[str], make: Callable[[str], Tensor]) -> None:
-        self._names, self._make = dict.fromkeys(names), make
+    def __init__(
+        self,
+        names: Iterable[str],
+        make: Callable[[str], Tensor],
+        outline: Callable[[str], Tensor] | None = None,
+    ) -> None:
+        self._names, self._make, self._outline = dict.fromkeys(names), make, outline or make
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
             raise KeyError(name)
         return self._make(name)
+
+    def outline(self, name: str) -> Tensor:
+        """A tensor's shape and dtype: on the meta device if its values would have to be read."""
+        if name not in self._names:
+            raise KeyError(name)
+        return self._outline(name)
 
     def __contains__(self, name: object) -> bool:  # Mapping's own makes the tensor
         return name in self._names
@@ -37,6 +49,20 @@ class LazyTensors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def outline_of(state: Mapping[str, Any], name: str) -> Any:
+    """A value of a state dict; of a tensor that would have to be read, its shape and dtype on the meta device."""
+    return state.outline(name) if isinstance(state, LazyTensors) else state[name]
+
+
+def merged(state: Mapping[str, Any], other: Mapping[str, Any]) -> LazyTensors:
+    """Two state dicts as one; tensors of the second take the place of those of the first."""
+
+    def of(name: str) -> Mapping[str, Any]:
+        return other if name in other else state
+
+    return LazyTensors([*state, *other], lambda name: of(name)[name], lambda name: outline_of(of(name), name))
 
 
 class Numbers(NamedTuple):
@@ -61,7 +87,7 @@ class StoredTensors(LazyTensors):
 
     def __init__(self, path: Path) -> None:
         self.path, self._places = path, read_header(path)
-        super().__init__(self._places, self._tensor)
+        super().__init__(self._places, self._tensor, self._without_values)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, from the header."""
@@ -85,6 +111,10 @@ class StoredTensors(LazyTensors):
         place = self._places[name]
         (reals,) = self.read([Numbers(name, 0, (place.end - place.begin) // place.dtype.to_real().itemsize)])
         return reals.view(place.dtype).view(place.shape)
+
+    def _without_values(self, name: str) -> Tensor:
+        place = self._places[name]
+        return torch.empty(place.shape, dtype=place.dtype, device="meta")
 
     def _range(self, file: io.RawIOBase, name: str, first: int, size: int) -> Tensor:
         place = self._places[name]

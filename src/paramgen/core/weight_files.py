@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from paramgen.core.pickles import read_pickle
-from paramgen.core.stored import LazyTensors, StoredTensors
+from paramgen.core.stored import LazyTensors, StoredTensors, outline_of
 from paramgen.errors import ParamgenError, did_you_mean
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
@@ -181,7 +181,7 @@ def wrapper_prefix(names: Iterable[str], own: Collection[str] | None = None) -> 
 def without_prefix(state: Mapping[str, Any], prefix: str) -> LazyTensors:
     """A state dict whose names begin after a prefix; names without it are left out."""
     names = {name.removeprefix(prefix): name for name in state if name.startswith(prefix)}
-    return LazyTensors(names, lambda name: state[names[name]])
+    return LazyTensors(names, lambda name: state[names[name]], lambda name: outline_of(state, names[name]))
 
 
 def natural_order(name: str) -> list[str | int]:

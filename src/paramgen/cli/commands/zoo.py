@@ -12,11 +12,9 @@ from paramgen.collect.converting import convert
 from paramgen.collect.importing import import_
 from paramgen.collect.merging import merge
 from paramgen.collect.readers.conditions import RECORDED, condition_words
-from paramgen.collect.symmetries import symmetries_of
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
 from paramgen.errors import ParamgenError
-from paramgen.symmetry import align_with
 
 
 def info(zoo: str) -> None:
@@ -84,6 +82,10 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
     Raises:
         ParamgenError: None of the network's symmetries can be read from its graph, or `out` already contains a zoo.
     """
+    # imported here because they bring scipy, 41 MB that the other commands do not need
+    from paramgen.collect.symmetries import symmetries_of
+    from paramgen.symmetry import align_with
+
     opened = Zoo(zoo, trust)
     recipe = {
         "aligned_from": str(opened.path),
