@@ -3,6 +3,8 @@
 Import with a task alone holds one network for a moment, the task's own. Pickles are read whole.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,9 @@ def test_memory_does_not_grow_with_the_size_of_the_zoo(work, most, folder):
     before = memory("VmRSS")
     work(folder / "zoo")
     assert memory("VmHWM") - before < most * NETWORK
+
+
+def test_zoo_commands_import_neither_lightning_nor_scipy():
+    """They take 300 MB and 41 MB: half of what import and verify need at the size of ViT-Base."""
+    code = "import sys, paramgen.cli.commands.zoo; sys.exit(bool({'lightning', 'scipy'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -115,10 +115,10 @@ class Candidates:
         """Check one network, of which the first gives the tensors that are not generated, and return its digest."""
         if fresh:
             self._define(found)
-        state = self.read(found)
+            self._say_dtypes(found)
+        state = self.read(found)  # a pickle is in memory from here on, and it alone
         if fresh:
             self.base = {name: state[name].clone() for name in state if name not in self._generated}
-            self._say_dtypes(found)
         where = self.where(found)
         self.spec.check(state, where)
         check_network(state, self.spec, self.base, where)
@@ -164,7 +164,8 @@ class Candidates:
 
     def _say_dtypes(self, found: Found) -> None:
         own = self.architecture.tensors
-        pairs = {(t.dtype, own[n].dtype) for n, t in self._tensors(found).items() if n in own}
+        given_tensors = self._tensors(found)
+        pairs = {(given_tensors.outline(n).dtype, own[n].dtype) for n in given_tensors if n in own}
         for given, kept in sorted(pairs, key=str):
             if given != kept:
                 _log.info("%s weights of the files are stored as %s, the network's own", given, kept)

@@ -18,6 +18,7 @@ from paramgen.core.locks import LOCK
 from paramgen.errors import ParamgenError, did_you_mean, one_line, refused_by_system
 
 SCHEME = "hf://"
+CARD = "README.md"  # the file of a repository that the Hub shows as its card
 FORM = "hf://owner/name, with @revision and /pattern where needed, or hf://datasets/owner/name"
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _SPECIAL = re.compile(r"refs/(?:pr/\d+|convert/[\w.-]+)")  # revisions with a slash, which the Hub makes itself
@@ -285,3 +286,15 @@ def _client() -> Any:
 def _below(folder: Path) -> Sequence[str]:
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if path.parts[:2] != (".cache", "huggingface"))
+
+
+def read_card(file: str) -> str:
+    """The text of a model card of the user's own.
+
+    Raises:
+        ParamgenError: No such file, or no text.
+    """
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamgenError(f"cannot read the model card {file}: {one_line(error)}") from error

@@ -7,12 +7,12 @@ from typing import Any
 
 from paramgen.core import hub
 from paramgen.core.io import fingerprint, read_json, write_atomic, write_json
-from paramgen.errors import ParamgenError, one_line
+from paramgen.errors import ParamgenError
 from paramgen.export.card import generator_card
 from paramgen.generators.checkpoints import CompleteCheckpoints
 from paramgen.generators.restore import read_checkpoint, without_optimizer
 
-CHECKPOINT, RESULTS, CARD = "generator.ckpt", "results.json", "README.md"
+CHECKPOINT, RESULTS = "generator.ckpt", "results.json"
 _log = logging.getLogger(__name__)
 
 
@@ -47,10 +47,10 @@ def push_generator(
     evaluated = values is None or _is_of(values, fingerprint(Path(source)))
     if not evaluated:
         _log.warning("%s evaluates other checkpoints than %s; the model card says so", results, ckpt_path)
-    text = read_card(card) if card else generator_card(checkpoint, place, license, values, evaluated)
+    text = hub.read_card(card) if card else generator_card(checkpoint, place, license, values, evaluated)
     with TemporaryDirectory() as folder:
         CompleteCheckpoints().save_checkpoint(checkpoint, Path(folder) / CHECKPOINT)
-        write_atomic(Path(folder) / CARD, text.encode())
+        write_atomic(Path(folder) / hub.CARD, text.encode())
         if values is not None:
             write_json(Path(folder) / RESULTS, values)
         url = hub.upload(folder, place, CHECKPOINT, message or "Generator of paramgen", private)
@@ -71,22 +71,10 @@ def pull_generator(repo: str, out: str) -> Path:
         ParamgenError: An unknown repository, one without a generator, no connection, or an existing folder.
     """
     target = Path(out)
-    files = hub.pull_files(hub.parse_repository(repo), target, CHECKPOINT, [CARD, RESULTS])
+    files = hub.pull_files(hub.parse_repository(repo), target, CHECKPOINT, [hub.CARD, RESULTS])
     read_checkpoint(target / CHECKPOINT, parts=())
     print(f"downloaded: {', '.join(files)}\nnext:       paramgen sample --ckpt_path {target / CHECKPOINT}")
     return target
-
-
-def read_card(file: str) -> str:
-    """The text of a model card of the user's own.
-
-    Raises:
-        ParamgenError: No such file, or no text.
-    """
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParamgenError(f"cannot read the model card {file}: {one_line(error)}") from error
 
 
 def _read_results(path: Path) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from paramgen.cli.commands.generator import CARD, read_card
 from paramgen.core import hub
 from paramgen.core.io import link_or_copy, write_atomic
 from paramgen.core.zoo import BASE, START, Zoo
 from paramgen.errors import ParamgenError
-from paramgen.export.card import zoo_card
 
 ZOO_INDEX = "zoo.json"
 
@@ -35,16 +33,18 @@ def push_zoo(
     Raises:
         ParamgenError: A damaged zoo, no token, or a repository that holds something else.
     """
+    from paramgen.export.card import zoo_card  # it brings scipy, which zoo import and zoo verify do not need
+
     place, opened = hub.parse_repository(repo), Zoo(zoo)
     if problems := opened.verify():
         raise ParamgenError(f"{len(problems)} of {len(opened)} networks are damaged: {'; '.join(problems)}")
-    text = read_card(card) if card else zoo_card(opened, place, license)
+    text = hub.read_card(card) if card else zoo_card(opened, place, license)
     files = [opened.file(i) for i in range(len(opened))]
     files += [path for name in (BASE, START, ZOO_INDEX) if (path := opened.path / name).is_file()]
     with TemporaryDirectory() as folder:
         for file in files:
             link_or_copy(file, Path(folder) / file.relative_to(opened.path))
-        write_atomic(Path(folder) / CARD, text.encode())
+        write_atomic(Path(folder) / hub.CARD, text.encode())
         url = hub.upload(
             folder, place, ZOO_INDEX, message or f"Zoo of {len(opened)} networks", private, "*.safetensors"
         )
@@ -62,7 +62,7 @@ def pull_zoo(repo: str, out: str) -> Path:
     Raises:
         ParamgenError: An unknown repository, one without a zoo, no connection, a damaged file, or an existing folder.
     """
-    hub.pull_files(hub.parse_repository(repo), out, ZOO_INDEX, ["*.safetensors", CARD])
+    hub.pull_files(hub.parse_repository(repo), out, ZOO_INDEX, ["*.safetensors", hub.CARD])
     opened = Zoo(out)
     if problems := opened.verify():
         raise ParamgenError(f"{len(problems)} of {len(opened)} networks are damaged: {'; '.join(problems)}")
