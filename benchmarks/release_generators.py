@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paramgen.api import evaluate, fit, sample
 from paramgen.cli.commands.consolidate import main as consolidate
 from paramgen.cli.main import main as paramgen
-from paramgen.core.io import sha256, write_json
+from paramgen.core.command_line import words
+from paramgen.core.io import read_json, sha256, write_json
 
 LIMIT = 3_000_000  # bytes
 QUIET = {"trainer.enable_progress_bar": False, "trainer.logger": False, "quality.sample_every": 0}
@@ -44,7 +44,8 @@ def release(name: str, zoo: str, folder: Path, settings: Mapping[str, Any] | Non
         settings: Further settings of the fit.
     """
     fitted = folder / "fits" / name
-    fit(GENERATORS[name].config, {**QUIET, "data.zoo": zoo, "checkpoint.dirpath": str(fitted), **(settings or {})})
+    given = {**QUIET, "data.zoo": zoo, "checkpoint.dirpath": str(fitted), **(settings or {})}
+    run("fit", "--config", GENERATORS[name].config, *words(given))
     return slim(fitted / "last.ckpt", folder / f"digits_{name}.ckpt")
 
 
@@ -62,13 +63,19 @@ def slim(fitted: Path, path: Path) -> Path:
 
 def figures(path: Path, zoo: str, folder: Path, n: int) -> dict[str, Any]:
     """Size and checksum of a released generator, its scores, and those of its zoo and of two baselines."""
-    samples = sample(str(path), n=n, out=str(folder / "samples" / path.stem), overwrite=True)
-    results = evaluate(
-        zoo, str(samples), out=str(folder / "reports" / path.stem), baselines=["soup-16", "gaussian"], n=n
-    )
-    assert results is not None
-    rows = {row.name: {key: row.value(key) for key in ("mean", "std", "run_ratio")} for row in results.rows}
+    samples, report = folder / "samples" / path.stem, folder / "reports" / path.stem
+    run("sample", *words({"ckpt_path": str(path), "n": n, "out": str(samples), "overwrite": True}))
+    given = {"zoo": zoo, "samples": str(samples), "out": str(report), "baselines": ["soup-16", "gaussian"], "n": n}
+    run("evaluate", *words(given))
+    measured = read_json(report / "results.json")["rows"]
+    rows = {row["name"]: {key: row["values"][key] for key in ("mean", "std", "run_ratio")} for row in measured}
     return {"bytes": path.stat().st_size, "sha256": sha256(path), "zoo": Path(zoo).name, "networks": n, "rows": rows}
+
+
+def run(*command: str) -> None:
+    """Run a command of paramgen; end this process with its exit code if it fails."""
+    if code := paramgen([*command]):
+        raise SystemExit(code)
 
 
 def main() -> None:
@@ -81,7 +88,7 @@ def main() -> None:
     for name, (_, recipe) in GENERATORS.items():
         zoo = args.zoos / recipe
         if not (zoo / "zoo.json").exists():
-            paramgen(["collect", "--config", recipe, "--out", str(zoo)])
+            run("collect", "--config", recipe, "--out", str(zoo))
         path = release(name, str(zoo), args.out)
         made[path.name] = figures(path, str(zoo), args.out, args.n)
         write_json(args.out / "generators.json", made)
