@@ -19,6 +19,7 @@ DOCS = ROOT / "docs"
 KEPT = DOCS / "results"
 SHOWN = (
     "mean",
+    "recalibrated",
     "worst_task",
     "seen",
     "median",

@@ -167,6 +167,7 @@ SCORE_METRICS = [
         SCORE,
         needs("score", "one_task"),
         better="score",
+        summary="more",
         terminal="recal.",
     ),
     Metric(
