@@ -15,7 +15,6 @@ from torch import nn
 from hub_server import serving
 from paramgen.cli.main import main
 from paramgen.core.zoo import Zoo
-from paramgen.tasks.lora import LoraSettings, write_adapter
 from test_readers import import_line, imported, network, refused, same, state, write
 
 
@@ -200,9 +199,11 @@ def test_adapters_of_peft_go_in_are_learnt_generated_and_loaded_back_by_peft(tmp
     assert main(["fit", "--config", "pdiff", "--data.zoo", str(zoo.path), *quiet, "--checkpoint.dirpath", "fit"]) == 0
     line = ["sample", "--ckpt_path", "fit/last.ckpt", "--n", "1", "--condition", "[0,1,0,0]", "--out", "samples"]
     assert main(line) == 0
+    assert (
+        main(["export", "--format", "peft", "--samples", "samples", "--zoo", str(zoo.path), "--out", "adapters"]) == 0
+    )
     generated = load_file(next(Path("samples").glob("*.safetensors")))
-    write_adapter("adapter", generated, LoraSettings(["0"], r=2, alpha=zoo.meta["recipe"]["adapter"]["lora_alpha"]))
-    loaded = peft.PeftModel.from_pretrained(network(), "adapter").base_model.model
+    loaded = peft.PeftModel.from_pretrained(network(), next(Path("adapters").glob("*/"))).base_model.model
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in generated.items())
 
 
@@ -269,8 +270,17 @@ def test_ray_tune_runs_give_steps_scores_seeds_and_conditions(tmp_path, start):
     assert all(same(zoo, i, 10 * e.run + e.step) for i, e in enumerate(zoo.entries))
 
 
+def test_zoos_of_ray_runs_in_one_folder_are_no_parents(tmp_path):
+    for zoo in ("a", "b"):
+        write(
+            tmp_path / "theirs" / zoo / "run",
+            {"checkpoint_1/checkpoints": state(len(zoo)), "params.json": '{"logit_scale": 1}'},
+        )
+    assert [(e.parent, e.run) for e in imported(tmp_path / "theirs").entries] == [(None, 0), (None, 1)]
+
+
 def test_fine_tuned_ray_runs_have_a_parent_and_results_without_iterations_are_by_line(tmp_path):
-    source = tmp_path / "theirs"
+    source = tmp_path / "finetuning"
     for parent in ("vit_a", "vit_b"):
         for model in ("m0", "m1"):
             folder = source / parent / model

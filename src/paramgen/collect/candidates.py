@@ -42,12 +42,13 @@ class Candidates:
         self.spec: ParamSpec
         self.base: StateDict
 
-    def check(self, founds: Sequence[Found], skip: bool) -> list[Found]:
+    def check(self, founds: Sequence[Found], skip: bool, most: bool = True) -> list[Found]:
         """Read every network once.
 
         Args:
             founds: The networks, in order.
             skip: Leave out those that cannot be taken, and record why in `problems`.
+            most: Refuse to leave out most of them.
 
         Returns:
             The networks that make the zoo, in order; copies at the end of a run are left out.
@@ -74,7 +75,7 @@ class Candidates:
             kept.append(found)
         if not kept:
             raise ParamgenError(f"none of {len(founds)} networks can be taken: {next(iter(self.problems.values()))}")
-        if self.network is None and len(self.problems) > len(founds) / 2:
+        if most and self.network is None and len(self.problems) > len(founds) / 2:
             raise ParamgenError(
                 f"{len(self.problems)} of {len(founds)} networks do not fit the first one, {kept[0].name}; choose which to take "
                 f"with --pattern, or give their architecture with --task; for example {next(iter(self.problems.values()))}"

@@ -11,11 +11,12 @@ from paramgen.collect.placing import Placed, Places, place
 from paramgen.collect.preview import preview
 from paramgen.collect.readers import open_source
 from paramgen.collect.readers.conditions import RecordedConditions, condition_words, recorded
-from paramgen.collect.readers.found import Reading
+from paramgen.collect.readers.found import Layout, Reading
 from paramgen.collect.recorded_scores import RecordedScores, recorded_scores
 from paramgen.core.params import StateDict
 from paramgen.core.progress import ProgressDisplay
-from paramgen.core.zoo import SplitScores
+from paramgen.core.score import ScoreSpec
+from paramgen.core.zoo import SplitScores, Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
 from paramgen.errors import ParamgenError, UnscoredError, one_line, require_non_negative
 from paramgen.tasks import Task
@@ -95,33 +96,22 @@ def import_(
         raise ParamgenError("give the folder of the new zoo with --out; --dry_run writes nothing")
     opened = open_source(source, layout, Reading(pattern, table, key))
     candidates = Candidates(opened, None if task is None else task.build(), parameters or ["all"], prefix, base)
-    founds = list(opened.find())
-    kept = candidates.check(founds, skip_bad or dry_run)
+    kept = candidates.check([*opened.find()], skip_bad or dry_run, most=not dry_run)
     placed = place(kept, one_run, val_networks, heldout_networks)
     networks = [row.found for row in placed.networks]
-    described = recorded(networks, [row.run for row in placed.networks], condition, opened.chosen)
+    conditions = recorded(networks, [row.run for row in placed.networks], condition, opened.chosen)
     scored_by = task if score else None
     scores = recorded_scores([] if scored_by else networks, lower_is_better, margin)
     _check_score(scores, task)
-    for line in [*opened.notes, *candidates.words(), *scores.notes, *_words(described)]:
+    for line in [*opened.notes, *candidates.words(), *scores.notes, *_words(conditions)]:
         _log.info(line)
     if dry_run:
         print(f"layout {opened.name}: {opened.what}")
-        _show(placed, scores, described, candidates)
+        _show(placed, scores, conditions, candidates)
         return
     assert out is not None
-    recipe = {
-        "imported_from": source,
-        "files": [found.name for found in kept],
-        "layout": opened.name,
-        "prefix": prefix,
-        "base": base,
-        "key": key,
-        **opened.origin,
-        **opened.recipe(),
-        **({"skipped": candidates.problems} if candidates.problems else {}),
-        **({"runs": {str(number): name for number, name in placed.runs.items()}} if placed.runs else {}),
-    }
+    given = {"prefix": prefix, "base": base, "key": key}
+    recipe = {"imported_from": source, "files": [f.name for f in kept], **given, **_origin(opened, candidates, placed)}
     config = None if task is None else task.config()
     check_resumable(out, config, recipe)
     if scored_by is not None:
@@ -129,14 +119,8 @@ def import_(
     writer = ZooWriter(out, candidates.spec, candidates.base, config, recipe)
     if scored_by is not None:
         announce(scored_by, {**candidates.read(networks[0])}, len(networks) - len(writer.done))
-    failed = _write(writer, candidates, placed.networks, scored_by, scores.scores, described.vectors)
-    warnings = unscored(writer.entries)
-    for warning in warnings:
-        _log.warning("warning: %s", warning)
-    spec = scores.spec if task is None else task.score
-    meta: dict[str, Any] = {} if spec is None else {"score": spec.to_dict()}
-    meta |= {"warnings": warnings} if warnings else {}
-    zoo = writer.close(**meta, **({"condition": described.config()} if described.vectors else {}))
+    failed = _write(writer, candidates, placed.networks, scored_by, scores.scores, conditions.vectors)
+    zoo = _close(writer, scores.spec if task is None else task.score, conditions)
     without = ", without a task" if task is None else ""
     print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters{without}, in {zoo.path}")
     if failed:
@@ -144,6 +128,29 @@ def import_(
             f"{len(failed)} of {len(zoo)} networks have no score, because the scorer raised an error: "
             f"{', '.join(failed)}. {zoo.path} is complete"
         )
+
+
+def _origin(opened: Layout, candidates: Candidates, placed: Places) -> dict[str, Any]:
+    """What the recipe says about the source: its layout, what it records, networks that were left out, and names of runs."""
+    found = {"layout": opened.name, **opened.origin, **opened.recipe()}
+    if candidates.problems:
+        found["skipped"] = candidates.problems
+    if placed.runs:
+        found["runs"] = {str(number): name for number, name in placed.runs.items()}
+    return found
+
+
+def _close(writer: ZooWriter, spec: ScoreSpec | None, conditions: RecordedConditions) -> Zoo:
+    """Write zoo.json, with warnings about networks without scores."""
+    warnings = unscored(writer.entries)
+    for warning in warnings:
+        _log.warning("warning: %s", warning)
+    known = {
+        "score": None if spec is None else spec.to_dict(),
+        "warnings": warnings or None,
+        "condition": conditions.config() if conditions.vectors else None,
+    }
+    return writer.close(**{name: value for name, value in known.items() if value is not None})
 
 
 def _write(
@@ -179,11 +186,11 @@ def _write(
     return failed
 
 
-def _show(placed: Places, scores: RecordedScores, described: RecordedConditions, candidates: Candidates) -> None:
+def _show(placed: Places, scores: RecordedScores, conditions: RecordedConditions, candidates: Candidates) -> None:
     """The tables of a dry run."""
     known = scores.scores or [{} for _ in placed.networks]
     odd = candidates.problems | {name: f"the same network as {other}" for name, other in candidates.copies.items()}
-    preview(placed.networks, known, described.vectors, odd, candidates.spec, candidates.base)
+    preview(placed.networks, known, conditions.vectors, odd, candidates.spec, candidates.base)
     runs = len({row.run for row in placed.networks})
     print(
         f"{len(placed.networks)} networks of {candidates.spec.numel:,} generated parameters in {runs} runs would be taken"
@@ -194,11 +201,11 @@ def _show(placed: Places, scores: RecordedScores, described: RecordedConditions,
         )
 
 
-def _words(described: RecordedConditions) -> list[str]:
+def _words(conditions: RecordedConditions) -> list[str]:
     """What the numbers of the conditions are, and which parts are left out."""
-    lines = [f"not a condition, as it is equal in all networks or names each run: {', '.join(described.left_out)}"]
-    lines = lines if described.left_out else []
-    return lines + ([f"condition: {condition_words(described.config())}"] if described.vectors else [])
+    lines = [f"not a condition, as it is equal in all networks or names each run: {', '.join(conditions.left_out)}"]
+    lines = lines if conditions.left_out else []
+    return lines + ([f"condition: {condition_words(conditions.config())}"] if conditions.vectors else [])
 
 
 def _check_score(scores: RecordedScores, task: Task | None) -> None:

@@ -8,6 +8,7 @@ Adapted networks are plain modules with peft's layers in them: their state dict 
 ``X.lora_B.default.weight`` where the plain one has ``X.weight``.
 """
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -183,8 +184,19 @@ def write_adapter(folder: str | Path, state: Mapping[str, Tensor], settings: Lor
     config = _config(settings, layers)
     config.base_model_name_or_path = base_name or None
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
-    write_json(Path(folder) / CONFIG, plain)
-    write_tensors(Path(folder) / WEIGHTS, {_peft_name(name): state[name] for name in names})
+    return write_adapter_folder(folder, {name: state[name] for name in names}, plain)
+
+
+def write_adapter_folder(folder: str | Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
+    """Write a peft folder with a given configuration, for example the one that an imported adapter had.
+
+    Args:
+        folder: Created if it does not exist.
+        state: The adapter's tensors under the names of the adapted network.
+        config: The content of ``adapter_config.json``.
+    """
+    write_json(Path(folder) / CONFIG, dict(config))
+    write_tensors(Path(folder) / WEIGHTS, {_peft_name(name): tensor for name, tensor in state.items()})
     return Path(folder)
 
 
@@ -206,7 +218,7 @@ def read_adapter(folder: str | Path, adapted: nn.Module) -> StateDict:
 
 
 def _peft_name(name: str) -> str:
-    return PREFIX + name.replace(f".{ADAPTER}.", ".")
+    return PREFIX + re.sub(rf"(\.lora_\w+)\.{ADAPTER}(?=\.|$)", r"\1", name)
 
 
 def _config(settings: LoraSettings, layers: list[str]) -> Any:

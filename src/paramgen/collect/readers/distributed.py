@@ -79,8 +79,14 @@ def _pieces(storage: Mapping[Any, Any]) -> dict[str, list[tuple[tuple[int, ...],
 def _assembled(
     folder: Path, name: str, like: Tensor, pieces: Mapping[str, list[tuple[tuple[int, ...], Any]]]
 ) -> Tensor:
-    whole, filled = torch.empty(like.shape, dtype=like.dtype), 0
-    for offset, place in pieces.get(name, []):
+    parts, filled = pieces.get(name, []), 0
+    stored = sum(min(place.length, regular_file(below(folder, str(place.relative_path)))) for _, place in parts)
+    if like.nbytes > stored:
+        raise ParamgenError(
+            f"cannot read {folder}: {name!r} has {like.nbytes:,} bytes, its files hold {stored:,}: truncated"
+        )
+    whole = torch.empty(like.shape, dtype=like.dtype)
+    for offset, place in parts:
         part = _part(folder, name, place)
         begins = offset or (0,) * whole.dim()
         fits = part.dim() == whole.dim() and all(
@@ -134,7 +140,7 @@ class _Unpickler(pickle.Unpickler):
             "_get_layout",
         ):
             return _Record
-        if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
+        if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
             return dtype
         known = {
             ("torch", "Size"): tuple,

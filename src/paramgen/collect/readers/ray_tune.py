@@ -1,7 +1,7 @@
 """Folders of Ray Tune, as ModelZoos, MultiZoo and the ViT zoos have them.
 
 ``RUN/checkpoint_N/checkpoints`` is the state dict of run RUN after N epochs. ``RUN/result.json`` holds a line of JSON per epoch with scores
-and the run's ``config``, ``RUN/params.json`` the same config. A run in a folder that is named after another run is fine-tuned from it.
+and the run's ``config``, ``RUN/params.json`` the same config. ``finetuning/START/RUN`` is fine-tuned from START.
 """
 
 import re
@@ -21,19 +21,11 @@ _DEPTH = 3  # of zoos in one folder, each with runs in folders named after their
 _RESULTS, _CONFIGS = "result.json", ("params.json", "config.json")
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "eval": "val"}
 _SCORE = re.compile(r"([a-z]+)[_/](.+)", re.IGNORECASE)
-_PLACES = (
-    "path",
-    "dir",
-    "dump",
-    "root",
-    "file",
-    "cuda",
-    "device",
-    "gpu",
-    "cpu",
-    "worker",
-    "log",
-)  # of one computer, not of a network
+_FINETUNED = "finetuning"  # a folder of folders that are named after the network that runs started from
+_PLACES = {  # words in the names of settings of one computer, which do not describe a network
+    *("path", "paths", "dir", "directory", "dump", "root", "file", "files", "log", "logger"),
+    *("cuda", "device", "devices", "gpu", "gpus", "cpu", "cpus", "worker", "workers"),
+}
 
 
 class RayTune(Layout):
@@ -67,7 +59,7 @@ class RayTune(Layout):
             self.notes.append("scores on test splits are dropped")
         config = next((line["config"] for line in lines if isinstance(line.get("config"), dict)), None) or _config(run)
         flat = dict(_flat(config))
-        parent = run.parent.name if run.parent != self.source and run.parent.parent != self.source.parent else None
+        tuned = run.parent != self.source and run.parent.parent.resolve().name == _FINETUNED
         for step, folder in sorted(steps.items()):
             yield Found(
                 f"{name}/{folder.name}",
@@ -75,7 +67,7 @@ class RayTune(Layout):
                 run=name,
                 step=step,
                 seed=int(seed) if isinstance(seed := flat.get("seed"), int | float) else 0,
-                parent=parent,
+                parent=run.parent.name if tuned else None,
                 condition={key: value for key, value in flat.items() if _describes(key)},
                 scores=_scores(_line_of(lines, step, has_start=0 in steps)),
             )
@@ -131,8 +123,7 @@ def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Value]]:
 
 def _describes(key: str) -> bool:
     """Whether a setting may change a trained network: no seed, path or device."""
-    words = re.split(r"[^a-z]+", key.lower())
-    return "seed" not in words and not any(word.startswith(_PLACES) for word in words)
+    return not {"seed", *_PLACES} & {*re.split(r"[^a-z]+", key.lower())}
 
 
 def _line_of(lines: list[dict[str, Any]], step: int, has_start: bool) -> Mapping[str, Any]:
