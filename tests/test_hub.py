@@ -108,6 +108,12 @@ def test_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch, tm
         download("hf://ann/nets")
 
 
+def test_files_that_were_downloaded_before_need_no_connection(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = download("hf://ann/nets/*.safetensors")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert download("hf://ann/nets/*.safetensors") == found
+
+
 class Fitted(NamedTuple):
     """A zoo, a generator fitted on it, and an evaluation of its samples."""
 
