@@ -25,8 +25,8 @@ def rows(
 def compared(first: torch.Tensor, second: torch.Tensor, distance: tuple[float, float] = (1.0, 1.0)):
     bootstrap, n = Bootstrap(first.shape[1]), len(first)
     a, b = (
-        bootstrap.resample(right.double().mean(1), right, d * torch.ones(n))
-        for right, d in zip((first, second), distance, strict=True)
+        bootstrap.resample(name, right.double().mean(1), right, d * torch.ones(n))
+        for name, right, d in zip(("first", "second"), (first, second), distance, strict=True)
     )
     return against("other", a, b)
 

@@ -153,7 +153,7 @@ def test_the_bootstrap_of_a_function_of_means_is_that_of_any_function():
     # the slow way is taken where the mean over items does not give the score
     middle = Bootstrap(50, lambda x: x.double().quantile(0.5, dim=1))
     for bootstrap in (fast, slow, middle):
-        found = bootstrap.resample(bootstrap.value(items), items, torch.ones(6))
+        found = bootstrap.resample("row", bootstrap.value(items), items, torch.ones(6))
         assert found.score[0] == pytest.approx(float(bootstrap.value(items).mean()))
         assert 0 < found.score[1:].std() < 0.2
     drawn = fast.items[0][0].long()
@@ -163,7 +163,7 @@ def test_the_bootstrap_of_a_function_of_means_is_that_of_any_function():
 
 def test_a_lower_score_that_is_better_is_better():
     bootstrap = Bootstrap(0)
-    low, high = (bootstrap.resample(torch.full((9,), v), None, torch.ones(9)) for v in (1.0, 2.0))
+    low, high = (bootstrap.resample("row", torch.full((9,), v), None, torch.ones(9)) for v in (1.0, 2.0))
     assert against("other", low, high, sign=-1).verdict == "better"
     assert against("other", low, high, sign=1).verdict == "worse"
     summary = score_summary(torch.tensor([3.0, 1.0, float("nan")]), torch.tensor([1.0, 2.0, float("nan")]), sign=-1)

@@ -22,8 +22,15 @@ from paramgen.core.shards import Shard, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.diffusion import Diffusion
 from paramgen.errors import ParamgenError
+from paramgen.evaluation.context import Failures
+from paramgen.evaluation.flags import Flag
+from paramgen.evaluation.intervals import Resampled
+from paramgen.evaluation.measured import Measured, RowStore
+from paramgen.evaluation.results import Points, Row, TaskScores
 from paramgen.evaluation.score_store import ScoreStore
-from paramgen.tasks import ClassificationTask, RelabelFamily
+from paramgen.evaluation.setup import Setup
+from paramgen.evaluation.share import Share
+from paramgen.tasks import ClassificationTask, RelabelFamily, family_of
 from paramgen.tasks.conditions import CodeCondition
 from paramgen.tasks.score import Scores
 
@@ -254,6 +261,40 @@ def test_scores_that_no_shard_has_are_computed_at_the_merge(tmp_path):
     assert not merged.knows("train", states, names)
 
 
+def test_a_stored_row_is_the_measured_one_and_belongs_to_its_settings(tmp_path):
+    points = Points([0.1, float("nan")], [1 / 3, 2.0], [[0.0, 1e-30], [1.0, 2.0]])
+    tasks = TaskScores({"a": 0.3}, None)
+    row = Row(
+        "x", "baseline", "baseline", 2, 0, {"mean": 0.1, "zu": None}, {}, None, False, [Flag("narrow")], points, tasks
+    )
+    resampled = Resampled(torch.rand(3, dtype=torch.float64), torch.rand(3, dtype=torch.float64))
+    store = RowStore(tmp_path, "a" * 64, Shard(1, 2))
+    with store.claimed(4) as free, RowStore(tmp_path, "a" * 64, Shard(2, 2)).claimed(5) as other:
+        assert free
+        assert other
+        store.put(4, Measured(row, resampled, torch.ones(2, 3, 3), Failures("1 of 2", True)))
+    found = RowStore(tmp_path, "a" * 64).get(4)
+    assert repr(found.row) == repr(row)
+    assert torch.equal(found.resampled.score, resampled.score)
+    assert torch.equal(found.renders, torch.ones(2, 3, 3))
+    assert found.failures == ("1 of 2", True)
+    with store.claimed(4) as free:
+        assert not free  # it is measured
+    assert RowStore(tmp_path, "b" * 64).get(4) is None
+
+
+def test_baselines_are_cut_into_pieces_of_equal_size(tmp_path):
+    zoo = make_zoo(tmp_path / "zoo", runs=6, hidden=[4])
+    setup = Setup.of(zoo, family_of(zoo), n=5)
+    shares = [Share(setup, ScoreStore(tmp_path, Shard(i, 3))) for i in (1, 2, 3)]
+    pieces, given = [share.pieces() for share in shares], len(shares[0].measuring.given)
+    sizes = [sum(map(len, piece.values())) for piece in pieces]
+    assert max(sizes) - min(sizes) <= 1
+    together = sorted((number, place) for piece in pieces for number, places in piece.items() for place in places)
+    assert together == [(given + b, place) for b in range(len(setup.baselines)) for place in range(5)]
+    assert setup.baselines[[*pieces[2]][-1] - given] == "kde"  # chooses by the zoo's scores, which come first
+
+
 def test_merged_shards_of_an_evaluation_are_the_report_of_one_process(tmp_path, capsys):
     zoo = make_zoo(tmp_path / "zoo", runs=8, heldout=2, hidden=[8])
     samples = str(folder_of(zoo, zoo.matrix(zoo.indices("train"))[:5] * 1.1, tmp_path / "samples"))
@@ -263,8 +304,10 @@ def test_merged_shards_of_an_evaluation_are_the_report_of_one_process(tmp_path, 
         evaluate(str(zoo.path), out=str(tmp_path / "parts"), shard=shard, **settings)
     said = capsys.readouterr().out
     assert "Shard 1/2 is complete, 2 of 2 are: put them together with the same command and --shard merge" in said
+    measured = {p.stem for p in (tmp_path / "parts").glob("shard-*/rows/*.safetensors")}
+    assert len(measured) == len(report(tmp_path / "whole")["rows"])  # nothing is left to measure
     evaluate(str(zoo.path), out=str(tmp_path / "parts"), shard="merge", **settings)
-    assert "no shard had computed" not in capsys.readouterr().out  # nothing was left to score
+    assert "no shard had computed" not in capsys.readouterr().out  # nor to score
     assert report(tmp_path / "parts") == report(tmp_path / "whole")
     assert not [*(tmp_path / "parts").glob("shard-*")]
     evaluate(str(zoo.path), out=str(tmp_path / "one"), shard="1/2", **settings)

@@ -56,6 +56,11 @@ def check_baselines(names: Sequence[str], tasks: TaskFamily | None) -> None:
         raise ParamgenError(f"Unknown baseline {unknown[0]!r}{kind}. {did_you_mean(unknown[0], available)}")
 
 
+def by_score(name: str) -> bool:
+    """Whether a baseline chooses among the zoo's networks by their train scores."""
+    return BASELINES[name].by_score
+
+
 def baseline_networks(name: str, pool: Pool, zoo: Zoo, n: int, seed: int) -> NetworkSet:
     """What a baseline makes of a pool.
 

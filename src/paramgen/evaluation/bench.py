@@ -13,9 +13,10 @@ from paramgen.core.zoo import Zoo
 from paramgen.evaluation import metrics
 from paramgen.evaluation.context import Context, RowScores, ZooContext, ZooRenders
 from paramgen.evaluation.fine_tuning import FineTuning
-from paramgen.evaluation.intervals import Bootstrap, Resampled
+from paramgen.evaluation.intervals import Bootstrap
+from paramgen.evaluation.measured import Measured
 from paramgen.evaluation.network_set import HELDOUT, NetworkSet, complete
-from paramgen.evaluation.results import Points, Row
+from paramgen.evaluation.results import Points
 from paramgen.evaluation.rows import make_row
 from paramgen.evaluation.scoring import Scoring
 from paramgen.evaluation.structure import Structure
@@ -32,10 +33,17 @@ class Bench:
         scoring: Scores rows; None for a zoo without a task.
         first: The row that the others are compared with.
         device: Where networks run.
+        fine_tuning: Counts steps of training; None where they are not counted.
     """
 
     def __init__(
-        self, zoo: Zoo, weights: ZooWeights, scoring: Scoring | None, first: NetworkSet, device: torch.device
+        self,
+        zoo: Zoo,
+        weights: ZooWeights,
+        scoring: Scoring | None,
+        first: NetworkSet,
+        device: torch.device,
+        fine_tuning: FineTuning | None = None,
     ) -> None:
         self.zoo, self.weights, self.scoring, self.first, self.device = zoo, weights, scoring, first, device
         self.base = {name: t.to(device) for name, t in zoo.base().items()}
@@ -54,9 +62,7 @@ class Bench:
         )
         self.good_from = None if scoring is None or scored is None else scoring.spec.floor(scored.mean)
         self.bootstrap = _bootstrap(scoring, scored)
-        self.resampled = dict[str, Resampled]()  # by name of the row
-        self.renders = dict[str, Tensor]()  # by name of the row, (N, H, W)
-        self.fine_tuning: FineTuning | None = None
+        self.fine_tuning = fine_tuning
         self.notes = list[str]()
 
     def align(self) -> None:
@@ -75,18 +81,7 @@ class Bench:
             tensors = len({place.tensor for place in spec.unplaced})
             self.notes.append(f"Aligned distances compare {tensors} tensors as they are ({'; '.join(spec.stopped)}).")
 
-    def count_steps(self) -> None:
-        """Count steps of fine-tuning too.
-
-        Raises:
-            ParamgenError: There is no task, or it has no data.
-        """
-        tasks = None if self.scoring is None else self.scoring.tasks
-        store = None if self.scoring is None else self.scoring.store
-        states = self._complete(self.first.weights)
-        self.fine_tuning = FineTuning(tasks, self.zoo, self.first, states, self.device, store)
-
-    def row(self, networks: NetworkSet) -> Row:
+    def row(self, networks: NetworkSet) -> Measured:
         """Measure a row."""
         scored = self.context.scored if networks is self.first else self._score(networks)
         counted = networks.counted(() if self.scoring is None else self.scoring.unseen)
@@ -97,8 +92,9 @@ class Bench:
         displayed = torch.full((N,), float("nan"), dtype=torch.float64)
         displayed[finite] = distances.shown.cpu()
         scores, length = torch.empty(0) if scored is None else scored.test.value, self.distances.raw.length
+        resampled = None
         if self.bootstrap is not None and scored is not None and networks.kind != "reference":
-            self.resampled[networks.name] = self.bootstrap.resample(scores, scored.test.items, displayed / length)
+            resampled = self.bootstrap.resample(networks.name, scores, scored.test.items, displayed / length)
         id_match, run_match = self._matches(networks, distances.near.index.cpu(), finite)
         context = Context(
             zoo=self.context,
@@ -119,7 +115,10 @@ class Bench:
         )
         places = self.plane.place(weights) / length  # (N, 2)
         points = Points(scores.tolist(), (displayed / length).tolist(), places.tolist())
-        return make_row(networks, context, points)
+        renders = None if scored is None else scored.test.renders
+        return Measured(
+            make_row(networks, context, points), resampled, renders, None if scored is None else scored.failures
+        )
 
     def paths(self, trajectory: Tensor) -> list[list[list[float]]]:
         """Where networks (S, m, P) pass through the zoo's plane from noise to sample: m lines of S places."""
@@ -156,7 +155,6 @@ class Bench:
         """What a row's networks are, as finite pixels (n', F); of the held-out ones, those that no set is compared with."""
         if scored is None or scored.test.renders is None:
             return None
-        self.renders[networks.name] = scored.test.renders
         if networks.role == "heldout" and self.context.renders is not None:
             return self.context.renders.rest
         pixels = scored.test.renders.flatten(1)

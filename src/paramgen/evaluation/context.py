@@ -22,6 +22,18 @@ Need = Literal["score", "predictions", "answers", "accuracy", "one_task", "tasks
 a family of tasks; networks that are data themselves, some of them held out."""
 
 
+class Failures(NamedTuple):
+    """Networks of a row without a score, in words.
+
+    Args:
+        note: How many there are, and why the first of them has no score.
+        error: Whether a scoring function raised an error.
+    """
+
+    note: str
+    error: bool
+
+
 @dataclass(frozen=True)
 class RowScores:
     """Scores of a row's networks.
@@ -31,12 +43,14 @@ class RowScores:
         train: (N,) on train; None where nothing is chosen by them.
         recalibrated: (N,) on test with batch-norm statistics measured anew; None for networks without them.
         tasks: Of a family: means by task.
+        failures: How many networks have no score, and why; None where all have one.
     """
 
     test: Scores
     train: Tensor | None = None
     recalibrated: Tensor | None = None
     tasks: TaskScores | None = None
+    failures: Failures | None = None
 
     @cached_property
     def mean(self) -> float:

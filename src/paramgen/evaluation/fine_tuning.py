@@ -85,6 +85,12 @@ class FineTuning:
         for part in self._parts(networks) if networks.weights is not None else ():
             self.store.share(*part)
 
+    def knows(self, networks: NetworkSet) -> bool:
+        """Whether the store holds all that :meth:`steps` needs; same argument."""
+        assert self.store is not None
+        parts = self._parts(networks) if networks.weights is not None else ()
+        return all(self.store.knows(*part[:3]) for part in parts)
+
     def _parts(self, networks: NetworkSet) -> Iterator[tuple[str, list[StateDict], list[str | None], Measure]]:
         """For each task: what is counted, the starts, their names and how to count; arguments of a store's methods."""
         assert networks.weights is not None

@@ -7,6 +7,7 @@ with Holm's correction over the comparisons of one generator.
 B: resamples. N: networks of a row. M: test items.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 from math import isnan, nan
 from statistics import mean, stdev
@@ -87,20 +88,22 @@ class Bootstrap:
     def __init__(
         self, items: int, value: Callable[[Tensor], Tensor] = _mean, seed: int = 0, resamples: int = RESAMPLES
     ) -> None:
-        self.resamples, self.value = resamples, value
-        self.generator = Generator().manual_seed(seed)
-        self.items = [counts.to(torch.uint8) for counts in self._counts(items)] if items else []  # (b, M) each
+        self.seed, self.resamples, self.value = seed, resamples, value
+        stream = Generator().manual_seed(seed)
+        self.items = [counts.to(torch.uint8) for counts in self._counts(items, stream)] if items else []  # (b, M) each
 
-    def resample(self, scores: Tensor, items: Tensor | None, distance: Tensor) -> Resampled:
-        """Draw networks of a row, independently of other rows.
+    def resample(self, name: str, scores: Tensor, items: Tensor | None, distance: Tensor) -> Resampled:
+        """Draw networks of a row, independently of other rows and of which rows there are.
 
         Args:
+            name: Of the row, which has a stream of its own.
             scores: (N,).
             items: (N, M) what they are computed from; None where they are no function of single items.
             distance: (N,) to the nearest training network, nan where there is none.
         """
         scores = scores.double().cpu()
-        networks = list(self._counts(len(scores)))  # (b, N) each
+        stream = Generator().manual_seed((self.seed + zlib.crc32(name.encode())) % 2**31)
+        networks = self._counts(len(scores), stream)  # (b, N) each
         resampled = (
             [scores.expand(len(drawn), -1) for drawn in networks]
             if items is None
@@ -110,7 +113,7 @@ class Bootstrap:
         finite = distance[distance.isfinite()].double().cpu()
         middles = torch.full((1 + self.resamples,), nan, dtype=torch.float64)
         if len(finite):
-            drawn = torch.randint(len(finite), (self.resamples, len(finite)), generator=self.generator)
+            drawn = torch.randint(len(finite), (self.resamples, len(finite)), generator=stream)
             middles = torch.cat([finite[None].quantile(0.5, 1), finite[drawn].quantile(0.5, 1)])
         return Resampled(torch.cat([scores.mean()[None], *means]), middles)
 
@@ -124,11 +127,11 @@ class Bootstrap:
         drawn = [torch.arange(items.shape[1]).repeat_interleave(count.long()) for count in counts]  # (M,) each
         return torch.stack([self.value(items[:, index]).double() for index in drawn])
 
-    def _counts(self, n: int) -> list[Tensor]:
+    def _counts(self, n: int, stream: Generator) -> list[Tensor]:
         """How often each of n is drawn in each resample, a piece of the resamples at a time: (b, n) float32."""
         pieces = [min(_AT_ONCE, self.resamples - start) for start in range(0, self.resamples, _AT_ONCE)]
         return [
-            torch.zeros(b, n).scatter_add_(1, torch.randint(n, (b, n), generator=self.generator), torch.ones(b, n))
+            torch.zeros(b, n).scatter_add_(1, torch.randint(n, (b, n), generator=stream), torch.ones(b, n))
             for b in pieces
         ]
 

@@ -8,6 +8,7 @@ import torch
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.context import Context
 from paramgen.evaluation.flags import Flag
+from paramgen.evaluation.measured import Measured
 from paramgen.evaluation.network_set import NetworkSet
 from paramgen.evaluation.registry import blank_values, values_of
 from paramgen.evaluation.results import Points, Row
@@ -37,7 +38,7 @@ def make_row(networks: NetworkSet, context: Context, points: Points) -> Row:
     )
 
 
-def row_or_reason(name: str, measure: Callable[[], Row]) -> Row:
+def row_or_reason(name: str, measure: Callable[[], Measured]) -> Measured:
     """A baseline's row; if it fails, a row without values whose flag gives the reason, so that the other rows are still measured.
 
     Args:
@@ -50,7 +51,7 @@ def row_or_reason(name: str, measure: Callable[[], Row]) -> Row:
         reason = str(error).partition("\n")[0] or "no message"
         reason = reason if isinstance(error, ParamgenError) else f"{type(error).__name__}: {reason}"
         logging.getLogger(__name__).warning("baseline %s failed: %s", name, reason, exc_info=_unexpected(error))
-        return Row(
+        row = Row(
             name=name,
             kind="baseline",
             role="baseline",
@@ -63,6 +64,7 @@ def row_or_reason(name: str, measure: Callable[[], Row]) -> Row:
             flags=[Flag("failed", reason)],
             points=Points([], [], []),
         )
+        return Measured(row)
 
 
 def _unexpected(error: Exception) -> bool:

@@ -76,11 +76,27 @@ class ScoreStore:
             self._compute(keys, missing, measure)
         return _together([self._known[key] for key in keys])
 
-    def share(self, kind: str, states: Sequence[StateDict], names: Sequence[str | None], measure: Measure) -> None:
-        """Compute and write this shard's part of the scores of N networks; arguments as of :meth:`scores`."""
+    def share(
+        self,
+        kind: str,
+        states: Sequence[StateDict],
+        names: Sequence[str | None],
+        measure: Measure,
+        places: Sequence[int] | None = None,
+    ) -> None:
+        """Compute and write the scores of some of N networks that nobody has computed yet.
+
+        Args:
+            kind: As of :meth:`scores`.
+            states: N state dicts.
+            names: N tasks.
+            measure: Computes them.
+            places: Of the networks. Default: every n-th one, this shard's part.
+        """
         assert self.shard is not None
         keys = _keys(kind, states, names)
-        mine = [i for i in self.shard.share(range(len(keys))) if keys[i] not in self._known]
+        places = self.shard.share(range(len(keys))) if places is None else places
+        mine = [i for i in places if keys[i] not in self._known]
         if mine:
             scores = self._compute(keys, mine, measure)
             name = sha256("".join(keys[i] for i in mine).encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import mean
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
-from paramgen.evaluation.context import RowScores
+from paramgen.evaluation.context import Failures, RowScores
 from paramgen.evaluation.network_set import NetworkSet
 from paramgen.evaluation.results import TaskScores
 from paramgen.evaluation.score_store import Measure, ScoreStore
@@ -41,8 +42,7 @@ class Scoring:
         self.tasks, self.device, self.split, self.most, self.store = tasks, device, split, train_items, store
         self.spec, self.unseen = tasks.score, tasks.unseen
         self.task = None if tasks.unseen else tasks.task()  # the only one
-        self.seconds, self.notes = 0.0, list[str]()
-        self.errors = list[str]()  # the notes on networks that a scoring function raised an error on
+        self.seconds = 0.0
         self.test_items = self.train_items = 0
         self.train: SplitData | None = None
         self.targets: Tensor | None = None  # (M, ...) of the only task
@@ -65,36 +65,39 @@ class Scoring:
             states: N complete state dicts; none for a method without weights.
         """
         start = time.perf_counter()
-        names = _names(networks)
+        names, failures = _names(networks), None
         if networks.scores is not None:
             test, others = Scores(networks.scores), []
         else:
             test, *others = (self._scores(kind, states, names, measure) for kind, measure in self._kinds(states, names))
-            self._note_failures(networks, states, test)
+            failures = _failures(networks, test)
         if self.task is None:
-            row = self._each_on_its_own(networks, test)
+            row = replace(self._each_on_its_own(networks, test), failures=failures)
         else:
             train, recalibrated, *_ = [*(scores.value for scores in others), None, None]
-            row = RowScores(test, train, recalibrated)
+            row = RowScores(test, train, recalibrated, failures=failures)
         self.seconds += time.perf_counter() - start
         return row
 
-    def share(self, networks: NetworkSet, states: Sequence[StateDict]) -> None:
-        """Compute and store a shard's part of what :meth:`score` needs; same arguments."""
+    def share(self, networks: NetworkSet, states: Sequence[StateDict], places: Sequence[int]) -> None:
+        """Compute and store some of what :meth:`score` needs.
+
+        Args:
+            networks: The row.
+            states: As of :meth:`score`.
+            places: Of the networks that are scored here.
+        """
         assert self.store is not None
         names = _names(networks)
         for kind, measure in self._kinds(states, names) if networks.scores is None else ():
-            self.store.share(kind, states, names, measure)
+            self.store.share(kind, states, names, measure, places)
 
-    def stored_train_scores(self, states: Sequence[StateDict]) -> Tensor | None:
-        """Train scores (N,) of networks of the only task, if the shards have stored all of them; None otherwise, and for a family."""
-        names: list[str | None] = [None] * len(states)
-        if self.store is None or self.task is None:
-            return None
-        self.store.refresh()
-        kind, measure = self._kinds(states, names)[1]
-        known = self.store.knows(kind, states, names)
-        return self.store.scores(kind, states, names, measure).value if known else None
+    def knows(self, networks: NetworkSet, states: Sequence[StateDict]) -> bool:
+        """Whether the store holds all that :meth:`score` needs; same arguments."""
+        assert self.store is not None
+        names = _names(networks)
+        kinds = self._kinds(states, names) if networks.scores is None else []
+        return all(self.store.knows(kind, states, names) for kind, _ in kinds)
 
     def _scores(self, kind: str, states: Sequence[StateDict], names: Sequence[str | None], measure: Measure) -> Scores:
         if self.store is None or not states:
@@ -120,17 +123,6 @@ class Scoring:
         if self._inputs:
             kinds.append(on(self.split, prepared=True))
         return kinds
-
-    def _note_failures(self, networks: NetworkSet, states: Sequence[StateDict], test: Scores) -> None:
-        """Note how many networks have no score, and why the first of them has none."""
-        if reasons := without_score(test):
-            first, reason = next(iter((dict(test.failed) or reasons).items()))
-            row = "the held-out runs" if networks.role == "heldout" else networks.name
-            row = "the zoo" if networks.role == "zoo" else row
-            note = f"{len(reasons)} of {len(states)} networks of {row} have no score (network {first}: {reason})."
-            self.notes.append(f"{note} They count as the worst, and the row has no mean.")
-            if test.failed:
-                self.errors.append(note)
 
     def _each_on_its_own(self, networks: NetworkSet, test: Scores) -> RowScores:
         assert networks.tasks is not None
@@ -174,6 +166,17 @@ class Scoring:
         if self.task is None or self.train is None or not has_statistics(self.task.architecture):
             return []
         return calibration_inputs(self.train, self.device)
+
+
+def _failures(networks: NetworkSet, test: Scores) -> Failures | None:
+    """How many networks have no score, and why the first of them has none."""
+    if not (reasons := without_score(test)):
+        return None
+    first, reason = next(iter((dict(test.failed) or reasons).items()))
+    row = "the held-out runs" if networks.role == "heldout" else networks.name
+    row = "the zoo" if networks.role == "zoo" else row
+    note = f"{len(reasons)} of {len(networks)} networks of {row} have no score (network {first}: {reason})."
+    return Failures(note, bool(test.failed))
 
 
 def _names(networks: NetworkSet) -> Sequence[str | None]:

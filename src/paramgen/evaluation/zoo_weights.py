@@ -93,7 +93,7 @@ class ZooDistances:
     def __init__(self, weights: ZooWeights) -> None:
         self.weights = weights
         self.raw = Novelty(RawBank(weights.training), weights.runs, weights.heldout, weights.heldout_runs)
-        self.aligned: Novelty | None = None
+        self.symmetries: PermutationSpec | None = None
 
     def align(self, spec: PermutationSpec) -> None:
         """Measure distances up to permutation and scale too.
@@ -101,8 +101,15 @@ class ZooDistances:
         Args:
             spec: The network's symmetries.
         """
-        bank = AlignedZoo(self.weights.training.cpu(), spec)
-        self.aligned = Novelty(bank, self.weights.runs, self.weights.heldout.cpu(), self.weights.heldout_runs)
+        self.symmetries = spec
+
+    @cached_property
+    def aligned(self) -> Novelty | None:
+        """Distances up to permutation and scale, computed for the first row that needs them; None where they are not measured."""
+        if self.symmetries is None:
+            return None
+        bank = AlignedZoo(self.weights.training.cpu(), self.symmetries)
+        return Novelty(bank, self.weights.runs, self.weights.heldout.cpu(), self.weights.heldout_runs)
 
     def of(self, role: Role, networks: Tensor) -> Distances:
         """Of a row.

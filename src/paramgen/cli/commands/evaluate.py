@@ -16,11 +16,13 @@ from paramgen.core.score import ScoreSpec
 from paramgen.core.shards import MERGE, Shard, complete_shards, delete_shards, finished, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, UnscoredError, require_positive
-from paramgen.evaluation.evaluate import evaluate, score_share
+from paramgen.evaluation.evaluate import results_of
 from paramgen.evaluation.flags import parse, say
 from paramgen.evaluation.registry import in_terminal
 from paramgen.evaluation.results import Results
 from paramgen.evaluation.score_store import DONE, ScoreStore
+from paramgen.evaluation.setup import Setup
+from paramgen.evaluation.share import Share
 from paramgen.evaluation.unseen import many_tasks
 from paramgen.report.page import page
 from paramgen.report.png import save_plots
@@ -86,17 +88,15 @@ def main(
     read = with_distinct_names(
         [read_samples(folder, opened, limit=limit, partial=partial) for folder in folders], folders
     )
-    names = _baselines(baselines)
+    setup = Setup.of(opened, tasks, read, _baselines(baselines), n, seed, device, train_images, aligned, finetune)
     if (part := parse_shard(shard)) is not None:
-        _score(part, Path(out), opened, tasks, read, names, n, seed, device, train_images, finetune)
+        _share(part, Path(out), setup)
         return None
     if shard == MERGE:
         complete_shards(out, DONE)
     store = ScoreStore(Path(out)) if shard == MERGE else None
     errors: list[str] = []
-    results = evaluate(
-        opened, tasks, read, names, n, seed, device, train_images, aligned, finetune, store=store, errors=errors
-    )
+    results = results_of(setup, store, errors)
     if task is not None:
         results = replace(results, task=task.config())
     pictures = weight_pictures(opened, read)
@@ -135,11 +135,10 @@ def table(results: dict[str, Any]) -> Table:
     return output
 
 
-def _score(part: Shard, out: Path, *arguments: Any) -> None:
-    """One shard: the scores of its part of every row's networks; arguments as of :func:`score_share`."""
-    zoo, tasks, *others = arguments
+def _share(part: Shard, out: Path, setup: Setup) -> None:
+    """One shard."""
     store = ScoreStore(out, part)
-    score_share(zoo, tasks, store, *others)
+    Share(setup, store).run()
     write_json(part.folder(out) / DONE, {"computed": store.computed})
     print(f"{store.computed:,} scores computed. {finished(out, part, DONE).capitalize()}")
 
