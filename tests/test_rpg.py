@@ -12,6 +12,7 @@ from paramgen.errors import ParamgenError
 from paramgen.generators.data import ParameterDataModule
 from paramgen.generators.loading import load_generator
 from paramgen.generators.sampling import SampleRequest
+from paramgen.generators.sharding import FSDP2
 
 QUIET = {
     "enable_progress_bar": False,
@@ -267,6 +268,13 @@ def test_adamw8bit_without_its_library_names_the_install_line(zoo):
     model, data = make(zoo, **{"optimizer.name": "adamw8bit"})
     with pytest.raises(ParamgenError, match=r"pip install 'paramgen\[adamw8bit\]'"):
         Trainer(max_steps=1, **QUIET).fit(model, data)
+
+
+def test_adamw8bit_is_refused_with_sharded_weights_before_they_are_made(zoo):
+    model, _ = make(zoo, **{"optimizer.name": "adamw8bit"})
+    model.trainer = Trainer(strategy=FSDP2(), devices=2, **QUIET)
+    with pytest.raises(ParamgenError, match="'adamw8bit' cannot update sharded weights"):
+        model.setup("fit")
 
 
 def test_only_matrices_decay_and_the_rate_falls_to_zero(zoo):

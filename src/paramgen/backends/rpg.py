@@ -24,7 +24,7 @@ from paramgen.diffusion import Denoiser, Trajectory
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.batches import NetworkTokens, ParamBatch
-from paramgen.generators.optim import adamw8bit, one_phase
+from paramgen.generators.optim import check_optimizer, one_phase
 from paramgen.generators.recipe import Facts, power_of_two
 from paramgen.generators.sampling import Drawn, SampleRequest, on_cpu
 from paramgen.generators.settings import ConditionSettings, DiffusionSettings, OptimizerSettings, settings
@@ -289,8 +289,8 @@ class RPG(ParameterGenerator):
     def setup(self, stage: str) -> None:
         """Take the places of the tokens from the codec."""
         super().setup(stage)
-        if stage == "fit" and self.optimizer_settings.name == "adamw8bit":
-            adamw8bit()  # before anything is computed
+        if stage == "fit":
+            check_optimizer(self, self.optimizer_settings.name)
         positions = self.prototypes.positions
         if self.codec is not None and not torch.equal(positions.places.cpu(), self.codec.positions):
             positions.place(self.codec.positions)

@@ -14,7 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.settings import OptimizerName, OptimizerSettings, Schedule
-from paramgen.generators.sharding import local
+from paramgen.generators.sharding import FSDP2, local
+
+SHARDED_8BIT = "optimizer 'adamw8bit' cannot update sharded weights: use --model.optimizer.name adamw with --trainer.strategy fsdp2"
 
 
 def lr_factor(schedule: Schedule, steps: int, warmup: int = 0) -> Callable[[int], float]:
@@ -78,10 +80,24 @@ def adamw(groups: list[dict[str, Any]], name: OptimizerName = "adamw", fused: bo
         ParamgenError: bitsandbytes is requested and cannot be used.
     """
     if name == "adamw8bit" and any(isinstance(p, DTensor) for group in groups for p in group["params"]):
-        raise ParamgenError(
-            "optimizer 'adamw8bit' cannot update sharded weights: use --model.optimizer.name adamw with --trainer.strategy fsdp2"
-        )
+        raise ParamgenError(SHARDED_8BIT)
     return adamw8bit()(groups) if name == "adamw8bit" else AdamW(groups, fused=fused)
+
+
+def check_optimizer(module: LightningModule, name: OptimizerName) -> None:
+    """Refuse an optimizer that the fit cannot have, before anything is computed.
+
+    Args:
+        module: Attached to a trainer.
+        name: Of the optimizer.
+
+    Raises:
+        ParamgenError: ``adamw8bit`` with sharded weights, or where bitsandbytes cannot be used.
+    """
+    if name == "adamw8bit" and isinstance(module.trainer.strategy, FSDP2):
+        raise ParamgenError(SHARDED_8BIT)
+    if name == "adamw8bit":
+        adamw8bit()
 
 
 def fused_kernel(module: LightningModule) -> bool | None:
