@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from paramgen.planning.dry_run import dry_run
 from paramgen.planning.meter import convolution_backward_flops
 from paramgen.planning.plan import Machine, assess, plan
 
-H100 = Machine(find_device("h100"))
+H100, CPU = Machine(find_device("h100")), Machine(find_device("cpu"))
 
 
 def settings(*words):
@@ -144,11 +145,36 @@ def test_several_processes_hold_buckets_and_fsdp_divides_the_states(small):
     assert ddp.parts["buckets"] == ddp.sizes["gradients"]
     assert ddp.peak == one.peak + ddp.parts["buckets"]
     assert fsdp.parts["optimizer"] == pytest.approx(one.parts["optimizer"] / 4, abs=1)
+    blocks = small[1].sizes["weights"] / 2  # the recurrent model has more than half of them, in two layers
+    assert small[1].gathered < fsdp.sizes["weights"] < small[1].gathered + blocks
+    assert fsdp.parts["gathered"] in (small[1].gathered, 2 * small[1].gathered)
+
+
+def test_a_gpu_holds_two_workspaces_of_cublas(small):
+    """As measured on an H200: docs/plan.md."""
+    hopper, other, cpu = (assess(small[0], Machine(find_device(name)), small[1]) for name in ("h200", "a10g", "cpu"))
+    assert (hopper.parts["workspaces"], other.parts["workspaces"]) == (67_108_864, 17_039_360)
+    assert "workspaces" not in cpu.parts
+    assert hopper.peak == cpu.peak + 67_108_864 + hopper.parts["zoo"] - cpu.parts.get("zoo", 0)
+
+
+def test_equal_conditions_of_a_batch_are_computed_once(small):
+    """Conditions are those of tasks, which several networks share: as in the batches of a fit."""
+    chosen, _ = small
+    zoo = chosen.zoo._replace(cond_dim=3)
+    stateless = replace(chosen, arguments={**chosen.arguments, "state": {"kind": "none"}})
+    one, two, each = (
+        dry_run(replace(stateless, zoo=zoo._replace(conditions=n)), on_gpu=False).segments[0].flops
+        for n in (1, 2, zoo.networks)
+    )
+    assert one < two < each
+    described = planned_zoo("digits_relabel").shape
+    assert described.conditions == described.runs > 1
 
 
 def test_the_first_misfit_is_named_and_the_advice_fits(small):
     chosen, run = small
-    device = H100.device._replace(memory=0.8 * assess(chosen, H100, run).peak)
+    device = CPU.device._replace(memory=0.8 * assess(chosen, CPU, run).peak)
     tight = assess(chosen, Machine(device), run)
     assert tight.misfit.what == "activations"
     assert "pass" in tight.misfit.stage
@@ -169,7 +195,7 @@ def test_json_is_all_that_the_command_prints(capsys):
 def test_the_table_says_what_fits_and_what_does_not(small):
     chosen, run = small
     for share, word in ((1.2, "Fits"), (0.8, "Does not fit. First: activations")):
-        machine = Machine(H100.device._replace(memory=share * assess(chosen, H100, run).peak))
+        machine = Machine(CPU.device._replace(memory=share * assess(chosen, CPU, run).peak))
         found, text = assess(chosen, machine, run), io.StringIO()
         show_plan(Console(file=text, width=140), found, chosen, machine, [])
         assert f"{found.parameters:,} trained parameters" in text.getvalue()

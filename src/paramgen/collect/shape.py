@@ -25,6 +25,7 @@ class ZooShape(NamedTuple):
         runs: R.
         cond_dim: C; 0 without conditions.
         fixed: Bytes of the tensors that are not generated.
+        conditions: How many different conditions the networks have; 0 without conditions.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ZooShape(NamedTuple):
     runs: int
     cond_dim: int = 0
     fixed: int = 0
+    conditions: int = 0
 
     @property
     def network_bytes(self) -> int:
@@ -46,7 +48,8 @@ def shape_of_zoo(zoo: Zoo) -> ZooShape:
     conditions = [entry.condition for entry in train if entry.condition is not None]
     fixed = sum(tensor.nbytes for tensor in zoo.base().values())
     width = len(conditions[0]) if conditions else 0
-    return ZooShape(zoo.name, zoo.spec, len(train), len({entry.run for entry in train}), width, fixed)
+    runs, different = len({entry.run for entry in train}), len({tuple(condition) for condition in conditions})
+    return ZooShape(zoo.name, zoo.spec, len(train), runs, width, fixed, different)
 
 
 def shape_of_runs(name: str, network: nn.Module, recipe: Mapping[str, Any]) -> ZooShape:
@@ -74,7 +77,7 @@ def shape_of_tasks(name: str, outline: Outline, recipe: Mapping[str, Any], cond_
     network, seen = outline
     names = select_tensors(network, recipe["parameters"] or adapter_names(state_tensors(network)) or ["all"])
     spec, fixed = ParamSpec.of(network, names), _fixed(network, names)
-    return ZooShape(name, spec, seen * recipe["networks"], seen, cond_dim, fixed)
+    return ZooShape(name, spec, seen * recipe["networks"], seen, cond_dim, fixed, seen if cond_dim else 0)
 
 
 def _fixed(network: nn.Module, names: list[str]) -> int:

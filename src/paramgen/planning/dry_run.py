@@ -100,14 +100,14 @@ class DryRun(NamedTuple):
         segments: The parts of the fit.
         parameters: Trained numbers of the generator.
         sizes: Bytes by label at the end of a step.
-        largest: Bytes of the parameters of the largest layer, which FSDP gathers.
+        gathered: Bytes of the weights that FSDP has complete at once: of the largest block, and of all that is in none.
     """
 
     meter: Meter
     segments: list[PricedSteps]
     parameters: int
     sizes: dict[str, int]
-    largest: int
+    gathered: int
 
 
 class FakeNetworks:
@@ -185,8 +185,9 @@ class _Rehearsal:
         sizes = {name: self.meter.total(name) for name in ("weights", "optimizer", "average", "batch", "other")}
         sizes["gradients"] = sum(p.nbytes for p in model.parameters() if p.requires_grad)
         trained = [p for p in model.parameters() if p.requires_grad]
-        layers = (sum(p.nbytes for p in layer.parameters(recurse=False)) for layer in model.modules())
-        return DryRun(self.meter, segments, sum(p.numel() for p in trained), sizes, max(layers))
+        blocks = [sum(p.nbytes for p in block.parameters()) for block in model.blocks()]
+        gathered = sum(p.nbytes for p in model.parameters()) - sum(blocks) + max(blocks, default=0)
+        return DryRun(self.meter, segments, sum(p.numel() for p in trained), sizes, gathered)
 
     def _phases(self) -> Iterator[Phase]:
         """The parts of the fit; what happens between them is fake."""
@@ -240,11 +241,12 @@ class _Rehearsal:
         B, tokens, zoo = settings.batch_size, min(settings.tokens or length, length), settings.zoo
         index = torch.randperm(zoo.networks).repeat(-(-B // zoo.networks))[:B]  # with values: losses decide by them
         run = index * zoo.runs // zoo.networks
+        same = index * (zoo.conditions or zoo.networks) // zoo.networks if zoo.cond_dim else None
         token = None if tokens == length else torch.randperm(length)[:tokens].sort().values
         with self.meter.fake:
             condition = torch.zeros(B, zoo.cond_dim) if zoo.cond_dim else None
             start = torch.empty(B, tokens, width) if settings.start_weights else None
-            return ParamBatch(torch.empty(B, tokens, width), condition, index, run, token, start)
+            return ParamBatch(torch.empty(B, tokens, width), condition, index, run, token, start, same)
 
     def _segments(self, phase: str, steps: int | None) -> Iterator[PricedSteps]:
         plugin, share = self.trainer.strategy.precision_plugin, self.settings.float32_share

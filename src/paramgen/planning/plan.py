@@ -12,7 +12,7 @@ from paramgen.planning.dry_run import DryRun, FitSettings, dry_run
 from paramgen.planning.meter import Moment
 
 STATES = ("weights", "gradients", "optimizer", "average")  # what FSDP divides among the processes
-PART_ORDER = (*STATES, "activations", "batch", "zoo", "buckets", "other")
+PART_ORDER = (*STATES, "gathered", "activations", "batch", "zoo", "buckets", "workspaces", "other")
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def assess(settings: FitSettings, machine: Machine, run: DryRun) -> FitPlan:
 
 def _fixed(machine: Machine, run: DryRun, zoo: int) -> dict[str, int]:
     """Bytes that are in memory all the time, besides what the dry run holds."""
-    fixed = {"zoo": zoo}
+    fixed = {"zoo": zoo, "workspaces": machine.device.workspaces}
     if machine.devices > 1 and machine.shards == 1:
         fixed["buckets"] = run.sizes["gradients"]  # DDP reduces copies of the gradients
     return fixed
@@ -198,7 +198,7 @@ def _held(moment: Moment, machine: Machine, fixed: Mapping[str, int], run: DryRu
     }
     parts |= {name: size for name, size in fixed.items() if size}
     if machine.shards > 1:
-        parts["gathered"] = run.largest
+        parts["gathered"] = run.gathered * (2 if "backward" in moment.stage else 1)  # their gradients too
     return moment._replace(size=sum(parts.values()), parts=parts)
 
 
