@@ -460,7 +460,7 @@ def test_a_gaussian_per_weight_under_another_name_is_flagged(tmp_path):
 
 def judged(accuracy: float, **figures: float) -> Row:
     """A generator's row with these figures."""
-    blank = row_or_reason("blank", lambda: 1 / 0)
+    blank = row_or_reason("blank", lambda: 1 / 0).row
     values = {**blank.values, "mean": accuracy, **figures}
     return replace(blank, kind="generator", n=10, flags=[], values=values)
 

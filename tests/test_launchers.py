@@ -10,11 +10,26 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from conftest import write_fit
+from conftest import write_zoo
 from paramgen.core.paths import find_config
 
 JOB = {"SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "fit", "MASTER_PORT": "29641"}
 PARAMGEN = [sys.executable, "-m", "paramgen"]
+
+
+def fit(folder: Path) -> list[str]:
+    """The command line of a short fit of RPG into FOLDER/fit."""
+    zoo = write_zoo(folder / "zoo", networks=9)
+    words = ["fit", "--config", "rpg_digits_mlp", "--data.zoo", str(zoo.path), "--trainer.max_steps", "4"]
+    return [
+        *words,
+        "--checkpoint.dirpath",
+        str(folder / "fit"),
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.devices",
+        "2",
+    ]
 
 
 def task(number: int, nodes: int, each: int, names: str) -> dict[str, str]:
@@ -39,8 +54,7 @@ def test_the_slurm_config_takes_its_ranks_from_srun(monkeypatch):
 @pytest.mark.slow
 def test_tasks_of_srun_are_one_fit(tmp_path):
     """As ``sbatch`` and ``srun`` would start them, without a scheduler."""
-    command = [*PARAMGEN, *write_fit(tmp_path, max_steps=10), "--config", "trainer/slurm"]
-    command += ["--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+    command = [*PARAMGEN, *fit(tmp_path), "--config", "trainer/slurm"]
     tasks = [
         subprocess.Popen(command, env=os.environ | task(i, 1, 2, "localhost"), stdout=-1, stderr=-1, text=True)
         for i in range(2)
@@ -57,8 +71,7 @@ def test_torchrun_starts_one_fit(preset, tmp_path):
     """The command of docs/scaling.md on one machine."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "2"]
     rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--no-python"]
-    command = [*torchrun, *rendezvous, *PARAMGEN, *write_fit(tmp_path, max_steps=10)]
-    command += ["--config", f"trainer/{preset}", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+    command = [*torchrun, *rendezvous, *PARAMGEN, *fit(tmp_path), "--config", f"trainer/{preset}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "fit" / "last.ckpt").exists()

@@ -25,7 +25,7 @@ class Share:
         store: Where its scores go; it says which shard this is.
 
     Raises:
-        ParamgenError: A zoo without a task, which has nothing to score; as :class:`Measuring`.
+        ParamgenError: A zoo without a task, which has nothing to score; more shards than networks; as :class:`Measuring`.
     """
 
     def __init__(self, setup: Setup, store: ScoreStore) -> None:
@@ -37,6 +37,8 @@ class Share:
         assert store.shard is not None
         self.setup, self.store, self.shard = setup, store, store.shard
         self.measuring = Measuring(setup, store)
+        networks = sum(map(len, self.measuring.given)) + len(setup.baselines) * setup.each
+        self.shard.require(networks, "networks")
         self.rows = RowStore(store.out, setup.key, store.shard)
         self._complete = False  # whether all scores of the references have been computed
 
