@@ -25,7 +25,7 @@ from paramgen.errors import ParamgenError
 from paramgen.evaluation.context import Failures
 from paramgen.evaluation.flags import Flag
 from paramgen.evaluation.intervals import Resampled
-from paramgen.evaluation.measured import Measured, RowStore
+from paramgen.evaluation.measured import MeasuredRow, RowStore
 from paramgen.evaluation.results import Points, Row, TaskScores
 from paramgen.evaluation.score_store import ScoreStore
 from paramgen.evaluation.setup import Setup
@@ -272,7 +272,7 @@ def test_a_stored_row_is_the_measured_one_and_belongs_to_its_settings(tmp_path):
     with store.claimed(4) as free, RowStore(tmp_path, "a" * 64, Shard(2, 2)).claimed(5) as other:
         assert free
         assert other
-        store.put(4, Measured(row, resampled, torch.ones(2, 3, 3), Failures("1 of 2", True)))
+        store.put(4, MeasuredRow(row, resampled, torch.ones(2, 3, 3), Failures("1 of 2", True)))
     found = RowStore(tmp_path, "a" * 64).get(4)
     assert repr(found.row) == repr(row)
     assert torch.equal(found.resampled.score, resampled.score)

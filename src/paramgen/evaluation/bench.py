@@ -14,7 +14,7 @@ from paramgen.evaluation import metrics
 from paramgen.evaluation.context import Context, RowScores, ZooContext, ZooRenders
 from paramgen.evaluation.fine_tuning import FineTuning
 from paramgen.evaluation.intervals import Bootstrap
-from paramgen.evaluation.measured import Measured
+from paramgen.evaluation.measured import MeasuredRow
 from paramgen.evaluation.network_set import HELDOUT, NetworkSet, complete
 from paramgen.evaluation.results import Points
 from paramgen.evaluation.rows import make_row
@@ -81,7 +81,7 @@ class Bench:
             tensors = len({place.tensor for place in spec.unplaced})
             self.notes.append(f"Aligned distances compare {tensors} tensors as they are ({'; '.join(spec.stopped)}).")
 
-    def row(self, networks: NetworkSet) -> Measured:
+    def row(self, networks: NetworkSet) -> MeasuredRow:
         """Measure a row."""
         scored = self.context.scored if networks is self.first else self._score(networks)
         counted = networks.counted(() if self.scoring is None else self.scoring.unseen)
@@ -116,7 +116,7 @@ class Bench:
         places = self.plane.place(weights) / length  # (N, 2)
         points = Points(scores.tolist(), (displayed / length).tolist(), places.tolist())
         renders = None if scored is None else scored.test.renders
-        return Measured(
+        return MeasuredRow(
             make_row(networks, context, points), resampled, renders, None if scored is None else scored.failures
         )
 

@@ -16,7 +16,7 @@ from paramgen.core.zoo import Zoo
 from paramgen.evaluation.bench import Bench
 from paramgen.evaluation.differences import with_differences
 from paramgen.evaluation.judgement import flags_of
-from paramgen.evaluation.measured import Measured, RowStore
+from paramgen.evaluation.measured import MeasuredRow, RowStore
 from paramgen.evaluation.measuring import Measuring
 from paramgen.evaluation.notes import notes_of
 from paramgen.evaluation.results import Results, Row
@@ -128,7 +128,7 @@ def results_of(setup: Setup, store: ScoreStore | None = None, errors: list[str] 
     )
 
 
-def _judged(measured: Sequence[Measured], bench: Bench) -> list[Row]:
+def _judged(measured: Sequence[MeasuredRow], bench: Bench) -> list[Row]:
     """The rows with their differences from each other and their flags."""
     sign = 1 if bench.scoring is None else bench.scoring.spec.sign
     works_from, several = bench.works_from(), bench.weights.checkpoints > 1

@@ -23,7 +23,7 @@ from paramgen.evaluation.results import Points, Row, TaskScores
 ROWS = "rows"  # folder of a shard
 
 
-class Measured(NamedTuple):
+class MeasuredRow(NamedTuple):
     """A row, and what comparisons with other rows and pictures take from its networks.
 
     Args:
@@ -51,7 +51,7 @@ class RowStore:
     def __init__(self, out: Path, key: str, shard: Shard | None = None) -> None:
         self.out, self.key, self.shard = out, key, shard
 
-    def get(self, number: int) -> Measured | None:
+    def get(self, number: int) -> MeasuredRow | None:
         """A row; None if no shard has measured it."""
         for shard in shards_in(self.out):
             path = shard.folder(self.out) / ROWS / f"{self._name(number)}.safetensors"
@@ -59,7 +59,7 @@ class RowStore:
                 return _measured(read_tensors(path))
         return None
 
-    def put(self, number: int, measured: Measured) -> None:
+    def put(self, number: int, measured: MeasuredRow) -> None:
         """Write a row."""
         assert self.shard is not None
         write_tensors(self.shard.folder(self.out) / ROWS / f"{self._name(number)}.safetensors", _tensors(measured))
@@ -79,7 +79,7 @@ class RowStore:
         return f"row-{number}-{self.key[:16]}"
 
 
-def _tensors(measured: Measured) -> StateDict:
+def _tensors(measured: MeasuredRow) -> StateDict:
     """A row as tensors by name, for a file."""
     row, resampled, renders, failures = measured
     text = json.dumps({"row": asdict(row), "failures": failures}).encode()
@@ -89,7 +89,7 @@ def _tensors(measured: Measured) -> StateDict:
     return tensors if renders is None else tensors | {"renders": renders}
 
 
-def _measured(tensors: StateDict) -> Measured:
+def _measured(tensors: StateDict) -> MeasuredRow:
     """The inverse of :func:`_tensors`."""
     plain = json.loads(tensors["json"].numpy().tobytes())
     row, failures = plain["row"], plain["failures"]
@@ -97,4 +97,4 @@ def _measured(tensors: StateDict) -> Measured:
     row["against"] = ()  # found when all rows are there
     row["tasks"] = None if row["tasks"] is None else TaskScores(**row["tasks"])
     resampled = Resampled(tensors["score"], tensors["distance"]) if "score" in tensors else None
-    return Measured(Row(**row), resampled, tensors.get("renders"), None if failures is None else Failures(*failures))
+    return MeasuredRow(Row(**row), resampled, tensors.get("renders"), None if failures is None else Failures(*failures))

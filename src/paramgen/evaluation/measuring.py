@@ -6,7 +6,7 @@ from paramgen.core.params import StateDict
 from paramgen.evaluation.baselines import baseline_networks, by_score
 from paramgen.evaluation.bench import Bench
 from paramgen.evaluation.fine_tuning import FineTuning
-from paramgen.evaluation.measured import Measured
+from paramgen.evaluation.measured import MeasuredRow
 from paramgen.evaluation.network_set import NetworkSet, complete, generated
 from paramgen.evaluation.pool import NewTasks, Pool, conditions_of, seen_tasks
 from paramgen.evaluation.references import references
@@ -63,7 +63,7 @@ class Measuring:
         pool = self._pool(by_score(name))
         return baseline_networks(name, pool, self.setup.zoo, self.setup.each, self.setup.seed)
 
-    def row_or_reason(self, number: int, networks: NetworkSet | None = None) -> Measured:
+    def row_or_reason(self, number: int, networks: NetworkSet | None = None) -> MeasuredRow:
         """A row; of a baseline that fails, a row with the reason.
 
         Args:

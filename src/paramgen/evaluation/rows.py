@@ -8,7 +8,7 @@ import torch
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.context import Context
 from paramgen.evaluation.flags import Flag
-from paramgen.evaluation.measured import Measured
+from paramgen.evaluation.measured import MeasuredRow
 from paramgen.evaluation.network_set import NetworkSet
 from paramgen.evaluation.registry import blank_values, values_of
 from paramgen.evaluation.results import Points, Row
@@ -38,7 +38,7 @@ def make_row(networks: NetworkSet, context: Context, points: Points) -> Row:
     )
 
 
-def row_or_reason(name: str, measure: Callable[[], Measured]) -> Measured:
+def row_or_reason(name: str, measure: Callable[[], MeasuredRow]) -> MeasuredRow:
     """A baseline's row; if it fails, a row without values whose flag gives the reason, so that the other rows are still measured.
 
     Args:
@@ -64,7 +64,7 @@ def row_or_reason(name: str, measure: Callable[[], Measured]) -> Measured:
             flags=[Flag("failed", reason)],
             points=Points([], [], []),
         )
-        return Measured(row)
+        return MeasuredRow(row)
 
 
 def _unexpected(error: Exception) -> bool:
