@@ -3,6 +3,8 @@
 N: networks of a row. n: those without NaN or inf. P: generated parameters.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from paramgen.evaluation.context import Context, RowScores, ZooContext, ZooRende
 from paramgen.evaluation.fine_tuning import FineTuning
 from paramgen.evaluation.intervals import Bootstrap
 from paramgen.evaluation.measured import MeasuredRow
-from paramgen.evaluation.network_set import HELDOUT, NetworkSet, complete
+from paramgen.evaluation.network_set import HELDOUT, NetworkSet
 from paramgen.evaluation.results import Points
 from paramgen.evaluation.rows import make_row
 from paramgen.evaluation.scoring import Scoring
@@ -28,10 +30,11 @@ class Bench:
     """Measures rows.
 
     Args:
-        zoo: Completes networks.
+        zoo: What is generated.
         weights: Its networks.
         scoring: Scores rows; None for a zoo without a task.
         first: The row that the others are compared with.
+        states: Completes the networks of a row.
         device: Where networks run.
         fine_tuning: Counts steps of training; None where they are not counted.
     """
@@ -42,11 +45,12 @@ class Bench:
         weights: ZooWeights,
         scoring: Scoring | None,
         first: NetworkSet,
+        states: Callable[[NetworkSet], Sequence[StateDict]],
         device: torch.device,
         fine_tuning: FineTuning | None = None,
     ) -> None:
         self.zoo, self.weights, self.scoring, self.first, self.device = zoo, weights, scoring, first, device
-        self.base = {name: t.to(device) for name, t in zoo.base().items()}
+        self.states = states
         self.distances = ZooDistances(weights)
         self.plane = principal_components(weights.training, 2)
         one_task = scoring is None or scoring.task is not None
@@ -139,7 +143,7 @@ class Bench:
         return self.scoring.works_from(self.zoo, self.context.scored)
 
     def _score(self, networks: NetworkSet) -> RowScores | None:
-        return None if self.scoring is None else self.scoring.score(networks, self._complete(networks.weights))
+        return None if self.scoring is None else self.scoring.score(networks, self.states(networks))
 
     def _zoo_renders(self, scored: RowScores | None) -> ZooRenders | None:
         """What the zoo's networks are; None of networks that are no data, and where fewer than two are held out."""
@@ -159,10 +163,6 @@ class Bench:
             return self.context.renders.rest
         pixels = scored.test.renders.flatten(1)
         return pixels[pixels.isfinite().all(1)]
-
-    def _complete(self, weights: Tensor | None) -> list[StateDict]:
-        """Complete state dicts of (N, P)."""
-        return complete(None if weights is None else weights.to(self.device), self.zoo.spec, self.base)
 
     def _weights_of(self, networks: NetworkSet) -> Tensor:
         """(N, P), all NaN of a method without weights."""

@@ -2,12 +2,11 @@
 
 from functools import cached_property
 
-from paramgen.core.params import StateDict
 from paramgen.evaluation.baselines import baseline_networks, by_score
 from paramgen.evaluation.bench import Bench
 from paramgen.evaluation.fine_tuning import FineTuning
 from paramgen.evaluation.measured import MeasuredRow
-from paramgen.evaluation.network_set import NetworkSet, complete, generated
+from paramgen.evaluation.network_set import NetworkSet, NetworkStates, complete, generated
 from paramgen.evaluation.pool import NewTasks, Pool, conditions_of, seen_tasks
 from paramgen.evaluation.references import references
 from paramgen.evaluation.rows import row_or_reason
@@ -37,6 +36,7 @@ class Measuring:
         self.references = references(zoo, self.weights, tasks)
         self.given = [*self.references, *(generated(s, zoo, tasks, setup.each) for s in setup.samples)]
         self.base = {name: tensor.to(setup.device) for name, tensor in zoo.base().items()}
+        self._last: tuple[NetworkSet, NetworkStates] | None = None
         self.fine_tuning: FineTuning | None = None
         if setup.finetune:
             first = self.references[0]
@@ -50,7 +50,9 @@ class Measuring:
     def bench(self) -> Bench:
         """Where rows are measured; it scores the first row."""
         setup = self.setup
-        bench = Bench(setup.zoo, self.weights, self.scoring, self.references[0], setup.device, self.fine_tuning)
+        bench = Bench(
+            setup.zoo, self.weights, self.scoring, self.references[0], self.states, setup.device, self.fine_tuning
+        )
         if setup.aligned:
             bench.align()
         return bench
@@ -75,10 +77,12 @@ class Measuring:
         name = self.setup.baselines[number - len(self.given)]
         return row_or_reason(name, lambda: self.bench.row(self.networks(number) if networks is None else networks))
 
-    def states(self, networks: NetworkSet) -> list[StateDict]:
-        """Complete state dicts of a row's networks; none of a method without weights."""
-        weights = None if networks.weights is None else networks.weights.to(self.setup.device)
-        return complete(weights, self.setup.zoo.spec, self.base)
+    def states(self, networks: NetworkSet) -> NetworkStates:
+        """Complete state dicts of a row's networks; none of a method without weights. Those of the last row are kept."""
+        if self._last is None or self._last[0] is not networks:
+            weights = None if networks.weights is None else networks.weights.to(self.setup.device)
+            self._last = networks, complete(weights, self.setup.zoo.spec, self.base)
+        return self._last[1]
 
     def knows(self, networks: NetworkSet) -> bool:
         """Whether all scores of a row have been computed."""

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from paramgen.core.params import ParamSpec, StateDict
+from paramgen.core.params import ParamSpec, StateDict, state_digest
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
@@ -59,9 +60,18 @@ class NetworkSet:
         return torch.tensor([task in of_interest for task in self.tasks])
 
 
-def complete(weights: Tensor | None, spec: ParamSpec, base: StateDict) -> list[StateDict]:
+class NetworkStates(list[StateDict]):
+    """Complete state dicts of a row's networks."""
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """A sha256 of each."""
+        return [state_digest(state) for state in self]
+
+
+def complete(weights: Tensor | None, spec: ParamSpec, base: StateDict) -> NetworkStates:
     """Complete state dicts of networks (N, P) with the tensors that are not generated, on the base's device; none without weights."""
-    return [] if weights is None else [{**base, **spec.unflatten(row)} for row in weights]
+    return NetworkStates([] if weights is None else ({**base, **spec.unflatten(row)} for row in weights))
 
 
 def generated(samples: Samples, zoo: Zoo, tasks: TaskFamily | None, n: int) -> NetworkSet:

@@ -5,7 +5,8 @@ computed are computed then, so that a shard on another processor costs time and 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from paramgen.core.io import read_tensors, write_tensors
+from paramgen.core.io import write_tensors
 from paramgen.core.params import StateDict, state_digest
 from paramgen.core.shards import Shard, shards_in
+from paramgen.core.stored import StoredTensors
+from paramgen.evaluation.network_set import NetworkStates
 from paramgen.tasks.score import Scores
 
 DONE = "scores.json"  # written last by a shard
@@ -23,6 +26,26 @@ _KEY = 32  # bytes of a sha256
 
 Measure = Callable[[Sequence[int]], Scores]
 """Scores of some of N networks, given by their places."""
+
+
+class _File:
+    """Scores as tensors by name; those in a file are read when the first of them is asked for."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.keys = [bytes(row).hex() for row in tensors["keys"].tolist()]
+        self.failed: dict[str, str] = json.loads(bytes(tensors["failed"].tolist()))
+
+    @cached_property
+    def parts(self) -> list[Tensor | None]:
+        """The tensors of :class:`One`."""
+        return [self.tensors.get(name) for name in _TENSORS]
+
+    def one(self, row: int) -> "One":
+        """The scores of one network."""
+        value, loss, items, predictions, renders = (None if part is None else part[row] for part in self.parts)
+        assert value is not None
+        return One(value, loss, items, predictions, renders, self.failed.get(str(row)))
 
 
 class One(NamedTuple):
@@ -50,7 +73,7 @@ class ScoreStore:
     def __init__(self, out: Path, shard: Shard | None = None) -> None:
         self.out, self.shard = out, shard
         self.computed = 0  # scores computed by this process
-        self._known: dict[str, One] = {}
+        self._known: dict[str, tuple[_File, int]] = {}
         self._read: set[Path] = set()
         self.refresh()
 
@@ -59,7 +82,7 @@ class ScoreStore:
         for shard in shards_in(self.out):
             for path in sorted(shard.folder(self.out).glob("*.safetensors")):
                 if path not in self._read:
-                    self._take(read_tensors(path))
+                    self._take(StoredTensors(path))
                     self._read.add(path)
 
     def scores(self, kind: str, states: Sequence[StateDict], names: Sequence[str | None], measure: Measure) -> Scores:
@@ -74,7 +97,7 @@ class ScoreStore:
         keys = _keys(kind, states, names)
         if missing := [i for i, key in enumerate(keys) if key not in self._known]:
             self._compute(keys, missing, measure)
-        return _together([self._known[key] for key in keys])
+        return _together([file.one(row) for file, row in map(self._known.__getitem__, keys)])
 
     def share(
         self,
@@ -114,22 +137,15 @@ class ScoreStore:
         self._take(_plain([keys[i] for i in places], scores))
         return scores
 
-    def _take(self, tensors: StateDict) -> None:
+    def _take(self, tensors: Mapping[str, Tensor]) -> None:
         """Know what a file says."""
-        keys = [bytes(row).hex() for row in tensors["keys"].tolist()]
-        failed = json.loads(bytes(tensors["failed"].tolist()))
-        parts = [tensors.get(name) for name in _TENSORS]
-        for row, key in enumerate(keys):
-            value, loss, items, predictions, renders = (None if part is None else part[row] for part in parts)
-            assert value is not None
-            self._known[key] = One(value, loss, items, predictions, renders, failed.get(str(row)))
+        file = _File(tensors)
+        self._known.update({key: (file, row) for row, key in enumerate(file.keys)})
 
 
 def _keys(kind: str, states: Sequence[StateDict], names: Sequence[str | None]) -> list[str]:
-    return [
-        sha256(f"{kind} {name} {state_digest(state)}".encode()).hexdigest()
-        for state, name in zip(states, names, strict=True)
-    ]
+    digests = states.digests if isinstance(states, NetworkStates) else [state_digest(state) for state in states]
+    return [sha256(f"{kind} {name} {digest}".encode()).hexdigest() for digest, name in zip(digests, names, strict=True)]
 
 
 def _plain(keys: Sequence[str], scores: Scores) -> StateDict:
