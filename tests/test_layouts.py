@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,29 @@ def test_distributed_checkpoints_are_put_together(tmp_path, capsys):
     file.write_bytes(file.read_bytes()[:100])
     assert main(["zoo", "import", "--source", str(tmp_path / "theirs"), "--out", str(tmp_path / "again")]) == 2
     assert "truncated" in capsys.readouterr().err
+
+
+def test_parts_that_several_processes_wrote_are_put_together(tmp_path, capsys):
+    import pickle
+
+    from torch.distributed.checkpoint import FileSystemWriter, save
+
+    whole = torch.arange(12.0).view(4, 3)
+    folder = tmp_path / "theirs" / "step-1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save({"w": whole[:2].clone(), "rest": whole[2:].clone()}, storage_writer=FileSystemWriter(folder), no_dist=True)
+    metadata = pickle.loads((folder / ".metadata").read_bytes())
+    first, rest = (next(i for i in metadata.storage_data if i.fqn == name) for name in ("w", "rest"))
+    metadata.storage_data[replace(rest, fqn="w", offset=torch.Size((2, 0)))] = metadata.storage_data.pop(rest)
+    del metadata.state_dict_metadata["rest"]
+    metadata.state_dict_metadata["w"].size = whole.shape
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    assert torch.equal(imported(tmp_path / "theirs")[0]["w"], whole)
+    del metadata.storage_data[first]
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    assert main(["zoo", "import", "--source", str(tmp_path / "theirs"), "--out", str(tmp_path / "again")]) == 2
+    assert "the files hold 6 of 12 numbers of 'w'" in capsys.readouterr().err
 
 
 def test_the_index_of_a_distributed_checkpoint_runs_no_code(tmp_path, capsys):
@@ -369,6 +393,15 @@ def test_a_matrix_that_does_not_fit_its_layout_is_refused(files, message, tmp_pa
         raise AssertionError(refused(capsys, write(tmp_path / "theirs", files)))
 
 
+def test_a_truncated_npy_file_is_refused(tmp_path, capsys):
+    source = write(tmp_path / "theirs", {"layout.json": '{"a": [3]}'})
+    np.save(source / "w.npy", np.ones((4, 3), dtype=np.float32))
+    (source / "w.npy").write_bytes((source / "w.npy").read_bytes()[:-4])
+    assert "truncated; its header says (4, 3) of float32" in refused(capsys, source)
+    np.save(source / "w.npy", np.asfortranarray(np.ones((4, 3), dtype=np.float32)))
+    assert "column order" in refused(capsys, source)
+
+
 def test_model_j_has_classes_from_the_files_headers_and_splits_from_folders(tmp_path):
     classes = {0: ["cat", "dog"], 1: ["dog", "ant"], 2: ["ant", "bee"]}
     for split, models in {"train": (0, 1), "test_holdout": (2,)}.items():
@@ -506,6 +539,33 @@ def test_pickles_of_ones_own_are_converted_in_a_process_of_their_own(tmp_path, m
     assert "holds a list, expected a network or a state dict" in shown.err
     zoo = imported(tmp_path / "plain")
     assert all(same(zoo, i, i) for i in range(2))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"r/checkpoint_1/checkpoints": state(), "r/result.json": "{bad"}, "result.json, line 1 is not valid JSON"),
+        (
+            {"r/checkpoint_1/checkpoints": state(), "r/result.json": "[1]"},
+            "result.json: expected an object in each line",
+        ),
+        ({"train.json": "{}", "checkpoints/0/task.pt": state()}, "train.json holds {}, expected a list of tasks"),
+        ({"train.json": '[{"path": "../x"}]', "checkpoints/0/task.pt": state()}, "without '..'"),
+        ({"train.json": '[{"path": "checkpoints/1"}]', "checkpoints/0/task.pt": state()}, "'checkpoints/1' is not in"),
+        (
+            {"x_splits.json": '{"train": []}'},
+            "expected the lists path and label of one length; --layout folder ignores",
+        ),
+        ({"x_splits.json": '{"train": {"path": ["a/b.pth"]}}'}, "lacks 'a/b.pth', which its splits name"),
+        ({"n/model.safetensors.index.json": '{"weight_map": {"a": "../a.safetensors"}}'}, "without '..'"),
+        ({"n/model.safetensors.index.json": '{"weight_map": 3}'}, "expected a weight_map of names and files"),
+        ({"a.parquet": b"rubbish"}, "cannot read"),
+        ({"layout.json": '{"a": [3]}', "w.h5": b"rubbish"}, "cannot read"),
+        ({"n/.metadata": b"rubbish"}, "damaged"),
+    ],
+)
+def test_a_damaged_source_is_one_line_that_names_the_file(files, message, tmp_path, capsys):
+    assert message in refused(capsys, write(tmp_path / "theirs", files))
 
 
 def test_a_dry_run_names_the_layout(tmp_path, capsys):

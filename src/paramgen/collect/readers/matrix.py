@@ -192,6 +192,35 @@ def _only_matrix(folder: Path) -> Path:
     return named[0]
 
 
+class _NpyRows:
+    """Rows of a ``.npy`` file, each read when it is asked for. Mapped pages would count as memory of the process.
+
+    Raises:
+        ParamgenError: The file is damaged, in column order, or holds objects.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with path.open("rb") as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                self.shape, by_column, self._dtype = read(file)
+                self._start = file.tell()
+        except (OSError, ValueError) as error:
+            raise cannot_read(path, error) from error
+        if by_column or self._dtype.hasobject:
+            raise ParamgenError(
+                f"{path} is in column order or holds objects; save it with np.save(file, np.ascontiguousarray(array))"
+            )
+        if self._start + prod(self.shape) * self._dtype.itemsize > regular_file(path):
+            raise ParamgenError(f"cannot read {path}: truncated; its header says {self.shape} of {self._dtype}")
+
+    def __getitem__(self, row: int) -> Any:
+        size = self.shape[1]
+        return np.fromfile(self._path, self._dtype, size, offset=self._start + row * size * self._dtype.itemsize)
+
+
 class _TensorRows:
     """Rows of a matrix in a safetensors file, each read when it is asked for."""
 
@@ -206,10 +235,7 @@ def _open(path: Path, key: str | None) -> Any:
     """A matrix whose rows are read when they are asked for."""
     regular_file(path)
     if path.suffix == ".npy":
-        try:
-            return np.load(path, mmap_mode="c", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise cannot_read(path, error) from error
+        return _NpyRows(path)
     if path.suffix in _HDF5:
         return _hdf5(path, key)
     if path.suffix == ".safetensors":
