@@ -177,7 +177,7 @@ def tensor_with(**fields):
         (lambda m: {**m, "entries": []}, "entries has 0 items, expected at least 1"),
         (lambda m: entry_with(file="none")({**m, "entries": m["entries"][:1]}), "none of its 1 networks' files exists"),
         (tensor_with(shape=[1 << 40]), "spec has 1,099,511,627,776 parameters, more than .* has bytes"),
-        (tensor_with(dtype="int8"), r"spec.tensors\[0\].dtype is 'int8', expected 'float32'"),
+        (tensor_with(dtype="int16"), r"spec.tensors\[0\].dtype is 'int16', expected 'float32'"),
         (tensor_with(shape=3), r"spec.tensors\[0\].shape is 3, expected a list"),
         (lambda m: {**m, "spec": {**m["spec"], "aliases": {"x": "y"}}}, "spec.aliases names 'y', which is not among"),
         (lambda m: {**m, "spec": {**m["spec"], "tensors": 2 * m["spec"]["tensors"]}}, "names the tensor 'scale' twice"),

@@ -45,7 +45,8 @@ FUNCTIONS = {
     "collect": Command("train networks and save them as a zoo", "collect.single", "zoo"),
     "collect_tasks": Command("train one network or adapter per task of a family", "collect.multi", "zoo"),
     "zoo": Command(
-        "show, check, import, align, merge or share zoos: info | verify | import | convert | align | merge | push | pull",
+        "show, check, import, change, merge or share zoos: "
+        "info | verify | import | convert | align | prune | quantise | merge | push | pull",
         "cli.commands.zoo",
     ),
     "sample": Command("sample new networks from a generator", "cli.commands.sample"),
@@ -61,6 +62,7 @@ FUNCTIONS = {
     "unseen": Command("score generators on a family's unseen tasks", "studies.unseen", out_is_file=True),
     "interpolate": Command("score networks generated between two tasks", "studies.interpolate"),
     "flips": Command("score networks generated for seen codes with flipped bits", "studies.flips"),
+    "tickets": Command("train networks under generated masks from the zoo's own start", "studies.tickets"),
     "plan": Command(
         "show what a fit costs before it is run: memory, time, what does not fit", "cli.commands.plan", parses=True
     ),

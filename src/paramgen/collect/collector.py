@@ -297,7 +297,8 @@ class Collector:
     def _open(self, base: StateDict, plan: Plan) -> ZooWriter:
         dtype = self.recording.dtype
         stored = [
-            t if dtype is None or t.torch_dtype.is_complex else replace(t, dtype=dtype) for t in self.spec.tensors
+            replace(t, dtype=dtype) if dtype is not None and t.torch_dtype.is_floating_point else t
+            for t in self.spec.tensors
         ]
         spec = replace(self.spec, tensors=tuple(stored))
         writer = ZooWriter(self.out, spec, base, self.of_zoo.config(), self.recipe)
@@ -350,7 +351,7 @@ class Collector:
         if self.recording.dtype is None:
             return state
         dtype, fixed = getattr(torch, self.recording.dtype), self.rest(dict(state))
-        return {name: t if name in fixed or t.is_complex() else t.to(dtype) for name, t in state.items()}
+        return {name: t.to(dtype) if name not in fixed and t.is_floating_point() else t for name, t in state.items()}
 
 
 def _stored(path: Path) -> StateDict | None:

@@ -34,7 +34,7 @@ class Pretraining:
     Args:
         steps: Optimizer steps. 0: no pretraining.
         optim: Optimizer, learning rate and batch size.
-        reweight: Sample all classes equally often.
+        reweight: Sample all classes equally often, where the targets are classes.
     """
 
     steps: int = 500
@@ -176,11 +176,13 @@ def _plan(family: TaskFamily, recipe: FamilyRecipe, runs: Sequence[Run], collect
     """All runs are trained in the same manner, from an own start, a common start, or a trained start."""
     network, optim, seed = collector.network, recipe.optim, recipe.seed
     data = _start_data(family, recipe.start_task) if recipe.start == "converged" else None
-    network.load_state_dict(into_adapted(_pretrained(family, recipe, collector), network))
+    plain = _pretrained(family, recipe, collector)
+    network.load_state_dict(into_adapted(plain, network))
     base = collector.rest(state_tensors(network))
 
     def fresh(numbers: Sequence[int]) -> list[StateDict]:
-        return [{**state, **base} for state in fresh_states(family.build, [mix(seed, 1, n) for n in numbers])]
+        build = family.build if family.lora is None else partial(family.adapted, plain)  # DoRA starts from its weights
+        return [{**state, **base} for state in fresh_states(build, [mix(seed, 1, n) for n in numbers])]
 
     (first,) = fresh([0])
     if data is not None:
@@ -214,7 +216,8 @@ def _pretrained(family: TaskFamily, recipe: FamilyRecipe, collector: Collector) 
     how, data = recipe.pretraining, family.pretraining("train")
     if data is None or how.steps == 0:
         return state
-    split = Reweighted(data) if how.reweight else data
+    classes = data.targets.dim() == 1 and not data.targets.is_floating_point()
+    split = Reweighted(data) if how.reweight and classes else data
     seeds = [mix(recipe.seed, 4)]
     return collector.trained(Training("pretraining", plain, [state], list(state), split, how.optim, seeds, how.steps))
 

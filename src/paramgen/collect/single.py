@@ -156,15 +156,26 @@ def collect_runs(task: Task, out: Path, recipe: Recipe, device: str = "cpu", sha
     """
     if shard is not None:
         shard.require(recipe.runs, "runs")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(recipe.seed, 0))
-        network = task.build() if recipe.start is None else task.start(recipe.start)
+    network = first_network(task, recipe.seed, recipe.start)
     recording = Recording(recipe.dtype, recipe.score_images)
     collector = Collector(task, out, asdict(recipe), network, recipe.parameters, device, recording, shard)
     if recipe.mode == "seeds" and len(collector.names) < len(_floating(network)):
         raise ParamgenError("mode seeds generates all parameters: independent runs have nothing else in common")
     mode = trajectory if recipe.mode == "trajectory" else seeds
     return collector.collect(partial(mode, task, recipe), recipe.runs * recipe.checkpoints)
+
+
+def first_network(task: Task, seed: int, start: str | None = None) -> nn.Module:
+    """The network that a trajectory begins with, before any training.
+
+    Args:
+        task: Builds it.
+        seed: Of the zoo.
+        start: ``pretrained``, or a weights file. Default: random weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(seed, 0))
+        return task.build() if start is None else task.start(start)
 
 
 def trajectory(task: Task, recipe: Recipe, collector: Collector) -> Plan:

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from paramgen.core.discrete import INTEGERS, MASK, MASKED, ones_at_largest, rounded
 from paramgen.errors import ParamgenError
 
 StateDict = dict[str, Tensor]
-TensorKind = Literal["weight", "running_mean", "running_var"]
+TensorKind = Literal["weight", "running_mean", "running_var", "mask"]
 REAL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-GENERATED = (*REAL, torch.complex64)  # dtypes that can be generated and stored
+GENERATED = (*REAL, torch.complex64, *INTEGERS)  # dtypes that can be generated and stored
 COUNTER = "num_batches_tracked"  # of batch norm; it may differ between networks without being generated
 _EXTRA = "_extra_state"  # torch's key for what a module's get_extra_state returns
 
@@ -32,14 +33,17 @@ class TensorSpec:
     Args:
         name: Key in the network's state dict.
         shape: Its shape; ``()`` for a scalar.
-        kind: ``running_mean`` and ``running_var`` are batch-norm statistics, everything else is a ``weight``.
-        dtype: Its own dtype, for example ``float32``, ``bfloat16`` or ``complex64``.
+        kind: ``running_mean`` and ``running_var`` are batch-norm statistics, ``mask`` says which weights of a pruned layer are kept, with
+            torch.nn.utils.prune's names (``weight_mask`` for ``weight_orig``); everything else is a ``weight``.
+        dtype: Its own dtype, for example ``float32``, ``bfloat16``, ``complex64`` or ``int8``.
+        ones: Of a mask: how many ones it has in every network.
     """
 
     name: str
     shape: tuple[int, ...]
     kind: TensorKind = "weight"
     dtype: str = "float32"
+    ones: int | None = None
 
     @property
     def numel(self) -> int:
@@ -57,7 +61,11 @@ class TensorSpec:
         return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).reshape(-1)
 
     def tensor(self, reals: Tensor) -> Tensor:
-        """The inverse of :meth:`reals`, in its own dtype: (..., *shape) of (..., numel)."""
+        """The inverse of :meth:`reals`, in its own dtype: (..., *shape) of (..., numel). Masks and integers are rounded."""
+        if self.ones is not None:
+            reals = ones_at_largest(reals, self.ones)
+        if self.torch_dtype in INTEGERS:
+            reals = rounded(reals, self.torch_dtype)
         if not self.torch_dtype.is_complex:
             return reals.reshape((*reals.shape[:-1], *self.shape)).to(self.torch_dtype)
         parts = reals.reshape((*reals.shape[:-1], *self.shape, 2)).to(self.torch_dtype.to_real())
@@ -97,11 +105,7 @@ class ParamSpec:
         }
         if not selected:
             raise ParamgenError("nothing to generate: no floating or complex tensor was selected")
-        tensors = tuple(
-            TensorSpec(name, tuple(tensor.shape), _kind(name), str(tensor.dtype).removeprefix("torch."))
-            for name, tensor in selected.items()
-            if firsts[name] == name
-        )
+        tensors = tuple(_tensor_spec(name, tensor, state) for name, tensor in selected.items() if firsts[name] == name)
         return cls(tensors, {name: firsts[name] for name in selected if firsts[name] != name})
 
     @classmethod
@@ -125,7 +129,8 @@ class ParamSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, strings and integers, for JSON and for checkpoints."""
-        return {"tensors": [{**asdict(t), "shape": list(t.shape)} for t in self.tensors], "aliases": dict(self.aliases)}
+        tensors = [{k: v for k, v in asdict(t).items() if k != "ones" or v is not None} for t in self.tensors]
+        return {"tensors": [{**t, "shape": list(t["shape"])} for t in tensors], "aliases": dict(self.aliases)}
 
     @cached_property
     def names(self) -> list[str]:
@@ -147,9 +152,14 @@ class ParamSpec:
             tensor = state[spec.name]
             if tuple(tensor.shape) != spec.shape:
                 raise ParamgenError(f"{where}: {spec.name!r} has shape {tuple(tensor.shape)}, expected {spec.shape}")
-            if tensor.dtype not in GENERATED or tensor.is_complex() != spec.torch_dtype.is_complex:
+            if tensor.dtype not in GENERATED or _number_kind(tensor.dtype) != _number_kind(spec.torch_dtype):
                 given = str(tensor.dtype).removeprefix("torch.")
                 raise ParamgenError(f"{where}: {spec.name!r} is {given}, expected {spec.dtype}")
+            if spec.ones is not None and int((tensor != 0).sum()) != spec.ones:
+                raise ParamgenError(
+                    f"{where}: {spec.name!r} keeps {int((tensor != 0).sum())} weights, expected {spec.ones}: "
+                    "networks of a zoo have the same sparsity in each layer"
+                )
             if finite and not torch.isfinite(tensor).all():
                 bad = int((~torch.isfinite(tensor)).sum())
                 raise ParamgenError(f"{where}: {spec.name!r} holds {bad} NaN or infinite values of {spec.numel}")
@@ -176,13 +186,25 @@ class ParamSpec:
         return state | {name: state[canonical] for name, canonical in self.aliases.items()}
 
 
-def _kind(name: str) -> TensorKind:
+def _number_kind(dtype: torch.dtype) -> str:
+    return "complex" if dtype.is_complex else "real" if dtype.is_floating_point else "integer"
+
+
+def _tensor_spec(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> TensorSpec:
+    kind = _kind(name, state)
+    ones = int((tensor != 0).sum()) if kind == "mask" and tensor.device.type != "meta" else None
+    return TensorSpec(name, tuple(tensor.shape), kind, str(tensor.dtype).removeprefix("torch."), ones)
+
+
+def _kind(name: str, state: Mapping[str, Tensor]) -> TensorKind:
     last = last_part(name)
+    if last.endswith(MASK) and name.removesuffix(MASK) + MASKED in state:
+        return "mask"
     return last if last in ("running_mean", "running_var") else "weight"  # type: ignore[return-value]
 
 
 def can_be_generated(tensor: Tensor) -> bool:
-    """Whether a tensor can be generated: floating or complex, not empty."""
+    """Whether a tensor can be generated: floating, complex or int8, not empty."""
     return tensor.dtype in GENERATED and tensor.numel() > 0
 
 

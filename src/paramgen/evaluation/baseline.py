@@ -14,7 +14,7 @@ from paramgen.core.params import ParamSpec
 from paramgen.evaluation.pool import Pool
 
 Draw = Callable[[Pool, int, Generator], Tensor]
-Resource = Literal["network", "data", "conditions"]
+Resource = Literal["network", "data", "conditions", "classes"]
 Setting = Literal["one_task", "unseen_tasks", "starts", "requested"]
 _TINY = 1e-12  # below any variance that batch norm meets; its own eps is 1e-5
 
@@ -26,7 +26,8 @@ class Baseline:
     Args:
         draw: Pool, n and generator to networks (n, P). The generator's seed also seeds what is random elsewhere.
         predict: Of a method that gives predictions and no weights: pool to scores (n,), one for each new task.
-        needs: What it needs besides weights: the `network`, to build one; train `data`; `conditions` of tasks, seen and new.
+        needs: What it needs besides weights: the `network`, to build one; train `data`; `conditions` of tasks, seen and new; `classes` to
+            predict.
         shown: In which evaluations it is a row unless others are requested: of `one_task`; of the `unseen_tasks` of a family; as one of the
             `starts` for unseen tasks, where steps of fine-tuning are counted. One that is only `requested` is never shown otherwise.
         raw: Draws raw weights, not with running_var in log space.

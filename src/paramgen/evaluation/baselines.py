@@ -20,7 +20,7 @@ from paramgen.evaluation.network_set import NetworkSet
 from paramgen.evaluation.pool import Pool
 from paramgen.evaluation.task_baselines import FROM_TASK
 from paramgen.evaluation.weight_baselines import FROM_WEIGHTS
-from paramgen.tasks import TaskFamily
+from paramgen.tasks import Classifies, TaskFamily
 
 BASELINES: Mapping[str, Baseline] = MappingProxyType({**FROM_WEIGHTS, **FROM_TASK, **FROM_CONDITIONS, **FROM_MERGING})
 
@@ -99,7 +99,12 @@ def baseline_networks(name: str, pool: Pool, zoo: Zoo, n: int, seed: int) -> Net
 
 
 _WORDS: Mapping[Resource, str] = MappingProxyType(
-    {"network": "a task", "data": "a task with data", "conditions": "tasks with conditions"}
+    {
+        "network": "a task",
+        "data": "a task with data",
+        "conditions": "tasks with conditions",
+        "classes": "classes to predict",
+    }
 )
 
 
@@ -109,4 +114,5 @@ def _resources(tasks: TaskFamily | None) -> set[Resource]:
         return set()
     resources: set[Resource] = {"network"}
     resources |= {"data"} if tasks.has_data else set()
+    resources |= {"classes"} if isinstance(tasks, Classifies) else set()
     return resources | ({"conditions"} if tasks.unseen else set())

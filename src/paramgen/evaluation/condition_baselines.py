@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor
 
-from paramgen.evaluation.baseline import Baseline, Draw, Setting
+from paramgen.evaluation.baseline import Baseline, Draw, Resource, Setting
 from paramgen.evaluation.pool import Pool, SeenTasks
 
 PENALTIES = tuple(10.0**e for e in range(-3, 5))
@@ -92,7 +92,8 @@ def _drawn(weights_for: Callable[[SeenTasks, Tensor], Tensor]) -> Draw:
 def _baseline(
     draw: Draw | None = None, predict: Callable[[Pool], Tensor] | None = None, shown: Setting = "unseen_tasks"
 ) -> Baseline:
-    return Baseline(draw, predict, frozenset({"conditions"}), frozenset({shown}), raw=True)
+    needs: frozenset[Resource] = frozenset({"conditions"} if predict is None else {"conditions", "classes"})
+    return Baseline(draw, predict, needs, frozenset({shown}), raw=True)
 
 
 FROM_CONDITIONS: Mapping[str, Baseline] = MappingProxyType(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from paramgen.collect.multi import POOLED
+from paramgen.core.params import StateDict
 from paramgen.core.samples import SampleInfo
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
@@ -15,6 +16,7 @@ from paramgen.evaluation.network_set import HELDOUT, NetworkSet
 from paramgen.evaluation.results import Role
 from paramgen.evaluation.zoo_weights import ZooWeights
 from paramgen.tasks import TaskFamily
+from paramgen.tasks.lora import is_magnitude, plain_weights
 
 
 def references(zoo: Zoo, weights: ZooWeights, tasks: TaskFamily | None) -> list[NetworkSet]:
@@ -55,8 +57,18 @@ def _of_tasks(zoo: Zoo, weights: ZooWeights, tasks: TaskFamily) -> list[NetworkS
         pooled = zoo.meta["recipe"].get("start_task") == POOLED
         rows.append(_everywhere(POOLED if pooled else "start", "start", zoo.spec.flatten(start), tasks))
     if tasks.lora is not None:
-        rows.append(_everywhere("no adapter", "no_adapter", torch.zeros(zoo.spec.numel), tasks))
+        rows.append(_everywhere("no adapter", "no_adapter", zoo.spec.flatten(neutral(zoo, tasks)), tasks))
     return rows
+
+
+def neutral(zoo: Zoo, tasks: TaskFamily) -> StateDict:
+    """Adapters that change nothing: zeros, and with DoRA the lengths of the plain network's rows."""
+    adapters = {t.name: torch.zeros(t.shape) for t in zoo.spec.tensors}
+    if tasks.lora is None or not tasks.lora.dora:
+        return adapters
+    with torch.random.fork_rng(devices=[]):
+        fresh = tasks.adapted(plain_weights(zoo.base())).state_dict()
+    return {name: fresh[name] if is_magnitude(name) else zero for name, zero in adapters.items()}
 
 
 def _everywhere(name: str, role: Role, network: Tensor, tasks: TaskFamily) -> NetworkSet:

@@ -9,7 +9,7 @@ from paramgen.core.zoo import BASE
 from paramgen.errors import ParamgenError
 from paramgen.export.formats import Writer
 from paramgen.export.source import ExportSource, NamedState, find_part
-from paramgen.tasks.lora import write_adapter, write_adapter_folder
+from paramgen.tasks.lora import plain_weights, write_adapter, write_adapter_folder
 
 
 def prepare_peft(source: ExportSource) -> Writer:
@@ -64,8 +64,3 @@ def _of_imported(config: dict[str, Any]) -> Writer:
 
 def _without(prefix: str, state: StateDict) -> StateDict:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-
-
-def plain_weights(base: StateDict) -> StateDict:
-    """The weights of an adapted network under the names of the plain one."""
-    return {name.replace(".base_layer.", "."): tensor for name, tensor in base.items()}

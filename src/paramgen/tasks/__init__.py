@@ -13,6 +13,10 @@ from paramgen.tasks.base import Member, SplitData, Task, TaskFamily
 from paramgen.tasks.factory import load_family, load_task
 from paramgen.tasks.field_family import FieldFamily, FieldsTask
 from paramgen.tasks.fields import FieldTask
+from paramgen.tasks.language.family import LanguageFamily
+from paramgen.tasks.language.instructions import InstructionTask
+from paramgen.tasks.pruned import PrunedTask
+from paramgen.tasks.quantised import QuantisedTask
 from paramgen.tasks.score import Classifies, Measured
 from paramgen.tasks.scorer import ScorerTask
 from paramgen.tasks.tabular import RegressionTask, TabularClassificationTask
@@ -32,8 +36,12 @@ __all__ = [
     "FieldFamily",
     "FieldTask",
     "FieldsTask",
+    "InstructionTask",
+    "LanguageFamily",
     "Measured",
     "Member",
+    "PrunedTask",
+    "QuantisedTask",
     "RegressionTask",
     "RelabelFamily",
     "RotatedFamily",

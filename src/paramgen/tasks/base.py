@@ -63,6 +63,10 @@ class TaskFamily(Scored):
     seen: Sequence[str] = ()
     unseen: Sequence[str] = ()
     lora: LoraSettings | None = None
+    reads: ClassVar[
+        Sequence[str]
+    ] = ()  # arguments that may name a file, a folder or an address to read code or weights from
+    within: ClassVar[str | None] = None  # the argument that is a task or a family itself
     has_data: ClassVar[bool] = True  # whether networks can be trained, run on items and aligned
 
     @abstractmethod
@@ -116,7 +120,13 @@ class TaskFamily(Scored):
 
     def build(self) -> nn.Module:
         """The network that is trained for every task: with adapters where the family has them."""
+        return self.adapted()
+
+    def adapted(self, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """The network of every task with new adapters, where the family has them, on a plain network's weights (default: new ones)."""
         network = self.plain()
+        if weights is not None:
+            network.load_state_dict(weights)
         return network if self.lora is None else inject(network, self.lora)
 
     def task(self, name: str | None = None) -> "Task":
@@ -304,6 +314,8 @@ class Member(Task):
     Raises:
         ParamgenError: The family has no such task.
     """
+
+    within: ClassVar[str | None] = "family"
 
     def __init__(self, family: TaskFamily, name: str) -> None:
         family.check([name])

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from paramgen.core.arguments import check_arguments
-from paramgen.core.trust import SOMEWHERE, find_class, refusal
+from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError, find_class, refusal
 from paramgen.errors import ParamgenError
-from paramgen.tasks.base import Member, Task, TaskFamily
+from paramgen.tasks.base import Task, TaskFamily
 from paramgen.tasks.vision.networks import check_named_network
 
 FETCHING = ("download", "pretrained")  # a zoo holds its weights; what the user did not request is not fetched
@@ -57,19 +57,29 @@ def _construct(config: Mapping[str, Any], what: str, trust: bool, where: str) ->
     """
     path, arguments = _recorded(config, what, where)
     cls = find_class(path, TaskFamily, what, trust, where)  # type: ignore[type-abstract]
-    if issubclass(cls, Member) and isinstance(arguments.get("family"), Mapping):
-        arguments["family"] = load_family(arguments["family"], trust, where)
+    if cls.within is not None and isinstance(arguments.get(cls.within), Mapping):
+        arguments[cls.within] = load_family(arguments[cls.within], trust, where)
     if not trust:
         check_arguments(cls, arguments, f"{what} {path!r}")
         if "network" in arguments or "network_args" in arguments:
             check_named_network(str(arguments.get("network", "")), arguments.get("network_args") or {}, where)
         if "scorer" in arguments:
             raise refusal(str(arguments["scorer"]), where, "function")
+        for name in cls.reads:
+            _check_reading(name, arguments.get(name), where)
         arguments |= {name: False for name in FETCHING if name in arguments}
     try:
         return cls(**cls.upgraded(arguments))
     except TypeError as error:
         raise ParamgenError(f"{what} {path!r} does not take these arguments: {error}") from error
+
+
+def _check_reading(name: str, value: Any, where: str) -> None:
+    """Refuse an argument of a file that names something to read; a configuration of a model may hold no such name either."""
+    if isinstance(value, str):
+        raise UntrustedError(f"{where} gives {name}={value!r}, which would be read or fetched: that needs {HOW}")
+    if isinstance(value, Mapping):
+        check_named_network(str(value.get("model_type", "")), value, where)
 
 
 def _recorded(config: Any, what: str, where: str) -> Recorded:

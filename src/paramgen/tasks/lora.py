@@ -5,7 +5,8 @@ same layer, so that independently trained adapters differ in G as networks diffe
 :func:`align_gauge` choose one G.
 
 Adapted networks are plain modules with peft's layers in them: their state dict has ``X.base_layer.weight``, ``X.lora_A.default.weight`` and
-``X.lora_B.default.weight`` where the plain one has ``X.weight``.
+``X.lora_B.default.weight`` where the plain one has ``X.weight``. DoRA (Liu et al. 2024, arXiv:2402.09353) also has the lengths of the
+changed weight's rows, ``X.lora_magnitude_vector.default.weight``.
 """
 
 import re
@@ -24,6 +25,8 @@ from paramgen.core.params import ParamSpec, StateDict
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
 
 ADAPTER = "default"  # peft's name of a single adapter
+MAGNITUDE = ".lora_magnitude_vector."
+PARTS_OF_ADAPTERS = (".lora_A.", ".lora_B.", MAGNITUDE)
 PREFIX = "base_model.model."  # peft's prefix of every name in its files
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -38,6 +41,7 @@ class LoraSettings:
         r: Rank.
         alpha: A weight changes by alpha/r B A. Default: r.
         dropout: Dropout on the adapters' inputs in training.
+        dora: DoRA: adapters that also learn the lengths of the changed weight's rows.
 
     Raises:
         ParamgenError: No layers, or a rank below 1.
@@ -47,6 +51,7 @@ class LoraSettings:
     r: int = 4
     alpha: float | None = None
     dropout: float = 0.0
+    dora: bool = False
 
     def __post_init__(self) -> None:
         if not self.target_modules:
@@ -112,7 +117,7 @@ def inject(network: nn.Module, settings: LoraSettings) -> nn.Module:
 
 def adapter_names(state: Mapping[str, Tensor]) -> list[str]:
     """Names of the adapters' tensors, in order."""
-    return [name for name in state if ".lora_A." in name or ".lora_B." in name]
+    return [name for name in state if any(part in name for part in PARTS_OF_ADAPTERS)]
 
 
 def adapter_spec(network: nn.Module) -> ParamSpec:
@@ -131,6 +136,16 @@ def adapter_spec(network: nn.Module) -> ParamSpec:
 def into_adapted(plain: Mapping[str, Tensor], adapted: nn.Module) -> StateDict:
     """A plain network's weights under the names of the adapted one; adapters unchanged."""
     return {name: plain.get(name.replace(".base_layer.", "."), tensor) for name, tensor in adapted.state_dict().items()}
+
+
+def plain_weights(base: Mapping[str, Tensor]) -> StateDict:
+    """The plain network's weights, of those that adapters do not change."""
+    return {name.replace(".base_layer.", "."): tensor for name, tensor in base.items()}
+
+
+def is_magnitude(name: str) -> bool:
+    """Whether a tensor is DoRA's lengths of a changed weight's rows."""
+    return MAGNITUDE in name
 
 
 def pairs(state: Mapping[str, Tensor]) -> Iterator[AdapterPair]:
@@ -218,12 +233,15 @@ def read_adapter(folder: str | Path, adapted: nn.Module) -> StateDict:
 
 
 def _peft_name(name: str) -> str:
-    return PREFIX + re.sub(rf"(\.lora_\w+)\.{ADAPTER}(?=\.|$)", r"\1", name)
+    shortened = re.sub(rf"(\.lora_\w+)\.{ADAPTER}(?=\.|$)", r"\1", name)
+    return PREFIX + (shortened.removesuffix(".weight") if is_magnitude(name) else shortened)
 
 
 def _config(settings: LoraSettings, layers: list[str]) -> Any:
     alpha = settings.r if settings.alpha is None else settings.alpha
-    return _peft().LoraConfig(target_modules=layers, r=settings.r, lora_alpha=alpha, lora_dropout=settings.dropout)
+    return _peft().LoraConfig(
+        target_modules=layers, r=settings.r, lora_alpha=alpha, lora_dropout=settings.dropout, use_dora=settings.dora
+    )
 
 
 def _peft() -> Any:

@@ -14,9 +14,10 @@ from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from paramgen.core.params import StateDict
+from paramgen.tasks.compressed_layers import CompressedConvolution
 from paramgen.tasks.forward import Caller
 
-CONVOLUTIONS = (nn.modules.conv._ConvNd, nn.LSTM, nn.GRU)
+CONVOLUTIONS = (nn.modules.conv._ConvNd, nn.LSTM, nn.GRU, CompressedConvolution)
 
 
 def stack_states(states: Sequence[Mapping[str, Tensor]]) -> StateDict:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from paramgen.cli.commands.compare_steps import GeneratorSource, ZooSource, draw, make_zoo, measure
+from paramgen.cli.commands.compare_steps import CHANGES, GeneratorSource, ZooSource, draw, make_zoo, measure
 from paramgen.core.command_line import command_line
 from paramgen.core.io import write_atomic, write_json
 from paramgen.core.zoo import Zoo
@@ -116,7 +116,7 @@ def _check(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSource], s
         for name, source in sources.items():
             if sum(getattr(source, origin) is not None for origin in origins) != 1:
                 raise ParamgenError(f"{kind} {name!r} needs exactly one of {', '.join(origins)}")
-    requested = [z for g in generators.values() for z in g.zoos] + [z.align for z in zoos.values() if z.align]
+    requested = [z for g in generators.values() for z in g.zoos] + [z.changed[1] for z in zoos.values() if z.changed]
     if unknown := [zoo for zoo in requested if zoo not in zoos]:
         raise ParamgenError(f"Unknown zoo {unknown[0]!r} in this comparison. {did_you_mean(unknown[0], zoos)}")
     for source in generators.values():
@@ -128,5 +128,5 @@ def _check(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSource], s
 
 
 LOG_WIDTH = 160  # width of a table that is written to a file
-_ZOO_ORIGINS = ("collect", "collect_tasks", "align", "path")
+_ZOO_ORIGINS = ("collect", "collect_tasks", *CHANGES, "path")
 _GENERATOR_ORIGINS = ("fit", "fit_of", "ckpt_path", "samples", "baseline", "merge")

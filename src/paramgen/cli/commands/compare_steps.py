@@ -38,26 +38,37 @@ from paramgen.evaluation.unseen import many_tasks
 from paramgen.evaluation.weight_baselines import generate
 
 _log = logging.getLogger(__name__)
+CHANGES = ("align", "prune", "quantise")  # verbs of ``paramgen zoo`` that make a zoo of another one
 _QUIET = {"trainer.enable_model_summary": False}  # one of many fits
 
 
 @dataclass(frozen=True)
 class ZooSource:
-    """Where a zoo comes from; exactly one of `collect`, `collect_tasks`, `align` and `path`.
+    """Where a zoo comes from; exactly one of `collect`, `collect_tasks`, `align`, `prune`, `quantise` and `path`.
 
     Args:
         collect: Config of ``paramgen collect``; with several seeds, each has its own zoo.
         collect_tasks: Config of ``paramgen collect_tasks``; the seed is the family's too where it takes one.
         align: Name of another zoo of this comparison, to be aligned.
+        prune: Name of another zoo of this comparison, to be pruned.
+        quantise: Name of another zoo of this comparison, to be quantised.
         path: An existing zoo.
-        arguments: Further arguments of ``collect`` or ``collect_tasks``, for example ``{runs: 20}``.
+        arguments: Further arguments of the command that makes it, for example ``{runs: 20}``.
     """
 
     collect: str | None = None
     collect_tasks: str | None = None
     align: str | None = None
+    prune: str | None = None
+    quantise: str | None = None
     path: str | None = None
     arguments: dict[str, Plain] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> tuple[str, str] | None:
+        """The verb of ``paramgen zoo`` and the name of the other zoo of this comparison that it changes, if it does."""
+        verbs = {verb: getattr(self, verb) for verb in CHANGES}
+        return next(((verb, name) for verb, name in verbs.items() if name is not None), None)
 
 
 @dataclass(frozen=True)
@@ -106,12 +117,18 @@ def make_zoo(
     if source.path:
         return Zoo(source.path, trust)
     target = folder / "zoo"
-    if source.align:
-        if source.align not in others:
-            raise ParamgenError(f"zoo {source.align!r} must come before {folder.name!r}, which aligns it")
-        record = RecordedResult(target / "zoo.json", {"command": "align", "zoo": _digest(others[source.align])})
-        arguments: dict[str, Any] = {"zoo": str(others[source.align].path), "out": str(target), "trust": trust}
-        function: Callable[..., Any] = zoo.align
+    function: Callable[..., Any]
+    if source.changed:
+        verb, name = source.changed
+        if name not in others:
+            raise ParamgenError(f"zoo {name!r} must come before {folder.name!r}, which is made from it by {verb}")
+        record = RecordedResult(
+            target / "zoo.json", {"command": verb, "zoo": _digest(others[name]), **source.arguments}
+        )
+        function = zoo.COMMANDS[verb]
+        line = words({**source.arguments, "zoo": str(others[name].path), "out": str(target), "trust": trust})
+        given = arguments_of(function, f"paramgen zoo {verb}", "", line)
+        arguments: dict[str, Any] = {k: v for k, v in given.items() if k != "config"}
     else:
         parser, line = collecting(source, seed, target)
         arguments = {k: v for k, v in vars(parser.instantiate(parser.parse_args(line))).items() if k != "config"}

@@ -1,13 +1,14 @@
-"""``paramgen zoo info | verify | import | convert | align | merge | push | pull``: what is done with zoos."""
+"""``paramgen zoo info | verify | import | convert | align | prune | quantise | merge | push | pull``: what is done with zoos."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from paramgen.cli.commands.zoo_hub import pull_zoo, push_zoo
+from paramgen.collect.compressing import prune, quantise
 from paramgen.collect.converting import convert
 from paramgen.collect.importing import import_
 from paramgen.collect.merging import merge
@@ -118,7 +119,7 @@ def _task_line(config: Mapping[str, Any] | None) -> str:
     return f"{config['class_path'].rsplit('.', 1)[-1]}({arguments})"
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., Any]] = {
     "info": info,
     "verify": verify,
     "import": import_,
@@ -127,4 +128,6 @@ COMMANDS = {
     "merge": merge,
     "push": push_zoo,
     "pull": pull_zoo,
+    "prune": prune,
+    "quantise": quantise,
 }

@@ -1,0 +1,146 @@
+"""``paramgen tickets``: are generated masks lottery tickets (Frankle and Carbin 2019, arXiv:1803.03635)?
+
+A mask is a ticket if the network that it leaves, trained from the weights that the masked networks once started from, is better than one
+of a random mask of the same sparsity. n: masks of a row.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean, pstdev
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from paramgen.collect.compressing import ORIGIN
+from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
+from paramgen.core.command_line import command_line
+from paramgen.core.discrete import ones_at_largest
+from paramgen.core.io import read_tensors, write_json
+from paramgen.core.params import StateDict, can_be_generated
+from paramgen.core.samples import read_samples
+from paramgen.core.score import ScoreSpec
+from paramgen.core.seeds import generator, mix
+from paramgen.core.zoo import Zoo
+from paramgen.errors import ParamgenError, require_positive
+from paramgen.tasks import PrunedTask, task_of
+from paramgen.tasks.pruned import PRUNING_MASK, pruned_state
+
+
+def main(
+    zoo: str,
+    samples: list[str] | None = None,
+    n: int = 10,
+    steps: int = 200,
+    optim: OptimSettings | None = None,
+    split: Literal["val", "test"] = "test",
+    seed: int = 0,
+    out: str = "runs/tickets",
+    device: str = "cpu",
+    trust: bool = False,
+) -> dict[str, Any]:
+    """Train networks under generated masks from the zoo's own start, and compare them with random masks of the same sparsity.
+
+    Rows: the zoo's masks (``zoo``); each folder of generated networks; ``random``: as many ones in each layer, at random places;
+    ``zoo, other start``: the zoo's masks on other initial weights; ``no mask``: the plain network.
+
+    Args:
+        zoo: A zoo of pruned networks with masks of their own, from networks that started from the same untrained one
+            (``paramgen collect --mode trajectory --epochs 0``, then ``paramgen zoo prune``).
+        samples: Folders of generated networks.
+        n: Number of masks of each row.
+        steps: Optimizer steps of each network.
+        optim: Optimizer, learning rate and batch size. Default: Adam, 3e-3.
+        split: Split to score on.
+        seed: Seed of the random masks, the other start and the order of the data.
+        out: Output folder for tickets.json.
+        device: Device to train on, for example cuda.
+        trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
+
+    Raises:
+        ParamgenError: Numbers below 1, or a zoo without masks of its own or without a common start.
+    """
+    command = command_line("paramgen tickets", main, locals())
+    require_positive(n=n, steps=steps)
+    opened, optim = Zoo(zoo, trust), optim or OptimSettings(lr=3e-3)
+    task = task_of(opened)
+    if not isinstance(task, PrunedTask) or not (opened.path / ORIGIN).exists():
+        raise ParamgenError(
+            f"zoo {opened.name!r} has no pruned networks with a common untrained start; make it by paramgen collect --mode "
+            "trajectory --epochs 0, then paramgen zoo prune"
+        )
+    own = [masks_of(opened[i]) for i in opened.indices("train")[:n]]
+    if not own[0]:
+        raise ParamgenError(f"the masks of zoo {opened.name!r} are not generated; prune with --masks own")
+    origin = read_tensors(opened.path / ORIGIN)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(seed, 1))
+        other = dict(task.of.build().state_dict())
+    starts = {"zoo": [pruned_state(origin, masks) for masks in own]}
+    for folder in samples or []:
+        read = read_samples(folder, opened)
+        drawn = [masks_of(opened.spec.unflatten(row)) for row in read.weights[:n]]
+        starts[read.name] = [pruned_state(origin, masks) for masks in drawn]
+    random = [random_masks(own[0], mix(seed, 2, i)) for i in range(n)]
+    starts["random"] = [pruned_state(origin, masks) for masks in random]
+    starts["zoo, other start"] = [pruned_state(other, masks) for masks in own]
+    whole = {name: torch.ones_like(mask) for name, mask in own[0].items()}
+    starts["no mask"] = [pruned_state(origin, whole)] * n
+    scores = {name: _after_training(task, states, steps, optim, split, seed, device) for name, states in starts.items()}
+    rows = {name: row.tolist() for name, row in scores.items()}
+    values = {
+        "zoo": opened.name,
+        "score": task.score.to_dict(),
+        "sparsity": task.sparsity,
+        "steps": steps,
+        "optim": asdict(optim),
+        "split": split,
+        "rows": rows,
+        "command": command,
+    }
+    write_json(Path(out) / "tickets.json", values)
+    Console().print(_table(rows, task.score))
+    return values
+
+
+def masks_of(state: Mapping[str, Tensor]) -> StateDict:
+    """The masks among a network's generated tensors."""
+    return {name: tensor for name, tensor in state.items() if name.endswith(PRUNING_MASK)}
+
+
+def random_masks(masks: Mapping[str, Tensor], seed: int) -> StateDict:
+    """Masks with as many ones in each layer, at random places."""
+    draw = generator(seed, 0)
+    return {
+        name: ones_at_largest(torch.rand(mask.numel(), generator=draw), int(mask.sum())).view_as(mask)
+        for name, mask in masks.items()
+    }
+
+
+def _after_training(
+    task: PrunedTask,
+    states: Sequence[StateDict],
+    steps: int,
+    optim: OptimSettings,
+    split: str,
+    seed: int,
+    device: str,
+) -> Tensor:
+    """Scores (n,) of networks after training under their masks; every row sees the data in the same orders."""
+    trained = [n for n, t in states[0].items() if can_be_generated(t) and not n.endswith(PRUNING_MASK)]
+    group = NetworkGroup(task.build(), states, trained, device, loss=task.loss)
+    seeds = [mix(seed, 3, i) for i in range(len(states))]
+    for _ in GroupTrainer(group, task.items("train"), optim, seeds, steps).run():
+        pass
+    return task.evaluate(group.states(), split, device=device).value
+
+
+def _table(rows: Mapping[str, Sequence[float]], score: ScoreSpec) -> Table:
+    table = Table("mask", f"{score.label}, mean", "std", "lowest", "highest", box=None, header_style="bold")
+    for name, values in rows.items():
+        numbers = (mean(values), pstdev(values), min(values), max(values))
+        table.add_row(name, *(score.text(value) for value in numbers))
+    return table

@@ -1,0 +1,75 @@
+"""Networks whose weights are stored in another form than the one they run with: pruned by masks, or in int8.
+
+The task is that of the plain networks; linear layers and convolutions are replaced.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from paramgen.core.params import tied_names
+from paramgen.errors import ParamgenError
+from paramgen.tasks.base import SplitData, Task
+from paramgen.tasks.score import Measured
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+
+
+def compressible(network: nn.Module) -> list[str]:
+    """Names of the layers that can be replaced: plain linear layers and convolutions whose weight is not tied to another's."""
+    firsts = list(tied_names(network).values())
+    return [
+        name
+        for name, module in network.named_modules()
+        if type(module) in LAYERS
+        and getattr(module, "padding_mode", "zeros") == "zeros"
+        and firsts.count(f"{name}.weight") == 1
+    ]
+
+
+def with_layers(network: nn.Module, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """The same network, in place, with its layers replaced.
+
+    Raises:
+        ParamgenError: It has none that can be.
+    """
+    names = compressible(network)
+    if not names:
+        raise ParamgenError(f"{type(network).__name__} has no linear layer or convolution to compress")
+    for name in names:
+        network.set_submodule(name, make(network.get_submodule(name)))
+    return network
+
+
+class CompressedTask(Task):
+    """A task of networks in another form; the arguments are those of its subclasses.
+
+    Args:
+        of: The task of the plain networks.
+    """
+
+    within: ClassVar[str | None] = "of"
+
+    def __init__(self, of: Task) -> None:
+        self.of, self.score = of, of.score
+
+    def data(self, split: str) -> SplitData:
+        """The plain task's."""
+        return self.of.items(split)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The plain task's."""
+        return self.of.loss(output, target)
+
+    def measure(self, output: Tensor, target: Tensor) -> Measured:
+        """The plain task's."""
+        return self.of.measure(output, target)
+
+    def value(self, items: Tensor) -> Tensor:
+        """The plain task's."""
+        return self.of.value(items)
+
+    def chance(self, targets: Tensor) -> float | None:
+        """The plain task's."""
+        return self.of.chance(targets)

@@ -1,0 +1,1 @@
+"""Language models of transformers: texts, instructions, and the tests of lm-eval."""
