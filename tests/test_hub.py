@@ -19,6 +19,7 @@ from paramgen.core.hub import HubPlace, download, parse_hub
 from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
+from paramgen.export.card import generator_card
 
 FILES = {"a.safetensors": b"weights", "runs/1/b.pt": b"more", "README.md": b"# Read me"}
 
@@ -173,6 +174,7 @@ def test_generator_is_pushed_with_its_card_and_sampled_from_the_hub(
         assert re.search(rf"^\| {name} \|.* {score} ", text, re.MULTILINE), (row["name"], text)
     assert "4 networks of 4 runs" in text
     assert "another checkpoint" not in text
+    assert f"accuracy in % on {results['test_items']} test items; 3 networks per row." in text
     for heading in ("What it learnt", "Results", "How to use it", "Licence"):
         assert f"\n## {heading}\n" in text
 
@@ -192,6 +194,24 @@ def test_generator_is_pushed_with_its_card_and_sampled_from_the_hub(
     assert main([*push, "--ckpt_path", "hf://ann/digits", "--repo", "ann/copy"]) == 0
     copied = account.repositories["models/ann/copy"].commits[account.repositories["models/ann/copy"].refs["main"]]
     assert "No evaluation is attached, so nothing is claimed" in copied["README.md"].decode()
+
+
+def test_card_of_a_class_of_its_own_says_so_and_no_name_changes_its_structure() -> None:
+    spec = {"tensors": [{"name": "a", "shape": [2, 3]}], "aliases": {}}
+    saved = {
+        "class_path": "own.Mine",
+        "codec": {"spec": spec},
+        "version": "1",
+        "fit_seconds": 1.0,
+        "uses_task_data": True,
+    }
+    zoo = {"name": "x\n# <b>Owned</b>\n| [click](http://x) |", "task": None, "networks": [0], "runs": [0]}
+    card = generator_card({"paramgen": {**saved, "zoo": zoo}, "state_dict": {}}, HubPlace("ann/own"), None, None)
+    assert "6 parameters in 1 tensors" in card
+    assert "These files name `own.Mine`, which is not part of paramgen" in card
+    assert [line for line in card.splitlines() if line.startswith("# ")] == ["# ann/own"]
+    assert r"zoo x \# \<b\>Owned\</b\> \| \[click\](http://x) \|" in card
+    assert "The author has not named a licence" in card
 
 
 def test_zoo_is_pushed_and_pulled_with_every_file_checked(

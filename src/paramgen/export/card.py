@@ -22,6 +22,7 @@ from paramgen.report.view import ResultsDict
 HOME = "https://github.com/paramgen/paramgen"
 DOCS = f"{HOME}/blob/main/docs"
 TRUST = "paramgen reads these files without running code from them."
+OWN = "These files name {path}, which is not part of paramgen: install its package, and add `--trust true` if you trust its author."
 
 
 def generator_card(
@@ -65,7 +66,7 @@ states = load_generator("{place}").sample(10)  # complete state dicts
 ```
 
 Networks can be [exported]({DOCS}/export.md) to timm, torchvision, transformers, diffusers, peft and ONNX.
-{TRUST}"""
+{_trust(saved["class_path"])}"""
     opening = f"A generator of neural-network weights, fitted with [paramgen]({HOME}). {_about(results)}"
     sections = {
         "What it learnt": _bullets(facts),
@@ -105,7 +106,8 @@ paramgen zoo pull --repo {place} --out checkpoints_zoo/{name}
 paramgen fit --config pdiff --data.zoo {name}
 ```
 
-Splits are by run: fit generators on `train`, choose on `val`, and compare with `heldout`. {TRUST}"""
+Splits are by run: fit generators on `train`, choose on `val`, and compare with `heldout`.
+{_trust((zoo.task_config or {}).get("class_path", ""))}"""
     sections = {"What it holds": _bullets(facts), "How to use it": use, "Licence": _licence(licence, "zoo")}
     opening = f"Trained networks of one architecture, to learn weight generation from; made with [paramgen]({HOME})."
     return _page(place.repo, opening, sections, licence, ["weight-generation", "model-zoo"])
@@ -134,7 +136,7 @@ def _results(results: ResultsDict | None, evaluated: bool) -> str:
             "No evaluation is attached, so nothing is claimed about the quality or the novelty of its networks. "
             "`paramgen evaluate` compares them with copies, averages and noise."
         )
-    lines = [results_table(results), ""]
+    lines = [_measured(results), results_table(results)]
     rows: Iterable[RowDict] = results["rows"]
     lines += [
         f"{_cell(row['name'])}: {_cell(' '.join(verdict(row, results)))}" for row in rows if row["kind"] == "generator"
@@ -143,13 +145,26 @@ def _results(results: ResultsDict | None, evaluated: bool) -> str:
     if not evaluated:
         lines.append("The evaluation is of another checkpoint file than the one here.")
     lines.append(
-        "Rows that are not bold are references and baselines: what copies, averages and noise reach. Test scores; "
-        "distances are to the nearest training network. [What the columns mean]"
-        f"({DOCS}/evaluation.md); all figures are in `results.json`."
+        "Rows that are not bold are references and baselines: what copies, averages and noise reach. Distances are to the "
+        f"nearest training network. [What the columns mean]({DOCS}/evaluation.md); all figures are in `results.json`."
     )
     if results.get("command"):
         lines.append(f"Made by `{_code(results['command'])}`.")
-    return "\n\n".join(["\n".join(lines[:1]), *lines[2:]])
+    return "\n\n".join(lines)
+
+
+def _measured(results: ResultsDict) -> str:
+    """What the rows are: ``accuracy in %, 100 networks a row, 597 test items``."""
+    spec, items = ScoreSpec.from_dict(results["score"]), results["test_items"]
+    score = f"{spec.name} in{spec.symbol}" if spec.symbol else spec.name
+    better = "" if spec.higher_is_better else " (lower is better)"
+    counted = f" on {items:,} test items" if items else ""
+    what = (
+        "Weights alone are compared"
+        if results["score"] is None
+        else f"Mean, spread and best are of the {score}{better}{counted}"
+    )
+    return f"{_cell(what)}; {results['n']} networks per row."
 
 
 def _about(results: ResultsDict | None) -> str:
@@ -165,6 +180,12 @@ def _task(config: Mapping[str, Any] | None) -> str:
     shown = ", ".join(f"{key} {arguments[key]}" for key in ("dataset", "network") if arguments.get(key))
     name = config["class_path"].rpartition(".")[2]
     return f"{name} ({shown})" if shown else name
+
+
+def _trust(path: str) -> str:
+    """What running the files of a class takes."""
+    own = path and "." in path and not path.startswith("paramgen.")
+    return f"{TRUST} {OWN.format(path=f'`{_code(path)}`')}" if own else TRUST
 
 
 def _licence(licence: str | None, what: str) -> str:
