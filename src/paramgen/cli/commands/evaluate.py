@@ -68,7 +68,7 @@ def main(
         partial: Accept the incomplete output of an interrupted ``paramgen sample``.
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
         task: Score networks by this task instead of the zoo's own, for example ScorerTask. The zoo's networks must fit it.
-        shard: Score only part i of N of every row's networks: ``i/N``, i from 1, for several processes or machines. Each writes a folder in
+        shard: Score and measure only part i of N: ``i/N``, i from 1, for several processes or machines. Each writes a folder in
             `out` and resumes by itself. ``auto`` reads i and N from the variables of torchrun or SLURM; they are not read otherwise.
             ``merge`` puts the shards together: the report of one process.
 
