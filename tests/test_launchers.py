@@ -20,7 +20,17 @@ PARAMGEN = [sys.executable, "-m", "paramgen"]
 def fit(folder: Path) -> list[str]:
     """The command line of a short fit of RPG into FOLDER/fit."""
     zoo = write_zoo(folder / "zoo", networks=9)
-    words = ["fit", "--config", "rpg_digits_mlp", "--data.zoo", str(zoo.path), "--trainer.max_steps", "4"]
+    words = [
+        "fit",
+        "--config",
+        "rpg_digits_mlp",
+        "--data.zoo",
+        str(zoo.path),
+        "--trainer.max_steps",
+        "4",
+        "--quality.sample_every",
+        "0",
+    ]
     return [
         *words,
         "--checkpoint.dirpath",
