@@ -11,6 +11,7 @@ from paramgen.backends.rpg import RPG
 from paramgen.core.codec import TokenCodec
 from paramgen.core.params import ParamSpec
 from paramgen.core.paths import list_configs
+from paramgen.tasks import DetectionTask, SegmentationTask
 from paramgen.tasks.vision.networks import build_network
 
 CONFIGS = {n: p for n, p in list_configs().items() if n.startswith("rpg_") and "digits" not in n}
@@ -38,6 +39,8 @@ NETWORKS = {
     "rpg_vit_base": ("vit_base_patch16_224", None, 86.6e6),
     "rpg_convnext_atto": ("convnext_atto", None, 3.7e6),
     "rpg_convnext_large": ("convnext_large", None, 197.8e6),
+    "rpg_upernet_ade20k": (lambda: SegmentationTask("ade20k", "vit_upernet").build(), None, 125.9e6),
+    "rpg_vitdet_coco": (lambda: DetectionTask("coco", "vitdet", image_size=1024).build(), None, 109.5e6),
     "rpg_mobilenetv3": ("mobilenetv3_large_100", None, 4.2e6),
 }
 
@@ -52,6 +55,8 @@ def count(module):
 
 def target(name):
     network, arguments, _ = NETWORKS[name]
+    if callable(network):
+        return network()
     if arguments is None:
         classes = 10 if name == "rpg_mobilenetv3" else 1000
         return timm.create_model(network, num_classes=classes)

@@ -271,7 +271,15 @@ class Collector:
     ) -> Iterator[tuple[int, list[StateDict]]]:
         """Train, and hand out the complete state dicts at the steps that are kept; of these runs where they are the zoo's."""
         _, network, starts, names, data, optim, seeds, steps, among = training
-        group = NetworkGroup(network, starts, names, self.device, loss=self.family.loss, among=among)
+        group = NetworkGroup(
+            network,
+            starts,
+            names,
+            self.device,
+            loss=self.family.loss,
+            with_targets=self.family.takes_targets,
+            among=among,
+        )
         trainer = GroupTrainer(group, data, optim, seeds, steps)
         folder = self.out if runs else self.shared
         path = folder / f"{REST_FILE}{self.digest}-{training.label.replace(' ', '-')}.safetensors"

@@ -70,7 +70,9 @@ def steps_to_reach(
     needed = torch.where(task.score.good(validation_scores(task, states, device), target), 0.0, inf).double()  # (R,)
     if needed.isfinite().all():
         return needed
-    group = NetworkGroup(task.build(), states, zoo.spec.names, device, loss=task.loss, among=among)
+    group = NetworkGroup(
+        task.build(), states, zoo.spec.names, device, loss=task.loss, with_targets=task.takes_targets, among=among
+    )
     seeds = [seed + r for r in places or range(len(states))]
     trainer = GroupTrainer(group, task.data("train"), settings, seeds, most)
     for step in trainer.run():

@@ -84,6 +84,7 @@ class NetworkGroup:
         device: Device to train on, for example cuda.
         stacked: Run them as one by vmap, or one after the other, with the same results; by default, the faster one that works.
         loss: Losses (N, B) of outputs (N, B, ...) and targets (N, B, ...); see :meth:`paramgen.tasks.score.Scored.loss`.
+        with_targets: Whether networks take targets too and return their losses; see :attr:`paramgen.tasks.score.Scored.takes_targets`.
         among: Networks that these are a part of. One of several runs as it would among all of them, to be the same bit for bit.
     """
 
@@ -95,8 +96,10 @@ class NetworkGroup:
         device: torch.device | str = "cpu",
         stacked: bool | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+        with_targets: bool = False,
         among: int = 1,
     ) -> None:
+        self.with_targets = with_targets
         self.loss, self.among = loss, max(among, len(states))
         self.network = copy.deepcopy(network).to(device).train()
         self.size, self.device = len(states), torch.device(device)
@@ -152,7 +155,7 @@ class NetworkGroup:
         return self._backward_stacked(x, y) if self._stacked else self._backward_each(x, y, seeds, step)
 
     def _decide(self, x: Tensor) -> bool:
-        if self.among == 1 or not worth_stacking(self.network, self.device):
+        if self.among == 1 or self.with_targets or not worth_stacking(self.network, self.device):
             return False
         one = {n: t[0] for n, t in (self.leaves | self.moving).items()} | self.fixed
         return can_stack(self.network, one, x[0, :2])
@@ -171,7 +174,8 @@ class NetworkGroup:
             leaves = {n: t[r].detach().requires_grad_() for n, t in self.leaves.items()}
             moving = {n: t[r] for n, t in self.moving.items()}  # views: statistics are moved in place
             with _randomness(mix(seeds[r], step, 1), self.device):
-                logits = self._call(leaves | moving | self.fixed, channels_innermost(x[r]))
+                inputs = (channels_innermost(x[r]), *([y[r]] if self.with_targets else []))
+                logits = self._call(leaves | moving | self.fixed, *inputs)
                 loss = self.loss(logits[None], y[r][None]).mean(1).sum()
                 gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
             for tensor, gradient in zip(self.leaves.values(), gradients, strict=True):

@@ -54,7 +54,7 @@ def finetuned_copy(
     for start in range(0, n, FINETUNED_AT_ONCE):
         part = copies[start : start + FINETUNED_AT_ONCE]
         states = [zoo.complete(zoo.spec.unflatten(vector)) for vector in part]
-        group = NetworkGroup(task.build(), states, trained, loss=task.loss)
+        group = NetworkGroup(task.build(), states, trained, loss=task.loss, with_targets=task.takes_targets)
         seeds = [mix(seed, start + i) for i in range(len(part))]
         for _ in GroupTrainer(group, data, settings, seeds, steps).run():
             pass

@@ -76,6 +76,10 @@ class BehaviouralLoss(Callback):
         zoo = data.zoo
         self._names = [zoo.entries[i].task for i in data.train_indices]  # of each training network
         self._family = family_of(zoo)
+        if self._family.takes_targets:
+            raise ParamgenError(
+                f"behavioural loss: networks of {type(self._family).__name__} compute their loss themselves; leave it out"
+            )
         self._splits = {name: self._family.task(name).data("train") for name in dict.fromkeys(self._names)}
         device = trainer.strategy.root_device
         self._network = with_statistics_gradients(self._family.build()).to(device)

@@ -23,19 +23,24 @@ from paramgen.tasks.tabular import RegressionTask, TabularClassificationTask
 from paramgen.tasks.text import TextTask
 from paramgen.tasks.vision.camera_traps import CameraTrapFamily
 from paramgen.tasks.vision.classification import ClassificationTask
+from paramgen.tasks.vision.detection import DetectionTask
 from paramgen.tasks.vision.domains import DomainFamily
+from paramgen.tasks.vision.image_generation import ImageGenerationTask
 from paramgen.tasks.vision.relabel import RelabelFamily
 from paramgen.tasks.vision.rotated import RotatedFamily
+from paramgen.tasks.vision.segmentation import SegmentationTask
 
 __all__ = [
     "ArraySplit",
     "CameraTrapFamily",
     "ClassificationTask",
     "Classifies",
+    "DetectionTask",
     "DomainFamily",
     "FieldFamily",
     "FieldTask",
     "FieldsTask",
+    "ImageGenerationTask",
     "InstructionTask",
     "LanguageFamily",
     "Measured",
@@ -46,6 +51,7 @@ __all__ = [
     "RelabelFamily",
     "RotatedFamily",
     "ScorerTask",
+    "SegmentationTask",
     "SplitData",
     "TabularClassificationTask",
     "Task",

@@ -63,16 +63,17 @@ class Caller:
         }
         self._dtype = next((p.dtype for p in network.parameters() if p.dtype in REAL), None)
 
-    def __call__(self, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def __call__(self, state: Mapping[str, Tensor], x: Tensor, *more: Tensor) -> Tensor:
         """What the network returns; its own weights do not change.
 
         Args:
             state: What :func:`loadable` returns.
             x: Images (B, ...).
+            *more: Further inputs, such as targets (B, ...).
         """
         tensors = {name: state[first] for name, first in self._firsts.items() if first in state}
         with _attention_by_definition():
-            outputs: Tensor = functional_call(self.network, tensors, (self._in_dtype(x),), tie_weights=False)
+            outputs: Tensor = functional_call(self.network, tensors, (self._in_dtype(x), *more), tie_weights=False)
             return outputs
 
     def _in_dtype(self, x: Tensor) -> Tensor:

@@ -285,7 +285,8 @@ def _torchvision(model: str, num_classes: int, pretrained: bool, args: dict[str,
     if pretrained:
         published = models.get_model_weights(model).DEFAULT.get_state_dict(progress=False, weights_only=True)
         own = network.state_dict()
-        network.load_state_dict({k: v for k, v in published.items() if v.shape == own[k].shape}, strict=False)
+        fitting = {k: v for k, v in published.items() if k in own and v.shape == own[k].shape}
+        network.load_state_dict(fitting, strict=False)
     return network
 
 
