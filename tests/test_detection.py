@@ -64,7 +64,7 @@ def test_map_of_perfect_wrong_and_no_detections():
     shifted[..., :4] += 1
     other[..., 4] = (other[..., 4] % 10 + 1) * (truth[..., 4] > 0)
     for boxes, low, high in ((truth, 0.999, 1), (shifted, 0.05, 0.6), (other, 0, 0), (none, 0, 0)):
-        task.architecture = task.adapted(Oracle(boxes))  # a cached property
+        task.architecture = task.prepared(Oracle(boxes))  # a cached property
         assert low <= task.evaluate([state_tensors(task.architecture)], "test", most=20).value.item() <= high
 
 

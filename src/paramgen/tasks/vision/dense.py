@@ -70,7 +70,7 @@ class DenseTask(Task):
         self.augment, self.num_workers, self.scenes = augment, num_workers, scenes
 
     @abstractmethod
-    def adapted(self, network: nn.Module) -> nn.Module:
+    def prepared(self, network: nn.Module) -> nn.Module:
         """A network of a library, made to take and return tensors."""
 
     @abstractmethod
@@ -142,7 +142,7 @@ class DenseTask(Task):
                 network = self.own_networks[self.network](self.num_classes, self.in_shape, **self.network_args)
             except TypeError as error:
                 raise ParamgenError(f"network {self.network!r} does not take these arguments: {error}") from error
-        return self.adapted(network)
+        return self.prepared(network)
 
     @cached_property
     def _opened(self) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class DetectionTask(DenseTask):
         self.metric = metric
         self.score = ScoreSpec(metric)
 
-    def adapted(self, network: nn.Module) -> nn.Module:
+    def prepared(self, network: nn.Module) -> nn.Module:
         """The detector, made to take and return tensors."""
         return with_tensors(network)
 

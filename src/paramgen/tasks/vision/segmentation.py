@@ -77,7 +77,7 @@ class SegmentationTask(DenseTask):
         self.metric = metric
         self.score = ScoreSpec(names[metric])
 
-    def adapted(self, network: nn.Module) -> nn.Module:
+    def prepared(self, network: nn.Module) -> nn.Module:
         """The network, made to return logits (B, C, H, W)."""
         return with_logits(network)
 
