@@ -41,8 +41,8 @@ NETWORKS = {
     "rpg_vit_base": ("vit_base_patch16_224", None, 86.6e6),
     "rpg_convnext_atto": ("convnext_atto", None, 3.7e6),
     "rpg_convnext_large": ("convnext_large", None, 197.8e6),
-    "rpg_upernet_ade20k": (lambda: SegmentationTask("ade20k", "vit_upernet").build(), None, 125.9e6),
-    "rpg_vitdet_coco": (lambda: DetectionTask("coco", "vitdet", image_size=1024).build(), None, 109.5e6),
+    "rpg_upernet_ade20k": (lambda: SegmentationTask("ade20k", "vit_upernet").build(), None, 125.8e6),
+    "rpg_vitdet_coco": (lambda: DetectionTask("coco", "vitdet", image_size=1024).build(), None, 109.3e6),
     "rpg_mobilenetv3": ("mobilenetv3_large_100", None, 4.2e6),
 }
 
