@@ -279,7 +279,7 @@ def ray_zoo(source, start=0):
 
 
 @pytest.mark.parametrize("start", [0, 1])
-def test_ray_tune_runs_give_steps_scores_seeds_and_conditions(tmp_path, start):
+def test_ray_tune_runs_give_steps_scores_seeds_and_conditions(tmp_path, start, capsys):
     zoo = imported(ray_zoo(tmp_path / "theirs", start), "--heldout_networks", str(3 - start))
     assert [(e.run, e.step, e.seed, e.split) for e in zoo.entries] == [
         (run, step, run + 7, "heldout" if run == 2 else "train") for run in range(3) for step in range(start, 3)
@@ -288,6 +288,9 @@ def test_ray_tune_runs_give_steps_scores_seeds_and_conditions(tmp_path, start):
         0.5 + step / 10 for _ in range(3) for step in range(start, 3)
     ]
     assert "test" not in zoo.entries[0].scores
+    said = capsys.readouterr().err
+    assert "scores on test splits are dropped" in said
+    assert "not recorded" not in said
     assert zoo.entries[1 - start].scores["train"].get("loss") is None
     assert [e.condition for e in zoo.entries[:: 3 - start]] == [[0.1, 0, 1], [0.01, 1, 0], [0.1, 1, 0]]
     assert [f["name"] for f in zoo.meta["condition"]["fields"]] == ["optim::lr", "model::nlin"]
