@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from paramgen.collect.placing import Placed
@@ -32,7 +32,8 @@ def preview(
         base: What would be kept fixed.
     """
     console = Console()
-    table = Table("network", "run", "step", "split", "scores", "condition", box=None, header_style="bold")
+    network = Column("network", overflow="fold")  # a name is shown whole
+    table = Table(network, "run", "step", "split", "scores", "condition", box=None, header_style="bold")
     for i, (place, recorded) in enumerate(zip(places, scores, strict=True)):
         if i == SHOWN:
             table.add_row(f"… {len(places) - SHOWN} more")
@@ -43,7 +44,7 @@ def preview(
         table.add_row(place.found.name, str(place.run), str(place.step), place.split, ", ".join(numbers), vector + more)
     console.print(table)
     if odd:
-        left_out = Table("left out", "why", box=None, header_style="bold")
+        left_out = Table(Column("left out", overflow="fold"), "why", box=None, header_style="bold")
         for name, why in odd.items():
             left_out.add_row(name, why)
         console.print(left_out)
