@@ -6,11 +6,12 @@ import math
 import pytest
 import torch
 
+from conftest import TinyNet
 from measured import make_zoo
 from paramgen.cli.commands.compare_steps import GeneratorSource, draw
 from paramgen.cli.main import main
 from paramgen.collect.multi import main as collect_tasks
-from paramgen.core.io import write_tensors
+from paramgen.core.io import read_tensors, write_tensors
 from paramgen.core.params import ParamSpec, TensorSpec
 from paramgen.core.samples import read_samples
 from paramgen.core.zoo import Zoo
@@ -178,6 +179,22 @@ def test_networks_are_chosen_by_index_and_a_start_by_index_or_file(zoo, tmp_path
         merge("--zoo", zoo.path, "--method", "task-arithmetic", *chosen, "--out", tmp_path / "m", "--overwrite", "true")
         W = zoo.matrix()
         torch.testing.assert_close(read_samples(tmp_path / "m", zoo).weights[0], W[0] + W[2] - W[1])
+
+
+def test_listed_networks_without_a_start_deviate_from_the_mean_of_all_train_networks(zoo, tmp_path):
+    chosen = ("--networks", "[0, 2]", "--scale", 1)
+    merge("--zoo", zoo.path, "--method", "task-arithmetic", *chosen, "--out", tmp_path / "m")
+    W, mean = zoo.matrix(), zoo.matrix(zoo.indices("train")).mean(0)
+    torch.testing.assert_close(read_samples(tmp_path / "m", zoo).weights[0], W[0] + W[2] - mean)
+
+
+def test_a_merged_network_of_any_zoo_loads_strictly_with_its_ties_and_buffers(tiny_zoo, tmp_path):
+    merge("--zoo", tiny_zoo.path, "--method", "dare-ties", "--scale", 3, "--out", tmp_path / "m")
+    state = read_tensors(tmp_path / "m" / "network_0000.safetensors")
+    TinyNet().load_state_dict(state, strict=True)
+    assert torch.equal(state["out.weight"], state["linear.weight"])
+    assert state["steps"] == 7
+    assert (state["norm.running_var"] > 0).all()
 
 
 def test_alignment_makes_one_network_of_its_copies_in_disguise(disguised, zoo, tmp_path):

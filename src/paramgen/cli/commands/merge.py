@@ -151,8 +151,12 @@ def _start(zoo: Zoo, start: str | None) -> Tensor | None:
 
 
 def _pool(zoo: Zoo, rows: list[int] | None, start: Tensor | None, align: bool) -> Pool:
-    """What is merged."""
-    weights = zoo.matrix(zoo.indices("train"))  # (K, P)
+    """What is merged. Listed networks alone are held in memory, unless all must be aligned."""
+    train, sizes = zoo.indices("train"), tuple(t.numel for t in zoo.spec.tensors)
+    if rows is not None and not align:
+        start = _mean(zoo, train) if start is None else start
+        return Pool(zoo.matrix([train[row] for row in rows]), None, sizes, zoo, start=start)
+    weights = zoo.matrix(train)  # (K, P)
     if align:
         weights, start = _aligned(zoo, weights, start)
     new = None
@@ -161,7 +165,15 @@ def _pool(zoo: Zoo, rows: list[int] | None, start: Tensor | None, align: bool) -
         new = NewTasks(unseen, conditions_of(zoo, unseen), seen_tasks(zoo, weights))
     if rows is not None:
         start, weights = weights.mean(0) if start is None else start, weights[rows]
-    return Pool(weights, None, tuple(t.numel for t in zoo.spec.tensors), zoo, new=new, start=start)
+    return Pool(weights, None, sizes, zoo, new=new, start=start)
+
+
+def _mean(zoo: Zoo, indices: list[int]) -> Tensor:
+    """The mean (P,) of some networks, one in memory at a time."""
+    total = torch.zeros(zoo.spec.numel, dtype=torch.float64)
+    for index in indices:
+        total += zoo.spec.flatten(zoo[index])
+    return (total / len(indices)).float()
 
 
 def _aligned(zoo: Zoo, weights: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor | None]:
