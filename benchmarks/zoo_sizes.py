@@ -11,7 +11,6 @@ import yaml
 
 from paramgen.cli.planned_zoo import planned_zoo
 from paramgen.core.paths import list_configs
-from paramgen.errors import ParamgenError
 
 README = Path(__file__).resolve().parents[1] / "checkpoints_zoo" / "README.md"
 START, END = "<!-- recipes: written by python benchmarks/zoo_sizes.py -->\n", "<!-- end of recipes -->"
@@ -27,7 +26,8 @@ def row(name: str, path: Path) -> str:
     start = f"| `paramgen {command} --config {name}` |"
     try:
         shape = planned_zoo(f"./{name}").shape
-    except ParamgenError:  # its tasks are known once their data are there
+    except Exception as error:  # its network or tasks need data or a library that is not here
+        print(f"{name}: {error}")
         return f"{start} | | | {what} |"
     networks = shape.networks if "family" in recipe else recipe.get("runs", 1) * recipe.get("checkpoints", 100)
     size = networks * shape.network_bytes + shape.fixed
