@@ -30,6 +30,7 @@ SHOWN = (
     "cov",
     "mmd",
     "picture_ratio",
+    "label_match",
     "run_ratio",
     "run_ratio_aligned",
     "nn_ratio",

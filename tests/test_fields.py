@@ -15,7 +15,7 @@ from paramgen.evaluation.schema import results_schema
 from paramgen.evaluation.set_metrics import coverage, minimum_matching_distance, one_nearest_neighbour_accuracy
 from paramgen.tasks import FieldFamily, FieldsTask, task_of
 from paramgen.tasks.conditions import CodeCondition
-from paramgen.tasks.fields import digit_pictures
+from paramgen.tasks.field_sources import digit_pictures
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ N: networks of a row. n: those without NaN or inf. P: generated parameters.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from paramgen.collect.symmetries import symmetries_of
 from paramgen.core.components import principal_components
 from paramgen.core.params import StateDict
-from paramgen.core.zoo import Zoo
+from paramgen.core.zoo import Split, Zoo
 from paramgen.evaluation import metrics
 from paramgen.evaluation.context import Context, RowScores, ZooContext, ZooRenders
 from paramgen.evaluation.fine_tuning import FineTuning
@@ -24,6 +25,18 @@ from paramgen.evaluation.scoring import Scoring
 from paramgen.evaluation.structure import Structure
 from paramgen.evaluation.zoo_weights import ZooDistances, ZooWeights
 from paramgen.symmetry import CannotAlign
+
+
+class RowPictures(NamedTuple):
+    """What the finite networks of a row are; None of networks that are no data.
+
+    Args:
+        pixels: (n', F).
+        conditions: (n', C); None where they are not known.
+    """
+
+    pixels: Tensor | None = None
+    conditions: Tensor | None = None
 
 
 class Bench:
@@ -100,6 +113,7 @@ class Bench:
         if self.bootstrap is not None and scored is not None and networks.kind != "reference":
             resampled = self.bootstrap.resample(networks.name, scores, scored.test.items, displayed / length)
         id_match, run_match = self._matches(networks, distances.near.index.cpu(), finite)
+        pictures = self._pictures(networks, scored)
         context = Context(
             zoo=self.context,
             n=N,
@@ -115,7 +129,8 @@ class Bench:
             info=networks.info,
             sample_seconds=networks.sample_seconds,
             finetune_steps=None if self.fine_tuning is None else self.fine_tuning.steps(networks),
-            renders=self._renders(networks, scored),
+            renders=pictures.pixels,
+            conditions=pictures.conditions,
         )
         places = self.plane.place(weights) / length  # (N, 2)
         points = Points(scores.tolist(), (displayed / length).tolist(), places.tolist())
@@ -153,16 +168,21 @@ class Bench:
         assert heldout is not None
         assert heldout.test.renders is not None
         pixels = heldout.test.renders.flatten(1)
-        return ZooRenders(scored.test.renders.flatten(1), pixels[::2], pixels[1::2])
+        training, others = _conditions(self.zoo, "train"), _conditions(self.zoo, "heldout")
+        rest = None if others is None else others[1::2]
+        return ZooRenders(scored.test.renders.flatten(1), pixels[::2], pixels[1::2], training, rest)
 
-    def _renders(self, networks: NetworkSet, scored: RowScores | None) -> Tensor | None:
-        """What a row's networks are, as finite pixels (n', F); of the held-out ones, those that no set is compared with."""
+    def _pictures(self, networks: NetworkSet, scored: RowScores | None) -> RowPictures:
+        """What a row's finite networks are, and their conditions; of the held-out ones, those that no set is compared with."""
         if scored is None or scored.test.renders is None:
-            return None
-        if networks.role == "heldout" and self.context.renders is not None:
-            return self.context.renders.rest
+            return RowPictures()
+        known = self.context.renders
+        if networks.role == "heldout" and known is not None:
+            return RowPictures(known.rest, known.rest_conditions)
         pixels = scored.test.renders.flatten(1)
-        return pixels[pixels.isfinite().all(1)]
+        finite = pixels.isfinite().all(1)
+        conditions = None if known is None else known.conditions if networks is self.first else _drawn_with(networks)
+        return RowPictures(pixels[finite], None if conditions is None else conditions[finite])
 
     def _weights_of(self, networks: NetworkSet) -> Tensor:
         """(N, P), all NaN of a method without weights."""
@@ -203,3 +223,18 @@ def _bootstrap(scoring: Scoring | None, scored: RowScores | None) -> Bootstrap |
         return None
     items = scored.test.items
     return Bootstrap(0) if items is None else Bootstrap(items.shape[1], scoring.task.value)
+
+
+def _conditions(zoo: Zoo, split: Split) -> Tensor | None:
+    """Conditions (K, C) of the networks of a split; None where one has none."""
+    recorded = [zoo.entries[i].condition for i in zoo.indices(split)]
+    return None if None in recorded else torch.tensor(recorded)
+
+
+def _drawn_with(networks: NetworkSet) -> Tensor | None:
+    """The conditions (N, C) that a row's networks were drawn with: one for each, or one for all; None without them."""
+    given = networks.info.condition
+    if not given:
+        return None
+    conditions = torch.tensor(given)
+    return conditions[: len(networks)] if conditions.ndim == 2 else conditions.expand(len(networks), -1)

@@ -17,9 +17,9 @@ from paramgen.evaluation.structure import RowStructure
 from paramgen.evaluation.zoo_weights import Distances
 from paramgen.tasks.score import Scores
 
-Need = Literal["score", "predictions", "answers", "accuracy", "one_task", "tasks", "renders"]
+Need = Literal["score", "predictions", "answers", "accuracy", "one_task", "tasks", "renders", "labels"]
 """What a metric needs: scores; discrete predictions; predictions that are right or wrong; accuracy as the score; a zoo of one task;
-a family of tasks; networks that are data themselves, some of them held out."""
+a family of tasks; networks that are data themselves, some of them held out; such networks with conditions."""
 
 
 class Failures(NamedTuple):
@@ -72,11 +72,15 @@ class ZooRenders(NamedTuple):
         training: (K, F).
         reference: (m, F) every second held-out network, from the first: what sets are compared with.
         rest: (m', F) the other held-out networks, the row that shows what is possible.
+        conditions: (K, C) of the training networks; None of networks without conditions.
+        rest_conditions: (m', C).
     """
 
     training: Tensor
     reference: Tensor
     rest: Tensor
+    conditions: Tensor | None = None
+    rest_conditions: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,7 @@ class Context:
         sample_seconds: Seconds to draw one.
         finetune_steps: Median steps of fine-tuning; None where they are not counted.
         renders: (n', F) what the row's networks are, without those with NaN; None of networks that are no data.
+        conditions: (n', C) what these networks were drawn with, or have; None where that is not known.
     """
 
     zoo: ZooContext
@@ -158,6 +163,7 @@ class Context:
     sample_seconds: float | None = None
     finetune_steps: float | None = None
     renders: Tensor | None = None
+    conditions: Tensor | None = None
 
     @cached_property
     def tasks(self) -> TaskScores | None:
@@ -177,6 +183,9 @@ class Context:
             available.add("score")
         if self.renders is not None and len(self.renders) and self.zoo.renders is not None:
             available.add("renders")
+            available |= (
+                {"labels"} if self.conditions is not None and self.zoo.renders.conditions is not None else set()
+            )
         if self.scored is not None and self.tasks is None and self.scored.test.predictions is not None:
             available.add("predictions")
         if self.right is not None:

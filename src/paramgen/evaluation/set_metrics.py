@@ -67,6 +67,18 @@ def _render_ratio(c: Context) -> float:
     return float(to_zoo.amin(1).median() / usual)
 
 
+def _label_match(c: Context) -> float:
+    assert c.renders is not None
+    assert c.conditions is not None
+    assert c.zoo.renders is not None
+    assert c.zoo.renders.conditions is not None
+    to_zoo = distances(c.renders.cpu(), c.zoo.renders.training.cpu())
+    if c.own and len(to_zoo) == len(c.zoo.renders.training):
+        to_zoo.fill_diagonal_(float("inf"))
+    found = c.zoo.renders.conditions[to_zoo.argmin(1)]  # (n', C)
+    return float((found == c.conditions).all(1).double().mean())
+
+
 SET_METRICS = [
     Metric(
         "nna",
@@ -114,5 +126,18 @@ SET_METRICS = [
         needs("renders"),
         summary="shown",
         terminal="pict.",
+    ),
+    Metric(
+        "label_match",
+        "label_match",
+        "Of networks that are data themselves, drawn with a condition such as a label: the share, in percent, whose nearest training "
+        "picture has that condition. The zoo's and held-out networks are judged by their own. Networks near training ones are matched more "
+        "easily.",
+        _label_match,
+        PERCENT,
+        needs("labels"),
+        better="higher",
+        summary="shown",
+        terminal="label",
     ),
 ]

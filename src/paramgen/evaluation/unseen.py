@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from paramgen.core.zoo import Zoo
@@ -29,6 +30,11 @@ def unseen_family(zoo: Zoo) -> TaskFamily:
     return family
 
 
+def has_conditions(zoo: Zoo) -> bool:
+    """Whether a zoo is of one task and its networks have conditions: labels of networks that are data themselves."""
+    return not many_tasks(zoo) and any(entry.condition is not None for entry in zoo.entries)
+
+
 class TaskConditions(NamedTuple):
     """What is requested of a generator.
 
@@ -39,6 +45,12 @@ class TaskConditions(NamedTuple):
 
     names: list[str]
     condition: Tensor
+
+
+def conditions_to_draw(zoo: Zoo, n: int) -> Tensor:
+    """The conditions (n, C) of held-out networks of a zoo of one task, evenly spaced; of training networks where none is held out."""
+    indices = zoo.indices("heldout") or zoo.indices("train")
+    return torch.tensor([zoo.entries[indices[i * len(indices) // n]].condition for i in range(n)])
 
 
 def tasks_to_draw(zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:

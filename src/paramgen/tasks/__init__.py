@@ -11,7 +11,7 @@ from paramgen.errors import ParamgenError
 from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import Member, SplitData, Task, TaskFamily
 from paramgen.tasks.factory import load_family, load_task
-from paramgen.tasks.field_family import FieldFamily, FieldsTask
+from paramgen.tasks.field_family import FieldFamily, FieldsTask, ShapeFamily, ShapesTask
 from paramgen.tasks.fields import FieldTask
 from paramgen.tasks.language.family import LanguageFamily
 from paramgen.tasks.language.instructions import InstructionTask
@@ -52,6 +52,8 @@ __all__ = [
     "RotatedFamily",
     "ScorerTask",
     "SegmentationTask",
+    "ShapeFamily",
+    "ShapesTask",
     "SplitData",
     "TabularClassificationTask",
     "Task",

@@ -3,9 +3,8 @@
 M: points of a split. Higher frequencies come from sinusoids of the coordinates (Tancik et al. 2020, arXiv:2006.10739).
 """
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 from math import pi
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,8 @@ from paramgen.core.score import ScoreSpec
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import SplitData, Task
+from paramgen.tasks.field_sources import digit_pictures, grey_values, points_of
 from paramgen.tasks.score import Measured, Scored, at_least_float32
-
-OFFSETS = {"train": 0.5, "val": 0.25, "test": 0.75}  # position of a split's points within a grid cell
 
 
 class Field(nn.Module):
@@ -60,27 +58,34 @@ class Represents(Scored):
         """PSNR (N,) in dB, against a range of 1."""
         return -10 * items.double().mean(1).clamp_min(1e-12).log10()
 
-
-def points_of(split: str, resolution: int) -> Tensor:
-    """The points (M, 2) of a split as (row, column) in [0, 1].
-
-    Args:
-        split: ``train``, ``val`` or ``test``: different points.
-        resolution: Points per side; with as many as the picture has pixels, those of ``train`` are the pixels' centres.
-
-    Raises:
-        ParamgenError: No such split.
-    """
-    if split not in OFFSETS:
-        raise ParamgenError(f"Unknown split {split!r}. Available: {', '.join(OFFSETS)}")
-    side = (torch.arange(resolution) + OFFSETS[split]) / resolution  # (r,)
-    return torch.cartesian_prod(side, side)
+    def best_match(self, drawn: Tensor, others: Tensor) -> Tensor:
+        """PSNR (N,) to the nearest of other pictures: grey values (N, F) and (m, F)."""
+        error = torch.cdist(drawn.clamp(0, 1).double(), others.double()).square()  # (N, m)
+        return self.value(error.amin(1, keepdim=True) / others.shape[1])
 
 
-def grey_values(picture: Tensor, points: Tensor) -> Tensor:
-    """The grey values (M, 1) of a picture (H, W) at points (M, 2), interpolated linearly."""
-    grid = (2 * points - 1).flip(-1)[None, None]  # (1, 1, M, 2) as (x, y) in [-1, 1]
-    return F.grid_sample(picture[None, None], grid, padding_mode="border", align_corners=False).view(-1, 1)
+class Encloses(Scored):
+    """Fields are signed distances, negative inside: trained by squared error, scored by the IoU of the insides."""
+
+    score = ScoreSpec("IoU", margin=0.02)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Squared error (N, B) of distances (N, B, 1)."""
+        return (at_least_float32(output) - target).square().mean(-1)
+
+    def measure(self, output: Tensor, target: Tensor) -> Measured:
+        """How many of the two insides, the network's and the target's, each point (N, B) is in."""
+        return Measured((output[..., 0] < 0).byte() + (target[..., 0] < 0).byte())
+
+    def value(self, items: Tensor) -> Tensor:
+        """Points in both insides over points in either, (N,); 0 if no point is inside."""
+        return (items == 2).sum(1).double() / (items > 0).sum(1).clamp_min(1)
+
+    def best_match(self, drawn: Tensor, others: Tensor) -> Tensor:
+        """IoU (N,) with the most similar of other shapes: distances (N, F) and (m, F)."""
+        a, b = (drawn < 0).double(), (others < 0).double()
+        both = a @ b.T  # (N, m)
+        return (both / (a.sum(1, keepdim=True) + b.sum(1) - both).clamp_min(1)).amax(1)
 
 
 class FieldTask(Represents, Task):
@@ -109,29 +114,8 @@ class FieldTask(Represents, Task):
     def data(self, split: str) -> SplitData:
         """Points (M, 2) of a split and the picture's grey values there (M, 1)."""
         points = points_of(split, self.resolution)
-        return ArraySplit(points, grey_values(self._image, points))
+        return ArraySplit(points, grey_values(self._image[None], points)[0])
 
     @cached_property
     def _image(self) -> Tensor:
         return digit_pictures().grey[self.picture]  # (8, 8)
-
-
-class DigitPictures(NamedTuple):
-    """scikit-learn's digits.
-
-    Args:
-        grey: (1797, 8, 8) in [0, 1].
-        label: (1797,) which digit, int64.
-    """
-
-    grey: Tensor
-    label: Tensor
-
-
-@lru_cache(1)
-def digit_pictures() -> DigitPictures:
-    """All of scikit-learn's digits, read once."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    return DigitPictures(torch.from_numpy(digits.images).float() / 16, torch.from_numpy(digits.target).long())

@@ -12,7 +12,7 @@ from paramgen.core.io import write_atomic, write_json
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.evaluation.compare import Report, differences, machine, summarise, summary_table
-from paramgen.evaluation.unseen import many_tasks
+from paramgen.evaluation.unseen import has_conditions, many_tasks
 from paramgen.evaluation.weight_baselines import find_baseline
 from paramgen.report.page import comparison_page
 from paramgen.report.verdicts import over_seeds
@@ -79,7 +79,9 @@ def main(
                 family_of(zoo)  # refused before the fits
             selected = [k for k, g in generators.items() if not g.zoos or name in g.zoos]
             tasks = {"zoo": str(zoo.path), "per_task": per_task, "seen_tasks": seen_tasks}
-            requested = tasks if many_tasks(zoo) else {"n": n}
+            requested = (
+                tasks if many_tasks(zoo) else {"n": n, "zoo": str(zoo.path)} if has_conditions(zoo) else {"n": n}
+            )
             samples = [draw(place, zoo, k, generators, requested, seed) for k in selected]
             options = {"n": n, "baselines": baselines, "seed": seed, "aligned": aligned, "finetune": finetune}
             reports.append(Report(name, seed, measure(place, zoo, samples, options)))

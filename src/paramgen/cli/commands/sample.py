@@ -16,7 +16,7 @@ from paramgen.core.shards import MERGE, finished, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.evaluation.recalibration import recalibrated
-from paramgen.evaluation.unseen import TaskConditions, tasks_to_draw
+from paramgen.evaluation.unseen import conditions_to_draw, has_conditions, tasks_to_draw
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.loading import check_conditional, load_generator
 from paramgen.generators.prompts import beyond, parse_prompt
@@ -69,7 +69,8 @@ def main(
         recalibrate: Measure the batch-norm statistics of the samples anew, on train items of the zoo's task. The samples are marked as
             having used the task's data.
         trajectory: Save the denoising trajectory of the first networks in trajectory.safetensors; the report plots it.
-        zoo: Zoo of a family of tasks. Sample networks for its tasks, from their conditions, instead of `n` networks.
+        zoo: Zoo of a family of tasks. Sample networks for its tasks, from their conditions, instead of `n` networks. Of a zoo of one task
+            with conditions, such as labelled fields: sample `n` networks with the conditions of held-out networks.
         per_task: Number of networks per unseen task of `zoo`.
         seen_tasks: Number of seen tasks of `zoo` to sample `per_task` networks for as well.
         seed: Seed of the samples.
@@ -101,9 +102,11 @@ def main(
         raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     for folder in {target, target if part is None else part.folder(target)} if not overwrite else ():
         refuse_samples(folder)
-    requested = None if zoo is None else _tasks(model, Zoo(zoo, trust), per_task, seen_tasks)
     given = None if condition is None else torch.tensor(condition).expand(n, -1)
-    count = len(requested.names) if requested else n
+    names: list[str] | None = None
+    if zoo is not None:
+        names, given = _requested(model, Zoo(zoo, trust), n, per_task, seen_tasks)
+    count = n if given is None else len(given)
     if part is not None:
         part.require(count, "networks")
     rows = None if part is None else part.rows(count)
@@ -112,7 +115,7 @@ def main(
         _log.info(line)
     request = SampleRequest(
         n=count,
-        condition=requested.condition if requested else given,
+        condition=given,
         scheduler=scheduler,
         num_inference_steps=num_inference_steps,
         temperature=temperature,
@@ -137,7 +140,7 @@ def main(
         checkpoint_sha256=fingerprint(Path(checkpoint)),
         zoo=model.zoo_info["name"],
         seed=seed,
-        condition=condition,
+        condition=condition if zoo is None or given is None or names else given.tolist(),
         prompt=prompted,
         start=start,
         scheduler=drawn.scheduler,
@@ -154,7 +157,6 @@ def main(
         fit_config=model.fit_config,
         history=model.history,
     )
-    names = requested.names if requested else None
     folder = write_samples(
         target if part is None else part.folder(target),
         networks,
@@ -172,10 +174,12 @@ def main(
     return folder
 
 
-def _tasks(model: ParameterGenerator, zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:
-    """The task and condition of every network to draw for a zoo of many tasks."""
+def _requested(
+    model: ParameterGenerator, zoo: Zoo, n: int, per_task: int, seen_tasks: int
+) -> tuple[list[str] | None, torch.Tensor]:
+    """The task of every network to draw for a zoo, where the zoo has many, and its condition."""
     check_conditional(model, zoo)
-    return tasks_to_draw(zoo, per_task, seen_tasks)
+    return (None, conditions_to_draw(zoo, n)) if has_conditions(zoo) else tasks_to_draw(zoo, per_task, seen_tasks)
 
 
 def _weights(model: ParameterGenerator, trajectory: torch.Tensor | None) -> torch.Tensor | None:
