@@ -1,6 +1,6 @@
 """How large each shipped recipe's zoo gets: the table in checkpoints_zoo/README.md, from the recipes themselves.
 
-python benchmarks/zoo_sizes.py       # rewrite the table; networks are built without values; a recipe that names a model of the Hub asks the Hub
+python benchmarks/zoo_sizes.py       # rewrite the table; networks are built without values
 """
 
 import re
