@@ -30,6 +30,11 @@ SMALLER = {
 }
 
 
+def test_a_command_runs_without_any_words(capsys):
+    assert main(["configs"]) == 0
+    assert "digits_small" in capsys.readouterr().out
+
+
 def test_the_zoo_in_git_is_real_small_and_complete():
     zoo = Zoo(ROOT / "checkpoints_zoo" / "digits_small")
     assert zoo.verify() == []

@@ -164,7 +164,7 @@ def _switched_on(args: list[str], function: Any) -> list[str]:
         f"--{name}" for name, parameter in signature(function).parameters.items() if parameter.annotation is bool
     }
     words = list[str]()
-    for word, following in zip(args, [*args[1:], "--"], strict=True):
+    for word, following in zip(args, [*args, "--"][1:], strict=True):
         words += [word, "true"] if word in switches and following.startswith("--") else [word]
     return words
 
