@@ -17,29 +17,13 @@ JOB = {"SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "fit", "MASTER_PORT": "29641"}
 PARAMGEN = [sys.executable, "-m", "paramgen"]
 
 
-def fit(folder: Path) -> list[str]:
-    """The command line of a short fit of RPG into FOLDER/fit."""
+def fit(folder: Path, preset: str) -> list[str]:
+    """The command line of a short fit of RPG into FOLDER/fit, on two CPU processes."""
     zoo = write_zoo(folder / "zoo", networks=9)
-    words = [
-        "fit",
-        "--config",
-        "rpg_digits_mlp",
-        "--data.zoo",
-        str(zoo.path),
-        "--trainer.max_steps",
-        "4",
-        "--quality.sample_every",
-        "0",
-    ]
-    return [
-        *words,
-        "--checkpoint.dirpath",
-        str(folder / "fit"),
-        "--trainer.accelerator",
-        "cpu",
-        "--trainer.devices",
-        "2",
-    ]
+    configs = ["--config", "rpg_digits_mlp", "--config", f"trainer/{preset}"]
+    steps = ["--trainer.max_steps", "4", "--quality.sample_every", "0", "--checkpoint.dirpath", str(folder / "fit")]
+    devices = ["--trainer.accelerator", "cpu", "--trainer.devices", "2"]  # after the preset, which asks for GPUs
+    return ["fit", *configs, "--data.zoo", str(zoo.path), *steps, *devices]
 
 
 def task(number: int, nodes: int, each: int, names: str) -> dict[str, str]:
@@ -64,7 +48,7 @@ def test_the_slurm_config_takes_its_ranks_from_srun(monkeypatch):
 @pytest.mark.slow
 def test_tasks_of_srun_are_one_fit(tmp_path):
     """As ``sbatch`` and ``srun`` would start them, without a scheduler."""
-    command = [*PARAMGEN, *fit(tmp_path), "--config", "trainer/slurm"]
+    command = [*PARAMGEN, *fit(tmp_path, "slurm")]
     tasks = [
         subprocess.Popen(command, env=os.environ | task(i, 1, 2, "localhost"), stdout=-1, stderr=-1, text=True)
         for i in range(2)
@@ -81,7 +65,7 @@ def test_torchrun_starts_one_fit(preset, tmp_path):
     """The command of docs/scaling.md on one machine."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "2"]
     rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--no-python"]
-    command = [*torchrun, *rendezvous, *PARAMGEN, *fit(tmp_path), "--config", f"trainer/{preset}"]
+    command = [*torchrun, *rendezvous, *PARAMGEN, *fit(tmp_path, preset)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "fit" / "last.ckpt").exists()
