@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from paramgen.api import fit
+from paramgen import fit
 from paramgen.core.zoo import Zoo
 from paramgen.evaluation import metrics
 from paramgen.evaluation.novelty import Novelty, RawBank

@@ -27,7 +27,7 @@ import paramgen.backends
 import paramgen.cli.commands.evaluate
 import paramgen.cli.commands.sample
 import paramgen.collect.single  # noqa: F401
-from paramgen.api import fit
+from paramgen import fit
 from paramgen.cli import dispatch
 from paramgen.evaluation.compare import machine
 

@@ -273,7 +273,9 @@ def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
         (["configs", "--folder", "zo"], "Unknown config folder 'zo'. Did you mean 'zoo'"),
     ],
 )
-def test_mistakes_are_one_line(arguments, expected, capsys):
+def test_mistakes_are_one_line(arguments, expected, tmp_path, monkeypatch, capsys):
+    write_zoo(tmp_path / "digits_mlp_trajectory")
+    monkeypatch.setenv("PARAMGEN_ZOO", str(tmp_path))
     assert expected in refuses(capsys, *arguments)
 
 
@@ -303,11 +305,12 @@ def test_mistakes_are_one_line(arguments, expected, capsys):
             {"model": {"class_path": "RPG", "init_args": {"recurrence": {"d_model": [48, 48]}}}},
             "d_model 48: the inner width 96 must be",
         ),
-        ({"data": {"zoo": "x", "batchsize": 3}}, "batchsize"),
-        ({"data": {"zoo": "x", "codec": "TokenCodek"}}, "unknown ParamCodec 'TokenCodek'. Did you mean 'TokenCodec'"),
+        ({"data": {"zoo": "zoo", "batchsize": 3}}, "batchsize"),
+        ({"data": {"zoo": "zoo", "codec": "TokenCodek"}}, "unknown ParamCodec 'TokenCodek'. Did you mean 'TokenCodec'"),
     ],
 )
-def test_mistakes_in_a_yaml_are_one_line(config, changes, expected, capsys):
+def test_mistakes_in_a_yaml_are_one_line(config, changes, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PARAMGEN_ZOO", str(tmp_path))
     assert expected in refuses(capsys, "fit", "--config", config(**changes))
 
 

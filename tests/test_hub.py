@@ -13,7 +13,7 @@ import yaml
 
 from hub_server import TOKEN, Hub, serving
 from measured import make_zoo
-from paramgen.api import evaluate, fit, load_generator, sample
+from paramgen import evaluate, fit, load_generator, sample
 from paramgen.cli.main import main
 from paramgen.core.hub import HubPlace, download, parse_hub
 from paramgen.core.score import ScoreSpec

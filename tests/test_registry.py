@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from measured import folder_of, make_zoo
-from paramgen.cli.commands.evaluate import table
 from paramgen.cli.main import main
 from paramgen.core.params import ParamSpec
 from paramgen.core.samples import SampleInfo, Samples
@@ -23,6 +22,7 @@ from paramgen.evaluation.metric import PERCENT, Metric, needs
 from paramgen.evaluation.metrics import score_summary
 from paramgen.evaluation.registry import METRICS, metric
 from paramgen.evaluation.schema import comparison_schema, results_schema, with_docs_table
+from paramgen.report.evaluation_report import table
 from paramgen.report.figures import pictures_of
 from paramgen.report.page import comparison_page, page
 from paramgen.report.png import draw_picture, save_plots

@@ -10,6 +10,8 @@ from types import UnionType
 from typing import Any, NamedTuple, get_args
 
 from paramgen import __version__
+from paramgen.cli.given import require_zoo
+from paramgen.cli.next_step import next_step
 from paramgen.core.command_line import typed
 from paramgen.core.locks import locked
 from paramgen.core.shards import parse_shard
@@ -32,6 +34,7 @@ class Command(NamedTuple):
         configs: Folder under ``configs/`` whose names it accepts.
         out_is_file: ``out`` is a file; else it is a folder, which one process writes to at a time.
         parses: Its function ``main`` takes the words of the command line.
+        reads_zoo: Its option ``--zoo`` names a zoo that exists.
     """
 
     what: str
@@ -39,6 +42,7 @@ class Command(NamedTuple):
     configs: str = ""
     out_is_file: bool = False
     parses: bool = False
+    reads_zoo: bool = False
 
 
 FUNCTIONS = {
@@ -49,24 +53,31 @@ FUNCTIONS = {
         "info | verify | import | convert | align | prune | quantise | merge | push | pull",
         "cli.commands.zoo",
     ),
-    "sample": Command("sample new networks from a generator", "cli.commands.sample"),
-    "merge": Command("merge networks of a zoo into one, without training", "cli.commands.merge"),
+    "sample": Command("sample new networks from a generator", "cli.commands.sample", reads_zoo=True),
+    "merge": Command("merge networks of a zoo into one, without training", "cli.commands.merge", reads_zoo=True),
     "generator": Command("share fitted generators on the Hugging Face Hub: push | pull", "cli.commands.generator"),
     "consolidate": Command("write a sharded checkpoint as one file", "cli.commands.consolidate", out_is_file=True),
     "export": Command(
         "write networks for timm, torchvision, transformers, diffusers, peft, ONNX", "cli.commands.export"
     ),
-    "adapters": Command("export generated adapters for peft", "cli.commands.adapters"),
-    "evaluate": Command("compare generated networks with baselines; write a report", "cli.commands.evaluate"),
+    "adapters": Command("export generated adapters for peft", "cli.commands.adapters", reads_zoo=True),
+    "evaluate": Command(
+        "compare generated networks with baselines; write a report", "cli.commands.evaluate", reads_zoo=True
+    ),
     "compare": Command("fit, sample and evaluate generators on zoos, over seeds", "cli.commands.compare", "compare"),
-    "unseen": Command("score generators on a family's unseen tasks", "studies.unseen", out_is_file=True),
-    "interpolate": Command("score networks generated between two tasks", "studies.interpolate"),
-    "flips": Command("score networks generated for seen codes with flipped bits", "studies.flips"),
-    "tickets": Command("train networks under generated masks from the zoo's own start", "studies.tickets"),
+    "unseen": Command(
+        "score generators on a family's unseen tasks", "studies.unseen", out_is_file=True, reads_zoo=True
+    ),
+    "interpolate": Command("score networks generated between two tasks", "studies.interpolate", reads_zoo=True),
+    "flips": Command("score networks generated for seen codes with flipped bits", "studies.flips", reads_zoo=True),
+    "tickets": Command(
+        "train networks under generated masks from the zoo's own start", "studies.tickets", reads_zoo=True
+    ),
     "plan": Command(
         "show what a fit costs before it is run: memory, time, what does not fit", "cli.commands.plan", parses=True
     ),
     "configs": Command("list the shipped configs", "cli.commands.configs"),
+    "completion": Command("complete commands and names in bash, zsh or fish", "cli.commands.completion", parses=True),
     "doctor": Command("check this installation", "cli.commands.doctor"),
 }
 
@@ -94,11 +105,14 @@ def usage() -> str:
     )
 
 
-def run(args: list[str]) -> None:
+def run(args: list[str]) -> str | None:
     """Run one command.
 
     Args:
         args: The command line after ``paramgen``.
+
+    Returns:
+        What to do next, if there is anything.
 
     Raises:
         ParamgenError: A user error.
@@ -109,28 +123,30 @@ def run(args: list[str]) -> None:
         log.setLevel(logging.INFO)
     command, *arguments = args or ["--help"]
     if command in LIGHTNING:
-        import_module("paramgen.cli.lightning").main(args)
-    elif command in FUNCTIONS:
-        _run_function(command, arguments)
-    elif command in ("-h", "--help", "--version"):
-        print(__version__ if command == "--version" else usage())
-    else:
+        require_zoo(arguments)
+        return next_step(command, {}, import_module("paramgen.cli.lightning").main(args))
+    if command in FUNCTIONS:
+        return _run_function(command, arguments)
+    if command not in ("-h", "--help", "--version"):
         raise ParamgenError(f"Unknown command {command!r}. {did_you_mean(command, {**LIGHTNING, **FUNCTIONS})}")
+    print(__version__ if command == "--version" else usage())
+    return None
 
 
-def _run_function(command: str, args: list[str]) -> None:
-    """Parse the command line that a function's signature and docstring describe, and call it."""
+def _run_function(command: str, args: list[str]) -> str | None:
+    """Parse the command line that a function's signature and docstring describe, and call it; what to do next."""
     table = FUNCTIONS[command]
+    if table.reads_zoo:
+        require_zoo(args, "zoo", table.configs)
     functions = import_module(f"paramgen.{table.module}")
     if table.parses:
-        functions.main(args)
-        return
+        return next_step(command, {"words": args}, functions.main(args))
     if hasattr(functions, "COMMANDS"):
         verbs: dict[str, Any] = functions.COMMANDS
         if not args or args[0] in ("-h", "--help"):
             rows = [f"  {verb:10s}{(f.__doc__ or '').splitlines()[0]}" for verb, f in verbs.items()]
             print("\n".join([f"usage: paramgen {command} <verb> [options]", "", *rows]))
-            return
+            return None
         if args[0] not in verbs:
             raise ParamgenError(f"Unknown command '{command} {args[0]}'. {did_you_mean(args[0], verbs)}")
         function, prog, args = verbs[args[0]], f"paramgen {command} {args[0]}", args[1:]
@@ -141,7 +157,8 @@ def _run_function(command: str, args: list[str]) -> None:
     if folder and (shard := parse_shard(config.get("shard"))) is not None:
         folder = shard.folder(folder)
     with typed([*prog.split()[1:], *args]), locked(folder) if folder else nullcontext():
-        function(**{name: value for name, value in config.items() if name != "config"})
+        result = function(**{name: value for name, value in config.items() if name != "config"})
+    return next_step(prog.removeprefix("paramgen "), config, result)
 
 
 def arguments_of(function: Any, prog: str, folder: str, args: list[str]) -> dict[str, Any]:

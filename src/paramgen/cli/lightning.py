@@ -23,6 +23,7 @@ import paramgen.backends  # noqa: F401  registers the backends
 from paramgen.cli.parser import ConfigFile, OneLineErrors
 from paramgen.cli.recipes import facts_of, with_recipes
 from paramgen.core.hub import local_checkpoint
+from paramgen.core.plugins import is_installed
 from paramgen.core.signals import restored
 from paramgen.errors import ParamgenError
 from paramgen.generators.base import ParameterGenerator
@@ -39,6 +40,8 @@ LOST_PROCESS = (
     "another process of this fit ended unexpectedly (killed, out of memory, or a lost machine); "
     "run the same command with --ckpt_path last to go on from the last checkpoint"
 )
+RUNS = "runs"  # where fits log and save
+LOGGER = f"{TensorBoardLogger.__module__}.TensorBoardLogger"
 T = TypeVar("T", bound="GeneratorCLI")
 _log = logging.getLogger(__name__)
 LINKED = (
@@ -67,6 +70,8 @@ class Parser(OneLineErrors, LightningArgumentParser):
 class GeneratorCLI(LightningCLI):
     """A backend, a data module and a Trainer from one YAML."""
 
+    saved = ""  # the checkpoint of a fit
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser whose ``--config`` knows short names."""
         parser = self.parser_class(**kwargs)
@@ -90,6 +95,9 @@ class GeneratorCLI(LightningCLI):
         self.requested: Namespace = self.config.clone()
         if verb := self.config.get("subcommand"):
             config = self.config[verb]
+            logger = config.trainer.logger
+            if isinstance(logger, Namespace) and logger.class_path.endswith(".TensorBoardLogger") and logger.init_args.save_dir == RUNS:
+                logger.init_args.save_dir = config.trainer.default_root_dir
             if config.get("ckpt_path") == "last":
                 config.ckpt_path = _last_checkpoint(config.checkpoint.dirpath, Path(config.trainer.default_root_dir))
             elif config.get("ckpt_path"):
@@ -161,12 +169,17 @@ class GeneratorCLI(LightningCLI):
         self.model.fit_config = self._parser(self.subcommand).dump(self.config[self.subcommand])
 
     def after_fit(self) -> None:
-        """Print where the result is, and the next command."""
+        """Keep and print where the result is."""
+        self.model.history = self.config_init[self.subcommand].quality.history
         callback = self.trainer.checkpoint_callback
-        path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
-        if path and self.trainer.is_global_zero:
-            own = any(not type(part).__module__.startswith("paramgen.") for part in (self.model, self.model.codec))
-            print(f"checkpoint: {path}\nnext:       paramgen sample --ckpt_path {path}{' --trust true' if own else ''}")
+        self.saved = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+        if self.saved and self.trainer.is_global_zero:
+            print(f"checkpoint: {self.saved}")
+
+    @property
+    def foreign(self) -> bool:
+        """Whether reading the generator's checkpoint needs trust."""
+        return not all(is_installed(type(part)) for part in (self.model, self.model.codec))
 
 
 class _NoTips(logging.Filter):
@@ -269,14 +282,11 @@ def run_command_line(cli: type[T], parser: type[Parser] = Parser, command: str |
         auto_configure_optimizers=False,
         seed_everything_default=0,
         trainer_defaults={
-            "default_root_dir": "runs",
+            "default_root_dir": RUNS,
             "max_epochs": -1,
             "enable_model_summary": False,  # it ends with 'Total FLOPs: 0'
             "num_sanity_val_steps": 0,
-            "logger": {
-                "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
-                "init_args": {"save_dir": "runs"},
-            },
+            "logger": {"class_path": LOGGER, "init_args": {"save_dir": RUNS}},
         },
         save_config_kwargs={"overwrite": True},
         parser_kwargs={"prog": f"paramgen {command}" if command else "paramgen"},

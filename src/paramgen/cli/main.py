@@ -22,7 +22,9 @@ def main(args: list[str] | None = None) -> int:
     """
     try:
         with signals.raised():
-            run(sys.argv[1:] if args is None else args)
+            following = run(sys.argv[1:] if args is None else args)
+            if following and first_process():
+                print(f"next: {following}", file=sys.stderr)
     except KeyboardInterrupt:
         return _stopped(StopRequested(signal.SIGINT))
     except StopRequested as request:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]  # its __all__ is made as it runs
 
 from paramgen.core.paths import find_config
+from paramgen.core.plugins import load_plugins
 from paramgen.core.trust import search_working_folder
 from paramgen.errors import ParamgenError, did_you_mean, find_mistake
 
@@ -35,7 +36,8 @@ class OneLineErrors(ArgumentParser):
     bases: Mapping[str, type] = MappingProxyType({})  # of arguments that take an instance of a subclass
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """As jsonargparse's; a class on the command line that is not found is also searched for in the working folder."""
+        """As jsonargparse's; classes of installed packages are known, and others are also searched for in the working folder."""
+        load_plugins()
         try:
             return super().parse_args(*args, **kwargs)
         except ParamgenError as error:

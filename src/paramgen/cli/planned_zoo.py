@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from jsonargparse import Namespace
 
 from paramgen.cli.dispatch import parser_of
 from paramgen.collect import multi, single
 from paramgen.collect.shape import ZooShape, shape_of_runs, shape_of_tasks, shape_of_zoo
 from paramgen.collect.symmetries import symmetries_of, symmetries_of_family
-from paramgen.core.paths import find_zoo, list_configs
+from paramgen.core.paths import ALIGNED, find_zoo, zoo_recipes
 from paramgen.core.trust import import_class
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean
@@ -20,8 +19,6 @@ from paramgen.symmetry import PermutationSpec
 from paramgen.tasks import TaskFamily
 from paramgen.tasks.conditions import ConditionEncoder
 from paramgen.tasks.factory import FETCHING
-
-ALIGNED = "_aligned"  # the end of the name of a zoo that `paramgen zoo align` makes from another
 
 
 class PlannedZoo(NamedTuple):
@@ -51,14 +48,13 @@ def planned_zoo(name: str) -> PlannedZoo:
 
 
 def _of_recipe(name: str) -> PlannedZoo:
-    recipes = list_configs("zoo")
+    recipes = zoo_recipes()
     short = Path(name).name.removesuffix(ALIGNED)
     if short not in recipes:
         raise ParamgenError(
             f"Unknown zoo {name!r}: neither a zoo nor a recipe for `paramgen collect`. {did_you_mean(short, recipes)}"
         )
-    described: Any = yaml.safe_load(recipes[short].read_text())
-    of_tasks = "family" in described
+    of_tasks = recipes[short].of_tasks
     function, prog = (multi.main, "paramgen collect_tasks") if of_tasks else (single.main, "paramgen collect")
     given = parser_of(function, prog, "zoo").parse_args(["--config", short, "--out", short])
     task = given["family" if of_tasks else "task"]

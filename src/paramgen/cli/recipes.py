@@ -1,13 +1,12 @@
 """``auto`` in the config of a fit: replaced by the values of the backend's recipe before the command line is parsed."""
 
 import logging
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import yaml
 
-from paramgen.core.paths import find_config
+from paramgen.cli.given import options, read_config, zoo_given
 from paramgen.core.trust import find_class
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
@@ -26,45 +25,17 @@ def with_recipes(words: list[str], facts: Callable[[str], Facts] = facts_of) -> 
     """A command line whose configs have numbers in place of ``auto``; as it was where no config has any.
 
     Args:
-        words: The command line after ``paramgen``. The zoo is the last ``--data.zoo``, else the one of the last config that names one.
+        words: The command line after ``paramgen``. The zoo is the last one that an option or a config names.
         facts: The facts of a zoo by its name or folder.
 
     Raises:
         ParamgenError: A config with ``auto`` and no zoo, or a zoo or backend that does not exist.
     """
-    pairs = [*_options(words)]
-    given = [(name, value, _read(value)) for name, value in pairs if name in ("-c", "--config")]
-    zoo = next((value for name, value in reversed(pairs) if name == "--data.zoo"), None)
-    zoo = zoo or next((own for *_, config in reversed(given) if (own := _zoo(config))), None)
-    out = list(words)
-    for name, value, config in given:
-        if (text := _resolved(value, config, zoo, facts)) is not None:
+    zoo, out = zoo_given(words), list(words)
+    for name, value in options(words):
+        if name in ("-c", "--config") and (text := _resolved(value, read_config(value), zoo, facts)) is not None:
             out = [text if word == value else f"{name}={text}" if word == f"{name}={value}" else word for word in out]
     return out
-
-
-def _options(words: list[str]) -> Iterator[tuple[str, str]]:
-    """Names and values of options, from ``--name value`` and ``--name=value``."""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
-        name, equals, value = word.partition("=")
-        if name.startswith("-"):
-            yield name, value if equals else after
-
-
-def _read(name: str) -> dict[str, Any]:
-    """A config; empty if it cannot be read here: the parser says what is wrong."""
-    found = find_config(name)
-    text = Path(found).read_text(errors="replace") if Path(found[:255]).is_file() else found
-    try:
-        config: Any = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def _zoo(config: dict[str, Any]) -> str | None:
-    data = config.get("data")
-    return data.get("zoo") if isinstance(data, dict) else None
 
 
 def _resolved(name: str, config: dict[str, Any], zoo: str | None, facts: Callable[[str], Facts]) -> str | None:

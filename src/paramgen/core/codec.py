@@ -32,6 +32,9 @@ _CONSTANT = 1e-10  # a relative spread below this is rounding
 class ParamCodec(ABC):
     """State dict <-> (L, D) tokens with a mask on the padding.
 
+    A codec is a subclass: ``blocks_of`` says where the numbers of each tensor lie among the tokens, ``arguments`` gives the values that
+    rebuild the codec from a checkpoint.
+
     Args:
         normalisation: ``layer``: each tensor to mean 0, std 1 over all its weights and networks. ``weight``: each weight over the
             networks. ``centre``: subtract each weight's mean over the networks, then scale per tensor.
@@ -44,12 +47,16 @@ class ParamCodec(ABC):
         self.spec: ParamSpec | None = None
 
     @abstractmethod
-    def _lay_out(self, spec: ParamSpec) -> tuple[int, list[Block]]:
-        """Token size D and one block a tensor."""
+    def blocks_of(self, spec: ParamSpec) -> tuple[int, list[Block]]:
+        """The token size D and one block for each tensor of the spec, in order.
+
+        Args:
+            spec: What is generated.
+        """
 
     @abstractmethod
-    def _arguments(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments by name, as plain values."""
 
     def bind(self, spec: ParamSpec, networks: Iterable[Mapping[str, Tensor]]) -> Self:
         """Take the statistics of some networks, read once each.
@@ -86,7 +93,7 @@ class ParamCodec(ABC):
     def lay_out(self, spec: ParamSpec) -> None:
         """Set ``shape`` and ``mask`` for a network; they need no statistics."""
         self.spec = spec
-        token_dim, self.blocks = self._lay_out(spec)
+        token_dim, self.blocks = self.blocks_of(spec)
         last = self.blocks[-1]
         length = -(-(last.offset + last.rows * last.stride) // token_dim)
         self.shape = (length, token_dim)
@@ -189,7 +196,7 @@ class ParamCodec(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint."""
         assert self.spec is not None
-        component = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": self._arguments()}
+        component = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": self.arguments()}
         return {**component, "spec": self.spec.to_dict(), "shift": self.shift, "scale": self.scale}
 
     @staticmethod
@@ -252,10 +259,12 @@ class FlatCodec(ParamCodec):
     def __init__(self, normalisation: Normalisation = "layer") -> None:
         super().__init__(normalisation)
 
-    def _arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
+        """The normalisation, and how tokens are cut."""
         return {"normalisation": self.normalisation}
 
-    def _lay_out(self, spec: ParamSpec) -> tuple[int, list[Block]]:
+    def blocks_of(self, spec: ParamSpec) -> tuple[int, list[Block]]:
+        """The token size D, and one block for each tensor."""
         return spec.numel, _end_to_end(spec)
 
 
@@ -284,10 +293,12 @@ class TokenCodec(ParamCodec):
             raise ParamgenError(f"strategy is {strategy!r}, expected layer, channel or flatten")
         self.token_dim, self.strategy = token_dim, strategy
 
-    def _arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
+        """The normalisation, and how tokens are cut."""
         return {"token_dim": self.token_dim, "strategy": self.strategy, "normalisation": self.normalisation}
 
-    def _lay_out(self, spec: ParamSpec) -> tuple[int, list[Block]]:
+    def blocks_of(self, spec: ParamSpec) -> tuple[int, list[Block]]:
+        """The token size D, and one block for each tensor."""
         if self.strategy == "flatten":
             return self.token_dim, _end_to_end(spec)
         blocks, offset, source = [], 0, 0

@@ -2,20 +2,26 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from paramgen.core.hub import is_hub
+from paramgen.core.plugins import plugin_configs
 from paramgen.errors import ParamgenError, did_you_mean
 
 CONFIG_KINDS = {"": "fit", "trainer": "fit", "zoo": "collect", "compare": "compare"}
 """The command that reads the configs of a folder under ``configs/``."""
+ZOO_DIR = Path("checkpoints_zoo")
+"""Where zoos are made and looked for, in the working folder."""
+ALIGNED = "_aligned"
+"""The end of the name of a zoo that `paramgen zoo align` makes from another."""
 DEVICE_CONFIGS = "trainer"
 """Folder of the configs that a config of a generator is combined with: ``paramgen fit --config rpg --config trainer/ddp``."""
 
 
 def config_dirs() -> list[Path]:
-    """Where configs are looked for: ``$PARAMGEN_CONFIG_PATH``, then the installed package, then the checkout."""
+    """Where configs are looked for: ``$PARAMGEN_CONFIG_PATH``, the installed package, the checkout, and packages that register configs."""
     named = [Path(p) for p in os.environ.get("PARAMGEN_CONFIG_PATH", "").split(os.pathsep) if p]
-    return [*(d for d in named if d.is_dir()), *_shipped("configs")]
+    return [*(d for d in named if d.is_dir()), *_shipped("configs"), *plugin_configs()]
 
 
 def list_configs(folder: str = "") -> dict[str, Path]:
@@ -58,14 +64,14 @@ def find_config(name: str, folder: str = "") -> str:
 def zoo_dirs() -> list[Path]:
     """Where zoos are looked for: ``$PARAMGEN_ZOO``, ``./checkpoints_zoo``, then the zoo that is shipped with paramgen."""
     named = [Path(p) for p in os.environ.get("PARAMGEN_ZOO", "").split(os.pathsep) if p]
-    return [*named, Path("checkpoints_zoo"), *_shipped("checkpoints_zoo")]
+    return [*named, ZOO_DIR, *_shipped(ZOO_DIR.name)]
 
 
 def find_zoo(name: str | Path) -> Path:
     """Folder of a zoo given as a path or by name.
 
     Raises:
-        ParamgenError: No such zoo; the available ones are listed.
+        ParamgenError: No such zoo; the command that makes it is named, or the available ones are listed.
     """
     if (Path(name) / "zoo.json").is_file():
         return Path(name)
@@ -77,9 +83,58 @@ def find_zoo(name: str | Path) -> Path:
     if str(name) in zoos:
         return zoos[str(name)]
     dirs = ", ".join(map(str, zoo_dirs()))
-    raise ParamgenError(
-        f"Unknown zoo {str(name)!r}: no zoo.json at this path or in {dirs}. {did_you_mean(str(name), zoos)}"
-    )
+    known = how_to_make(name) or did_you_mean(str(name), zoos)
+    raise ParamgenError(f"Unknown zoo {str(name)!r}: no zoo.json at this path or in {dirs}. {known}")
+
+
+class ZooRecipe(NamedTuple):
+    """A shipped recipe of a zoo.
+
+    Args:
+        name: Of the config, and of the zoo that it makes.
+        path: The config.
+        of_tasks: Whether its zoo has one network per task of a family.
+    """
+
+    name: str
+    path: Path
+    of_tasks: bool
+
+    @property
+    def command(self) -> str:
+        """The command that makes the zoo."""
+        return f"paramgen {'collect_tasks' if self.of_tasks else 'collect'} --config {self.name}"
+
+
+def zoo_recipes() -> dict[str, ZooRecipe]:
+    """The shipped recipes of zoos by name."""
+    found = list_configs("zoo")
+    texts = {name: path.read_text() for name, path in found.items()}
+    return {name: ZooRecipe(name, found[name], "\nfamily:" in f"\n{text}") for name, text in texts.items()}
+
+
+def commands_for(zoo: str | Path) -> list[str]:
+    """The commands that make a zoo, in order; none if no shipped recipe does.
+
+    Args:
+        zoo: Its name or folder. A folder of another place is the recipe's ``--out``.
+    """
+    recipes, folder = zoo_recipes(), Path(zoo)
+    short = folder.name.removesuffix(ALIGNED)
+    if short not in recipes:
+        return []
+    recipe, usual = recipes[short], folder in (Path(folder.name), ZOO_DIR / folder.name)
+    if short == folder.name:
+        return [f"{recipe.command}{'' if usual else f' --out {folder}'}"]
+    align = f"paramgen zoo align --zoo {short} --out {ZOO_DIR / folder.name if usual else folder}"
+    made = any((d / short / "zoo.json").is_file() for d in zoo_dirs())
+    return [align] if made else [recipe.command, align]
+
+
+def how_to_make(zoo: str | Path) -> str:
+    """The commands that make a zoo, as a sentence; empty if no shipped recipe does."""
+    commands = commands_for(zoo)
+    return f"{' && '.join(commands)} makes it." if commands else ""
 
 
 def _shipped(folder: str) -> list[Path]:

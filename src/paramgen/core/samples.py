@@ -110,6 +110,31 @@ class Samples:
     task: list[str] | None = None
 
 
+class GeneratedNetworks(list[StateDict]):
+    """Complete state dicts, as ``load_state_dict(strict=True)`` takes them, and where they come from.
+
+    Args:
+        networks: N state dicts.
+        info: Where they come from.
+        identity: Which network of the zoo's train split conditioned each, if any.
+        run: Which run of the zoo's train split conditioned each, if any.
+    """
+
+    def __init__(
+        self,
+        networks: Iterable[StateDict],
+        info: SampleInfo | None = None,
+        identity: Sequence[int | None] | None = None,
+        run: Sequence[int | None] | None = None,
+    ) -> None:
+        super().__init__(networks)
+        self.info, self.identity, self.run = info or SampleInfo(), identity, run
+
+    def __repr__(self) -> str:
+        made = f" by {self.info.generator}" if self.info.generator else ""
+        return f"<{len(self)} networks{made}>"
+
+
 def write_samples(
     folder: str | Path,
     networks: Sequence[Mapping[str, Tensor]],
@@ -190,7 +215,9 @@ def refuse_samples(folder: str | Path) -> None:
         raise ParamgenError(f"{path} is a file; choose a folder for the samples")
 
 
-def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None, partial: bool = False) -> Samples:
+def read_samples(
+    folder: str | Path, zoo: Zoo, limit: int | None = None, partial: bool = False, name: str | None = None
+) -> Samples:
     """Read a folder of networks of the zoo's architecture.
 
     NaN and inf in the weights are kept: the evaluator counts them.
@@ -200,6 +227,7 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None, partial
         zoo: Says which tensors are generated, and what the rest must be.
         limit: Maximum number of networks to read.
         partial: Read what a stopped command had written too, rather than refuse it.
+        name: Name in the report. Default: the folder's.
 
     Raises:
         ParamgenError: No such folder, an empty one, one that a stopped command left incomplete, a file that is missing, truncated or
@@ -217,7 +245,7 @@ def read_samples(folder: str | Path, zoo: Zoo, limit: int | None = None, partial
     identity, run = (_known(entry.get(name) for entry in selected) for name in ("identity", "run"))
     trajectory = _read_trajectory(inside(path, TRAJECTORY), zoo) if (path / INDEX).exists() else None
     task = [entry["task"] for entry in selected] if all(entry.get("task") for entry in selected) else None
-    return Samples(path.resolve().name, weights, info, identity, len(listed), trajectory, run, task)
+    return Samples(name or path.resolve().name, weights, info, identity, len(listed), trajectory, run, task)
 
 
 class SampledNetwork(NamedTuple):
@@ -245,6 +273,30 @@ def each_network(folder: str | Path, zoo: Zoo, limit: int | None = None) -> Iter
         state = _read_network(path, entry, zoo, base)
         tied = {name: state[canonical] for name, canonical in zoo.spec.aliases.items()}
         yield SampledNetwork(entry["file"], {**base, **tied, **state})
+
+
+def samples_of(networks: Sequence[Mapping[str, Tensor]], zoo: Zoo, name: str, limit: int | None = None) -> Samples:
+    """Networks in memory as the evaluator takes them; NaN and inf in the weights are kept.
+
+    Args:
+        networks: Complete state dicts of the zoo's architecture, or its generated tensors alone.
+        zoo: Says which tensors are generated, and what the rest must be.
+        name: Name in the report.
+        limit: Maximum number of networks to take.
+
+    Raises:
+        ParamgenError: No network, or one with other tensors or shapes than the zoo's; network and tensor are named.
+    """
+    selected = list(networks)[:limit]
+    if not selected:
+        raise ParamgenError(f"{name} holds no networks: N = 0, expected at least 1")
+    base, weights = zoo.base(), torch.empty(len(selected), zoo.spec.numel)
+    for i, (row, state) in enumerate(zip(weights, selected, strict=True)):
+        row.copy_(zoo.spec.flatten(_checked(state, zoo, base, f"network {i} of {name}")))
+    if not isinstance(networks, GeneratedNetworks):
+        return Samples(name, weights, SampleInfo(), total=len(networks))
+    identity, run = (None if known is None else _known(known[:limit]) for known in (networks.identity, networks.run))
+    return Samples(name, weights, networks.info, identity, len(networks), run=run)
 
 
 def with_distinct_names(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
@@ -297,15 +349,18 @@ def _read_trajectory(path: Path, zoo: Zoo) -> Tensor | None:
     return trajectory
 
 
-def _read_network(folder: Path, entry: dict[str, Any], zoo: Zoo, base: StateDict) -> StateDict:
+def _read_network(folder: Path, entry: dict[str, Any], zoo: Zoo, base: StateDict) -> Mapping[str, Tensor]:
     path = inside(folder, entry["file"])
     state = read_tensors(path)  # a truncated file is named here
     if entry.get("sha256") and sha256(path) != entry["sha256"]:
         raise ParamgenError(f"{path}: checksum mismatch with {INDEX}: the file was modified")
-    zoo.spec.check(state, str(path), finite=False)
-    check_network(
-        state, zoo.spec, base, str(path), rtol=1e-3
-    )  # other programs may have stored the base in half precision
+    return _checked(state, zoo, base, str(path))
+
+
+def _checked(state: Mapping[str, Tensor], zoo: Zoo, base: StateDict, where: str) -> Mapping[str, Tensor]:
+    """A network, after a check that it is of the zoo's architecture."""
+    zoo.spec.check(state, where, finite=False)
+    check_network(state, zoo.spec, base, where, rtol=1e-3)  # other programs may have stored the base in half precision
     return state
 
 

@@ -1,8 +1,8 @@
 """Names of classes that files hold: looked up, never imported, unless the user vouches for the file.
 
 A zoo or a checkpoint says by name which class makes its task or its generator. Files may come from strangers, and importing a module
-runs it. So a name from a file is compared with the classes that are imported already: those of paramgen, and those of installed packages
-with the entry point ``paramgen.backends``. Anything else needs ``trust``, except in zoos that the user made here
+runs it. So a name from a file is compared with the classes that are imported already: those of paramgen, and those that installed packages
+register by entry points (:mod:`paramgen.core.plugins`). Anything else needs ``trust``, except in zoos that the user made here
 (:mod:`paramgen.core.remembered`). What the user types (options, the config of a command) is
 imported; what Python does not find is also searched for in the working folder.
 """
@@ -17,6 +17,7 @@ from inspect import isabstract
 from pathlib import Path
 from typing import Any, TypeVar
 
+from paramgen.core.plugins import load_plugins
 from paramgen.errors import ParamgenError, did_you_mean, shown
 
 T = TypeVar("T")
@@ -44,7 +45,10 @@ def find_class(path: str, base: type[T], what: str, trust: bool = False, where: 
         UntrustedError: It would have to be imported, and `trust` is false.
         ParamgenError: No such class, or not a subclass of `base`.
     """
-    classes = {name: cls for cls in _subclasses(base) for name in _names(cls)}
+    classes = _known(base)
+    if path not in classes:
+        load_plugins()
+        classes = _known(base)
     if path in classes:
         return classes[path]
     top, dot, name = path.partition(".")[0], *path.rpartition(".")[1:]
@@ -166,6 +170,11 @@ def search_working_folder(path: str) -> bool:
     sys.path.append(str(folder))
     invalidate_caches()
     return True
+
+
+def _known(base: type[T]) -> dict[str, type[T]]:
+    """The imported classes by what they may be called."""
+    return {name: cls for cls in _subclasses(base) for name in _names(cls)}
 
 
 def _subclasses(base: type[T]) -> Iterator[type[T]]:

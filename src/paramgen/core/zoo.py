@@ -4,6 +4,7 @@
 holds once what is not generated. :mod:`paramgen.core.zoo_writer` writes it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -85,6 +86,11 @@ class Zoo(Sequence[StateDict]):
         self.entries = [ZooEntry(**e) for e in self.meta["entries"]]
         self._check_entries()
         self._read: set[int] = set()  # networks whose file has been verified
+
+    def __repr__(self) -> str:
+        splits = Counter(entry.split for entry in self.entries)
+        listed = ", ".join(f"{count} {split}" for split, count in splits.items())
+        return f"<zoo {self.name!r}: networks of {self.spec.numel:,} parameters, {listed}>"
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -60,7 +60,7 @@ paramgen sample --ckpt_path {place} --n 10 --out samples
 ```
 
 ```python
-from paramgen.api import load_generator
+from paramgen import load_generator
 
 states = load_generator("{place}").sample(10)  # complete state dicts
 ```

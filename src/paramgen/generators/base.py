@@ -13,6 +13,7 @@ from torch import Tensor
 from paramgen import __version__
 from paramgen.core.codec import ParamCodec
 from paramgen.core.params import StateDict
+from paramgen.core.samples import GeneratedNetworks, SampleInfo
 from paramgen.core.seeds import mix
 from paramgen.errors import DivergedError, ParamgenError
 from paramgen.generators.batches import NetworkTokens, ParamBatch
@@ -146,8 +147,8 @@ class ParameterGenerator(Shardable, ABC):
         tensors = [*self.state_dict().values(), self.codec.shift, self.codec.scale]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
-    def sample(self, n: int | SampleRequest, condition: Tensor | None = None, **options: Any) -> list[StateDict]:
-        """New networks: n state dicts that load with ``strict=True`` into the plain network.
+    def sample(self, n: int | SampleRequest, condition: Tensor | None = None, **options: Any) -> GeneratedNetworks:
+        """New networks: n state dicts that load with ``strict=True`` into the plain network, and where they come from.
 
         Args:
             n: Number of networks, or a request for them.
@@ -158,7 +159,37 @@ class ParameterGenerator(Shardable, ABC):
             ParamgenError: As :class:`SampleRequest` and :meth:`draw`.
         """
         request = n if isinstance(n, SampleRequest) else SampleRequest(n, condition, **options)
-        return self.decode(self.draw(request).tokens)
+        begun = time.perf_counter()
+        drawn = self.draw(request)
+        networks = self.decode(drawn.tokens)
+        info = self.describe(request, drawn, time.perf_counter() - begun)
+        return GeneratedNetworks(networks, info, drawn.identity, drawn.run)
+
+    def describe(self, request: SampleRequest, drawn: Drawn, seconds: float) -> SampleInfo:
+        """Where drawn networks come from, as far as the generator knows it.
+
+        Args:
+            request: What was asked for.
+            drawn: What it gave.
+            seconds: Time to draw and decode them.
+        """
+        return SampleInfo(
+            generator=type(self).__name__,
+            zoo=self.zoo_info["name"],
+            prompt=None if request.prompt is None else dict(request.prompt),
+            scheduler=drawn.scheduler,
+            num_inference_steps=drawn.num_inference_steps,
+            temperature=request.temperature,
+            guidance_scale=drawn.guidance_scale,
+            fit_seconds=self.fit_seconds,
+            sample_seconds=seconds,
+            generator_params=sum(p.numel() for p in self.parameters()),
+            generator_bytes=self.stored_bytes(),
+            uses_task_data=self.uses_task_data,
+            fit_command=self.fit_command,
+            fit_config=self.fit_config,
+            history=self.history,
+        )
 
     @torch.no_grad()
     def draw(self, request: SampleRequest) -> Drawn:
@@ -264,6 +295,15 @@ class ParameterGenerator(Shardable, ABC):
         if self.trainer.world_size > 1:
             torch.manual_seed(mix(torch.initial_seed(), self.global_rank))
 
+    def on_fit_end(self) -> None:
+        """Stop the clock."""
+        self.fit_seconds = self._seconds()
+        del self._started
+
+    def _seconds(self) -> float:
+        """Seconds of all fits so far, with the running one."""
+        return self.fit_seconds + (time.perf_counter() - self._started if hasattr(self, "_started") else 0)
+
     def training_step(self, batch: ParamBatch, batch_idx: int) -> STEP_OUTPUT:
         """One step; logs every term under ``train/``."""
         terms = self.loss(batch)
@@ -313,7 +353,7 @@ class ParameterGenerator(Shardable, ABC):
             "uses_task_data": self.uses_task_data,
             "fit_command": self.fit_command,
             "fit_config": self.fit_config,
-            "fit_seconds": self.fit_seconds + (time.perf_counter() - self._started if hasattr(self, "_started") else 0),
+            "fit_seconds": self._seconds(),
         }
 
     def _class_path(self) -> str:

@@ -21,8 +21,7 @@ def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -
     Args:
         path: A ``.ckpt`` written by ``paramgen fit``, a file or a folder of shards; or ``hf://owner/name``.
         device: Where to put it.
-        trust: Import a backend or codec that is not part of paramgen, nor of an installed package with the entry point
-            ``paramgen.backends``.
+        trust: Import a backend or codec that is not part of paramgen, nor registered by an installed package.
 
     Raises:
         UntrustedError: The checkpoint names such a class, and `trust` is false.

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 
 from paramgen import __version__
+from paramgen.core.plugins import load_plugins
 from paramgen.errors import ParamgenError
 
 _PACKAGES = ("torch", "torchvision", "lightning", "timm", "diffusers", "jsonargparse", "safetensors", "scikit-learn")
@@ -44,6 +45,8 @@ def main() -> None:
         print(f"  {name}: {answer}")
     for module, what in _OPTIONAL.items():
         print(f"  {module}: {_optional(module, what)}")
+    for plugin in load_plugins():
+        print(f"  {plugin.kind} {plugin.name!r} of {plugin.package}: {plugin.problem or 'yes'}")
     faults = [name for name, version in versions.items() if version.startswith("missing")]
     faults += [name for name, answer in results.items() if answer.split()[0].rstrip(":") == "no"]
     if faults:

@@ -5,29 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from paramgen.core.command_line import command_line
 from paramgen.core.intake import Architecture
-from paramgen.core.io import write_atomic, write_json
+from paramgen.core.io import write_json
 from paramgen.core.samples import read_samples, with_distinct_names
-from paramgen.core.score import ScoreSpec
 from paramgen.core.shards import MERGE, Shard, complete_shards, delete_shards, finished, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, UnscoredError, require_positive
 from paramgen.evaluation.evaluate import results_of
-from paramgen.evaluation.flags import parse, say
-from paramgen.evaluation.registry import in_terminal
-from paramgen.evaluation.results import Results
 from paramgen.evaluation.score_store import DONE, ScoreStore
 from paramgen.evaluation.setup import Setup
 from paramgen.evaluation.share import Share
 from paramgen.evaluation.unseen import many_tasks
-from paramgen.report.page import page
-from paramgen.report.png import save_plots
-from paramgen.report.verdicts import verdict
-from paramgen.report.weights import weight_pictures
+from paramgen.report.evaluation_report import EvaluationReport
 from paramgen.tasks import Task, TaskFamily, family_of
 
 
@@ -46,7 +38,7 @@ def main(
     trust: bool = False,
     task: Task | None = None,
     shard: str | None = None,
-) -> Results | None:
+) -> EvaluationReport | None:
     """Compare generated networks with the zoo, held-out runs and baselines.
 
     For the zoo of a family of tasks (``paramgen collect_tasks``), each network is scored on its own unseen task and compared with
@@ -73,7 +65,7 @@ def main(
             ``merge`` puts the shards together: the report of one process.
 
     Returns:
-        The results; None for a shard.
+        The report; None for a shard.
 
     Raises:
         ParamgenError: n below 1, no such zoo or folder, an unknown baseline, a damaged file, networks of another architecture.
@@ -82,13 +74,13 @@ def main(
     command = command_line("paramgen evaluate", main, locals())
     require_positive(n=n, train_images=train_images)
     opened = Zoo(zoo, trust)
-    tasks = _tasks(opened, task)
+    tasks = tasks_to_score(opened, task)
     folders = [samples] if isinstance(samples, str) else samples or []
     limit = None if tasks is not None and tasks.unseen else n
     read = with_distinct_names(
         [read_samples(folder, opened, limit=limit, partial=partial) for folder in folders], folders
     )
-    setup = Setup.of(opened, tasks, read, _baselines(baselines), n, seed, device, train_images, aligned, finetune)
+    setup = Setup.of(opened, tasks, read, baseline_names(baselines), n, seed, device, train_images, aligned, finetune)
     if (part := parse_shard(shard)) is not None:
         _share(part, Path(out), setup)
         return None
@@ -99,40 +91,18 @@ def main(
     results = results_of(setup, store, errors)
     if task is not None:
         results = replace(results, task=task.config())
-    pictures = weight_pictures(opened, read)
-    values = {**results.to_dict(), "command": command, "weights": pictures}
-    folder = Path(out)
-    write_atomic(folder / "report.html", page(values).encode())
-    drawn = save_plots(values, folder)
-    write_json(folder / "results.json", values)  # written last: if it exists, the other files exist
-    _print(values, [folder / "results.json", folder / "report.html", *drawn])
+    report = EvaluationReport(results, opened, read, command)
+    files = report.save(out)
+    console = Console()
+    console.print(report, highlight=False)
+    console.print(Text("wrote " + ", ".join(map(str, files)), style="dim"), soft_wrap=True)
     if store is not None:
         if store.computed:
             print(f"{store.computed:,} scores that no shard had computed were computed here")
-        delete_shards(folder)
+        delete_shards(out)
     if errors:
-        raise UnscoredError(f"{' '.join(errors)} The report in {folder} is complete")
-    return results
-
-
-def table(results: dict[str, Any]) -> Table:
-    """The rows as a table for the terminal.
-
-    Args:
-        results: As ``results.json`` holds it.
-    """
-    rows, spec = results["rows"], ScoreSpec.from_dict(results["score"])
-    columns = in_terminal(rows)
-    output = Table(box=None, header_style="dim", pad_edge=False, collapse_padding=True)
-    output.add_column("networks", no_wrap=True)
-    for column in columns:
-        output.add_column(column.terminal or column.key, justify="right", no_wrap=True)
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        cells = [column.text(row, spec) for column in columns]
-        ends = following is not None and following["kind"] != row["kind"]
-        style = "bold" if row["kind"] == "generator" else None
-        output.add_row(Text(row["name"]), *cells, style=style, end_section=ends)
-    return output
+        raise UnscoredError(f"{' '.join(errors)} The report in {out} is complete")
+    return report
 
 
 def _share(part: Shard, out: Path, setup: Setup) -> None:
@@ -143,35 +113,7 @@ def _share(part: Shard, out: Path, setup: Setup) -> None:
     print(f"{store.computed:,} scores computed. {finished(out, part, DONE).capitalize()}")
 
 
-def _print(results: dict[str, Any], files: list[Path]) -> None:
-    console = Console()
-    console.print(
-        f"[bold]{results['zoo']}[/]: {results['networks']} networks of {results['params']:,} parameters, {_scored(results)}"
-        f"{results['n']} networks per row",
-        highlight=False,
-    )
-    console.print(table(results))
-    for row in results["rows"]:
-        if row["kind"] == "generator":
-            console.print(Text.assemble((f"{row['name']}: ", "bold"), " ".join(verdict(row, results))))
-        elif not row["n"]:
-            console.print(Text(f"{row['name']}: {' '.join(say(parse(row['flags'])))}", style="yellow"))
-    for note in results["notes"]:
-        console.print(Text(note, style="yellow"))
-    console.print(Text("wrote " + ", ".join(map(str, files)), style="dim"), soft_wrap=True)
-
-
-def _scored(results: dict[str, Any]) -> str:
-    """The score and its items: ``accuracy in % on 597 test items, ``."""
-    if results["score"] is None:
-        return ""
-    spec = ScoreSpec.from_dict(results["score"])
-    better = "" if spec.higher_is_better else " (lower is better)"
-    items = f" on {results['test_items']:,} test items" if results["test_items"] else ""
-    return f"{spec.name}{spec.symbol and ' in'}{spec.symbol}{better}{items}, "
-
-
-def _tasks(zoo: Zoo, given: Task | None) -> TaskFamily | None:
+def tasks_to_score(zoo: Zoo, given: Task | None) -> TaskFamily | None:
     """The task that scores a zoo's networks: the given one, else the zoo's own; None for a zoo without a task."""
     if given is None:
         return None if zoo.task_config is None else family_of(zoo)
@@ -181,7 +123,7 @@ def _tasks(zoo: Zoo, given: Task | None) -> TaskFamily | None:
     return given
 
 
-def _baselines(requested: str | list[str]) -> list[str] | None:
+def baseline_names(requested: str | list[str]) -> list[str] | None:
     """Names of baselines; None for all that the zoo can have."""
     if requested in ("all", "none"):
         return None if requested == "all" else []

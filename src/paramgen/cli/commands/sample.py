@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from paramgen.core.command_line import command_line
 from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import fingerprint
 from paramgen.core.sample_shards import merge_samples
-from paramgen.core.samples import INDEX, SampleInfo, refuse_samples, write_samples
+from paramgen.core.samples import INDEX, refuse_samples, write_samples
 from paramgen.core.shards import MERGE, finished, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
@@ -134,28 +135,15 @@ def main(
     if recalibrate:
         networks = recalibrated(Zoo(model.zoo_info["path"], trust), networks, model.device)
     seconds = time.perf_counter() - begun
-    info = SampleInfo(
-        generator=type(model).__name__,
+    info = replace(
+        model.describe(request, drawn, seconds),
         checkpoint=ckpt_path,
         checkpoint_sha256=fingerprint(Path(checkpoint)),
-        zoo=model.zoo_info["name"],
         seed=seed,
         condition=condition if zoo is None or given is None or names else given.tolist(),
-        prompt=prompted,
         start=start,
-        scheduler=drawn.scheduler,
-        num_inference_steps=drawn.num_inference_steps,
-        temperature=temperature,
-        guidance_scale=drawn.guidance_scale,
-        fit_seconds=model.fit_seconds,
-        sample_seconds=seconds,
-        generator_params=sum(p.numel() for p in model.parameters()),
-        generator_bytes=model.stored_bytes(),
         uses_task_data=model.uses_task_data or recalibrate,
         command=command,
-        fit_command=model.fit_command,
-        fit_config=model.fit_config,
-        history=model.history,
     )
     folder = write_samples(
         target if part is None else part.folder(target),

@@ -1,0 +1,1 @@
+"""A backend, a task and a codec for paramgen."""

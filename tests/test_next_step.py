@@ -1,0 +1,143 @@
+"""Words that help: a missing zoo names the command that makes it, and every command says what to do next."""
+
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from conftest import write_zoo
+from paramgen.cli.dispatch import FUNCTIONS, LIGHTNING
+from paramgen.cli.given import options, require_zoo, without_options, zoo_given
+from paramgen.cli.main import main
+from paramgen.cli.next_step import NEXT, next_step
+from paramgen.core.paths import commands_for, list_configs, zoo_recipes
+from paramgen.errors import ParamgenError
+
+SILENT = {"configs", "completion"}  # their output is what the user asked for, and names commands itself
+QUIET = ["--trainer.enable_progress_bar", "false", "--quality.sample_every", "0"]
+
+
+def following(capsys, *words):
+    """The line after a command that succeeds."""
+    assert main([*map(str, words)]) == 0, capsys.readouterr().err
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("next: ")]
+    assert len(lines) == 1, words
+    return lines[0].removeprefix("next: ")
+
+
+def test_a_fit_without_its_zoo_says_what_makes_it_before_torch_is_imported(tmp_path):
+    code = (
+        "import sys; from paramgen.cli.main import main; code = main(['fit', '--config', 'rpg_vit_base.yaml']); "
+        "print(code, {'torch', 'lightning', 'jsonargparse'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "2 set()\n"
+    assert done.stderr.endswith("paramgen collect --config vit_base_imagenet makes it.\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("config", list_configs())
+def test_the_zoo_of_each_shipped_config_is_made_by_a_command_that_exists(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PARAMGEN_ZOO", raising=False)
+    zoo = zoo_given(["--config", config])
+    if zoo is None:  # the config is for any zoo
+        require_zoo(["--config", config])
+        return
+    with pytest.raises(ParamgenError, match=r"paramgen collect.* makes it\.$"):
+        require_zoo(["--config", config])
+    command, *others = (shlex.split(line) for line in commands_for(zoo))
+    assert command[:3] == ["paramgen", "collect_tasks" if zoo_recipes()[command[3]].of_tasks else "collect", "--config"]
+    for other in others:
+        assert other == ["paramgen", "zoo", "align", "--zoo", command[3], "--out", f"checkpoints_zoo/{zoo}"]
+
+
+def test_the_last_word_on_a_zoo_counts_and_help_needs_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert zoo_given(["--data.zoo", "a", "--config", "pdiff_digits_mlp"]) == "digits_mlp_trajectory"
+    assert zoo_given(["--config", "pdiff_digits_mlp", "--data.zoo=a"]) == "a"
+    assert zoo_given(["--config", "pdiff_digits_mlp", "--data", "file.yaml"]) is None
+    assert zoo_given(["--zoo", "null"], "zoo") is None
+    for asks in ("--help", "--print_config", "--model.help"):
+        require_zoo(["--config", "pdiff_digits_mlp", asks])
+    assert commands_for("other/digits_relabel") == [
+        "paramgen collect_tasks --config digits_relabel --out other/digits_relabel"
+    ]
+    assert [*options(["--a=1", "--b", "2"])] == [("--a", "1"), ("--b", "2")]
+    words = ["--config", "x", "--device", "h100", "--json", "--devices=2", "--data.zoo", "z"]
+    assert without_options(words, ("device", "devices", "json"), ("json",)) == ["--config", "x", "--data.zoo", "z"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sample", "merge", "unseen", "interpolate", "flips", "adapters"])
+def test_other_commands_refuse_a_missing_zoo_too(command, capsys):
+    assert main([command, "--zoo", "digits_relabel_"]) == 2
+    assert main([command, "--zoo", "somewhere/digits_relabel"]) == 2
+    assert "collect_tasks --config digits_relabel --out somewhere/digits_relabel makes it" in capsys.readouterr().err
+
+
+def test_each_printed_line_leads_to_the_next_up_to_the_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PARAMGEN_ZOO", raising=False)
+    smaller = ["--runs", 3, "--checkpoints", 4, "--epochs", 2]
+    line = following(capsys, "collect", "--config", "digits_mlp_trajectory", *smaller)
+    assert line == "paramgen fit --config pdiff_digits_mlp"
+    root = ["--trainer.default_root_dir", tmp_path / "elsewhere", "--trainer.max_steps", 10, *QUIET]
+    line = following(capsys, *shlex.split(line)[1:], *root)
+    checkpoint = tmp_path / "elsewhere/lightning_logs/version_0/checkpoints/last.ckpt"
+    assert line == f"paramgen sample --ckpt_path {checkpoint}"
+    again = following(capsys, "validate", "--config", "pdiff_digits_mlp", "--ckpt_path", "last", *root)
+    assert Path(again.rpartition(" ")[2]).samefile(checkpoint)
+    assert not Path("runs").exists()
+    line = following(capsys, *shlex.split(line)[1:], "--n", 2)
+    assert line == "paramgen evaluate --zoo digits_mlp_trajectory --samples samples"
+    line = following(capsys, *shlex.split(line)[1:], "--n", 2, "--baselines", "none")
+    assert line == "open runs/evaluate/report.html"
+    line = following(
+        capsys, "evaluate", "--zoo", "digits_mlp_trajectory", "--n", 2, "--baselines", "none", "--out", "r"
+    )
+    assert line == "open r/report.html, then paramgen fit --config pdiff_digits_mlp"
+
+
+def test_commands_on_zoos_lead_to_a_fit(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_zoo(tmp_path / "my zoo")
+    fit = "paramgen fit --config pdiff --data.zoo 'my zoo'"
+    assert following(capsys, "zoo", "info", "--zoo", "my zoo") == fit
+    assert following(capsys, "zoo", "verify", "--zoo", "my zoo") == fit
+    Path("files").mkdir()
+    for i in range(3):
+        torch.save(torch.nn.Linear(2, 2).state_dict(), f"files/{i}.pt")
+    line = following(capsys, "zoo", "import", "--source", "files", "--out", "imported")
+    assert line == "paramgen fit --config pdiff --data.zoo imported"
+    assert next_step("zoo align", {"out": "aligned"}, None) == "paramgen fit --config pdiff --data.zoo aligned"
+    assert next_step("zoo merge", {"zoo": "parts"}, None) == "paramgen fit --config pdiff --data.zoo parts"
+    assert next_step("collect", {"out": "parts", "shard": "1/2"}, None) is None  # the command says what is missing
+    line = next_step("collect", {"out": "elsewhere/digits_mlp_trajectory", "shard": "merge"}, None)
+    assert line == "paramgen fit --config pdiff_digits_mlp --data.zoo elsewhere/digits_mlp_trajectory"
+
+
+def test_a_plan_leads_to_its_fit_and_before_it_to_its_zoo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = {"words": ["--config", "rpg_vit_base", "--device", "h100", "--json"]}
+    fits, misfit = SimpleNamespace(misfit=None), SimpleNamespace(misfit="memory")
+    made = "paramgen collect --config vit_base_imagenet && paramgen fit --config rpg_vit_base"
+    assert next_step("plan", words, fits) == made
+    assert "--device" in next_step("plan", words, misfit)
+    write_zoo(tmp_path / "checkpoints_zoo/vit_base_imagenet")
+    assert next_step("plan", words, fits) == "paramgen fit --config rpg_vit_base"
+    assert next_step("consolidate", {}, Path("one.ckpt")) == "paramgen sample --ckpt_path one.ckpt"
+    assert next_step("compare", {"out": "runs/x"}, {}) == "open runs/x/report.html"
+
+
+def test_every_command_says_what_to_do_next():
+    verbs = {
+        f"{name} {verb}" if verb else name
+        for name, table in FUNCTIONS.items()
+        for verb in getattr(import_module(f"paramgen.{table.module}"), "COMMANDS", [""])
+    }
+    assert {*verbs, *LIGHTNING} - SILENT == set(NEXT)
