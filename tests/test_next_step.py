@@ -73,7 +73,9 @@ def test_the_last_word_on_a_zoo_counts_and_help_needs_none(tmp_path, monkeypatch
     assert without_options(words, ("device", "devices", "json"), ("json",)) == ["--config", "x", "--data.zoo", "z"]
 
 
-@pytest.mark.parametrize("command", ["evaluate", "sample", "merge", "unseen", "interpolate", "flips", "adapters"])
+@pytest.mark.parametrize(
+    "command", ["evaluate", "sample", "merge", "unseen", "interpolate", "flips", "tickets", "adapters"]
+)
 def test_other_commands_refuse_a_missing_zoo_too(command, capsys):
     assert main([command, "--zoo", "digits_relabel_"]) == 2
     assert main([command, "--zoo", "somewhere/digits_relabel"]) == 2

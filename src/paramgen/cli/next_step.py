@@ -116,6 +116,8 @@ NEXT: Mapping[str, Callable[[Arguments, Any], str | None]] = {
     "zoo import": _after_import,
     "zoo convert": lambda arguments, _: f"paramgen zoo import --source {quote(arguments['out'])} --out ZOO",
     "zoo align": _after_zoo("out"),
+    "zoo prune": _after_zoo("out"),
+    "zoo quantise": _after_zoo("out"),
     "zoo merge": _after_zoo("zoo"),
     "zoo push": lambda arguments, _: (
         f"paramgen zoo pull --repo {quote(arguments['repo'])} --out FOLDER, on another machine"
@@ -138,6 +140,7 @@ NEXT: Mapping[str, Callable[[Arguments, Any], str | None]] = {
     "compare": _open("report.html"),
     "interpolate": _open("interpolation.png"),
     "flips": _open("flips.json"),
+    "tickets": _open("tickets.json"),
     "unseen": lambda arguments, _: "paramgen sample --zoo ZOO for the best checkpoint, then paramgen evaluate",
     "plan": _after_plan,
     "doctor": lambda *_: "paramgen compare --config digits, a demo of two minutes",
