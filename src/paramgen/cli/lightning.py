@@ -96,7 +96,11 @@ class GeneratorCLI(LightningCLI):
         if verb := self.config.get("subcommand"):
             config = self.config[verb]
             logger = config.trainer.logger
-            if isinstance(logger, Namespace) and logger.class_path.endswith(".TensorBoardLogger") and logger.init_args.save_dir == RUNS:
+            if (
+                isinstance(logger, Namespace)
+                and logger.class_path.endswith(".TensorBoardLogger")
+                and logger.init_args.save_dir == RUNS
+            ):
                 logger.init_args.save_dir = config.trainer.default_root_dir
             if config.get("ckpt_path") == "last":
                 config.ckpt_path = _last_checkpoint(config.checkpoint.dirpath, Path(config.trainer.default_root_dir))
