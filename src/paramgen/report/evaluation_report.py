@@ -1,4 +1,4 @@
-"""An evaluation as it is shown: a table with verdicts in a terminal and in a notebook, a data frame, or a folder of files."""
+"""An evaluation to look at: a table with verdicts in a terminal and in a notebook, a data frame, or a folder of files."""
 
 from collections.abc import Sequence
 from functools import cached_property
