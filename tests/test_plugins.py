@@ -85,7 +85,7 @@ def test_the_example_runs_as_its_readme_says_without_trust(site, tmp_path, monke
     rows = {
         row["name"]: row["values"]["mean"] for row in json.loads(Path("runs/evaluate/results.json").read_text())["rows"]
     }
-    assert 0 < rows["zoo"] < rows["samples"]
+    assert 0 < rows["samples"] < 2 * rows["zoo"]
     assert main(["doctor"]) == 0
     assert "backend 'low_rank_gaussian' of my-backend 0.1.0: yes" in capsys.readouterr().out
 
