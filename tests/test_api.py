@@ -200,11 +200,12 @@ def blocks(page):
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def test_the_readme_starts_with_the_demo_and_has_one_picture_and_one_table_of_four_rows():
+def test_the_readme_starts_with_the_demo_and_has_one_picture_and_two_short_tables():
     text = README.read_text()
     assert text.index("make demo ") < text.index("make test ") < text.index("![") < text.index("paramgen fit")
     assert text.count("![") == 1
-    assert len(re.findall(r"^\| (?!---|trained)", text, re.MULTILINE)) == 4
+    assert len(re.findall(r"^\| ---", text, re.MULTILINE)) == 2
+    assert len(re.findall(r"^\| (?!---|trained)", text, re.MULTILINE)) == 4 + 5
 
 
 def test_readme_links_lead_to_files():
