@@ -63,6 +63,17 @@ def test_commands_in_the_docs_exist_with_their_options_and_configs(page, words):
         assert config in ("NAME", "X") or "/" in config or config.endswith(".yaml") or config in names
 
 
+ZOO = re.compile(r"--(?:data\.)?zoo[ =]'?([a-z]\w*)")
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if "CHANGELOG" not in p.name], ids=lambda p: p.name)
+def test_zoos_in_the_docs_are_shipped_recipes_or_made_on_their_page(page):
+    text = re.sub(r"\\\n\s*", " ", page.read_text())
+    made = {Path(name).name for name in re.findall(r"--out ([\w/]+)", text)}
+    used = set(ZOO.findall("\n".join(re.findall(r"paramgen [^`\n]*", text))))
+    assert used <= made | set(list_configs("zoo")) | {"true", "false"}
+
+
 def test_every_page_is_in_the_navigation():
     pages = set(re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text()))
     assert pages == {page.name for page in (ROOT / "docs").glob("*.md")}
