@@ -63,6 +63,12 @@ def test_commands_in_the_docs_exist_with_their_options_and_configs(page, words):
         assert config in ("NAME", "X") or "/" in config or config.endswith(".yaml") or config in names
 
 
+def test_zoo_commands_in_the_docs_take_options_alone():
+    for page, (command, *rest) in commands():
+        if command in ("zoo", "generator"):
+            assert len(rest) < 2 or rest[1].startswith(("-", "…", "|")), f"{page}: {command} {' '.join(rest)}"
+
+
 ZOO = re.compile(r"--(?:data\.)?zoo[ =]'?([a-z]\w*)")
 
 
