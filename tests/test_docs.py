@@ -69,6 +69,11 @@ def test_zoo_commands_in_the_docs_take_options_alone():
             assert len(rest) < 2 or rest[1].startswith(("-", "…", "|")), f"{page}: {command} {' '.join(rest)}"
 
 
+def test_lists_in_commands_of_the_docs_are_quoted():
+    bare = re.compile(r"paramgen [^`\n]*--[\w.]+[ =]\[")
+    assert [(page.name, found) for page in PAGES for found in bare.findall(page.read_text())] == []
+
+
 ZOO = re.compile(r"--(?:data\.)?zoo[ =]'?([a-z]\w*)")
 
 
