@@ -35,6 +35,7 @@ def task(number: int, nodes: int, each: int, names: str) -> dict[str, str]:
 
 
 def test_the_slurm_config_takes_its_ranks_from_srun(monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)  # Lightning sets it in this process when it starts others
     for name, value in task(3, nodes=2, each=2, names="node[07-08]").items():
         monkeypatch.setenv(name, value)
     preset = yaml.safe_load(Path(find_config("trainer/slurm")).read_text())["trainer"]

@@ -62,9 +62,9 @@ def test_a_folder_that_another_process_writes_is_refused_and_the_process_is_name
         ["zoo", "import", "--source", ".", "--task", "ClassificationTask"],
         ["zoo", "align", "--zoo", "none"],
         ["sample", "--ckpt_path", "none"],
-        ["evaluate", "--zoo", "none"],
+        ["evaluate", "--zoo", "digits_small"],
         ["compare", "--config", "digits"],
-        ["adapters", "--samples", "none", "--zoo", "none"],
+        ["adapters", "--samples", "none", "--zoo", "digits_small"],
     ],
     ids=lambda command: " ".join(command[:2]),
 )
