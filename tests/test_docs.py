@@ -74,6 +74,11 @@ def test_lists_in_commands_of_the_docs_are_quoted():
     assert [(page.name, found) for page in PAGES for found in bare.findall(page.read_text())] == []
 
 
+def test_pages_with_a_placeholder_for_a_checkpoint_explain_it():
+    pages = {page.name: page.read_text() for page in PAGES}
+    assert [name for name, text in pages.items() if "_path CKPT" in text and "`CKPT` is" not in text] == []
+
+
 ZOO = re.compile(r"--(?:data\.)?zoo[ =]'?([a-z]\w*)")
 
 
