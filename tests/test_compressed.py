@@ -141,7 +141,7 @@ def test_tickets_are_trained_from_the_start_of_the_zoo_under_each_mask(own, dens
     origin = read_tensors(own.path / ORIGIN)
     assert origin["layers.0.weight"].shape == (16, 64)
     samples = write_samples(tmp_path / "copies", [own[0], own[1]], SampleInfo())
-    values = tickets.main(str(own.path), [str(samples)], n=2, steps=30, out=str(tmp_path), optim=OptimSettings(lr=0.01))
+    values = tickets.main(str(own.path), str(samples), n=2, steps=30, out=str(tmp_path), optim=OptimSettings(lr=0.01))
     rows = read_json(tmp_path / "tickets.json")["rows"]
     assert list(rows) == ["zoo", "copies", "random", "zoo, other start", "no mask"]
     assert rows["copies"] == rows["zoo"] == values["rows"]["zoo"]

@@ -164,7 +164,7 @@ def test_the_methods_are_rows_only_where_they_are_requested_by_name(zoo):
 
 def test_merging_all_networks_of_a_zoo_is_one_command_that_evaluate_reads(zoo, tmp_path, capsys):
     merge("--zoo", zoo.path, "--method", "task-arithmetic", "--scale", 0.25, "--out", tmp_path / "merged")
-    assert f"Next: paramgen evaluate --zoo {zoo.path} --samples {tmp_path / 'merged'}" in capsys.readouterr().out
+    assert f"next: paramgen evaluate --zoo {zoo.path} --samples {tmp_path / 'merged'}" in capsys.readouterr().err
     samples = read_samples(tmp_path / "merged", zoo)
     torch.testing.assert_close(samples.weights, zoo.matrix(zoo.indices("train")).mean(0, keepdim=True))
     assert samples.info.generator == "task-arithmetic"

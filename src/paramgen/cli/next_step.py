@@ -134,7 +134,7 @@ NEXT: Mapping[str, Callable[[Arguments, Any], str | None]] = {
     "merge": _after_sample,
     "consolidate": lambda arguments, path: f"paramgen sample --ckpt_path {quote(str(path))}",
     "adapters": lambda arguments, _: (
-        f"PeftModel.from_pretrained(network, '{arguments['out']}/0000') loads the first one"
+        f"PeftModel.from_pretrained(network, '{arguments['out']}/network_0000') loads the first one"
     ),
     "evaluate": _after_evaluate,
     "compare": _open("report.html"),

@@ -32,7 +32,7 @@ from paramgen.tasks.pruned import PRUNING_MASK, pruned_state
 
 def main(
     zoo: str,
-    samples: list[str] | None = None,
+    samples: str | list[str] | None = None,
     n: int = 10,
     steps: int = 200,
     optim: OptimSettings | None = None,
@@ -50,7 +50,7 @@ def main(
     Args:
         zoo: A zoo of pruned networks with masks of their own, from networks that started from the same untrained one
             (``paramgen collect --mode trajectory --epochs 0``, then ``paramgen zoo prune``).
-        samples: Folders of generated networks.
+        samples: One folder of generated networks or several.
         n: Number of masks of each row.
         steps: Optimizer steps of each network.
         optim: Optimizer, learning rate and batch size. Default: Adam, 3e-3.
@@ -80,7 +80,7 @@ def main(
         torch.manual_seed(mix(seed, 1))
         other = dict(task.of.build().state_dict())
     starts = {"zoo": [pruned_state(origin, masks) for masks in own]}
-    for folder in samples or []:
+    for folder in [samples] if isinstance(samples, str) else samples or []:
         read = read_samples(folder, opened)
         drawn = [masks_of(opened.spec.unflatten(row)) for row in read.weights[:n]]
         starts[read.name] = [pruned_state(origin, masks) for masks in drawn]

@@ -100,8 +100,8 @@ def main(
     )
     folder = write_samples(out, states, info, overwrite=overwrite, task=names)
     available = len(pool.weights) if pool.new is None else len(pool.new.seen.names)
-    print(f"{len(states)} merged networks, each of {min(m, available)}, in {folder}")
-    print(f"Next: paramgen evaluate --zoo {zoo} --samples {folder}")
+    made = "1 merged network" if len(states) == 1 else f"{len(states)} merged networks, each"
+    print(f"{made} of {min(m, available)}, in {folder}")
     return folder
 
 
