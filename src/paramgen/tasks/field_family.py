@@ -163,24 +163,8 @@ class _FieldsPopulation(_Fields, Task):
         return {}
 
 
-class FieldFamily(Represents, _FieldsFamily):
-    """One field for each of many grey pictures; a task's name is the index of its picture, such as ``0042``.
-
-    The zoo is one of a single task (:class:`FieldsTask`), whose networks are samples of one distribution.
-
-    Args:
-        fields: Number of pictures whose fields generators learn from.
-        heldout: Number of pictures whose fields are held out.
-        hidden: Width of the hidden layers.
-        octaves: Number of frequencies.
-        resolution: Points per side that a field is trained on; as many as the pictures have pixels: the pixels.
-        seed: Seed that selects the pictures.
-        dataset: ``digits`` (scikit-learn's, 8x8), ``mnist`` or ``fashion_mnist`` (28x28, their training images).
-        root: Folder of the data. Default: ``$PARAMGEN_DATA``, else ``./data``.
-
-    Raises:
-        ParamgenError: A size below 1, more pictures than there are, or no such pictures.
-    """
+class _OfPictures(_Fields):
+    """Fields of grey pictures; the arguments are those of its subclasses."""
 
     def __init__(
         self,
@@ -201,13 +185,53 @@ class FieldFamily(Represents, _FieldsFamily):
         """The pictures."""
         return PictureSource(self.dataset, self.root)
 
+
+class _OfShapes(_Fields):
+    """Fields of procedural shapes; the arguments are those of its subclasses."""
+
+    def __init__(
+        self,
+        fields: int = 500,
+        heldout: int = 200,
+        hidden: int = 24,
+        octaves: int = 3,
+        resolution: int = 16,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(fields, heldout, hidden, octaves, resolution, seed)
+
+    @cached_property
+    def source(self) -> FieldSource:
+        """The shapes."""
+        return ShapeSource()
+
+
+class FieldFamily(_OfPictures, Represents, _FieldsFamily):
+    """One field for each of many grey pictures; a task's name is the index of its picture, such as ``0042``.
+
+    The zoo is one of a single task (:class:`FieldsTask`), whose networks are samples of one distribution.
+
+    Args:
+        fields: Number of pictures whose fields generators learn from.
+        heldout: Number of pictures whose fields are held out.
+        hidden: Width of the hidden layers.
+        octaves: Number of frequencies.
+        resolution: Points per side that a field is trained on; as many as the pictures have pixels: the pixels.
+        seed: Seed that selects the pictures.
+        dataset: ``digits`` (scikit-learn's, 8x8), ``mnist`` or ``fashion_mnist`` (28x28, their training images).
+        root: Folder of the data. Default: ``$PARAMGEN_DATA``, else ``./data``.
+
+    Raises:
+        ParamgenError: A size below 1, more pictures than there are, or no such pictures.
+    """
+
     def population(self) -> Task:
         """The task of the zoo."""
         sizes = (self.fields, self.heldout, self.hidden, self.octaves, self.resolution, self.seed)
         return FieldsTask(*sizes, self.dataset, self.root)
 
 
-class FieldsTask(Represents, _FieldsPopulation):
+class FieldsTask(_OfPictures, Represents, _FieldsPopulation):
     """Be a picture of a set. A field is rendered in the set's pixels and compared with pictures that no network of the zoo is.
 
     The score is the PSNR to the nearest of these pictures, 2,000 at most: half of them for the test split, the other half for train and
@@ -229,27 +253,8 @@ class FieldsTask(Represents, _FieldsPopulation):
 
     score = ScoreSpec("PSNR to the nearest digit", unit="dB", margin=1.0, axis="linear")
 
-    def __init__(
-        self,
-        fields: int = 500,
-        heldout: int = 200,
-        hidden: int = 16,
-        octaves: int = 3,
-        resolution: int = 8,
-        seed: int = 0,
-        dataset: str = "digits",
-        root: str | None = None,
-    ) -> None:
-        self.dataset, self.root = dataset, root
-        super().__init__(fields, heldout, hidden, octaves, resolution, seed)
 
-    @cached_property
-    def source(self) -> FieldSource:
-        """The pictures."""
-        return PictureSource(self.dataset, self.root)
-
-
-class ShapeFamily(Encloses, _FieldsFamily):
+class ShapeFamily(_OfShapes, Encloses, _FieldsFamily):
     """One field for each of many procedural shapes: its signed distance, negative inside. A task's name is the shape's number.
 
     A shape is a disc, ring, box, triangle, cross or star of random place, size, rotation and proportions. Distances are exact. The zoo is
@@ -267,28 +272,12 @@ class ShapeFamily(Encloses, _FieldsFamily):
         ParamgenError: A size below 1, or more than 1,998 shapes.
     """
 
-    def __init__(
-        self,
-        fields: int = 500,
-        heldout: int = 200,
-        hidden: int = 24,
-        octaves: int = 3,
-        resolution: int = 16,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(fields, heldout, hidden, octaves, resolution, seed)
-
-    @cached_property
-    def source(self) -> FieldSource:
-        """The shapes."""
-        return ShapeSource()
-
     def population(self) -> Task:
         """The task of the zoo."""
         return ShapesTask(self.fields, self.heldout, self.hidden, self.octaves, self.resolution, self.seed)
 
 
-class ShapesTask(Encloses, _FieldsPopulation):
+class ShapesTask(_OfShapes, Encloses, _FieldsPopulation):
     """Be a shape. A field is rendered as 24x24 pixels and compared with shapes that no network of the zoo is.
 
     The score is the IoU with the most similar of these shapes: half of them for the test split, the other half for train and val. Sets of
@@ -307,19 +296,3 @@ class ShapesTask(Encloses, _FieldsPopulation):
     """
 
     score = ScoreSpec("IoU with the most similar shape", margin=0.02)
-
-    def __init__(
-        self,
-        fields: int = 500,
-        heldout: int = 200,
-        hidden: int = 24,
-        octaves: int = 3,
-        resolution: int = 16,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(fields, heldout, hidden, octaves, resolution, seed)
-
-    @cached_property
-    def source(self) -> FieldSource:
-        """The shapes."""
-        return ShapeSource()
