@@ -70,7 +70,7 @@ def edges_as_columns(conv: nn.Conv1d, h: Tensor) -> Tensor:
 
 
 def float32_edges(conv: nn.Conv1d, h: Tensor) -> Tensor:
-    """Layers of at most 64 channels in float32 whatever the precision, the others as today."""
+    """Layers of at most 64 channels in float32 at every precision, the others as today."""
     if max(conv.weight.shape[:2]) > 64:
         return rows.conv_row(conv, h)
     with torch.autocast("cpu", enabled=False):
@@ -138,7 +138,7 @@ def step_of(own: nn.Module, form: Convolution | None, bf16: bool, *inputs: Tenso
 
     Args:
         own: A head or a chain.
-        form: Of its convolutions; None runs the code as it is.
+        form: Of its convolutions; None runs the code of today.
         bf16: Under autocast.
         inputs: Of its forward pass.
     """

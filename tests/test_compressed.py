@@ -1,4 +1,4 @@
-"""Pruned and int8 networks: whatever makes networks keeps the zoo's sparsity and its bits."""
+"""Pruned and int8 networks: every source of networks keeps the zoo's sparsity and its bits."""
 
 import pytest
 import torch

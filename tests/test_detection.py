@@ -46,7 +46,7 @@ def test_boxes_follow_their_turned_and_cropped_pictures(tmp_path):
 
 
 class Oracle(torch.nn.Module):
-    """Detects what it is given, whatever the picture."""
+    """Detects what it is given in every picture."""
 
     def __init__(self, boxes):
         super().__init__()
