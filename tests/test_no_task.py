@@ -1,6 +1,7 @@
 """A zoo of imported weights alone: no task, nothing built or run, no scores."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -12,9 +13,11 @@ from torch import nn
 import network_kinds
 from gaussian_backend import GaussianBackend
 from paramgen.cli.main import main
+from paramgen.core.samples import read_samples
 from paramgen.core.schema import load_schema
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
+from paramgen.evaluation.notes import of_other_zoos
 from paramgen.evaluation.weight_baselines import FROM_WEIGHTS
 from paramgen.tasks import task_of
 
@@ -154,7 +157,7 @@ def test_a_generator_is_fitted_and_sampled_and_distances_are_watched(capsys):
     assert not any("score" in name for name in watched)
     assert main(["sample", "--ckpt_path", str(checkpoint), "--n", "2", "--out", "samples"]) == 0
     assert len([*Path("samples").glob("*.safetensors")]) == 2
-    assert zoo.spec.numel > 0
+    assert json.loads(Path("samples/samples.json").read_text())["zoo_sha256"] == zoo.sha256
 
 
 def test_what_needs_a_task_says_so_in_a_line(capsys):
@@ -223,6 +226,28 @@ def test_distances_are_evaluated_without_scores(capsys):
     page = Path("report/report.html").read_text()
     assert "accuracy" not in page.partition("<script")[0].partition("<body")[2]
     assert sorted(path.name for path in Path("report").glob("*.png")) == ["map.png", "strips.png"]
+
+
+def test_samples_of_another_zoo_are_named_in_the_terminal_and_in_the_report(capsys):
+    made = [*states(6)]
+    write(made[:4])
+    imported()
+    merge = ["merge", "--method", "soup", "--networks", "2", "--n", "2", "--zoo", "zoo"]
+    assert main([*merge, "--out", "merged"]) == 0
+    shutil.copytree("zoo", "elsewhere/copy")
+    write(made[2:])  # the same names, other networks
+    for other in ("another", "elsewhere/zoo"):
+        assert main([*IMPORT[:-1], other]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--zoo", "another", "--samples", "merged", "--n", "2", "--baselines", "none"]) == 0
+    said = "The generator of 'merged' learnt from zoo 'zoo', not from this one (another)"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert json.loads(Path("runs/evaluate/results.json").read_text())["notes"][0].startswith(said)
+    for zoo, named in {"zoo": [], "elsewhere/copy": [], "elsewhere/zoo": ["another zoo of the name 'zoo'"]}.items():
+        notes = of_other_zoos([read_samples("merged", Zoo(zoo))], Zoo(zoo))
+        assert [note.partition(", not")[0] for note in notes] == [
+            f"The generator of 'merged' learnt from {n}" for n in named
+        ]
 
 
 def test_a_baseline_that_needs_a_task_says_so_in_its_row(capsys):

@@ -42,7 +42,8 @@ class SampleInfo:
         generator: Name or class path of what made them.
         checkpoint: The generator's checkpoint file.
         checkpoint_sha256: Its sha256.
-        zoo: The zoo that it was trained on.
+        zoo: Name of the zoo that it was trained on.
+        zoo_sha256: Checksum of the networks of this zoo.
         seed: Seed of the draw.
         condition: What they were conditioned on.
         prompt: Scores that they were to reach, by name.
@@ -66,6 +67,7 @@ class SampleInfo:
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
     zoo: str | None = None
+    zoo_sha256: str | None = None
     seed: int | None = None
     condition: list[Any] | None = None
     prompt: dict[str, float] | None = None

@@ -4,6 +4,7 @@
 holds once what is not generated. :mod:`paramgen.core.zoo_writer` writes it.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -134,6 +135,11 @@ class Zoo(Sequence[StateDict]):
         The latter vouches for this zoo alone; `trust` also for files that are used with it.
         """
         return self.trust or is_remembered(self.path, self._digest)
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the weights of its networks, in order: a copy in another folder has the same."""
+        return hashlib.sha256("".join(entry.sha256 for entry in self.entries).encode()).hexdigest()
 
     @property
     def score(self) -> ScoreSpec:

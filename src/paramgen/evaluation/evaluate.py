@@ -18,7 +18,7 @@ from paramgen.evaluation.differences import with_differences
 from paramgen.evaluation.judgement import flags_of
 from paramgen.evaluation.measured import MeasuredRow, RowStore
 from paramgen.evaluation.measuring import Measuring
-from paramgen.evaluation.notes import notes_of
+from paramgen.evaluation.notes import notes_of, of_other_zoos
 from paramgen.evaluation.results import Results, Row
 from paramgen.evaluation.score_store import ScoreStore
 from paramgen.evaluation.setup import Setup
@@ -111,6 +111,7 @@ def results_of(setup: Setup, store: ScoreStore | None = None, errors: list[str] 
         trajectories={s.name: bench.paths(s.trajectory) for s in setup.samples if s.trajectory is not None},
         notes=[
             *zoo.meta.get("warnings", []),
+            *of_other_zoos(setup.samples, zoo),
             *notes_of(weights.training, novelty, subspace, sizes, setup.n),
             *bench.notes,
             *(f"{failure.note} They count as the worst, and the row has no mean." for failure in failures),

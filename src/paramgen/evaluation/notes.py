@@ -4,11 +4,28 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from paramgen.core.samples import Samples
+from paramgen.core.zoo import Zoo
 from paramgen.evaluation.novelty import Novelty
 from paramgen.evaluation.structure import StructureReference
 from paramgen.evaluation.thresholds import THRESHOLDS
 
 HUGE, TINY = 1e12, 1e-12  # of the largest weight: three layers of it leave float32
+
+
+def of_other_zoos(samples: Sequence[Samples], zoo: Zoo) -> list[str]:
+    """The samples that record another zoo than the one that they are compared with, in words."""
+    notes = list[str]()
+    for drawn in samples:
+        made = drawn.info
+        other = zoo.name != made.zoo if made.zoo_sha256 is None else zoo.sha256 != made.zoo_sha256
+        if made.zoo is not None and other:
+            where = f"zoo {made.zoo!r}" if made.zoo != zoo.name else f"another zoo of the name {made.zoo!r}"
+            notes.append(
+                f"The generator of {drawn.name!r} learnt from {where}, not from this one ({zoo.path}): its distances, copies and flags "
+                "refer to networks that it has not seen."
+            )
+    return notes
 
 
 def notes_of(

@@ -75,7 +75,7 @@ class ParameterGenerator(Shardable, ABC):
     codec: ParamCodec | None = None
     _mask: tuple[Tensor, Tensor] | None = None  # the codec's, and the same on this device
     base: StateDict
-    zoo_info: dict[str, Any]  # name, path and task of the zoo, and which of its train split is learned
+    zoo_info: dict[str, Any]  # name, path, checksum and task of the zoo, and which of its train split is learned
     fit_seconds: float = 0.0
     behaviour: Behaviour | None = None
     uses_task_data: bool = False
@@ -176,6 +176,7 @@ class ParameterGenerator(Shardable, ABC):
         return SampleInfo(
             generator=type(self).__name__,
             zoo=self.zoo_info["name"],
+            zoo_sha256=self.zoo_info.get("sha256"),
             prompt=None if request.prompt is None else dict(request.prompt),
             scheduler=drawn.scheduler,
             num_inference_steps=drawn.num_inference_steps,
@@ -276,7 +277,8 @@ class ParameterGenerator(Shardable, ABC):
             raise ParamgenError(f"the checkpoint was fitted with the prompts {saved}, data.prompt is {given}")
         self.codec = data.codec
         self.base = data.zoo.base()
-        self.zoo_info = {"name": data.zoo.name, "path": str(data.zoo.path), "task": data.zoo.task_config}
+        zoo = data.zoo
+        self.zoo_info = {"name": zoo.name, "path": str(zoo.path), "sha256": zoo.sha256, "task": zoo.task_config}
         self.zoo_info |= places(data.zoo, data.train_indices)
         self.zoo_info |= {"prompts": prompt_ranges(data.zoo, data.train_indices, data.prompt)}
 

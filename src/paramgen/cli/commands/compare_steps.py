@@ -233,7 +233,7 @@ def draw_baseline(name: str, opened: Zoo, n: int, seed: int, out: Path) -> None:
     )
     weights = generate(name, pool, opened.spec, n, seed)  # (n, P)
     seconds = time.perf_counter() - begun
-    info = SampleInfo(generator=name, zoo=opened.name, seed=seed, sample_seconds=seconds)
+    info = SampleInfo(generator=name, zoo=opened.name, zoo_sha256=opened.sha256, seed=seed, sample_seconds=seconds)
     networks = [opened.complete(opened.spec.unflatten(row)) for row in weights]
     write_samples(out, networks, info, overwrite=True)
 

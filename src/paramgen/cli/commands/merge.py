@@ -92,6 +92,7 @@ def main(
     info = SampleInfo(
         generator=method,
         zoo=opened.name,
+        zoo_sha256=opened.sha256,
         seed=seed,
         start=start,
         sample_seconds=seconds,
