@@ -100,6 +100,7 @@ def test_the_site_builds_and_no_link_in_it_is_broken(tmp_path):
     build(config)  # strict: every warning is an error
     assert (tmp_path / "index.html").exists()
     assert "load_generator" in (tmp_path / "api" / "index.html").read_text()
+    assert "<math" in (tmp_path / "graph" / "index.html").read_text()
 
 
 def test_python_blocks_of_the_docs_are_valid_python():
