@@ -1,5 +1,6 @@
 """Words that help: a missing zoo names the command that makes it, and every command says what to do next."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 
 from conftest import write_zoo
 from paramgen.cli.dispatch import FUNCTIONS, LIGHTNING
-from paramgen.cli.given import options, require_zoo, without_options, zoo_given
+from paramgen.cli.given import options, require_zoo, value_given, without_options
 from paramgen.cli.main import main
 from paramgen.cli.next_step import NEXT, next_step
 from paramgen.core.paths import commands_for, list_configs, zoo_recipes
@@ -41,16 +42,54 @@ def test_a_fit_without_its_zoo_says_what_makes_it_before_torch_is_imported(tmp_p
     assert done.stderr.count("\n") == 1
 
 
+def test_mistakes_in_names_are_answered_before_lightning_is_imported(tmp_path):
+    write_zoo(tmp_path / "zoo")
+    (tmp_path / "taken").mkdir()
+    for name in ("taken/samples.json", "taken/file"):
+        (tmp_path / name).write_text("{}")
+    zoo = str(tmp_path / "zoo")
+    compare = ["compare", "--zoos", json.dumps({"a": {"path": zoo}}), "--generators"]
+    mistakes = {
+        "samples taken already": ["sample", "--ckpt_path", "taken/file", "--out", "taken"],
+        "checkpoint of sample": ["sample", "--ckpt_path", "none.ckpt"],
+        "checkpoint that is none": ["sample", "--ckpt_path", "taken/file", "--out", "new"],
+        "option of sample": ["sample", "--ckpt_pth", "none.ckpt"],
+        "file taken already": ["consolidate", "--ckpt_path", "none.ckpt", "--out", "taken/file"],
+        "checkpoint of push": ["generator", "push", "--ckpt_path", "none.ckpt", "--repo", "a/b"],
+        "checkpoint of unseen": ["unseen", "--zoo", zoo, "--ckpt_path", "none.ckpt"],
+        "checkpoint of interpolate": ["interpolate", "--zoo", zoo, "--tasks", "[a, b]", "--ckpt_path", "[none.ckpt]"],
+        "code of flips": ["flips", "--zoo", zoo, "--codes", "0"],
+        "samples of evaluate": ["evaluate", "--zoo", zoo, "--samples", "none"],
+        "checkpoint of fit": ["fit", "--config", "pdiff", "--data.zoo", zoo, "--ckpt_path", "none.ckpt"],
+        "checkpoint of validate": ["validate", "--config", "pdiff", "--data.zoo", zoo],
+        "zoo of a config that follows it": ["fit", "--config", "pdiff"],
+        "zoo of plan": ["plan", "--config", "pdiff", "--data.zoo", "digits_relable"],
+        "device of plan": ["plan", "--config", "pdiff", "--data.zoo", "digits_relabel", "--device", "h10"],
+        "config of compare": [*compare, '{"a": {"fit": "pdif"}}'],
+        "checkpoint of compare": [*compare, '{"a": {"ckpt_path": "none.ckpt"}}'],
+        "samples of compare": [*compare, '{"a": {"samples": "none"}}'],
+    }
+    code = (
+        "import json, sys; from paramgen.cli.main import main\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    print(main(words), 'lightning' in sys.modules)\n"
+    )
+    line = [sys.executable, "-c", code, json.dumps([*mistakes.values()])]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert dict(zip(mistakes, done.stdout.splitlines(), strict=True)) == dict.fromkeys(mistakes, "2 False")
+    assert done.stderr.count("\n") == len(mistakes), done.stderr
+
+
 @pytest.mark.parametrize("config", list_configs())
 def test_the_zoo_of_each_shipped_config_is_made_by_a_command_that_exists(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PARAMGEN_ZOO", raising=False)
-    zoo = zoo_given(["--config", config])
+    zoo = value_given(["--config", config], "data.zoo")
     if zoo is None:  # the config is for any zoo
-        require_zoo(["--config", config])
+        require_zoo(["--config", config], "data.zoo")
         return
     with pytest.raises(ParamgenError, match=r"paramgen collect.* makes it\.$"):
-        require_zoo(["--config", config])
+        require_zoo(["--config", config], "data.zoo")
     command, *others = (shlex.split(line) for line in commands_for(zoo))
     assert command[:3] == ["paramgen", "collect_tasks" if zoo_recipes()[command[3]].of_tasks else "collect", "--config"]
     for other in others:
@@ -59,12 +98,12 @@ def test_the_zoo_of_each_shipped_config_is_made_by_a_command_that_exists(config,
 
 def test_the_last_word_on_a_zoo_counts_and_help_needs_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert zoo_given(["--data.zoo", "a", "--config", "pdiff_digits_mlp"]) == "digits_mlp_trajectory"
-    assert zoo_given(["--config", "pdiff_digits_mlp", "--data.zoo=a"]) == "a"
-    assert zoo_given(["--config", "pdiff_digits_mlp", "--data", "file.yaml"]) is None
-    assert zoo_given(["--zoo", "null"], "zoo") is None
+    assert value_given(["--data.zoo", "a", "--config", "pdiff_digits_mlp"], "data.zoo") == "digits_mlp_trajectory"
+    assert value_given(["--config", "pdiff_digits_mlp", "--data.zoo=a"], "data.zoo") == "a"
+    assert value_given(["--config", "pdiff_digits_mlp", "--data", "file.yaml"], "data.zoo") is None
+    assert value_given(["--zoo", "null"], "zoo") is None
     for asks in ("--help", "--print_config", "--model.help"):
-        require_zoo(["--config", "pdiff_digits_mlp", asks])
+        require_zoo(["--config", "pdiff_digits_mlp", asks], "data.zoo")
     assert commands_for("other/digits_relabel") == [
         "paramgen collect_tasks --config digits_relabel --out other/digits_relabel"
     ]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import Tensor
 
 from paramgen.cli.commands.evaluate import baseline_names, tasks_to_score
-from paramgen.cli.given import require_zoo
+from paramgen.cli.given import require_fit
 from paramgen.core.command_line import words
 from paramgen.core.samples import GeneratedNetworks, Samples, read_samples, samples_of
 from paramgen.core.zoo import Zoo
@@ -54,7 +54,7 @@ def fit(
     if isinstance(zoo, Zoo) and zoo.trust:
         given["data.trust"] = "true"
     line = ["--config", config, *words({**given, **(settings or {})})]
-    require_zoo(line)
+    require_fit("fit", line)
     from paramgen.cli import lightning
     from paramgen.generators.base import ParameterGenerator
 

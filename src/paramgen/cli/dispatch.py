@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
 from inspect import isclass, signature
@@ -10,7 +11,7 @@ from types import UnionType
 from typing import Any, NamedTuple, get_args
 
 from paramgen import __version__
-from paramgen.cli.given import require_zoo
+from paramgen.cli.given import require_fit, require_plan, require_zoo
 from paramgen.cli.next_step import next_step
 from paramgen.core.command_line import typed
 from paramgen.core.locks import locked
@@ -34,7 +35,7 @@ class Command(NamedTuple):
         configs: Folder under ``configs/`` whose names it accepts.
         out_is_file: ``out`` is a file; else it is a folder, which one process writes to at a time.
         parses: Its function ``main`` takes the words of the command line.
-        reads_zoo: Its option ``--zoo`` names a zoo that exists.
+        check: Refuses mistakes in the words of the command line before the module is imported.
     """
 
     what: str
@@ -42,7 +43,7 @@ class Command(NamedTuple):
     configs: str = ""
     out_is_file: bool = False
     parses: bool = False
-    reads_zoo: bool = False
+    check: Callable[[list[str]], None] | None = None
 
 
 FUNCTIONS = {
@@ -53,28 +54,31 @@ FUNCTIONS = {
         "info | verify | import | convert | align | prune | quantise | merge | push | pull",
         "cli.commands.zoo",
     ),
-    "sample": Command("sample new networks from a generator", "cli.commands.sample", reads_zoo=True),
-    "merge": Command("merge networks of a zoo into one, without training", "cli.commands.merge", reads_zoo=True),
+    "sample": Command("sample new networks from a generator", "cli.commands.sample", check=require_zoo),
+    "merge": Command("merge networks of a zoo into one, without training", "cli.commands.merge", check=require_zoo),
     "generator": Command("share fitted generators on the Hugging Face Hub: push | pull", "cli.commands.generator"),
     "consolidate": Command("write a sharded checkpoint as one file", "cli.commands.consolidate", out_is_file=True),
     "export": Command(
         "write networks for timm, torchvision, transformers, diffusers, peft, ONNX", "cli.commands.export"
     ),
-    "adapters": Command("export generated adapters for peft", "cli.commands.adapters", reads_zoo=True),
+    "adapters": Command("export generated adapters for peft", "cli.commands.adapters", check=require_zoo),
     "evaluate": Command(
-        "compare generated networks with baselines; write a report", "cli.commands.evaluate", reads_zoo=True
+        "compare generated networks with baselines; write a report", "cli.commands.evaluate", check=require_zoo
     ),
     "compare": Command("fit, sample and evaluate generators on zoos, over seeds", "cli.commands.compare", "compare"),
     "unseen": Command(
-        "score generators on a family's unseen tasks", "studies.unseen", out_is_file=True, reads_zoo=True
+        "score generators on a family's unseen tasks", "studies.unseen", out_is_file=True, check=require_zoo
     ),
-    "interpolate": Command("score networks generated between two tasks", "studies.interpolate", reads_zoo=True),
-    "flips": Command("score networks generated for seen codes with flipped bits", "studies.flips", reads_zoo=True),
+    "interpolate": Command("score networks generated between two tasks", "studies.interpolate", check=require_zoo),
+    "flips": Command("score networks generated for seen codes with flipped bits", "studies.flips", check=require_zoo),
     "tickets": Command(
-        "train networks under generated masks from the zoo's own start", "studies.tickets", reads_zoo=True
+        "train networks under generated masks from the zoo's own start", "studies.tickets", check=require_zoo
     ),
     "plan": Command(
-        "show what a fit costs before it is run: memory, time, what does not fit", "cli.commands.plan", parses=True
+        "show what a fit costs before it is run: memory, time, what does not fit",
+        "cli.commands.plan",
+        parses=True,
+        check=require_plan,
     ),
     "configs": Command("list the shipped configs", "cli.commands.configs"),
     "completion": Command("complete commands and names in bash, zsh or fish", "cli.commands.completion", parses=True),
@@ -123,7 +127,7 @@ def run(args: list[str]) -> str | None:
         log.setLevel(logging.INFO)
     command, *arguments = args or ["--help"]
     if command in LIGHTNING:
-        require_zoo(arguments)
+        require_fit(command, arguments)
         return next_step(command, {}, import_module("paramgen.cli.lightning").main(args))
     if command in FUNCTIONS:
         return _run_function(command, arguments)
@@ -136,8 +140,8 @@ def run(args: list[str]) -> str | None:
 def _run_function(command: str, args: list[str]) -> str | None:
     """Parse the command line that a function's signature and docstring describe, and call it; what to do next."""
     table = FUNCTIONS[command]
-    if table.reads_zoo:
-        require_zoo(args, "zoo", table.configs)
+    if table.check is not None:
+        table.check(args)
     functions = import_module(f"paramgen.{table.module}")
     if table.parses:
         return next_step(command, {"words": args}, functions.main(args))

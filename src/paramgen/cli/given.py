@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from paramgen.core.paths import find_config, find_zoo
+from paramgen.core.hub import is_hub, local_checkpoint
+from paramgen.core.paths import find_config, find_zoo, find_zoo_or_recipe
+from paramgen.errors import ParamgenError
 
 EXPLAINING = ("-h", "--help", "--print_config")  # a command line that only explains itself needs no zoo
 PLAN_OPTIONS = (
@@ -18,6 +20,7 @@ PLAN_OPTIONS = (
     "json",
 )  # of `paramgen plan`, in addition to those of a fit
 NOTHING = ("", "null", "None")
+NEWEST = "last"  # as a checkpoint: the newest one of the fits in the folder of runs
 
 
 class Option(NamedTuple):
@@ -54,8 +57,8 @@ def read_config(name: str, folder: str = "") -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def zoo_given(words: list[str], key: str = "data.zoo", folder: str = "") -> str | None:
-    """The zoo of a command line, of which the last word counts; None if it gives none, or in a form that only the parser reads.
+def value_given(words: list[str], key: str, folder: str = "") -> str | None:
+    """The value of an option, of which the last counts; None if there is none, or in a form that only the parser reads.
 
     Args:
         words: The command line after the command.
@@ -65,31 +68,85 @@ def zoo_given(words: list[str], key: str = "data.zoo", folder: str = "") -> str 
     Raises:
         ParamgenError: As :func:`read_config`.
     """
-    zoo: Any = None
+    given: Any = None
     for option in options(words):
         if option.name in ("-c", "--config"):
             value: Any = read_config(option.value, folder)
             for part in key.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
-            zoo = value or zoo
+            given = value or given
         elif option.name == f"--{key}":
-            zoo = option.value
+            given = option.value
         elif f"--{key}".startswith(f"{option.name}."):
             return None
-    return None if zoo is None or str(zoo) in NOTHING else str(zoo)
+    return None if given is None or str(given) in NOTHING else str(given)
 
 
-def require_zoo(words: list[str], key: str = "data.zoo", folder: str = "") -> None:
-    """Refuse a command line whose zoo does not exist; arguments as of :func:`zoo_given`.
+def require_zoo(words: list[str], key: str = "zoo") -> None:
+    """Refuse a command line whose zoo does not exist; arguments as of :func:`value_given`.
 
     Raises:
         ParamgenError: There is no such zoo; the command that makes it is named where there is one.
     """
-    if any(name in EXPLAINING or name.endswith(".help") for name, _ in options(words)):
-        return
-    zoo = zoo_given(words, key, folder)
-    if zoo is not None:
+    if not _explains(words) and (zoo := value_given(words, key)) is not None:
         find_zoo(zoo)
+
+
+def require_fit(verb: str, words: list[str]) -> None:
+    """Refuse a fit, or another verb of Lightning, whose zoo or checkpoint does not exist.
+
+    Args:
+        verb: One of Lightning's.
+        words: The command line after it.
+
+    Raises:
+        ParamgenError: As :func:`require_zoo`; no such checkpoint, or none for a verb that needs one.
+    """
+    if _explains(words):
+        return
+    require_zoo(words, "data.zoo")
+    require_zoo_to_follow(words)
+    path = value_given(words, "ckpt_path")
+    if path is None and verb != "fit":
+        raise ParamgenError(f"{verb} needs a fitted generator: --ckpt_path")
+    if path not in (None, NEWEST) and not is_hub(path):
+        local_checkpoint(path)
+
+
+def require_zoo_to_follow(words: list[str]) -> None:
+    """Refuse a command line without a zoo whose config has settings that follow one.
+
+    Raises:
+        ParamgenError: The config is named.
+    """
+    from paramgen.generators.recipe import needs_recipe  # it imports torch
+
+    configs = {value: read_config(value) for name, value in options(words) if name in ("-c", "--config")}
+    follows = next((name for name, config in configs.items() if config.get("model") and needs_recipe(config)), None)
+    if follows is not None and value_given(words, "data.zoo") is None:
+        raise ParamgenError(f"config {follows!r} follows the zoo: pass one as --data.zoo")
+
+
+def require_plan(words: list[str]) -> None:
+    """Refuse a plan for a zoo that neither exists nor has a recipe, or for an unknown device.
+
+    Raises:
+        ParamgenError: Similar names are listed.
+    """
+    if _explains(words):
+        return
+    if (zoo := value_given(words, "data.zoo")) is not None:
+        find_zoo_or_recipe(zoo)
+    require_zoo_to_follow(words)
+    if (device := value_given(words, "device")) is not None:
+        from paramgen.planning.devices import find_device  # it imports torch
+
+        find_device(device)
+
+
+def _explains(words: list[str]) -> bool:
+    """Whether a command line only explains itself."""
+    return any(name in EXPLAINING or name.endswith(".help") for name, _ in options(words))
 
 
 def without_options(words: list[str], names: Collection[str], flags: Collection[str] = ()) -> list[str]:

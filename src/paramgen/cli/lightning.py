@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 import paramgen.backends  # noqa: F401  registers the backends
+from paramgen.cli.given import NEWEST
 from paramgen.cli.parser import ConfigFile, OneLineErrors
 from paramgen.cli.recipes import facts_of, with_recipes
 from paramgen.core.hub import local_checkpoint
@@ -102,11 +103,11 @@ class GeneratorCLI(LightningCLI):
                 and logger.init_args.save_dir == RUNS
             ):
                 logger.init_args.save_dir = config.trainer.default_root_dir
-            if config.get("ckpt_path") == "last":
+            if config.get("ckpt_path") == NEWEST:
                 config.ckpt_path = _last_checkpoint(config.checkpoint.dirpath, Path(config.trainer.default_root_dir))
             elif config.get("ckpt_path"):
                 config.ckpt_path = str(local_checkpoint(config.ckpt_path))
-            _check_checkpoint(verb, config.get("ckpt_path"), config.model.class_path)
+            _check_checkpoint(config.get("ckpt_path"), config.model.class_path)
 
     def before_instantiate_classes(self) -> None:
         """Refuse a checkpoint that would silently change the model."""
@@ -218,10 +219,8 @@ def _last_checkpoint(folder: str | None, root: Path) -> str:
     return str(max(paths, key=lambda path: path.stat().st_mtime))
 
 
-def _check_checkpoint(verb: str, path: str | None, backend: str) -> None:
+def _check_checkpoint(path: str | None, backend: str) -> None:
     """Check a checkpoint before Lightning reads it and imports the classes that it names."""
-    if path is None and verb != "fit":
-        raise ParamgenError(f"{verb} needs a fitted generator: --ckpt_path")
     if path is not None:
         checkpoint = read_checkpoint(path, parts=())
         arguments = dict(checkpoint.get("hyper_parameters", {}))

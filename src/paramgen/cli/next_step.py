@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from paramgen.cli.given import PLAN_OPTIONS, without_options, zoo_given
+from paramgen.cli.given import PLAN_OPTIONS, value_given, without_options
 from paramgen.core.hub import SCHEME, is_hub
 from paramgen.core.paths import commands_for, find_zoo, list_configs
 from paramgen.core.shards import MERGE
@@ -100,7 +100,7 @@ def _after_plan(arguments: Arguments, plan: Any) -> str:
         return "paramgen plan with the changes above, another --device, or more --devices"
     words: list[str] = arguments["words"]
     fit = join(["paramgen", "fit", *without_options(words, PLAN_OPTIONS, flags=("json",))])
-    zoo = str(zoo_given(words))
+    zoo = str(value_given(words, "data.zoo"))
     try:
         find_zoo(zoo)
     except ParamgenError:

@@ -1,7 +1,6 @@
 """The shape of a zoo by its name: of the zoo where it exists, else of the one that the recipe of this name will make."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,10 +10,9 @@ from paramgen.cli.dispatch import parser_of
 from paramgen.collect import multi, single
 from paramgen.collect.shape import ZooShape, shape_of_runs, shape_of_tasks, shape_of_zoo
 from paramgen.collect.symmetries import symmetries_of, symmetries_of_family
-from paramgen.core.paths import ALIGNED, find_zoo, zoo_recipes
+from paramgen.core.paths import ZooRecipe, find_zoo_or_recipe
 from paramgen.core.trust import import_class
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.symmetry import PermutationSpec
 from paramgen.tasks import TaskFamily
 from paramgen.tasks.conditions import ConditionEncoder
@@ -39,24 +37,17 @@ def planned_zoo(name: str) -> PlannedZoo:
     Raises:
         ParamgenError: There is neither such a zoo nor such a recipe, or the recipe's network cannot be built.
     """
-    try:
-        found = find_zoo(name)
-    except ParamgenError:
-        return _of_recipe(name)
+    found = find_zoo_or_recipe(name)
+    if isinstance(found, ZooRecipe):
+        return _of_recipe(name, found)
     zoo = Zoo(found)
     return PlannedZoo(shape_of_zoo(zoo), lambda: symmetries_of(zoo))
 
 
-def _of_recipe(name: str) -> PlannedZoo:
-    recipes = zoo_recipes()
-    short = Path(name).name.removesuffix(ALIGNED)
-    if short not in recipes:
-        raise ParamgenError(
-            f"Unknown zoo {name!r}: neither a zoo nor a recipe for `paramgen collect`. {did_you_mean(short, recipes)}"
-        )
-    of_tasks = recipes[short].of_tasks
+def _of_recipe(name: str, recipe: ZooRecipe) -> PlannedZoo:
+    of_tasks = recipe.of_tasks
     function, prog = (multi.main, "paramgen collect_tasks") if of_tasks else (single.main, "paramgen collect")
-    given = parser_of(function, prog, "zoo").parse_args(["--config", short, "--out", short])
+    given = parser_of(function, prog, "zoo").parse_args(["--config", recipe.name, "--out", recipe.name])
     task = given["family" if of_tasks else "task"]
     kind = import_class(task.class_path, TaskFamily, "task")  # type: ignore[type-abstract]
     arguments = _plain(task)

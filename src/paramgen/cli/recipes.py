@@ -6,10 +6,9 @@ from typing import Any
 
 import yaml
 
-from paramgen.cli.given import options, read_config, zoo_given
+from paramgen.cli.given import options, read_config, require_zoo_to_follow, value_given
 from paramgen.core.trust import find_class
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.recipe import Facts, needs_recipe, resolve
 
@@ -31,20 +30,20 @@ def with_recipes(words: list[str], facts: Callable[[str], Facts] = facts_of) -> 
     Raises:
         ParamgenError: A config with ``auto`` and no zoo, or a zoo or backend that does not exist.
     """
-    zoo, out = zoo_given(words), list(words)
+    require_zoo_to_follow(words)
+    zoo, out = value_given(words, "data.zoo"), list(words)
     for name, value in options(words):
-        if name in ("-c", "--config") and (text := _resolved(value, read_config(value), zoo, facts)) is not None:
+        if name in ("-c", "--config") and (text := _resolved(read_config(value), zoo, facts)) is not None:
             out = [text if word == value else f"{name}={text}" if word == f"{name}={value}" else word for word in out]
     return out
 
 
-def _resolved(name: str, config: dict[str, Any], zoo: str | None, facts: Callable[[str], Facts]) -> str | None:
+def _resolved(config: dict[str, Any], zoo: str | None, facts: Callable[[str], Facts]) -> str | None:
     """A config of a generator as YAML text without ``auto``; None if it needs no recipe."""
     model = config.get("model")
     if not model or not needs_recipe(config):
         return None
-    if not zoo:
-        raise ParamgenError(f"config {name!r} follows the zoo: pass one as --data.zoo")
+    assert zoo is not None  # required above
     path = model if isinstance(model, str) else model.get("class_path", "")
     backend = find_class(path, ParameterGenerator, "backend", trust=True)  # type: ignore[type-abstract]  # the user's own config
     known = facts(zoo)

@@ -167,12 +167,14 @@ def local_checkpoint(path: str | Path) -> str | Path:
     """A checkpoint's path on this machine: one on the Hub is downloaded to the cache, others are returned as given.
 
     Args:
-        path: A path, or ``hf://owner/name`` of a repository with one ``.ckpt`` file, or with a pattern that selects one.
+        path: A file or folder, or ``hf://owner/name`` of a repository with one ``.ckpt`` file, or with a pattern that selects one.
 
     Raises:
         ParamgenError: As :func:`download`; no such file, or several.
     """
     if not is_hub(path):
+        if not Path(path).exists():
+            raise ParamgenError(f"checkpoint not found: {str(path)!r}")
         return path
     place = parse_hub(str(path))
     folder, files = download(place if place.pattern else replace(place, pattern="*.ckpt"))

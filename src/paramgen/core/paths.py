@@ -113,17 +113,42 @@ def zoo_recipes() -> dict[str, ZooRecipe]:
     return {name: ZooRecipe(name, found[name], "\nfamily:" in f"\n{text}") for name, text in texts.items()}
 
 
+def recipe_of(zoo: str | Path) -> ZooRecipe | None:
+    """The shipped recipe that makes a zoo, or the zoo that is aligned to it; None if there is none.
+
+    Args:
+        zoo: Its name or folder.
+    """
+    return zoo_recipes().get(Path(zoo).name.removesuffix(ALIGNED))
+
+
+def find_zoo_or_recipe(zoo: str | Path) -> Path | ZooRecipe:
+    """The folder of a zoo, or the recipe that will make it.
+
+    Raises:
+        ParamgenError: There is neither; similar names are listed.
+    """
+    try:
+        return find_zoo(zoo)
+    except ParamgenError as error:
+        if (recipe := recipe_of(zoo)) is None:
+            name = Path(zoo).name.removesuffix(ALIGNED)
+            raise ParamgenError(
+                f"Unknown zoo {str(zoo)!r}: neither a zoo nor a recipe for `paramgen collect`. {did_you_mean(name, zoo_recipes())}"
+            ) from error
+        return recipe
+
+
 def commands_for(zoo: str | Path) -> list[str]:
     """The commands that make a zoo, in order; none if no shipped recipe does.
 
     Args:
         zoo: Its name or folder. A folder of another place is the recipe's ``--out``.
     """
-    recipes, folder = zoo_recipes(), Path(zoo)
-    short = folder.name.removesuffix(ALIGNED)
-    if short not in recipes:
+    recipe, folder = recipe_of(zoo), Path(zoo)
+    if recipe is None:
         return []
-    recipe, usual = recipes[short], folder in (Path(folder.name), ZOO_DIR / folder.name)
+    short, usual = recipe.name, folder in (Path(folder.name), ZOO_DIR / folder.name)
     if short == folder.name:
         return [f"{recipe.command}{'' if usual else f' --out {folder}'}"]
     align = f"paramgen zoo align --zoo {short} --out {ZOO_DIR / folder.name if usual else folder}"

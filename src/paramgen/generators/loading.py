@@ -3,17 +3,20 @@
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paramgen.core.arguments import check_arguments
 from paramgen.core.codec import ParamCodec
 from paramgen.core.trust import find_class
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.restore import build, read_checkpoint
 
+if TYPE_CHECKING:  # it imports Lightning, which takes seconds: only once a checkpoint has been read
+    from paramgen.generators.base import ParameterGenerator
 
-def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -> ParameterGenerator:
+
+def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -> "ParameterGenerator":
     """A fitted generator from its checkpoint alone: no YAML, no zoo.
 
     Lightning's ``load_from_checkpoint`` is not used: it imports what a checkpoint names.
@@ -28,6 +31,8 @@ def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -
         ParamgenError: No such file, no checkpoint of paramgen, a backend that does not exist or does not fit.
     """
     checkpoint = read_checkpoint(path, parts=("state_dict",))
+    from paramgen.generators.base import ParameterGenerator
+
     where, saved = f"checkpoint {str(path)!r}", checkpoint["paramgen"]
     import_module("paramgen.backends")  # registers them; it imports this module
     backend = find_class(saved["class_path"], ParameterGenerator, "backend", trust, where)  # type: ignore[type-abstract]
@@ -44,7 +49,7 @@ def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -
     return model.to(device).eval()
 
 
-def load_conditional(path: str | Path, zoo: Zoo) -> ParameterGenerator:
+def load_conditional(path: str | Path, zoo: Zoo) -> "ParameterGenerator":
     """A fitted generator that writes a zoo's tensors from a task's condition.
 
     Args:
@@ -59,7 +64,7 @@ def load_conditional(path: str | Path, zoo: Zoo) -> ParameterGenerator:
     return model
 
 
-def check_conditional(model: ParameterGenerator, zoo: Zoo, name: str = "the checkpoint") -> None:
+def check_conditional(model: "ParameterGenerator", zoo: Zoo, name: str = "the checkpoint") -> None:
     """Raise ParamgenError unless a generator writes a zoo's tensors from a task's condition.
 
     Args:

@@ -40,8 +40,6 @@ def read_checkpoint(path: str | Path, parts: Collection[str] | None = None) -> d
         ParamgenError: No such file, no checkpoint of paramgen, or one that does not fit ``checkpoint.schema.json``; the field is named.
     """
     path = local_checkpoint(path)
-    if not Path(path).exists():
-        raise ParamgenError(f"checkpoint not found: {str(path)!r}")
     if is_sharded(path):
         checkpoint: Any = read_shards(Path(path), parts)
     elif Path(path).is_dir():

@@ -1,6 +1,7 @@
 """Weights to start from: networks of files or of the zoo, as tokens of a generator."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -9,10 +10,12 @@ from paramgen.core.io import read_tensors
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
-from paramgen.generators.base import ParameterGenerator
+
+if TYPE_CHECKING:  # it imports Lightning, which takes seconds
+    from paramgen.generators.base import ParameterGenerator
 
 
-def start_tokens(model: ParameterGenerator, start: str, n: int, trust: bool = False) -> Tensor:
+def start_tokens(model: "ParameterGenerator", start: str, n: int, trust: bool = False) -> Tensor:
     """Tokens (n, L, D) of the networks to start from, spread over n networks.
 
     Args:
@@ -35,7 +38,7 @@ def start_tokens(model: ParameterGenerator, start: str, n: int, trust: bool = Fa
     return tokens[torch.arange(n) * len(networks) // n]
 
 
-def _network(model: ParameterGenerator, name: str, trust: bool) -> StateDict:
+def _network(model: "ParameterGenerator", name: str, trust: bool) -> StateDict:
     assert model.codec is not None
     assert model.codec.spec is not None
     if not name.isdecimal():

@@ -21,7 +21,6 @@ from paramgen.evaluation.metric import Metric, RowDict
 from paramgen.evaluation.registry import in_terminal, with_values
 from paramgen.evaluation.results import Results, Row
 from paramgen.report.page import page
-from paramgen.report.png import save_plots
 from paramgen.report.verdicts import verdict
 from paramgen.report.weights import weight_pictures
 
@@ -60,6 +59,8 @@ class EvaluationReport:
         Returns:
             The files, results.json first.
         """
+        from paramgen.report.png import save_plots  # it imports matplotlib, which takes a second
+
         folder = Path(out)
         write_atomic(folder / "report.html", page(self.values).encode())
         drawn = save_plots(self.values, folder)

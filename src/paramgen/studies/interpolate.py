@@ -6,7 +6,7 @@ W: weights of the mixture, from the first task to the second. n: networks at eac
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from rich.console import Console
@@ -21,11 +21,13 @@ from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.evaluation.pool import conditions_of
-from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.loading import load_conditional
 from paramgen.report.mixtures import mixtures
 from paramgen.report.png import save_picture
 from paramgen.tasks import TaskFamily, family_of, score_family
+
+if TYPE_CHECKING:  # it imports Lightning, which takes seconds
+    from paramgen.generators.base import ParameterGenerator
 
 AVERAGED = "averaged weights"
 
@@ -171,7 +173,7 @@ def _measured(name: str, places: Sequence[_Place], study: _Study) -> dict[str, A
     }
 
 
-def _between(model: ParameterGenerator, conditions: Tensor, study: _Study) -> list[StateDict]:
+def _between(model: "ParameterGenerator", conditions: Tensor, study: _Study) -> list[StateDict]:
     """W * n networks; every mixture is drawn from the same noise, so that the condition alone makes the difference."""
     n = study.per_point
     return [

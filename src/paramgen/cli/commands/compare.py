@@ -8,7 +8,9 @@ from rich.console import Console
 
 from paramgen.cli.commands.compare_steps import CHANGES, GeneratorSource, ZooSource, draw, make_zoo, measure
 from paramgen.core.command_line import command_line
+from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import write_atomic, write_json
+from paramgen.core.paths import find_config, find_zoo
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, did_you_mean
 from paramgen.evaluation.compare import Report, differences, machine, summarise, summary_table
@@ -68,6 +70,7 @@ def main(
     command = command_line("paramgen compare", main, locals())
     generators, seeds = generators or {}, seeds or [0]
     _check(zoos, generators, seeds)
+    _find_files(zoos, generators)
     folder, reports, prompted = Path(out), list[Report](), list[PromptedScores]()
     for seed in seeds:
         target = folder / f"seed{seed}" if len(seeds) > 1 else folder
@@ -118,15 +121,31 @@ def _check(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSource], s
         for name, source in sources.items():
             if sum(getattr(source, origin) is not None for origin in origins) != 1:
                 raise ParamgenError(f"{kind} {name!r} needs exactly one of {', '.join(origins)}")
-    requested = [z for g in generators.values() for z in g.zoos] + [z.changed[1] for z in zoos.values() if z.changed]
-    if unknown := [zoo for zoo in requested if zoo not in zoos]:
-        raise ParamgenError(f"Unknown zoo {unknown[0]!r} in this comparison. {did_you_mean(unknown[0], zoos)}")
     for source in generators.values():
         if source.baseline:
             find_baseline(source.baseline)
+    requested = [z for g in generators.values() for z in g.zoos] + [z.changed[1] for z in zoos.values() if z.changed]
+    if unknown := [zoo for zoo in requested if zoo not in zoos]:
+        raise ParamgenError(f"Unknown zoo {unknown[0]!r} in this comparison. {did_you_mean(unknown[0], zoos)}")
     fitted = [name for name, source in generators.items() if source.fit]
     if unknown := [g.fit_of for g in generators.values() if g.fit_of and g.fit_of not in fitted]:
         raise ParamgenError(f"Unknown generator {unknown[0]!r} in this comparison. {did_you_mean(unknown[0], fitted)}")
+
+
+def _find_files(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSource]) -> None:
+    """Refuse what does not exist before the first zoo is made."""
+    for zoo in zoos.values():
+        if zoo.path:
+            find_zoo(zoo.path)
+        if recipe := zoo.collect or zoo.collect_tasks:
+            find_config(recipe, "zoo")
+    for source in generators.values():
+        if source.fit:
+            find_config(source.fit)
+        if source.ckpt_path:
+            local_checkpoint(source.ckpt_path)
+        if source.samples and not Path(source.samples).is_dir():
+            raise ParamgenError(f"samples folder not found: {source.samples!r}")
 
 
 LOG_WIDTH = 160  # width of a table that is written to a file

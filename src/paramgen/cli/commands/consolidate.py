@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from paramgen.errors import ParamgenError
-from paramgen.generators.checkpoints import CompleteCheckpoints
 from paramgen.generators.restore import read_checkpoint, without_optimizer
 
 HALF_ERROR = 1e-3  # relative error up to which a tensor is stored in half precision
@@ -37,6 +36,8 @@ def main(ckpt_path: str, out: str, weights_only: bool = False, half: bool = Fals
         checkpoint = without_optimizer(checkpoint)
     if half:
         checkpoint = _halved(checkpoint)
+    from paramgen.generators.checkpoints import CompleteCheckpoints  # it imports Lightning, which takes seconds
+
     CompleteCheckpoints().save_checkpoint(checkpoint, path)
     print(f"checkpoint: {path}")
     return path

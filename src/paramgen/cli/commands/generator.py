@@ -9,7 +9,6 @@ from paramgen.core import hub
 from paramgen.core.io import fingerprint, read_json, write_atomic, write_json
 from paramgen.errors import ParamgenError
 from paramgen.export.card import generator_card
-from paramgen.generators.checkpoints import CompleteCheckpoints
 from paramgen.generators.restore import read_checkpoint, without_optimizer
 
 CHECKPOINT, RESULTS = "generator.ckpt", "results.json"
@@ -48,6 +47,8 @@ def push_generator(
     if not evaluated:
         _log.warning("%s evaluates other checkpoints than %s; the model card says so", results, ckpt_path)
     text = hub.read_card(card) if card else generator_card(checkpoint, place, license, values, evaluated)
+    from paramgen.generators.checkpoints import CompleteCheckpoints  # it imports Lightning, which takes seconds
+
     with TemporaryDirectory() as folder:
         CompleteCheckpoints().save_checkpoint(checkpoint, Path(folder) / CHECKPOINT)
         write_atomic(Path(folder) / hub.CARD, text.encode())

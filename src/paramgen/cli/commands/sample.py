@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -18,11 +18,13 @@ from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.evaluation.recalibration import recalibrated
 from paramgen.evaluation.unseen import conditions_to_draw, has_conditions, tasks_to_draw
-from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.loading import check_conditional, load_generator
 from paramgen.generators.prompts import beyond, parse_prompt
 from paramgen.generators.sampling import SampleRequest
 from paramgen.generators.starts import start_tokens
+
+if TYPE_CHECKING:  # it imports Lightning, which takes seconds
+    from paramgen.generators.base import ParameterGenerator
 
 _log = logging.getLogger(__name__)
 
@@ -94,15 +96,15 @@ def main(
         raise ParamgenError("both zoo and condition were given; the zoo's tasks have their own conditions")
     require_positive(n=n, num_inference_steps=num_inference_steps, per_task=per_task)
     require_non_negative(temperature=temperature)
+    for folder in {target, target if part is None else part.folder(target)} if not overwrite else ():
+        refuse_samples(folder)
+    checkpoint = local_checkpoint(ckpt_path)
     torch.set_flush_denormal(True)
     try:
-        checkpoint = local_checkpoint(ckpt_path)
         model = load_generator(checkpoint, device, trust)
         noise = torch.Generator(device).manual_seed(seed)
     except RuntimeError as error:
         raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    for folder in {target, target if part is None else part.folder(target)} if not overwrite else ():
-        refuse_samples(folder)
     given = None if condition is None else torch.tensor(condition).expand(n, -1)
     names: list[str] | None = None
     if zoo is not None:
@@ -163,14 +165,14 @@ def main(
 
 
 def _requested(
-    model: ParameterGenerator, zoo: Zoo, n: int, per_task: int, seen_tasks: int
+    model: "ParameterGenerator", zoo: Zoo, n: int, per_task: int, seen_tasks: int
 ) -> tuple[list[str] | None, torch.Tensor]:
     """The task of every network to draw for a zoo, where the zoo has many, and its condition."""
     check_conditional(model, zoo)
     return (None, conditions_to_draw(zoo, n)) if has_conditions(zoo) else tasks_to_draw(zoo, per_task, seen_tasks)
 
 
-def _weights(model: ParameterGenerator, trajectory: torch.Tensor | None) -> torch.Tensor | None:
+def _weights(model: "ParameterGenerator", trajectory: torch.Tensor | None) -> torch.Tensor | None:
     """Saved states (S, m, L, D) as weights (S, m, P), or None."""
     if trajectory is None:
         return None
