@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +17,15 @@ from hub_server import TOKEN, Hub, serving
 from measured import make_zoo
 from paramgen import evaluate, fit, load_generator, sample
 from paramgen.cli.main import main
-from paramgen.core.hub import HubPlace, download, parse_hub
+from paramgen.core.hub import HubPlace, download, parse_hub, pull_files, upload
 from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.export.card import generator_card
+from paramgen.tasks.language.models import causal_lm
+from paramgen.tasks.language.texts import load_tokenizer
+from paramgen.tasks.published import require_language_model
+from paramgen.tasks.vision.networks import build_network
 
 FILES = {"a.safetensors": b"weights", "runs/1/b.pt": b"more", "README.md": b"# Read me"}
 
@@ -113,6 +119,38 @@ def test_files_that_were_downloaded_before_need_no_connection(hub: Hub, monkeypa
     found = download("hf://ann/nets/*.safetensors")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert download("hf://ann/nets/*.safetensors") == found
+
+
+def test_hub_that_never_answers_is_named_after_a_while(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr("paramgen.core.hub.PATIENCE", 0.2)
+        with pytest.raises(ParamgenError, match=f"cannot reach {address} for hf://ann/nets"):
+            download("hf://ann/nets")
+        with pytest.raises(ParamgenError, match=f"cannot reach {address} for hf://ann/nets"):
+            pull_files(HubPlace("ann/nets"), tmp_path / "pulled", "zoo.json", ["*"])
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        with pytest.raises(ParamgenError, match=f"cannot reach {address} for hf://ann/nets"):
+            upload(tmp_path, HubPlace("ann/nets"), "zoo.json", "message", private=False)
+
+
+def test_models_that_other_libraries_read_from_the_hub_are_refused_at_once(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hub.add("ann/words", {"config.json": b"{}"})
+    assert download("hf://ann/words").files == ["config.json"]
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    begun = time.monotonic()
+    require_language_model("ann/words")  # it was downloaded before
+    for read in (load_tokenizer, lambda name: causal_lm(name, 10), lambda name: causal_lm(name, 10, pretrained=True)):
+        with pytest.raises(ParamgenError, match=r"cannot reach http://127.0.0.1:9 for hf://huggyllama/llama-7b"):
+            read("huggyllama/llama-7b")
+    with pytest.raises(ParamgenError, match=r"cannot reach http://127.0.0.1:9 for hf://timm/resnet18"):
+        build_network("timm:resnet18", 10, (3, 32, 32), pretrained=True)
+    assert time.monotonic() - begun < 10
+    assert "Retrying" not in capfd.readouterr().err
 
 
 class Fitted(NamedTuple):

@@ -20,6 +20,7 @@ from paramgen.errors import ParamgenError, did_you_mean, one_line, refused_by_sy
 SCHEME = "hf://"
 CARD = "README.md"  # the file of a repository that the Hub shows as its card
 FORM = "hf://owner/name, with @revision and /pattern where needed, or hf://datasets/owner/name"
+PATIENCE = 10  # seconds for a first answer; libraries that go on trying take a minute, or wait for ever
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _SPECIAL = re.compile(r"refs/(?:pr/\d+|convert/[\w.-]+)")  # revisions with a slash, which the Hub makes itself
 _NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?")
@@ -115,6 +116,7 @@ def download(place: str | HubPlace, without: Sequence[str] = ()) -> HubFiles:
     """
     wanted = parse_hub(place) if isinstance(place, str) else place
     with hub_errors(wanted):
+        available = _is_available(wanted)
         folder = Path(
             _client().snapshot_download(
                 wanted.repo,
@@ -123,14 +125,40 @@ def download(place: str | HubPlace, without: Sequence[str] = ()) -> HubFiles:
                 cache_dir=os.environ.get("HF_HUB_CACHE"),
                 allow_patterns=wanted._globs() if wanted.pattern else None,
                 ignore_patterns=list(without),
+                local_files_only=not available,
             )
         )
         files = [path for path in _below(folder) if wanted.matches(path)]
         if not files:
-            available = _client().list_repo_files(wanted.repo, repo_type=wanted.kind, revision=wanted.revision)
+            listed = _client().list_repo_files(wanted.repo, repo_type=wanted.kind, revision=wanted.revision)
             what = f"no file matches {wanted.pattern!r}" if wanted.pattern else "the repository holds no files"
-            raise ParamgenError(f"{wanted}: {what}. {did_you_mean(wanted.pattern, available)}")
+            raise ParamgenError(f"{wanted}: {what}. {did_you_mean(wanted.pattern, listed)}")
     return HubFiles(folder, files)
+
+
+def require_model(repo: str, files: Sequence[str]) -> None:
+    """Refuse a model that another library is to read from the Hub if it was not downloaded before and the Hub cannot be reached.
+
+    Args:
+        repo: ``owner/name``, or ``name``.
+        files: One of them is in the cache of huggingface_hub if the model was downloaded before.
+
+    Raises:
+        ParamgenError: As :func:`download`.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    cache = os.environ.get("HF_HUB_CACHE")
+    if any(isinstance(try_to_load_from_cache(repo, file, cache), str) for file in files):
+        return
+    place = HubPlace(repo)
+    with hub_errors(place):
+        _client().repo_info(repo, timeout=PATIENCE)
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name has the form of a repository, ``owner/name`` or ``name``, and is not a folder here."""
+    return name.count("/") <= 1 and all(map(_NAME.fullmatch, name.split("/"))) and not Path(name).exists()
 
 
 def pull_files(place: HubPlace, into: str | Path, index: str, patterns: Sequence[str]) -> list[str]:
@@ -153,7 +181,7 @@ def pull_files(place: HubPlace, into: str | Path, index: str, patterns: Sequence
         raise ParamgenError(f"{into} exists and is not empty; choose another folder")
     with hub_errors(place):
         client, where = _client(), {"repo_id": place.repo, "repo_type": place.kind}
-        where["revision"] = client.repo_info(**where, revision=place.revision).sha
+        where["revision"] = client.repo_info(**where, revision=place.revision, timeout=PATIENCE).sha
         if index not in (available := client.list_repo_files(**where)):
             raise ParamgenError(f"{place} holds no {index}. {did_you_mean(index, available)}")
         client.snapshot_download(**where, local_dir=folder, allow_patterns=list(patterns), ignore_patterns=index)
@@ -210,7 +238,7 @@ def upload(folder: str | Path, place: HubPlace, index: str, message: str, privat
         raise ParamgenError(f"no token for {_endpoint()}: {LOG_IN}")
     with hub_errors(place, exists=True):  # after the first lines
         client = _client()
-        if not client.repo_exists(place.repo, repo_type=place.kind):
+        if not _exists(place):
             client.create_repo(place.repo, repo_type=place.kind, private=private or None)
         present = set(client.list_repo_files(place.repo, repo_type=place.kind, revision=place.revision))
         if present - {".gitattributes", "README.md"} and index not in present:
@@ -269,6 +297,32 @@ def _reported(error: Exception, place: HubPlace, exists: bool) -> ParamgenError:
         offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "check the connection"
         return ParamgenError(f"cannot reach {_endpoint()} for {place}, and it was not downloaded before: {offline}")
     return ParamgenError(f"{place}: {one_line(error)}")
+
+
+def _is_available(place: HubPlace) -> bool:
+    """Whether a repository can be read now; False if the Hub cannot be reached, so that only what was downloaded before is here."""
+    from huggingface_hub import errors
+
+    try:
+        _client().repo_info(place.repo, repo_type=place.kind, revision=place.revision, timeout=PATIENCE)
+    except errors.HfHubHTTPError:
+        raise
+    except Exception as error:
+        if isinstance(error, errors.OfflineModeIsEnabled) or _of_http_client(error):
+            return False
+        raise
+    return True
+
+
+def _exists(place: HubPlace) -> bool:
+    """Whether there is such a repository."""
+    from huggingface_hub import errors
+
+    try:
+        _client().repo_info(place.repo, repo_type=place.kind, timeout=PATIENCE)
+    except errors.RepositoryNotFoundError:
+        return False
+    return True
 
 
 def _of_http_client(error: BaseException) -> bool:

@@ -22,6 +22,7 @@ from paramgen.core.io import read_tensors
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.tasks.base import Description
+from paramgen.tasks.published import require_timm_weights
 
 CLIP = "vit_base_patch32_clip_224"
 
@@ -340,6 +341,8 @@ def load_tower(name: str, pretrained: bool = True, weights: str | None = None, s
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
+            if pretrained and weights is None:
+                require_timm_weights(name)
             network = timm.create_model(
                 name, pretrained=pretrained or weights is not None, num_classes=0, pretrained_cfg_overlay=overlay
             )

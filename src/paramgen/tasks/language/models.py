@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from paramgen.core.params import REAL
 from paramgen.core.score import ScoreSpec
 from paramgen.errors import ParamgenError, one_line
+from paramgen.tasks.published import require_language_model
 from paramgen.tasks.score import Measured, Scored, at_least_float32, cross_entropy
 
 IGNORED = -100  # target of a token that is not learned: padding, or part of a question
@@ -46,6 +47,8 @@ def causal_lm(model: Model, vocabulary: int, pretrained: bool = False, dtype: st
     transformers = transformers_module()
     if getattr(torch, dtype, None) not in REAL:
         raise ParamgenError(f"dtype is {dtype!r}, expected float32, float64, bfloat16 or float16")
+    if isinstance(model, str):
+        require_language_model(model)
     kind, how = transformers.AutoModelForCausalLM, {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa"}
     try:
         if isinstance(model, str):

@@ -15,6 +15,7 @@ from torch import Tensor
 from paramgen.errors import ParamgenError, did_you_mean, one_line
 from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.language.models import transformers_module
+from paramgen.tasks.published import require_language_model
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))  # V = 96; any other is read as "?"
 UNKNOWN = CHARACTERS.index("?")
@@ -51,6 +52,7 @@ def load_tokenizer(name: str) -> Any:
         ParamgenError: It cannot be read.
     """
     transformers = transformers_module()
+    require_language_model(name)
     try:
         return transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:

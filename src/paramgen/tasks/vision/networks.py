@@ -22,6 +22,7 @@ from paramgen.core.params import StateDict
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError, import_class, refusal
 from paramgen.core.weight_files import read_state_dict, wrapper_prefix
 from paramgen.errors import ParamgenError, did_you_mean
+from paramgen.tasks.published import require_timm_weights
 
 Shape = tuple[int, int, int]
 
@@ -265,6 +266,8 @@ def _timm(model: str, num_classes: int, in_shape: Shape, pretrained: bool, args:
 
     if not timm.is_model(model):
         raise ParamgenError(f"Unknown timm network {model!r}. {did_you_mean(model, timm.list_models())}")
+    if pretrained:
+        require_timm_weights(model)
     return _call(
         timm.create_model,
         f"timm:{model}",

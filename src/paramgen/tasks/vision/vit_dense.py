@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paramgen.errors import ParamgenError
+from paramgen.tasks.published import require_timm_weights
 from paramgen.tasks.vision.networks import Shape
 
 
@@ -54,6 +55,7 @@ class ViTPyramid(nn.Module):
         """Load the weights that timm publishes."""
         import timm
 
+        require_timm_weights(self.name)
         published = timm.create_model(self.name, pretrained=True, num_classes=0, img_size=self.vit.patch_embed.img_size)
         self.vit.load_state_dict(published.state_dict())
 
