@@ -281,6 +281,26 @@ def _import(scratch: Path) -> dict[str, Any]:
     return result
 
 
+def _import_pickles(archive: bool) -> Any:
+    """Two networks with the momentum of their optimizer, as training programs save them."""
+
+    def measure(scratch: Path) -> dict[str, Any]:
+        folder = scratch / "pickles"
+        folder.mkdir()
+        for i in range(2):
+            state = Zoo(scratch / "ten")[i]
+            momentum = {"state": {j: {"momentum_buffer": t} for j, t in enumerate(map(torch.clone, state.values()))}}
+            checkpoint = {"state_dict": state, "optimizer": momentum}
+            torch.save(checkpoint, folder / f"{i}.pth", _use_new_zipfile_serialization=archive)
+        try:
+            return command("zoo", "import", "--source", str(folder), "--out", str(scratch / "imported"))
+        finally:
+            shutil.rmtree(folder)
+            shutil.rmtree(scratch / "imported", ignore_errors=True)
+
+    return measure
+
+
 def _fifty(scratch: Path) -> dict[str, Any]:
     enlarge(Zoo(scratch / "ten"), scratch / "fifty", 50)
     try:
@@ -294,6 +314,8 @@ MEASUREMENTS = {
     "bind": _fit("bind"),
     "reading": _fit("reading"),
     "import": _import,
+    "import_pickles": _import_pickles(archive=True),
+    "import_old_pickles": _import_pickles(archive=False),
     "small_ram": _fit("small_ram"),
     "small_disk": _fit("small_disk"),
     "sample": _sample,

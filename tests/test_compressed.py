@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from paramgen.cli.commands import evaluate
 from paramgen.cli.commands.compare_steps import ZooSource, make_zoo
 from paramgen.collect import single
 from paramgen.collect.compressing import ORIGIN, prune, quantise
+from paramgen.collect.importing import import_
 from paramgen.collect.train import OptimSettings
 from paramgen.core.codec import FlatCodec, ParamCodec, TokenCodec
 from paramgen.core.discrete import rounded
@@ -135,6 +137,15 @@ def test_masks_of_torchs_own_pruning_are_masks():
     layer = nn.utils.prune.l1_unstructured(nn.Linear(4, 5), "weight", 0.5)
     kinds = {t.name: (t.kind, t.ones) for t in ParamSpec.of(layer).tensors}
     assert kinds == {"bias": ("weight", None), "weight_orig": ("weight", None), "weight_mask": ("mask", 10)}
+
+
+@pytest.mark.parametrize("save", [torch.save, save_file])
+def test_imported_masks_keep_their_number_of_ones(save, tmp_path):
+    layer = nn.utils.prune.l1_unstructured(nn.Linear(4, 5), "weight", 0.5)
+    (tmp_path / "theirs").mkdir()
+    save(layer.state_dict(), tmp_path / "theirs" / ("0.safetensors" if save is save_file else "0.pth"))
+    import_(str(tmp_path / "theirs"), str(tmp_path / "zoo"))
+    assert {t.name: t.ones for t in Zoo(tmp_path / "zoo").spec.tensors}["weight_mask"] == 10
 
 
 def test_tickets_are_trained_from_the_start_of_the_zoo_under_each_mask(own, dense, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from paramgen.collect.readers.found import Found, Layout
+from paramgen.core.discrete import MASK
 from paramgen.core.intake import Architecture, check_network, same_values
 from paramgen.core.params import ParamSpec, StateDict, state_digest
 from paramgen.core.stored import LazyTensors, merged
@@ -132,7 +133,10 @@ class Candidates:
         if self.network is None:
             tensors = merged(shared, self._tensors(found))
             self.architecture = Architecture(tensors, found.path.name)
-            structure = {name: tensors.outline(name) for name in self.architecture.tensors}
+            structure = {  # with the values of masks, whose ones are counted
+                name: tensors[name] if name.endswith(MASK) else tensors.outline(name)
+                for name in self.architecture.tensors
+            }
             if not structure:
                 under = f" under the prefix {self.prefix!r}" if self.prefix else ""
                 raise ParamgenError(f"{self.where(found)} holds no tensors{under}")

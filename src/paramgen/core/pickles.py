@@ -3,6 +3,7 @@
 import re
 import zipfile
 from argparse import Namespace
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -12,7 +13,10 @@ import torch
 from torch import Tensor
 
 from paramgen.core.io import regular_file
+from paramgen.core.stored import LazyTensors
 from paramgen.errors import ParamgenError
+
+_MAPPED = 16_000_000  # bytes
 
 
 def read_pickle(path: str | Path, mapped: bool = False) -> Any:
@@ -29,8 +33,51 @@ def read_pickle(path: str | Path, mapped: bool = False) -> Any:
     size = regular_file(path)
     if size == 0:
         raise ParamgenError(f"cannot read {path}: the file is empty")
-    archive = _check_archive(Path(path), size)
+    archive = is_archive(path)
+    if archive:
+        _check_archive(Path(path), size)
     return _load(str(path), str(path), size, mmap=mapped and archive)
+
+
+def is_archive(path: str | Path) -> bool:
+    """Whether a file has the format of torch 1.6 and later, which can be mapped.
+
+    Raises:
+        ParamgenError: The file is missing or not a regular file.
+    """
+    regular_file(path)
+    with Path(path).open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def mapped_tensors(load: Callable[[], Mapping[str, Any]]) -> LazyTensors:
+    """A state dict in a file that :func:`read_pickle` maps; each tensor is copied when it is asked for.
+
+    Args:
+        load: Maps the file and finds the state dict in it.
+    """
+    file = _MappedFile(load)
+    return LazyTensors(file.state, file.copy, lambda name: file.state[name])
+
+
+class _MappedFile:
+    """Pages that were read count as memory of the process while they are mapped, so the file is mapped anew after 16 MB or 1/16 of it."""
+
+    def __init__(self, load: Callable[[], Mapping[str, Any]]) -> None:
+        self.load, self.state, self.read = load, load(), 0
+        size = sum(value.nbytes for value in self.state.values() if isinstance(value, Tensor))
+        self.most = max(_MAPPED, size // 16)
+
+    def copy(self, name: str) -> Any:
+        """A value of the state dict; of a tensor, a copy in memory."""
+        value = self.state[name]
+        if not isinstance(value, Tensor):
+            return value
+        if self.read and self.read + value.nbytes > self.most:
+            self.state, self.read = self.load(), 0
+            value = self.state[name]
+        self.read += value.nbytes
+        return value.detach().clone()
 
 
 def tensor_of_bytes(data: bytes, where: str) -> Tensor:
@@ -61,14 +108,8 @@ def _load(file: str | BytesIO, where: str, size: int, **options: Any) -> Any:
     return saved
 
 
-def _check_archive(path: Path, size: int) -> bool:
-    """Whether a file is an archive (torch 1.6 and later).
-
-    TorchScript is refused, and archives that would take more memory than the file has bytes: torch.save never compresses.
-    """
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return False  # the format before torch 1.6
+def _check_archive(path: Path, size: int) -> None:
+    """Refuse TorchScript, and archives that would take more memory than the file has bytes: torch.save never compresses."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -84,7 +125,6 @@ def _check_archive(path: Path, size: int) -> bool:
             f"cannot read {path}: its entries are compressed or damaged (they claim {claimed:,} bytes, the file has {size:,}); "
             "torch.save writes uncompressed files"
         )
-    return True
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from paramgen.core.pickles import read_pickle
+from paramgen.core.pickles import is_archive, mapped_tensors, read_pickle
 from paramgen.core.stored import LazyTensors, StoredTensors, outline_of
 from paramgen.errors import ParamgenError, did_you_mean
 
@@ -85,7 +85,7 @@ def steps_from_names(files: Sequence[Path], marked: Collection[Path] = ()) -> li
 def read_state_dict(path: str | Path, key: str | None = None, first: bool = False) -> Mapping[str, Any]:
     """The state dict of a weights file: bare, or where a training program put it in a checkpoint.
 
-    The tensors of a safetensors file are read when they are asked for.
+    Tensors are read when they are asked for; of a pickle in the format before torch 1.6 all are in memory.
 
     Args:
         path: The file.
@@ -97,13 +97,21 @@ def read_state_dict(path: str | Path, key: str | None = None, first: bool = Fals
     """
     if Path(path).suffix == ".safetensors":
         return StoredTensors(Path(path))
-    saved = read_pickle(path)
-    if not isinstance(saved, Mapping):
-        raise ParamgenError(f"{path} holds a {type(saved).__name__}, expected a state dict")
-    if key is None and first and len(found := _candidates(saved)) > 1:
+    if key is None and first and len(found := _candidates(_checkpoint(path))) > 1:
         key = found[0]
         _log.info("%s holds several state dicts (%s): %s is used", path, ", ".join(found), key)
-    return find_state_dict(saved, str(path), key)
+
+    def load() -> Mapping[str, Any]:
+        return find_state_dict(_checkpoint(path), str(path), key)
+
+    return mapped_tensors(load) if is_archive(path) else load()
+
+
+def _checkpoint(path: str | Path) -> Mapping[Any, Any]:
+    saved = read_pickle(path, mapped=True)
+    if not isinstance(saved, Mapping):
+        raise ParamgenError(f"{path} holds a {type(saved).__name__}, expected a state dict")
+    return saved
 
 
 def find_state_dict(saved: Mapping[Any, Any], where: str, key: str | None = None) -> Mapping[str, Any]:
