@@ -175,6 +175,26 @@ def test_a_plan_leads_to_its_fit_and_before_it_to_its_zoo(tmp_path, monkeypatch)
     assert next_step("compare", {"out": "runs/x"}, {}) == "open runs/x/report.html"
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments", "result", "line"),
+    [
+        ("zoo convert", {"out": "mine/nets"}, None, "zoo import --source mine/nets --out checkpoints_zoo/nets"),
+        (
+            "zoo push",
+            {"repo": "ann/nets", "zoo": "."},
+            None,
+            "zoo pull --repo ann/nets --out checkpoints_zoo/here, on another machine",
+        ),
+        ("unseen", {"zoo": "tasks"}, "b.ckpt", "sample --ckpt_path b.ckpt --zoo tasks"),
+        ("unseen", {"zoo": "tasks"}, None, "fit --config pdiff --data.zoo tasks"),
+    ],
+)
+def test_a_next_step_names_what_the_command_knows(command, arguments, result, line, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert next_step(command, arguments, result) == f"paramgen {line}"
+
+
 def test_every_command_says_what_to_do_next():
     verbs = {
         f"{name} {verb}" if verb else name

@@ -139,7 +139,9 @@ def test_generators_stand_beside_what_needs_none(zoo, tmp_path, capsys):
     assert (len(rows["PDiff"]["unseen"]), len(rows["PDiff"]["seen"])) == (4, 40)
     assert sum(rows["PDiff"]["seen"]) / 40 > sum(rows["average-all"]["unseen"]) / 4 + 0.1
     assert [name for name, row in rows.items() if row["uses_task_data"]] == ["PDiff"]
-    assert "PDiff*" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "PDiff*" in said.out
+    assert f"next: paramgen sample --ckpt_path {tmp_path / 'mine.ckpt'} --zoo {zoo.path}\n" in said.err
     ckpt = ["--ckpt_path", str(tmp_path / "mine.ckpt"), "--zoo", str(zoo.path), "--per_task", "2"]
     assert paramgen(["sample", *ckpt, "--out", str(tmp_path / "drawn")]) == 0
     assert paramgen(["sample", *ckpt, "--condition", "[0, 1]", "--out", str(tmp_path / "both")]) == 2

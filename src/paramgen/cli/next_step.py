@@ -11,7 +11,7 @@ import yaml
 
 from paramgen.cli.given import PLAN_OPTIONS, value_given, without_options
 from paramgen.core.hub import SCHEME, is_hub
-from paramgen.core.paths import commands_for, find_zoo, list_configs
+from paramgen.core.paths import ZOO_DIR, commands_for, find_zoo, list_configs
 from paramgen.core.shards import MERGE
 from paramgen.errors import ParamgenError
 
@@ -84,6 +84,17 @@ def _after_sample(arguments: Arguments, folder: Path) -> str:
     return f"paramgen evaluate --zoo {quote(str(zoo))} --samples {quote(str(folder))}{trust}"
 
 
+def _after_unseen(arguments: Arguments, best: str | None) -> str:
+    """Samples of the best checkpoint for the tasks of the zoo; a fit where there was none."""
+    zoo = quote(arguments["zoo"])
+    return fit_of(arguments["zoo"]) if best is None else f"paramgen sample --ckpt_path {quote(best)} --zoo {zoo}"
+
+
+def _place_of(folder: str) -> str:
+    """Where a zoo of a folder's name is found by its name."""
+    return quote(str(ZOO_DIR / Path(folder).resolve().name))
+
+
 def _after_evaluate(arguments: Arguments, _: Any) -> str:
     report = _open("report.html")(arguments, None)
     return report if arguments["samples"] else f"{report}, then {fit_of(arguments['zoo'])}"
@@ -114,13 +125,15 @@ NEXT: Mapping[str, Callable[[Arguments, Any], str | None]] = {
     "zoo info": _after_zoo("zoo"),
     "zoo verify": _after_zoo("zoo"),
     "zoo import": _after_import,
-    "zoo convert": lambda arguments, _: f"paramgen zoo import --source {quote(arguments['out'])} --out ZOO",
+    "zoo convert": lambda arguments, _: (
+        f"paramgen zoo import --source {quote(arguments['out'])} --out {_place_of(arguments['out'])}"
+    ),
     "zoo align": _after_zoo("out"),
     "zoo prune": _after_zoo("out"),
     "zoo quantise": _after_zoo("out"),
     "zoo merge": _after_zoo("zoo"),
     "zoo push": lambda arguments, _: (
-        f"paramgen zoo pull --repo {quote(arguments['repo'])} --out FOLDER, on another machine"
+        f"paramgen zoo pull --repo {quote(arguments['repo'])} --out {_place_of(arguments['zoo'])}, on another machine"
     ),
     "zoo pull": _after_zoo("out"),
     "generator push": lambda arguments, _: f"paramgen sample --ckpt_path {quote(_on_hub(arguments['repo']))}",
@@ -141,7 +154,7 @@ NEXT: Mapping[str, Callable[[Arguments, Any], str | None]] = {
     "interpolate": _open("interpolation.png"),
     "flips": _open("flips.json"),
     "tickets": _open("tickets.json"),
-    "unseen": lambda arguments, _: "paramgen sample --zoo ZOO for the best checkpoint, then paramgen evaluate",
+    "unseen": _after_unseen,
     "plan": _after_plan,
     "doctor": lambda *_: "paramgen compare --config digits, a demo of two minutes",
 }

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from paramgen.core.hub import is_hub
+from paramgen.core.hub import is_hub, parse_hub
 from paramgen.core.plugins import plugin_configs
 from paramgen.errors import ParamgenError, did_you_mean
 
@@ -76,8 +76,9 @@ def find_zoo(name: str | Path) -> Path:
     if (Path(name) / "zoo.json").is_file():
         return Path(name)
     if is_hub(name):
+        out = ZOO_DIR / parse_hub(str(name)).repo.rpartition("/")[2]
         raise ParamgenError(
-            f"{name} is on the Hub: download it first, with paramgen zoo pull --repo {name} --out FOLDER"
+            f"{name} is on the Hub: download it first, with paramgen zoo pull --repo {name} --out {out}"
         )
     zoos = {p.parent.name: p.parent for d in reversed(zoo_dirs()) for p in d.glob("*/zoo.json")}
     if str(name) in zoos:

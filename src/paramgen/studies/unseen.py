@@ -1,5 +1,6 @@
 """``paramgen unseen``: score checkpoints on a family's unseen tasks, on val or test, without writing samples."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, pstdev
@@ -30,7 +31,7 @@ def main(
     seed: int = 0,
     out: str | None = None,
     trust: bool = False,
-) -> None:
+) -> str | None:
     """Score generators on unseen tasks and compare them with direct training and non-generative baselines.
 
     The full report comes from ``paramgen evaluate``. Use this command on ``val`` to choose hyperparameters.
@@ -47,22 +48,34 @@ def main(
         out: JSON output file with the scores of every row on every task.
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
+    Returns:
+        The checkpoint with the best mean score on the unseen tasks; None without checkpoints.
+
     Raises:
         ParamgenError: A zoo without tasks or without unseen ones, per_task below 1, a checkpoint of another zoo.
     """
     require_positive(per_task=per_task)
     opened = Zoo(zoo, trust)
     solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
-    drawn = dict[str, Samples]()
+    drawn, paths = dict[str, Samples](), dict[str, str]()
     for path in [ckpt_path] if isinstance(ckpt_path, str) else ckpt_path or []:
         samples = _drawn(path, opened, per_task, seen_tasks, seed, **solver)
         name = f"{samples.name} ({path})" if samples.name in drawn else samples.name
-        drawn[name] = replace(samples, name=name)
+        drawn[name], paths[name] = replace(samples, name=name), path
     results = evaluate(opened, unseen_family(opened), list(drawn.values()), split=split)
     Console().print(_table(results, split))
     if out:
         rows = [_plain(row) for row in results.rows]
         write_json(Path(out), {"zoo": opened.name, "unseen": unseen_family(opened).unseen, "rows": rows})
+    return _best(results, paths)
+
+
+def _best(results: Results, paths: Mapping[str, str]) -> str | None:
+    """Of checkpoints by the names of their rows, the one with the best mean score on the unseen tasks."""
+    score = results.score
+    assert score is not None  # the tasks of a family are scored
+    means = {paths[row.name]: mean(_values(row)[0]) for row in results.rows if row.name in paths}
+    return max(means, key=lambda path: score.sign * means[path], default=None)
 
 
 def _drawn(path: str, zoo: Zoo, per_task: int, seen_tasks: int, seed: int, **solver: str | int | None) -> Samples:

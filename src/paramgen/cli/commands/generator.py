@@ -55,7 +55,7 @@ def push_generator(
         if values is not None:
             write_json(Path(folder) / RESULTS, values)
         url = hub.upload(folder, place, CHECKPOINT, message or "Generator of paramgen", private)
-    print(f"uploaded: {url}\nnext:     paramgen sample --ckpt_path {place}")
+    print(f"uploaded: {url}")
     return url
 
 
@@ -74,7 +74,7 @@ def pull_generator(repo: str, out: str) -> Path:
     target = Path(out)
     files = hub.pull_files(hub.parse_repository(repo), target, CHECKPOINT, [hub.CARD, RESULTS])
     read_checkpoint(target / CHECKPOINT, parts=())
-    print(f"downloaded: {', '.join(files)}\nnext:       paramgen sample --ckpt_path {target / CHECKPOINT}")
+    print(f"downloaded: {', '.join(files)}")
     return target
 
 

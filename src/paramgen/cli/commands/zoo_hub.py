@@ -48,7 +48,7 @@ def push_zoo(
         url = hub.upload(
             folder, place, ZOO_INDEX, message or f"Zoo of {len(opened)} networks", private, "*.safetensors"
         )
-    print(f"uploaded: {url}\nnext:     paramgen zoo pull --repo {place} --out {opened.name}")
+    print(f"uploaded: {url}")
     return url
 
 
@@ -66,7 +66,5 @@ def pull_zoo(repo: str, out: str) -> Path:
     opened = Zoo(out)
     if problems := opened.verify():
         raise ParamgenError(f"{len(problems)} of {len(opened)} networks are damaged: {'; '.join(problems)}")
-    print(
-        f"{opened.name}: {len(opened)} networks, all files match their checksums\nnext: paramgen zoo info --zoo {out}"
-    )
+    print(f"{opened.name}: {len(opened)} networks, all files match their checksums")
     return opened.path
