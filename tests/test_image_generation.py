@@ -9,7 +9,7 @@ from paramgen.core.params import state_tensors
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.tasks import ImageGenerationTask
-from paramgen.tasks.vision.frechet import frechet_distance
+from paramgen.tasks.vision.frechet import Inception, frechet_distance
 from paramgen.tasks.vision.unets import UNETS, build_unet, with_step
 from test_segmentation import line_to_report, rows, run
 
@@ -93,6 +93,39 @@ def test_digits_are_nearer_to_digits_than_to_noise_and_a_network_without_finite_
     assert scores.value[0] > 1
     assert scores.value[1].isnan()
     assert scores.loss[1].isnan()
+
+
+def inception_weights():
+    """Weights of the Inception network in a file of 0.2 MB: every convolution averages, so features are proportional to brightness."""
+    from torchvision.models import inception_v3
+
+    def constant(name, like):
+        ones = name.endswith(("bn.weight", "running_var"))
+        value = 1 / like[0].numel() if like.dim() == 4 else float(ones)
+        return torch.tensor(value, dtype=like.dtype).expand(like.shape)
+
+    with torch.device("meta"):
+        like = inception_v3(num_classes=1008, aux_logits=False, init_weights=False).state_dict()
+    return {name: constant(name, tensor) for name, tensor in like.items()}
+
+
+def test_fid_has_the_features_of_the_weights_that_were_fetched(tmp_path, monkeypatch):
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(
+        ParamgenError, match=rf"weights cannot be fetched .* put {URL_INCEPTION_V3} in .*, or use features cnn"
+    ):
+        Inception()
+    torch.save(inception_weights(), tmp_path / "hub" / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2])
+    task = ImageGenerationTask(features="inception")
+    grey = torch.tensor([0.2, 1.0]).view(2, 1, 1, 1).expand(2, 1, 8, 8)  # 25 and 127 above the middle of 0 to 255
+    features = task._in_features(grey)
+    assert features.shape == (2, 2048)
+    assert (features[0] > 0).all()
+    torch.testing.assert_close(features[1], features[0] * 127 / 25)
+    assert task.score.name == "FID"
 
 
 def test_mistakes_are_one_line():

@@ -56,8 +56,11 @@ class Inception(nn.Module):
         except ImportError as error:
             raise ParamgenError("features 'inception' needs torch-fidelity: pip install 'paramgen[vision]'") from error
         except OSError as error:
+            from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
             raise ParamgenError(
-                f"features 'inception': its weights cannot be fetched ({one_line(error)}); use features cnn"
+                f"features 'inception': its weights cannot be fetched ({one_line(error)}); put {URL_INCEPTION_V3} in "
+                f"{torch.hub.get_dir()}/checkpoints, or use features cnn"
             ) from error
 
     def forward(self, images: Tensor) -> Tensor:
