@@ -77,6 +77,16 @@ def test_checkpoint_becomes_the_start_weights(tmp_path, wrap):
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), loaded.parameters(), strict=True))
 
 
+def test_published_weights_that_cannot_be_fetched_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    message = (
+        rf"weights of torchvision:squeezenet1_1 cannot be fetched .*; put https://.*\.pth in {tmp_path}/hub/checkpoints"
+    )
+    with pytest.raises(ParamgenError, match=message):
+        build_network("torchvision:squeezenet1_1", 5, CIFAR, pretrained=True)
+
+
 def test_checkpoint_that_does_not_fit_names_the_tensor(tmp_path):
     save_file(build_network("mlp", 10, DIGITS, hidden=[40, 32]).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(ParamgenError, match=r"'layers.0.weight' has shape \(40, 64\), expected \(48, 64\)"):

@@ -87,6 +87,20 @@ def test_a_network_that_the_function_raises_on_is_named_and_the_others_go_on(the
     assert saved["warnings"] == [UNSCORED]
 
 
+def test_a_comparison_goes_on_after_a_function_raised_and_evaluates_these_networks_again(theirs, capsys):
+    for name, scorer in (("raises", "positive_only"), ("scores", "bias")):
+        main([*theirs, "--task.scorer", f"own_scorers.{scorer}", "--out", name])
+    sources = json.dumps({name: {"path": name} for name in ("raises", "scores")})
+    line = ["compare", "--zoos", sources, "--out", "compared", "--n", "4", "--baselines", "[copy]"]
+    capsys.readouterr()
+    for _ in range(2):
+        assert main(line) == 2
+        assert capsys.readouterr().err.strip().endswith("name: compared/raises. The comparison in compared is complete")
+        assert set(json.loads(Path("compared/comparison.json").read_text())["scores"]) == {"raises", "scores"}
+    results = json.loads(Path("compared/raises/results.json").read_text())
+    assert "own_scorers.positive_only raised ValueError: the bias is negative" in " ".join(results["notes"])
+
+
 def test_nan_is_no_score_and_no_error(theirs, capsys):
     task = ScorerTask("own_scorers.Net", "own_scorers.nothing")
     found = task.evaluate(networks([1.0, 2.0]), "val")

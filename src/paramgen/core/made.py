@@ -89,6 +89,10 @@ class RecordedResult:
         """Record what was made."""
         self._write(sha256(self.path))
 
+    def forget(self) -> None:
+        """Delete the record, so that the result is made again the next time."""
+        self._record.unlink()
+
     @property
     def _record(self) -> Path:
         return self.record or self.path.parent / RECORD

@@ -12,7 +12,7 @@ from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import write_atomic, write_json
 from paramgen.core.paths import find_config, find_zoo
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, did_you_mean
+from paramgen.errors import ParamgenError, UnscoredError, did_you_mean
 from paramgen.evaluation.compare import Report, differences, machine, summarise, summary_table
 from paramgen.evaluation.unseen import has_conditions, many_tasks
 from paramgen.evaluation.weight_baselines import find_baseline
@@ -66,12 +66,13 @@ def main(
     Raises:
         ParamgenError: A source with no origin or several, an unknown zoo, a zoo of other settings in `out`, or an error of one of the
             commands.
+        UnscoredError: After the comparison is written: a scoring function raised an error on some networks.
     """
     command = command_line("paramgen compare", main, locals())
     generators, seeds = generators or {}, seeds or [0]
     _check(zoos, generators, seeds)
     _find_files(zoos, generators)
-    folder, reports, prompted = Path(out), list[Report](), list[PromptedScores]()
+    folder, reports, prompted, unscored = Path(out), list[Report](), list[PromptedScores](), list[str]()
     for seed in seeds:
         target = folder / f"seed{seed}" if len(seeds) > 1 else folder
         opened = dict[str, Zoo]()
@@ -87,7 +88,11 @@ def main(
             )
             samples = [draw(place, zoo, k, generators, requested, seed) for k in selected]
             options = {"n": n, "baselines": baselines, "seed": seed, "aligned": aligned, "finetune": finetune}
-            reports.append(Report(name, seed, measure(place, zoo, samples, options)))
+            try:
+                measure(place, zoo, samples, options)
+            except UnscoredError:  # its report is written
+                unscored.append(str(place))
+            reports.append(Report(name, seed, place / "results.json"))
             prompted += [] if many_tasks(zoo) else prompted_scores(name, seed, zoo, samples)
     comparison = {
         "title": title or folder.name,
@@ -111,6 +116,11 @@ def main(
             console.print(line, highlight=False)
     files = [folder / "comparison.json", folder / "report.html", *write_prompts(folder, prompted, title or folder.name)]
     console.print(f"wrote {', '.join(map(str, files))}", style="dim", soft_wrap=True)
+    if unscored:
+        raise UnscoredError(
+            f"a scoring function raised an error on networks that the notes of these reports name: {', '.join(unscored)}. "
+            f"The comparison in {folder} is complete"
+        )
     return comparison
 
 

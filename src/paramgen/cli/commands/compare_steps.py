@@ -31,7 +31,7 @@ from paramgen.core.made import RecordedResult
 from paramgen.core.paths import find_config
 from paramgen.core.samples import INDEX, SampleInfo, write_samples
 from paramgen.core.zoo import Zoo
-from paramgen.errors import DivergedError, ParamgenError
+from paramgen.errors import DivergedError, ParamgenError, UnscoredError
 from paramgen.evaluation.merging import MERGED
 from paramgen.evaluation.pool import Pool
 from paramgen.evaluation.unseen import many_tasks
@@ -253,22 +253,28 @@ def _fit(folder: Path, opened: Zoo, source: GeneratorSource, seed: int) -> Path:
     return result.path
 
 
-def measure(folder: Path, opened: Zoo, samples: list[Path], options: Mapping[str, Any]) -> Path:
-    """The ``results.json`` of an evaluation of one zoo and seed.
+def measure(folder: Path, opened: Zoo, samples: list[Path], options: Mapping[str, Any]) -> None:
+    """Evaluate one zoo and seed: a report and ``results.json`` in the folder.
 
     Args:
         folder: Of this zoo and seed.
         opened: The zoo.
         samples: Folders of networks.
         options: Arguments of ``evaluate``.
+
+    Raises:
+        UnscoredError: After the report is written: a scoring function raised an error on some networks. The next call evaluates again.
     """
     digests = {_name(path, folder): _digest_of_samples(path) for path in samples}
     settings = {**options, "zoo": _digest(opened), "samples": digests, "paramgen": __version__}
     record = RecordedResult(folder / "results.json", settings)
     arguments = {"zoo": str(opened.path), "samples": [str(path) for path in samples], "out": str(folder), **options}
     arguments["trust"] = opened.trust
-    _do(record, lambda: evaluate.main(**arguments), alone=False)
-    return record.path
+    try:
+        _do(record, lambda: evaluate.main(**arguments), alone=False)
+    except UnscoredError:
+        record.forget()
+        raise
 
 
 def _do(record: RecordedResult, step: Callable[[], Any], alone: bool = True, lock: bool = True) -> None:

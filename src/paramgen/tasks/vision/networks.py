@@ -21,7 +21,7 @@ from paramgen.core.intake import Architecture
 from paramgen.core.params import StateDict
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError, import_class, refusal
 from paramgen.core.weight_files import read_state_dict, wrapper_prefix
-from paramgen.errors import ParamgenError, did_you_mean
+from paramgen.errors import ParamgenError, did_you_mean, one_line
 from paramgen.tasks.published import require_timm_weights
 
 Shape = tuple[int, int, int]
@@ -286,7 +286,14 @@ def _torchvision(model: str, num_classes: int, pretrained: bool, args: dict[str,
         args = {"weights_backbone": None, **args}  # torchvision fetches them by default
     network = _call(models.get_model, f"torchvision:{model}", {"name": model, "num_classes": num_classes}, args)
     if pretrained:
-        published = models.get_model_weights(model).DEFAULT.get_state_dict(progress=False, weights_only=True)
+        weights = models.get_model_weights(model).DEFAULT
+        try:
+            published = weights.get_state_dict(progress=False, weights_only=True)
+        except OSError as error:
+            raise ParamgenError(
+                f"the weights of torchvision:{model} cannot be fetched ({one_line(error)}); put {weights.url} in "
+                f"{torch.hub.get_dir()}/checkpoints"
+            ) from error
         own = network.state_dict()
         fitting = {k: v for k, v in published.items() if k in own and v.shape == own[k].shape}
         network.load_state_dict(fitting, strict=False)
