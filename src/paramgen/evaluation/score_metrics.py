@@ -54,7 +54,7 @@ SCORE_METRICS = [
     Metric(
         "n",
         "N",
-        "How many networks the row has. Best and worst depend on it, so every row but the references has the same.",
+        "Number of networks in the row. Best and worst depend on it, so every row except the references has the same number.",
         lambda c: float(c.n),
         COUNT,
         report="more",
@@ -62,8 +62,8 @@ SCORE_METRICS = [
     Metric(
         "mean",
         "Mean",
-        "Mean test score over all N networks, none selected. The figure to compare first. Of a family of tasks: each network on its own "
-        "unseen task, the mean over these tasks.",
+        "Mean test score of all N networks, without selection. Compare this figure first. Of a family of tasks: each network is "
+        "scored on its own unseen task, and this is the mean over these tasks.",
         _mean,
         SCORE,
         needs("score"),
@@ -74,7 +74,7 @@ SCORE_METRICS = [
     Metric(
         "worst_task",
         "Worst task",
-        "Of a family of tasks: the unseen task with the worst mean test score.",
+        "Of a family of tasks: the mean test score on the unseen task where it is worst.",
         _worst_task,
         SCORE,
         needs("score", "tasks"),
@@ -85,7 +85,7 @@ SCORE_METRICS = [
     Metric(
         "seen",
         "Seen",
-        "Of a family of tasks: mean test score on seen tasks, whose networks the generators learnt from.",
+        "Of a family of tasks: mean test score on seen tasks, from whose networks the generators learnt.",
         _seen,
         SCORE,
         needs("score", "tasks"),
@@ -127,7 +127,7 @@ SCORE_METRICS = [
     Metric(
         "best",
         "Best",
-        "Best test score. It is chosen on test among N: an upper end, not a result.",
+        "Best test score. It is selected on the test split among N networks: an upper limit, not a result.",
         lambda c: c.summary.best,
         SCORE,
         needs("score", "one_task"),
@@ -138,7 +138,8 @@ SCORE_METRICS = [
     Metric(
         "selected",
         "Selected",
-        "Test score of the one network that is best on the train split: p-diff's protocol, free of choosing on test.",
+        "Test score of the one network with the best score on the train split: p-diff's protocol, without selection on the test "
+        "split.",
         lambda c: c.summary.selected,
         SCORE,
         needs("score", "one_task"),
@@ -149,8 +150,8 @@ SCORE_METRICS = [
     Metric(
         "gap",
         "vs zoo",
-        "Mean test score less the zoo's own mean (of a family: less that of networks trained on the unseen tasks). Over seeds: seed by "
-        "seed; the spread is that of the differences.",
+        "Mean test score minus the zoo's mean (of a family: minus the mean of networks trained on the unseen tasks). Over "
+        "several seeds, the differences are taken seed by seed, and the spread is theirs.",
         _gap,
         GAP,
         needs("score"),
@@ -161,8 +162,8 @@ SCORE_METRICS = [
     Metric(
         "recalibrated",
         "Mean, BN recal.",
-        "Mean test score after measuring batch-norm statistics anew on train items (reset, cumulative). 'Mean' has the statistics as "
-        "generated.",
+        "Mean test score after the batch-norm statistics have been measured again on train items (reset, cumulative). 'Mean' "
+        "uses the generated statistics.",
         _recalibrated,
         SCORE,
         needs("score", "one_task"),
@@ -173,7 +174,8 @@ SCORE_METRICS = [
     Metric(
         "ensemble",
         f"Vote of {ENSEMBLE}",
-        f"Accuracy of a majority vote of the first {ENSEMBLE} networks: whether they err differently enough to help each other.",
+        f"Accuracy of a majority vote of the first {ENSEMBLE} networks. It shows whether their errors differ enough to correct "
+        "each other.",
         _vote,
         PERCENT,
         needs("accuracy"),
@@ -186,8 +188,8 @@ PREDICTION_METRICS = [
     Metric(
         "same_predictions",
         "Same answers",
-        "Share of networks, in percent, that predict the same as one training network on every test item. The row of held-out runs shows "
-        "what is usual. It sees permuted and rescaled copies without alignment; noise hides from it.",
+        "Share of networks, in percent, whose predictions equal those of one training network on every test item. The row of "
+        "held-out runs shows what is usual. It detects permuted and rescaled copies without alignment, but not noised ones.",
         lambda c: metrics.same_predictions(c.predictions, _others(c)),
         PERCENT,
         needs("predictions"),
@@ -196,9 +198,9 @@ PREDICTION_METRICS = [
     Metric(
         "novel",
         "Novel & good",
-        "Share of networks, in percent, that are good (a score not worse than the zoo's mean by more than the score's margin, one point of "
-        "accuracy) and at least half as far from the zoo as held-out runs. The held-out runs' share is the ceiling. Noise of the right "
-        "size reaches it too: read it with structure.",
+        "Share of networks, in percent, that are good (their score is below the zoo's mean by at most the score's margin, one "
+        "point of accuracy) and at least half as far from the zoo as held-out runs. The held-out runs' share is the ceiling. "
+        "Noise of the right size reaches it too: read it with structure.",
         lambda c: (c.novel_and_good or {}).get("0.5"),
         PERCENT,
         needs("score", "one_task"),
@@ -207,8 +209,9 @@ PREDICTION_METRICS = [
     Metric(
         "iou_wrong_max",
         "IoU wrong",
-        "Intersection over union of the wrongly predicted test items with the training network where it is largest (p-diff eq. 7), "
-        "averaged. It sees copies of the same function from one in ten networks, noised ones never.",
+        "Intersection over union of the wrongly predicted test items of a network and of the training network with the largest "
+        "overlap (p-diff eq. 7), averaged. It detects copies of the same function from one in ten networks, but never noised "
+        "copies.",
         lambda c: c.wrong_iou.nearest,
         FRACTION,
         needs("answers"),
@@ -218,7 +221,7 @@ PREDICTION_METRICS = [
     Metric(
         "iou_wrong_zoo",
         "IoU, zoo",
-        "The same overlap among the zoo's networks, all pairs averaged (p-diff's Fig. 4a).",
+        "The same overlap among the zoo's networks, averaged over all pairs (p-diff's Fig. 4a).",
         lambda c: c.wrong_iou.zoo,
         FRACTION,
         needs("answers"),

@@ -83,9 +83,10 @@ SET_METRICS = [
     Metric(
         "nna",
         "1-NNA",
-        "Of networks that are data themselves (fields): how often, in percent, the nearest neighbour among the row's pictures and as many "
-        "held-out ones is of the same set. 50: the sets cannot be told apart; 100: apart. Copies of training networks reach 50 too: read "
-        "it with picture_ratio. Every second held-out network is compared with; the row of held-out runs has the others, the ceiling.",
+        "Of networks that are data themselves (fields): among the row's images and equally many held-out ones, the share, in "
+        "percent, whose nearest neighbour is from the same set. 50: the sets cannot be told apart; 100: they differ. Copies of "
+        "training networks reach 50 too: read it with picture_ratio. Rows are compared with every second held-out network; the "
+        "row of held-out runs has the others and is the ceiling.",
         lambda c: one_nearest_neighbour_accuracy(*_same_size(c)),
         PERCENT,
         needs("renders"),
@@ -95,8 +96,8 @@ SET_METRICS = [
     Metric(
         "cov",
         "COV",
-        "The share, in percent, of these held-out pictures that are the nearest to one of the row's: how much of the distribution the row "
-        "covers.",
+        "The share, in percent, of these held-out images that are the nearest one to some image of the row: how much of the "
+        "distribution the row covers.",
         lambda c: coverage(*_same_size(c)),
         PERCENT,
         needs("renders"),
@@ -107,8 +108,8 @@ SET_METRICS = [
     Metric(
         "mmd",
         "MMD",
-        "The distance from such a held-out picture to the nearest of the row's, averaged: the root mean squared difference of grey values "
-        "in [0, 1].",
+        "Mean distance from such a held-out image to the nearest image of the row: the root mean squared difference of grey "
+        "values in [0, 1].",
         lambda c: minimum_matching_distance(*_same_size(c)),
         FRACTION,
         needs("renders"),
@@ -119,8 +120,8 @@ SET_METRICS = [
     Metric(
         "picture_ratio",
         "picture_ratio",
-        "Median distance from a picture of the row to the nearest training network's, over the same for held-out ones. 0: copies; about "
-        "1: as new as a held-out one.",
+        "Median distance from an image of the row to the nearest training network's image, divided by the same for held-out "
+        "networks. 0: copies; about 1: as new as a held-out one.",
         _render_ratio,
         RATIO,
         needs("renders"),
@@ -130,9 +131,9 @@ SET_METRICS = [
     Metric(
         "label_match",
         "label_match",
-        "Of networks that are data themselves, drawn with a condition such as a label: the share, in percent, whose nearest training "
-        "picture has that condition. The zoo's and held-out networks are judged by their own. Networks near training ones are matched more "
-        "easily.",
+        "Of networks that are data themselves, generated with a condition such as a label: the share, in percent, whose nearest "
+        "training image has that condition. The zoo's and held-out networks are judged by their own condition. Networks near "
+        "training networks match more easily.",
         _label_match,
         PERCENT,
         needs("labels"),

@@ -27,10 +27,10 @@ DISTANCE_METRICS = [
     Metric(
         "run_ratio",
         "run_ratio",
-        "Median L2 distance from a network to its nearest training network, over the same for held-out runs, each run counted once (for "
-        f"training runs left out in turn where none is held out). 0: copies; about 1: as far away as a new run. Below {T.within_run}, "
-        "where runs have several checkpoints, networks stay within the runs that were learnt from. The zoo's own: each run against the "
-        "others.",
+        "Median L2 distance from a network to its nearest training network, divided by the same for held-out runs, each run "
+        "counted once (if no run is held out: for training runs, each left out in turn). 0: copies; about 1: as far away as a "
+        f"new run. If runs have several checkpoints, networks below {T.within_run} stay within the runs that the generator "
+        "learnt from. The zoo's own row measures each run against the others.",
         lambda c: c.distances.raw.run,
         summary="shown",
         terminal="run_ratio",
@@ -38,8 +38,8 @@ DISTANCE_METRICS = [
     Metric(
         "run_ratio_aligned",
         "aligned",
-        "run_ratio after bringing each network's hidden units to the order and the scale in which it is nearest: a permuted copy is a "
-        "copy. An upper bound: matching is a search.",
+        "run_ratio after each network's hidden units have been brought to the order and scale in which it is nearest, so that a "
+        "permuted copy is a copy. An upper bound, because matching is a search.",
         lambda c: None if c.distances.aligned is None else c.distances.aligned.run,
         summary="shown",
         terminal="aligned",
@@ -47,9 +47,9 @@ DISTANCE_METRICS = [
     Metric(
         "nn_ratio",
         "nn_ratio",
-        "Median L2 distance from a network to its nearest training network in steps: over tau, the median distance of a training network "
-        "to the nearest other one. Where runs have several checkpoints that is the step between neighbouring checkpoints: 0 is a copy, but "
-        "many steps can still be within a run.",
+        "Median L2 distance from a network to its nearest training network, in steps: divided by tau, the median distance of a "
+        "training network to the nearest other one. If runs have several checkpoints, tau is the step between neighbouring "
+        "checkpoints: 0 is a copy, but many steps can still be within a run.",
         lambda c: c.distances.raw.step,
         summary="shown",
         terminal="nn_ratio",
@@ -58,7 +58,7 @@ DISTANCE_METRICS = [
     Metric(
         "nn_ratio_aligned",
         "steps, aligned",
-        "nn_ratio up to the order and the scale of hidden units.",
+        "nn_ratio after alignment of order and scale of the hidden units.",
         lambda c: None if c.distances.aligned is None else c.distances.aligned.step,
         summary="shown",
         terminal="aligned",
@@ -67,9 +67,10 @@ DISTANCE_METRICS = [
     Metric(
         "zu",
         "zu",
-        "Mann-Whitney z of those distances against the held-out runs', one value for each held-out run (Meehan et al. 2020). About 0: as "
-        "far as held-out runs; far below 0: nearer, copying. ≤ marks the lowest value that the number of held-out runs allows: every "
-        "network is nearer than every held-out run. Fewer than 4 held-out runs cannot reach −3, below which it is flagged.",
+        "Mann-Whitney z of these distances against those of the held-out runs, with one value per held-out run (Meehan et al. "
+        "2020). About 0: as far as held-out runs; far below 0: nearer, which is copying. ≤ marks the lowest value that the "
+        "number of held-out runs permits: every network is nearer than every held-out run. Values below −3 are flagged; fewer "
+        "than 4 held-out runs cannot reach them.",
         _zu,
         SIGNED,
         needs("one_task"),
@@ -88,8 +89,8 @@ DISTANCE_METRICS = [
     Metric(
         "near_share",
         "Near",
-        f"Share of networks, in percent, that are nearer to a training network than {T.nearer} of the distance of a new run. The row of "
-        "held-out runs shows what is usual. It sees a few copies among new networks, which a median does not.",
+        f"Share of networks, in percent, that are nearer to a training network than {T.nearer} of the distance of a new run. The "
+        "row of held-out runs shows what is usual. It detects a few copies among new networks, which a median does not.",
         lambda c: c.distances.raw.near,
         PERCENT,
         needs("one_task"),
@@ -98,7 +99,7 @@ DISTANCE_METRICS = [
     Metric(
         "near_share_aligned",
         "Near, aligned",
-        "The same up to the order and the scale of hidden units: permuted and rescaled copies are near.",
+        "The same after alignment of order and scale of the hidden units: permuted and rescaled copies are near.",
         lambda c: None if c.distances.aligned is None else c.distances.aligned.near,
         PERCENT,
         needs("one_task"),
@@ -110,8 +111,9 @@ SPREAD_METRICS = [
     Metric(
         "dispersion",
         "Dispersion",
-        "Spread of the row's weights over the spread of the zoo's: norm of the standard deviation across networks. Below "
-        f"{T.narrow} narrow, below {T.collapsed} collapsed, at any score. Independent noise has spread too: read it with structure.",
+        "Spread of the row's weights divided by the spread of the zoo's: the norm of the standard deviation across networks. "
+        f"Below {T.narrow}: narrow; below {T.collapsed}: collapsed, at any score. Independent noise has spread too: read it with "
+        "structure.",
         lambda c: metrics.dispersion(c.weights, c.zoo.weights, c.zoo.spread),
         summary="shown",
         terminal="disp.",
@@ -120,9 +122,9 @@ SPREAD_METRICS = [
         "structure",
         "Structure",
         "Whether the networks vary together as held-out networks do: the share of their variance in the subspace that holds "
-        f"{SUBSPACE} of the zoo's, less the share of independent weights, over the same of held-out networks. 0: a mean plus independent "
-        "noise on each weight; 1: as structured as held-out networks, or more. "
-        f"Below {T.mean_plus_noise} it is flagged.",
+        f"{SUBSPACE} of the zoo's, minus the share of independent weights, divided by the same for held-out networks. 0: a mean "
+        "plus independent noise on each weight; 1: as structured as held-out networks, or more. Values below "
+        f"{T.mean_plus_noise} are flagged.",
         lambda c: None if c.structured is None else c.structured.structure,
         FRACTION,
         better="higher",
@@ -140,7 +142,7 @@ SPREAD_METRICS = [
     Metric(
         "cosine_zoo",
         "Cosine",
-        "Mean of the largest cosine between a network's weights and a training network's (Wild-P-Diff).",
+        "For each network, the largest cosine between its weights and those of a training network; their mean (Wild-P-Diff).",
         lambda c: metrics.cosine_max(c.weights, None if c.own else c.zoo.weights),
         COSINE,
         report="more",
@@ -148,7 +150,7 @@ SPREAD_METRICS = [
     Metric(
         "cosine_samples",
         "Cosine, row",
-        "Mean of the largest cosine between a network's weights and another's of the row.",
+        "For each network, the largest cosine between its weights and those of another network of the row; their mean.",
         lambda c: metrics.cosine_max(c.weights),
         COSINE,
         report="absent",
@@ -159,8 +161,8 @@ ORIGIN_METRICS = [
     Metric(
         "id_match",
         "id match",
-        "Share of networks, in percent, whose nearest training network is the one whose identity conditioned them. High: the generator "
-        "recalls.",
+        "Share of networks, in percent, whose nearest training network is the one that conditioned them. High: the generator "
+        "reproduces its training networks.",
         lambda c: c.id_match,
         PERCENT,
         report="more",
@@ -169,8 +171,8 @@ ORIGIN_METRICS = [
     Metric(
         "run_match",
         "run match",
-        "Share of networks, in percent, whose nearest training network is of the run that conditioned them, or that their identity is of. "
-        "High: they reproduce the basin of their seed.",
+        "Share of networks, in percent, whose nearest training network belongs to the run that conditioned them, or to the run "
+        "of the network that conditioned them. High: the samples reproduce the basin of their seed.",
         lambda c: c.run_match,
         PERCENT,
         report="more",
@@ -179,7 +181,7 @@ ORIGIN_METRICS = [
     Metric(
         "sample_seconds",
         "ms / network",
-        "Milliseconds to draw one network, all of the row drawn together.",
+        "Milliseconds to generate one network, when all networks of the row are generated together.",
         lambda c: c.sample_seconds,
         MILLISECONDS,
         better="lower",
@@ -187,10 +189,10 @@ ORIGIN_METRICS = [
     Metric(
         "finetune_steps",
         "Steps to zoo",
-        "Steps of training from the row's first 16 networks (Adam, rate 0.001, 64 train items a step) until their score on the val split "
-        "is as good as the zoo's mean there, less the score's margin; the median, looked at every 5 steps. None where half do not get "
-        "there in 500. Of a family: from the first 16 networks for each unseen task, until they are as good as networks trained on the "
-        "task, less the margin.",
+        "Training steps from the row's first 16 networks (Adam, rate 0.001, 64 train items per step) until their score on the "
+        "val split reaches the zoo's mean there, minus the score's margin: the median, checked every 5 steps. Empty if half of "
+        "them need more than 500 steps. Of a family: from the first 16 networks for each unseen task, until they are as good as "
+        "networks trained on the task, minus the margin.",
         lambda c: c.finetune_steps,
         COUNT,
         better="lower",
