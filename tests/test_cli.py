@@ -348,7 +348,7 @@ def test_info_shows_what_a_zoo_holds(tiny_zoo, capsys):
     assert main(["zoo", "info", "--zoo", str(tiny_zoo.path)]) == 0
     out = capsys.readouterr().out
     assert "linear.weight" in out
-    assert "3 train (1 runs)" in out
+    assert "3 train (1 run)" in out
 
 
 def test_configs_are_listed_with_what_they_are(capsys):

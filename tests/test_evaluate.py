@@ -154,8 +154,8 @@ def test_nan_in_a_sample_is_counted_and_the_report_goes_on(zoo, tmp_path, capsys
     assert row["nonfinite"] == 1
     assert row["points"]["distance"][1] is None
     assert row["values"]["nn_ratio"] > 0
-    assert "1 of its 3 networks hold NaN or inf" in html
-    assert "1 of its 3 networks hold NaN" in " ".join(capsys.readouterr().out.split())
+    assert "1 of its 3 networks holds NaN or inf" in html
+    assert "1 of its 3 networks holds NaN" in " ".join(capsys.readouterr().out.split())
     jsonschema.validate(
         json.loads(results), json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
     )

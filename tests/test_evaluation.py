@@ -425,7 +425,7 @@ def test_results_of_dense_runs_keep_to_the_schema_and_have_a_page(of_dense):
         of_dense, json.loads(files("paramgen.core").joinpath("schemas", "results.schema.json").read_text())
     )
     html = page(of_dense)
-    assert "they stay within the runs that it learnt from" in html
+    assert "within the runs that the generator learnt from" in html
     assert "within its run" in html
 
 

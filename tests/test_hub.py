@@ -245,7 +245,7 @@ def test_card_of_a_class_of_its_own_says_so_and_no_name_changes_its_structure() 
     }
     zoo = {"name": "x\n# <b>Owned</b>\n| [click](http://x) |", "task": None, "networks": [0], "runs": [0]}
     card = generator_card({"paramgen": {**saved, "zoo": zoo}, "state_dict": {}}, HubPlace("ann/own"), None, None)
-    assert "6 parameters in 1 tensors" in card
+    assert "6 parameters in 1 tensor " in card
     assert "These files name `own.Mine`, which is not part of paramgen" in card
     assert [line for line in card.splitlines() if line.startswith("# ")] == ["# ann/own"]
     assert r"zoo x \# \<b\>Owned\</b\> \| \[click\](http://x) \|" in card

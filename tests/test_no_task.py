@@ -140,7 +140,7 @@ def test_the_base_file_completes_the_architecture():
     assert torch.equal(zoo.full(2)["b.weight"], made[2]["b.weight"])
 
 
-def test_a_generator_is_fitted_and_sampled_and_distances_are_watched(capsys):
+def test_a_generator_is_fitted_and_sampled_and_distances_are_watched(capsys, recwarn):
     write(states(6))
     zoo = imported()
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_steps", "4"]
@@ -150,7 +150,25 @@ def test_a_generator_is_fitted_and_sampled_and_distances_are_watched(capsys):
         capsys.readouterr().err.count("samples are not scored; only their distances are logged: the zoo has no task")
         == 1
     )
+    noise = ("LeafSpec", "Total length")  # of Lightning's own code, and of a zoo without networks for validation
+    assert not [w for w in recwarn if any(word in str(w.message) for word in noise)]
     (checkpoint,) = Path().rglob("last.ckpt")
+    assert (
+        main(
+            [
+                "validate",
+                "--model",
+                GaussianBackend.__name__,
+                "--data.zoo",
+                "zoo",
+                "--ckpt_path",
+                str(checkpoint),
+                *quiet,
+            ]
+        )
+        == 2
+    )
+    assert "zoo 'zoo' has no val networks to compute losses on" in capsys.readouterr().err
     history = torch.load(checkpoint, weights_only=True)["callbacks"]
     watched = next(state["history"] for name, state in history.items() if "SampleQuality" in name)
     assert {"sample/nn_ratio", "sample/run_ratio", "sample/dispersion"} & watched.keys()

@@ -137,7 +137,7 @@ def test_verdict_says_collapse_copies_and_better_baselines(results):
             12.0,
             0.02,
             10,
-            "at 0.02 of the distance of a held-out run (12 steps between neighbouring checkpoints): they stay within the",
+            "at 0.02 of the distance of a held-out run (12 steps between neighbouring checkpoints): within the",
         ),
         (300.0, 0.7, 10, "nearer to a training network than a held-out run is."),
         (

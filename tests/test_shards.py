@@ -307,7 +307,7 @@ def test_merged_shards_of_an_evaluation_are_the_report_of_one_process(tmp_path, 
     measured = {p.stem for p in (tmp_path / "parts").glob("shard-*/rows/*.safetensors")}
     assert len(measured) == len(report(tmp_path / "whole")["rows"])  # nothing is left to measure
     evaluate(str(zoo.path), out=str(tmp_path / "parts"), shard="merge", **settings)
-    assert "no shard had computed" not in capsys.readouterr().out  # nor to score
+    assert "Computed here" not in capsys.readouterr().out  # nor to score
     assert report(tmp_path / "parts") == report(tmp_path / "whole")
     assert not [*(tmp_path / "parts").glob("shard-*")]
     evaluate(str(zoo.path), out=str(tmp_path / "one"), shard="1/2", **settings)

@@ -4,6 +4,7 @@ import logging
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -254,7 +255,12 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
     if args is not None:
         sys.argv = [before[0], *args]  # Lightning starts its other processes with this command line
     try:
-        with restored([signal.SIGINT]):  # Lightning ignores it once a fit is interrupted
+        with (
+            restored([signal.SIGINT]),
+            warnings.catch_warnings(),
+        ):  # Lightning ignores the signal once a fit is interrupted
+            # Lightning 2.6.6 makes a LeafSpec for each data loader, which torch 2.14 calls deprecated
+            warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated", FutureWarning)
             return run_command_line(GeneratorCLI)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning treats this as an exit

@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from paramgen.core.counting import counted
 from paramgen.planning.advice import Advice
 from paramgen.planning.dry_run import FitSettings
 from paramgen.planning.plan import FitPlan, Machine, Rate
@@ -39,9 +40,10 @@ def rows(plan: FitPlan, settings: FitSettings, machine: Machine) -> list[tuple[s
     """Names and values of the table."""
     parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in plan.parts.items())
     sizes = ", ".join(f"{name} {gigabytes(plan.sizes[name])}" for name in ("weights", "gradients", "optimizer"))
+    networks = f"{counted(plan.networks, 'network')} of {counted(plan.target, 'number')}"
     return [
         ("generator", f"{settings.backend.__name__}, {plan.parameters:,} trained parameters"),
-        ("zoo", f"{plan.zoo}: {plan.networks} networks of {plan.target:,} numbers, {plan.tokens:,} x {plan.token_dim:,}"),
+        ("zoo", f"{plan.zoo}: {networks}, {plan.tokens:,} x {plan.token_dim:,}"),
         ("machine", f"{machine.devices} x {machine.device.title}, {gigabytes(machine.device.memory)} each ({machine.device.source})"),
         ("states", sizes),
         ("peak memory", f"{gigabytes(plan.peak)} ({plan.stage})"),
@@ -70,7 +72,8 @@ def fit_time(plan: FitPlan, settings: FitSettings, machine: Machine) -> str:
     if plan.hours is None:
         return "no end: set trainer.max_steps"
     networks = settings.batch_size * settings.accumulate * machine.devices
-    return f"{settings.max_steps:,} steps of {networks} networks, {hours(plan.hours)} without communication and waiting for data"
+    steps = f"{counted(settings.max_steps, 'step')} of {counted(networks, 'network')}"
+    return f"{steps}, {hours(plan.hours)} without communication and waiting for data"
 
 
 def hours(number: float) -> str:

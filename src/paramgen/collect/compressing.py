@@ -14,6 +14,7 @@ from paramgen.collect.announce import PARTS
 from paramgen.collect.collector import NUMBERS_AT_ONCE
 from paramgen.collect.single import first_network
 from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
+from paramgen.core.counting import counted
 from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec, StateDict, can_be_generated, state_tensors
 from paramgen.core.seeds import mix
@@ -170,4 +171,4 @@ def _origin(opened: Zoo, task: Task) -> StateDict | None:
 def _say(zoo: Zoo, what: str) -> None:
     scores = [score for e in zoo.entries if (score := e.scores.get("val", {}).get("score")) is not None]
     mean = f", {zoo.score.name} {zoo.score.full(sum(scores) / len(scores))} on val" if scores else ""
-    print(f"{len(zoo)} networks, {what}{mean}, in {zoo.path}")
+    print(f"{counted(len(zoo), 'network')}, {what}{mean}, in {zoo.path}")

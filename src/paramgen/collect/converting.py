@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from paramgen.core.counting import counted
 from paramgen.core.weight_files import is_aside, natural_order
 from paramgen.errors import ParamgenError
 
@@ -43,10 +44,10 @@ def convert(source: str, out: str, key: str | None = None, trust: bool = False) 
         if why is not None:
             print(f"{name}: {why}", file=sys.stderr)
     failed = [name for name, why in report.items() if why is not None]
-    print(f"{len(report) - len(failed)} of {len(files)} files converted, in {out}")
+    print(f"{len(report) - len(failed)} of {counted(len(files), 'file')} converted, in {out}")
     if failed:
         raise ParamgenError(
-            f"{len(failed)} of {len(files)} files could not be converted: {failed[0]}: {report[failed[0]]}"
+            f"{len(failed)} of {counted(len(files), 'file')} could not be converted: {failed[0]}: {report[failed[0]]}"
         )
 
 

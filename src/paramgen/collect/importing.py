@@ -13,6 +13,7 @@ from paramgen.collect.readers import open_source
 from paramgen.collect.readers.conditions import RecordedConditions, condition_words, recorded
 from paramgen.collect.readers.found import Layout, Reading
 from paramgen.collect.recorded_scores import RecordedScores, recorded_scores
+from paramgen.core.counting import counted
 from paramgen.core.params import StateDict
 from paramgen.core.progress import ProgressDisplay
 from paramgen.core.score import ScoreSpec
@@ -122,7 +123,7 @@ def import_(
     failed = _write(writer, candidates, placed.networks, scored_by, scores.scores, conditions.vectors)
     zoo = _close(writer, scores.spec if task is None else task.score, conditions)
     without = ", without a task" if task is None else ""
-    print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters{without}, in {zoo.path}")
+    print(f"{counted(len(zoo), 'network')} of {counted(zoo.spec.numel, 'generated parameter')}{without}, in {zoo.path}")
     if failed:
         raise UnscoredError(
             f"{len(failed)} of {len(zoo)} networks have no score, because the scorer raised an error: "
@@ -191,10 +192,8 @@ def _show(placed: Places, scores: RecordedScores, conditions: RecordedConditions
     known = scores.scores or [{} for _ in placed.networks]
     odd = candidates.problems | {name: f"the same network as {other}" for name, other in candidates.copies.items()}
     preview(placed.networks, known, conditions.vectors, odd, candidates.spec, candidates.base)
-    runs = len({row.run for row in placed.networks})
-    print(
-        f"{len(placed.networks)} networks of {candidates.spec.numel:,} generated parameters in {runs} runs would be taken"
-    )
+    networks = f"{counted(len(placed.networks), 'network')} of {counted(candidates.spec.numel, 'generated parameter')}"
+    print(f"{networks} in {counted(len({row.run for row in placed.networks}), 'run')} would be taken")
     if candidates.problems:
         print(
             f"{len(candidates.problems)} cannot be taken: the import stops at the first, or leaves them out with --skip_bad"

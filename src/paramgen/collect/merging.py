@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from paramgen.collect.doubts import zoo_doubts
+from paramgen.core.counting import counted
 from paramgen.core.intake import same_values
 from paramgen.core.io import read_tensors, sha256, write_tensors
 from paramgen.core.locks import locked
@@ -40,7 +41,7 @@ def merge(zoo: str, trust: bool = False) -> Zoo:
     with locked(zoo):
         merged = _merged(zoo, shards)
         delete_shards(zoo)
-    print(f"{len(merged)} networks of {len(shards)} shards in {merged.path}")
+    print(f"{counted(len(merged), 'network')} of {counted(len(shards), 'shard')} in {merged.path}")
     return merged
 
 

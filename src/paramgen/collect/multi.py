@@ -13,6 +13,7 @@ from paramgen.collect.announce import PARTS
 from paramgen.collect.collector import Collector, Plan, Recording, Run, Training
 from paramgen.collect.merging import merge
 from paramgen.collect.train import OptimSettings, fresh_states
+from paramgen.core.counting import counted
 from paramgen.core.params import StateDict, state_tensors
 from paramgen.core.seeds import mix
 from paramgen.core.shards import MERGE, Shard, parse_shard
@@ -254,5 +255,5 @@ class Reweighted(SplitData):
 
 def _summary(zoo: Zoo) -> str:
     tasks = {split: {e.run for e in zoo.entries if e.split == split} for split in ("train", "heldout")}
-    seen = f"{len(zoo)} networks of {zoo.spec.numel:,} parameters for {len(tasks['train'])} seen"
-    return f"{seen} and {len(tasks['heldout'])} unseen tasks in {zoo.path}"
+    seen = f"{counted(len(zoo), 'network')} of {counted(zoo.spec.numel, 'parameter')} for {len(tasks['train'])} seen"
+    return f"{seen} and {counted(len(tasks['heldout']), 'unseen task')} in {zoo.path}"

@@ -11,6 +11,7 @@ from torch import nn
 from paramgen.collect.collector import Collector, Plan, Recording, Run, Training
 from paramgen.collect.merging import merge
 from paramgen.collect.train import OptimSettings, fresh_states
+from paramgen.core.counting import counted
 from paramgen.core.params import REAL, can_be_generated, state_tensors
 from paramgen.core.seeds import mix
 from paramgen.core.shards import MERGE, Shard, parse_shard
@@ -140,7 +141,9 @@ def main(
     scores = [score for e in zoo.entries if (score := e.scores["val"]["score"]) is not None]
     mean = f"{task.score.name} {task.score.full(sum(scores) / len(scores))} on val" if scores else "none has a score"
     of = "" if len(scores) in (0, len(zoo)) else f" ({len(scores)} of them scored)"
-    print(f"{len(zoo)} networks of {zoo.spec.numel:,} generated parameters, {mean}{of}, in {zoo.path}")
+    print(
+        f"{counted(len(zoo), 'network')} of {counted(zoo.spec.numel, 'generated parameter')}, {mean}{of}, in {zoo.path}"
+    )
     return zoo
 
 

@@ -7,6 +7,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from paramgen.core.counting import counted
+
 SECONDS_BETWEEN_LINES = 60.0
 WORTH_SAYING = 5.0  # minimum duration of scoring, in seconds, to announce it
 
@@ -55,7 +57,7 @@ class ProgressDisplay:
         if now - self._said >= SECONDS_BETWEEN_LINES and done > self._first:
             self._said = now
             remaining = (self._total - done) * (now - self._begun) / (done - self._first)
-            message = f"{self._label}: {done:,} of {self._total:,}, {self.written:,} networks written"
+            message = f"{self._label}: {done:,} of {self._total:,}, {counted(self.written, 'network')} written"
             print(f"{message}, about {duration(remaining)} left", flush=True)
 
 
@@ -83,4 +85,4 @@ def announce_scoring(
     score()
     seconds = times * (clock() - start)
     if seconds >= WORTH_SAYING:
-        print(f"scoring {networks:,} networks will take about {duration(seconds)}", flush=True)
+        print(f"scoring {counted(networks, 'network')} will take about {duration(seconds)}", flush=True)

@@ -4,6 +4,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from paramgen.core.counting import counted
 from paramgen.core.io import inside, link_or_copy, read_json, sha256, sync_folder, write_json
 from paramgen.core.locks import locked
 from paramgen.core.samples import INDEX, PARTIAL, file_name, refuse_samples
@@ -51,7 +52,7 @@ def merge_samples(out: Path, command: str | None = None, overwrite: bool = False
         write_json(out / INDEX, {**saved[0], **own, "networks": sorted(listed, key=lambda entry: entry["file"])})
         (out / PARTIAL).unlink()
         delete_shards(out)
-    print(f"{len(listed)} networks of {len(folders)} shards in {out}")
+    print(f"{counted(len(listed), 'network')} of {counted(len(folders), 'shard')} in {out}")
     return out
 
 

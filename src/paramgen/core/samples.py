@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from paramgen.core.counting import counted
 from paramgen.core.intake import check_network
 from paramgen.core.io import (
     inside,
@@ -134,7 +135,7 @@ class GeneratedNetworks(list[StateDict]):
 
     def __repr__(self) -> str:
         made = f" by {self.info.generator}" if self.info.generator else ""
-        return f"<{len(self)} networks{made}>"
+        return f"<{counted(len(self), 'network')}{made}>"
 
 
 def write_samples(

@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 
 from rich.console import Console
 
+from paramgen.core.counting import counted
 from paramgen.core.io import read_json, write_json
 from paramgen.core.progress import ProgressDisplay
 from paramgen.core.shards import Shard
@@ -69,7 +70,7 @@ class ShardProgress(ProgressDisplay):
     def expect(self, label: str, total: int) -> None:
         """The parts that follow are one count over all shards."""
         self._own = Count(0, total, self.written, True)
-        super().begin(f"{label}, {len(self._everyone)} shards", total * len(self._everyone))
+        super().begin(f"{label}, {counted(len(self._everyone), 'shard')}", total * len(self._everyone))
 
     def begin(self, label: str, total: int, done: int = 0) -> None:
         """Count a part: of the expected work, or of work before it, which is shown by itself."""

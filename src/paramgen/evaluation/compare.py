@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from paramgen.core.counting import counted
 from paramgen.core.io import read_json
 from paramgen.core.score import ScoreSpec
 from paramgen.evaluation.flags import PER_SEED, Flag, parse
@@ -167,7 +168,7 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
     columns = [m for m in available if not m.hidden(keys, m.summary)]
     seeds = len(comparison["seeds"])
     scored = f"{spec.name}, " if "mean" in keys else ""
-    title = f"{zoo}, {scored}{seeds} seed{'s' if seeds > 1 else ''}"
+    title = f"{zoo}, {scored}{counted(seeds, 'seed')}"
     table = Table(title=title, box=None, header_style="dim", title_justify="left")
     table.add_column("networks", no_wrap=True)
     paper = paper_of(zoo, comparison)
@@ -257,7 +258,7 @@ def machine() -> str:
     match = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     processor = match[1] if match else platform.processor() or platform.machine()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    threads = counted(torch.get_num_threads(), "thread")
     return f"{os.cpu_count()} cores of {processor}, {threads}, {gpu}, torch {torch.__version__}"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from paramgen.core.counting import counted
 from paramgen.core.samples import Samples
 from paramgen.core.zoo import Zoo
 from paramgen.evaluation.novelty import Novelty
@@ -72,6 +73,6 @@ def notes_of(
     fewest = min(drawn, default=n)
     if fewest < n:
         notes.append(
-            f"Every row has {fewest} networks, as many as the smallest set of samples, instead of {n}: best and min depend on N."
+            f"Every row has {counted(fewest, 'network')}, as many as the smallest set of samples, instead of {n}: best and min depend on N."
         )
     return notes

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from paramgen.core.counting import counted
 from paramgen.core.hub import HubPlace
 from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
@@ -45,10 +46,11 @@ def generator_card(
     backend, zoo, spec = saved["class_path"].rpartition(".")[2], saved["zoo"], saved["codec"]["spec"]
     size = sum(tensor.numel() for tensor in checkpoint["state_dict"].values())
     generated = sum(_numel(tensor["shape"]) for tensor in spec["tensors"])
+    networks = f"{counted(len(zoo.get('networks', [])), 'network')} of {counted(len(set(zoo.get('runs', []))), 'run')}"
     facts = {
         "Generator": f"{backend}, {size:,} numbers",
-        "Generates": f"{generated:,} parameters in {len(spec['tensors'])} tensors of each network",
-        "Learnt from": f"{len(zoo.get('networks', []))} networks of {len(set(zoo.get('runs', [])))} runs, zoo {zoo['name']}",
+        "Generates": f"{counted(generated, 'parameter')} in {counted(len(spec['tensors']), 'tensor')} of each network",
+        "Learnt from": f"{networks}, zoo {zoo['name']}",
         "Task": _task(zoo.get("task")),
         "Task data": "used in training" if saved["uses_task_data"] else "not used: it learnt from weights alone",
         "Fit": f"{saved['fit_seconds']:,.0f} s" + (f", {saved['fit_command']}" if saved.get("fit_command") else ""),
@@ -86,12 +88,13 @@ def zoo_card(zoo: Zoo, place: HubPlace, licence: str | None) -> str:
         licence: Its identifier on the Hub, such as ``mit``.
     """
     splits, score = Counter(entry.split for entry in zoo.entries), zoo.score
-    counted = ", ".join(
-        f"{n} {split} ({len({e.run for e in zoo.entries if e.split == split})} runs)" for split, n in splits.items()
+    networks = ", ".join(
+        f"{n} {split} ({counted(len({e.run for e in zoo.entries if e.split == split}), 'run')})"
+        for split, n in splits.items()
     )
     facts = {
-        "Networks": counted,
-        "Parameters": f"{zoo.spec.numel:,} in {len(zoo.spec.tensors)} tensors of each network",
+        "Networks": networks,
+        "Parameters": f"{zoo.spec.numel:,} in {counted(len(zoo.spec.tensors), 'tensor')} of each network",
         "Task": _task(zoo.task_config),
     }
     for part in ("train", "val"):
@@ -158,13 +161,13 @@ def _measured(results: ResultsDict) -> str:
     spec, items = ScoreSpec.from_dict(results["score"]), results["test_items"]
     score = f"{spec.name} in{spec.symbol}" if spec.symbol else spec.name
     better = "" if spec.higher_is_better else " (lower is better)"
-    counted = f" on {items:,} test items" if items else ""
+    over = f" on {counted(items, 'test item')}" if items else ""
     what = (
         "Weights alone are compared"
         if results["score"] is None
-        else f"Mean, spread and best are of the {score}{better}{counted}"
+        else f"Mean, spread and best are of the {score}{better}{over}"
     )
-    return f"{_cell(what)}; {results['n']} networks per row."
+    return f"{_cell(what)}; {counted(results['n'], 'network')} per row."
 
 
 def _about(results: ResultsDict | None) -> str:

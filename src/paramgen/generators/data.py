@@ -1,8 +1,9 @@
 """Trained networks of a zoo as training data for Lightning."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from paramgen.collect.symmetries import symmetries_of
 from paramgen.core.codec import FlatCodec, ParamCodec
+from paramgen.core.counting import counted
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Split, Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
@@ -20,6 +22,9 @@ from paramgen.symmetry import PermutationSpec, balance_matrix
 from paramgen.symmetry.layout import UnitLayout
 
 DECODED_AT_ONCE = 32  # training networks
+_SPLITS: Mapping[str, Split] = MappingProxyType(
+    {"fit": "val", "validate": "val", "test": "heldout"}
+)  # what each stage measures losses on
 
 
 class ParameterDataModule(LightningDataModule):
@@ -84,7 +89,7 @@ class ParameterDataModule(LightningDataModule):
         self.train_indices = train if max_networks is None else _spread(train, max_networks)
         if len(self.train_indices) < 2:
             raise ParamgenError(
-                f"zoo {self.zoo.name!r} gives {len(self.train_indices)} training network(s); a distribution needs 2 or more"
+                f"zoo {self.zoo.name!r} gives {counted(len(self.train_indices), 'training network')}; a distribution needs 2 or more"
             )
         self._conditions = training_conditions(self.zoo, self.train_indices, self.prompt)
         self._bound = False
@@ -139,7 +144,12 @@ class ParameterDataModule(LightningDataModule):
         return UnitLayout.of(self.symmetries).to_dict()
 
     def setup(self, stage: str | None = None) -> None:
-        """Take the codec's statistics of the training networks, and hold these for a fit where there is room: they are read once."""
+        """Take the codec's statistics of the training networks, and hold these for a fit where there is room: they are read once.
+
+        Raises:
+            ParamgenError: Losses are asked for on a split without networks.
+        """
+        self._without_empty_splits(stage)
         if self._bound:
             return
         place = self._place(self.num_networks)
@@ -152,6 +162,16 @@ class ParameterDataModule(LightningDataModule):
         else:
             self.codec.bind(self.zoo.spec, (self.zoo.stored(i) for i in self.train_indices))
         self._bound = True
+
+    def _without_empty_splits(self, stage: str | None) -> None:
+        """A fit goes without validation where the zoo has no networks for it; other stages are refused."""
+        split = _SPLITS.get(stage or "")
+        if split is None or self.zoo.indices(split):
+            return
+        if stage != "fit":
+            raise ParamgenError(f"zoo {self.zoo.name!r} has no {split} networks to compute losses on")
+        if self.trainer is not None:
+            self.trainer.limit_val_batches = 0
 
     def networks(self, indices: Sequence[int]) -> list[StateDict]:
         """Generated tensors of some of the zoo's networks, balanced if that was asked for."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
+from paramgen.core.counting import counted
 from paramgen.core.zoo import Zoo
 
 AUTO = "auto"
@@ -32,7 +33,7 @@ class Facts(NamedTuple):
         return cls(len(train), len({entry.run for entry in train}), zoo.spec.numel, conditional)
 
     def __str__(self) -> str:
-        return f"{self.networks} networks of {self.parameters:,} parameters in {self.runs} run{'s' * (self.runs != 1)}"
+        return f"{counted(self.networks, 'network')} of {counted(self.parameters, 'parameter')} in {counted(self.runs, 'run')}"
 
 
 class Resolved(NamedTuple):

@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from paramgen.core.counting import counted
 from paramgen.core.io import write_atomic, write_json
 from paramgen.core.samples import Samples
 from paramgen.core.score import ScoreSpec
@@ -164,8 +165,8 @@ def sentences(results: dict[str, Any]) -> list[Sentence]:
 
 def headline(results: dict[str, Any]) -> tuple[tuple[str, str], str]:
     """What was measured, in one line: the zoo's name with its style, and the rest."""
-    about = f": {results['networks']} networks of {results['params']:,} parameters, {_scored(results)}{results['n']} networks per row"
-    return (results["zoo"], "bold"), about
+    networks = f"{counted(results['networks'], 'network')} of {counted(results['params'], 'parameter')}"
+    return (results["zoo"], "bold"), f": {networks}, {_scored(results)}{counted(results['n'], 'network')} per row"
 
 
 def _scored(results: dict[str, Any]) -> str:

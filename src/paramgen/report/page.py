@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from paramgen import __version__
+from paramgen.core.counting import counted
 from paramgen.core.score import ScoreSpec
 from paramgen.evaluation.baselines import shown_in
 from paramgen.evaluation.compare import paper_columns, paper_of, score_of, show, starred, with_figures
@@ -225,7 +226,7 @@ def _says(seeds: Sequence[int], rows: Sequence[dict[str, Any]], spec: ScoreSpec)
     n = max((row["n"] for row in rows if row["kind"] != "reference"), default=rows[0]["n"])
     unit = f" in{spec.symbol}" if spec.symbol else ""
     better = "" if spec.higher_is_better else " (lower is better)"
-    measured = f"{n} networks per row and seed"
+    measured = f"{counted(n, 'network')} per row and seed"
     scored = any("mean" in row["figures"] for row in rows)  # not of a zoo without a task
     measured += f"; the score is {spec.name}{unit}{better} on test." if scored else "."
     if len(seeds) == 1:

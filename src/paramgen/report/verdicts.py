@@ -5,6 +5,7 @@ from itertools import pairwise
 from math import ceil, log
 from typing import Any, get_args
 
+from paramgen.core.counting import counted
 from paramgen.core.score import ScoreSpec
 from paramgen.evaluation.compare import score_of, starred
 from paramgen.evaluation.flags import Flag, FlagKind, details, parse
@@ -60,7 +61,9 @@ def verdict(row: RowDict, results: ResultsDict) -> list[str]:
         sentences += _on_baselines(flags, spec)
         saw = "It used the task's data, which rows without this mark did not."
     if row["nonfinite"]:
-        sentences.append(f"{row['nonfinite']} of its {row['n']} networks hold NaN or inf.")
+        holds = "holds" if row["nonfinite"] == 1 else "hold"
+        which = "Its network" if row["n"] == 1 else f"{row['nonfinite']} of its {row['n']} networks"
+        sentences.append(f"{which} {holds} NaN or inf.")
     if row["uses_task_data"]:
         sentences.append(saw)
     return sentences + _on_storage(row["name"], results)
@@ -130,15 +133,16 @@ def _gap(pair: dict[str, Any], spec: ScoreSpec) -> str:
 def _on_score(row: RowDict, zoo: RowDict, spec: ScoreSpec) -> str:
     mean, reference = row["values"]["mean"], zoo["values"]["mean"]
     if mean is None or reference is None:
-        return f"The mean {spec.name} of its {row['n']} networks is not finite."
+        return f"The mean {spec.name} of its {counted(row['n'], 'network')} is not finite."
     gap = mean - reference
     side = "above" if gap >= 0 else "below"
     inside = ", inside the zoo's own spread" if abs(gap) <= (zoo["values"]["std"] or 0) else ""
+    networks = "Its network has" if row["n"] == 1 else f"Its {row['n']} networks have"
     selected = row["values"]["selected"]
     best = "" if selected is None else f"; the one best on train has {spec.full(selected)}"
     direction = "" if spec.higher_is_better else " (lower is better)"
     return (
-        f"Its {row['n']} networks have a mean {spec.name} of {spec.full(mean)}, {spec.gap(gap)} {side} the zoo's "
+        f"{networks} a mean {spec.name} of {spec.full(mean)}, {spec.gap(gap)} {side} the zoo's "
         f"{spec.full(reference)}{direction}{inside}{best}."
     )
 
@@ -146,21 +150,23 @@ def _on_score(row: RowDict, zoo: RowDict, spec: ScoreSpec) -> str:
 def _on_distance(row: RowDict, results: ResultsDict, flags: Sequence[Flag]) -> list[str]:
     kinds = {flag.kind for flag in flags}
     several = results["checkpoints"] > 1
+    copies = "it is a copy with small changes" if row["n"] == 1 else "they are copies with small changes"
+    lie = "It lies" if row["n"] == 1 else "They lie"
     if row["values"]["run_ratio"] is None:
-        distance = f"They lie {_steps(row)} from the nearest training network"
-        sentences = [f"{distance}: they are copies with small changes." if "copies" in kinds else f"{distance}."]
+        distance = f"{lie} {_steps(row)} from the nearest training network"
+        sentences = [f"{distance}: {copies}." if "copies" in kinds else f"{distance}."]
     else:
         fresh = "a held-out run" if results["run_scale"]["basis"] == "held-out runs" else "another training run"
         steps = f" ({_steps(row)})" if several else ""
         meaning = _meaning(row["values"]["run_ratio"], several, results["runs"], fresh)
-        meaning = "they are copies with small changes" if "copies" in kinds else meaning
-        sentences = [f"They lie at {row['values']['run_ratio']:.2f} of the distance of {fresh}{steps}: {meaning}."]
+        meaning = copies if "copies" in kinds else meaning
+        sentences = [f"{lie} at {row['values']['run_ratio']:.2f} of the distance of {fresh}{steps}: {meaning}."]
     values = row["values"]
     aligned = values["nn_ratio_aligned"] if values["run_ratio"] is None else values["run_ratio_aligned"]
     if aligned is not None:
         copied = ": copies" if "copies_aligned" in kinds else ""
         within = ": within the runs it learnt from" if "within_run_aligned" in kinds else ""
-        sentences.append(f"Up to permutation and scale they lie at {aligned:.2f}{copied or within}.")
+        sentences.append(f"Up to permutation and scale {lie.lower()} at {aligned:.2f}{copied or within}.")
     sentences += [f"{flag.detail} networks {COUNTED[flag.kind]}." for flag in flags if flag.kind in COUNTED]
     noisy = score_of_noise(row["values"]["nn_ratio"], results["rows"])
     if noisy is not None:
@@ -177,7 +183,7 @@ def _steps(row: RowDict) -> str:
 
 def _meaning(ratio: float, several: bool, runs: int, fresh: str) -> str:
     if several and ratio < THRESHOLDS.within_run:
-        return f"they stay within the run{'s' if runs > 1 else ''} that it learnt from"
+        return f"within the run{'s' if runs > 1 else ''} that the generator learnt from"
     if ratio < THRESHOLDS.nearer:
         return f"nearer to a training network than {fresh} is"
     if ratio < THRESHOLDS.farther:
@@ -226,7 +232,7 @@ def _on_storage(name: str, results: ResultsDict) -> list[str]:
         return []
     network = 4 * results["params"]  # float32
     return [
-        f"Stored, it takes {stored / 1e6:,.3g} MB, as much as {ceil(stored / network):,} networks of {network / 1e3:,.3g} kB; "
+        f"Stored, it takes {stored / 1e6:,.3g} MB, as much as {counted(ceil(stored / network), 'network')} of {network / 1e3:,.3g} kB; "
         f"it learned from {results['networks']:,}."
     ]
 
@@ -237,8 +243,9 @@ def _on_unseen_tasks(row: RowDict, rows: Sequence[RowDict], spec: ScoreSpec) -> 
     gap = mean - rows[0]["values"]["mean"]
     worst = min(unseen, key=lambda task: spec.sign * unseen[task])
     side = "above" if gap > 0 else "below"
+    tasks = counted(len(unseen), "unseen task")
     sentences = [
-        f"On {len(unseen)} unseen tasks its networks have a mean {spec.name} of {spec.full(mean)}, {spec.gap(gap)} {side} training on "
+        f"On {tasks} its networks have a mean {spec.name} of {spec.full(mean)}, {spec.gap(gap)} {side} training on "
         f"these tasks themselves; on the worst, {worst}, {spec.full(unseen[worst])}."
     ]
     by_verdict: dict[str, list[str]] = {verdict: [] for verdict in get_args(Verdict)}

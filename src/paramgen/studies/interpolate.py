@@ -14,6 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from paramgen.core.command_line import command_line
+from paramgen.core.counting import counted
 from paramgen.core.hub import is_hub, local_checkpoint
 from paramgen.core.io import inside, read_json, write_json
 from paramgen.core.params import StateDict
@@ -217,7 +218,7 @@ def _table(measured: dict[str, Any], values: dict[str, Any]) -> Table:
     first, second = values["tasks"]
     table = Table("", "0", "1", "both, ½", "worse, ½", "both, path", box=None, title_justify="left")
     seeds, score = measured["seeds"], ScoreSpec.from_dict(measured["score"])
-    table.title = f"{measured['zoo']}, {seeds} seed{'s' if seeds > 1 else ''}: {first} at 0, {second} at 1"
+    table.title = f"{measured['zoo']}, {counted(seeds, 'seed')}: {first} at 0, {second} at 1"
     better = "" if score.higher_is_better else " (lower is better)"
     table.caption = f"{values['split']} {score.label}{better}; * used seen tasks' data"
     for row in measured["rows"]:

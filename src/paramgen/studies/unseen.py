@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from paramgen.core.counting import counted
 from paramgen.core.io import write_json
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
@@ -100,7 +101,7 @@ def _table(results: Results, split: str) -> Table:
         worst = min(unseen, key=lambda value: score.sign * value)
         table.add_row(row.name + "*" * row.uses_task_data, spread, f"{score.shown(worst):.2f}", over_seen)
     better = "" if score.higher_is_better else " (lower is better)"
-    table.caption = f"{split} {score.label}{better}, {len(unseen)} unseen tasks; * used seen tasks' data"
+    table.caption = f"{split} {score.label}{better}, {counted(len(unseen), 'unseen task')}; * used seen tasks' data"
     return table
 
 

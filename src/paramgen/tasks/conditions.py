@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paramgen.core.arguments import check_arguments
+from paramgen.core.counting import counted
 from paramgen.core.io import read_tensors
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
@@ -218,7 +219,7 @@ class StatisticsCondition(_Tower):
     def encode(self, task: Description) -> Tensor:
         """Means, then standard deviations: (C,); class after class where there are classes."""
         if len(task.images) < 2:
-            raise ParamgenError(f"task {task.name!r} has {len(task.images)} image(s), expected 2 or more")
+            raise ParamgenError(f"task {task.name!r} has {counted(len(task.images), 'image')}, expected 2 or more")
         images = task.images[: self.images]  # (m, channels, H, W)
         if self.space == "pixels":
             small = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)

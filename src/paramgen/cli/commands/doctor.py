@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 
 from paramgen import __version__
+from paramgen.core.counting import counted
 from paramgen.core.plugins import load_plugins
 from paramgen.errors import ParamgenError
 
@@ -76,7 +77,9 @@ def _accelerator() -> str:
 
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
-    return "mps" if torch.backends.mps.is_available() else f"none, CPU with {torch.get_num_threads()} threads"
+    return (
+        "mps" if torch.backends.mps.is_available() else f"none, CPU with {counted(torch.get_num_threads(), 'thread')}"
+    )
 
 
 def _distributed() -> str:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from paramgen.core.command_line import command_line
+from paramgen.core.counting import counted
 from paramgen.core.intake import Architecture
 from paramgen.core.io import write_json
 from paramgen.core.samples import read_samples, with_distinct_names
@@ -97,7 +98,7 @@ def main(
     console.print(Text("wrote " + ", ".join(map(str, files)), style="dim"), soft_wrap=True)
     if store is not None:
         if store.computed:
-            print(f"{store.computed:,} scores that no shard had computed were computed here")
+            print(f"Computed here, as in no shard: {counted(store.computed, 'score')}")
         delete_shards(out)
     if errors:
         raise UnscoredError(f"{' '.join(errors)} The report in {out} is complete")
@@ -109,7 +110,7 @@ def _share(part: Shard, out: Path, setup: Setup) -> None:
     store = ScoreStore(out, part)
     Share(setup, store).run()
     write_json(part.folder(out) / DONE, {"computed": store.computed})
-    print(f"{store.computed:,} scores computed. {finished(out, part, DONE).capitalize()}")
+    print(f"{counted(store.computed, 'score')} computed. {finished(out, part, DONE).capitalize()}")
 
 
 def tasks_to_score(zoo: Zoo, given: Task | None) -> TaskFamily | None:

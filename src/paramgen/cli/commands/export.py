@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from paramgen.core.command_line import command_line
+from paramgen.core.counting import counted
 from paramgen.core.io import inside, read_json, replace_folder, write_json
 from paramgen.core.locks import LOCK, temporary_name
 from paramgen.errors import ParamgenError, require_positive
@@ -67,7 +68,7 @@ def main(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     write_json(target / EXPORT_INDEX, {**about, "samples": samples, "command": command, "networks": names, "load": how})
-    print(f"{len(names)} networks for {format} in {out}\nto load one:\n  " + how.replace("\n", "\n  "))
+    print(f"{counted(len(names), 'network')} for {format} in {out}\nto load one:\n  " + how.replace("\n", "\n  "))
     return target
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from paramgen.core.command_line import command_line
+from paramgen.core.counting import counted
 from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import fingerprint
 from paramgen.core.sample_shards import merge_samples
@@ -158,7 +159,7 @@ def main(
         task=names if names is None or rows is None else [names[row] for row in rows],
         row=rows,
     )
-    print(f"{len(networks)} networks in {seconds:.2f} s, in {folder}")
+    print(f"{counted(len(networks), 'network')} in {seconds:.2f} s, in {folder}")
     if part is not None:
         print(finished(out, part, INDEX))
     return folder

@@ -13,6 +13,7 @@ from paramgen.collect.converting import convert
 from paramgen.collect.importing import import_
 from paramgen.collect.merging import merge
 from paramgen.collect.readers.conditions import RECORDED, condition_words
+from paramgen.core.counting import counted
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
 from paramgen.errors import ParamgenError
@@ -30,10 +31,11 @@ def info(zoo: str) -> None:
     console.print(f"task      {_task_line(opened.task_config)}")
     splits = Counter(entry.split for entry in opened.entries)
     runs = {split: len({e.run for e in opened.entries if e.split == split}) for split in splits}
-    console.print("networks  " + ", ".join(f"{n} {split} ({runs[split]} runs)" for split, n in splits.items()))
     console.print(
-        f"generated {opened.spec.numel:,} parameters in {len(opened.spec.tensors)} tensors; {len(opened.base())} kept fixed"
+        "networks  " + ", ".join(f"{n} {split} ({counted(runs[split], 'run')})" for split, n in splits.items())
     )
+    tensors = counted(len(opened.spec.tensors), "tensor")
+    console.print(f"generated {counted(opened.spec.numel, 'parameter')} in {tensors}; {len(opened.base())} kept fixed")
     if (condition := opened.meta.get("condition", {})).get("kind") == RECORDED:
         console.print(f"condition {condition['dim']} numbers: {condition_words(condition)}", highlight=False)
     score = opened.score
@@ -63,7 +65,7 @@ def verify(zoo: str) -> None:
     problems = opened.verify()
     if problems:
         raise ParamgenError(f"{len(problems)} of {len(opened)} networks are damaged: {'; '.join(problems)}")
-    print(f"{opened.name}: {len(opened)} networks, all files match their checksums")
+    print(f"{opened.name}: {counted(len(opened), 'network')}, all files match their checksums")
 
 
 def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0, trust: bool = False) -> None:
@@ -106,7 +108,7 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
     writer.close(**meta, unplaced=[place._asdict() for place in result.spec.unplaced])
     before, after = result.mean_cost_before, result.mean_cost_after
     print(
-        f"{len(opened)} networks aligned, mean distance to their mean {before:.3g} before and {after:.3g} after, in {out}"
+        f"{counted(len(opened), 'network')} aligned, mean distance to their mean {before:.3g} before and {after:.3g} after, in {out}"
     )
     for why, places in result.spec.stopped.items():
         print(f"Not aligned: {', '.join(places)}. Reason: operation {why}.")

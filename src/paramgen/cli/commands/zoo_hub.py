@@ -4,6 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from paramgen.core import hub
+from paramgen.core.counting import counted
 from paramgen.core.io import link_or_copy, write_atomic
 from paramgen.core.zoo import BASE, START, Zoo
 from paramgen.errors import ParamgenError
@@ -46,7 +47,7 @@ def push_zoo(
             link_or_copy(file, Path(folder) / file.relative_to(opened.path))
         write_atomic(Path(folder) / hub.CARD, text.encode())
         url = hub.upload(
-            folder, place, ZOO_INDEX, message or f"Zoo of {len(opened)} networks", private, "*.safetensors"
+            folder, place, ZOO_INDEX, message or f"Zoo of {counted(len(opened), 'network')}", private, "*.safetensors"
         )
     print(f"uploaded: {url}")
     return url
@@ -66,5 +67,5 @@ def pull_zoo(repo: str, out: str) -> Path:
     opened = Zoo(out)
     if problems := opened.verify():
         raise ParamgenError(f"{len(problems)} of {len(opened)} networks are damaged: {'; '.join(problems)}")
-    print(f"{opened.name}: {len(opened)} networks, all files match their checksums")
+    print(f"{opened.name}: {counted(len(opened), 'network')}, all files match their checksums")
     return opened.path
