@@ -345,7 +345,7 @@ def add_trial(bench: Bench, case: Case, fault: Callable[[Case], Trial | None], r
 def table(results: dict[str, Any]) -> str:
     """The rows as docs/reliability.md shows them."""
     rows = [f"| {r['command']} | {r['fault']} | {r['tried']} | {r['survived']} |" for r in results["rows"]]
-    return "\n".join(["| command | fault | tried | survived |", "| --- | --- | --- | --- |", *rows])
+    return "\n".join(["| command | fault | trials | survived |", "| --- | --- | --- | --- |", *rows])
 
 
 def main() -> None:
