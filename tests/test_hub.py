@@ -6,6 +6,8 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +18,9 @@ import yaml
 from hub_server import TOKEN, Hub, serving
 from measured import make_zoo
 from paramgen import evaluate, fit, load_generator, sample
+from paramgen.cli.dispatch import FUNCTIONS, LIGHTNING
 from paramgen.cli.main import main
-from paramgen.core.hub import HubPlace, download, parse_hub, pull_files, upload
+from paramgen.core.hub import HubPlace, download, local_checkpoint, parse_hub, pull_files, upload
 from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
@@ -119,6 +122,36 @@ def test_files_that_were_downloaded_before_need_no_connection(hub: Hub, monkeypa
     found = download("hf://ann/nets/*.safetensors")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert download("hf://ann/nets/*.safetensors") == found
+
+
+def test_download_that_breaks_goes_on_or_is_refused_and_no_half_file_is_taken_for_a_whole_one(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)  # of the client, between its trials
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    big = bytes(range(256)) * 100
+    hub.add("ann/big", {"big.ckpt": big, "small.json": b"{}"}, lfs={"big.ckpt"})
+    hub.cuts["big.ckpt"] = 3
+    assert (download("hf://ann/big").folder / "big.ckpt").read_bytes() == big
+
+    hub.repositories["models/ann/big"].commit({"big.ckpt": big[::-1], "small.json": b"[]", "zoo.json": b"{}"})
+    for broken in (
+        lambda: download("hf://ann/big"),
+        lambda: local_checkpoint("hf://ann/big"),
+        lambda: pull_files(HubPlace("ann/big"), tmp_path / "pulled", "zoo.json", ["*.ckpt"]),
+    ):
+        hub.cuts["big.ckpt"] = 10**6
+        with pytest.raises(
+            ParamgenError, match=r"the connection to .* broke during the download .*: run the same command again"
+        ):
+            broken()
+    assert not any(path.read_bytes() != big for path in (tmp_path / "cache").rglob("big.ckpt"))  # the earlier commit's
+    assert not [*(tmp_path / "pulled").glob("[!.]*")]
+
+    hub.cuts.clear()
+    assert Path(local_checkpoint("hf://ann/big")).read_bytes() == big[::-1]
+    assert pull_files(HubPlace("ann/big"), tmp_path / "pulled", "zoo.json", ["*.ckpt"]) == ["big.ckpt", "zoo.json"]
+    assert (tmp_path / "pulled" / "big.ckpt").read_bytes() == big[::-1]
 
 
 def test_hub_that_never_answers_is_named_after_a_while(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -232,6 +265,44 @@ def test_generator_is_pushed_with_its_card_and_sampled_from_the_hub(
     assert main([*push, "--ckpt_path", "hf://ann/digits", "--repo", "ann/copy"]) == 0
     copied = account.repositories["models/ann/copy"].commits[account.repositories["models/ann/copy"].refs["main"]]
     assert "No evaluation is attached, so nothing is claimed" in copied["README.md"].decode()
+
+
+def test_every_command_with_a_checkpoint_reads_it_from_the_hub(
+    fitted: Fitted, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zoo = ["--zoo", fitted.zoo]
+    lightning = ["--config", "pdiff_digits_mlp", "--data.zoo", fitted.zoo, "--trainer.logger", "false"]
+    compared = json.dumps({"ours": {"ckpt_path": "hf://ann/compare"}})
+    lines = {
+        "sample": [],
+        "consolidate": ["--out", "one.ckpt"],
+        "generator push": ["--repo", "ann/copy"],
+        "unseen": zoo,
+        **dict.fromkeys(LIGHTNING, lightning),
+        "compare": ["--zoos", json.dumps({"zoo": {"path": str(fitted.zoo)}}), "--generators", compared, "--n", "2"],
+    }
+    for command, words in lines.items():
+        repository = f"ann/{command.replace(' ', '-')}"
+        hub.add(repository, {"generator.ckpt": b""}, lfs={"generator.ckpt"})
+        given = [] if command == "compare" else ["--ckpt_path", f"hf://{repository}"]
+        assert "generator.ckpt" in (line := refused(capsys, *command.split(), *words, *given)), command
+        assert "the file is empty" in line
+    with_checkpoints = set()
+    for name, table in FUNCTIONS.items():
+        module = import_module(f"paramgen.{table.module}")
+        for verb, function in getattr(module, "COMMANDS", {"": getattr(module, "main", None)}).items():
+            with_checkpoints |= {f"{name} {verb}".strip()} if "ckpt_path" in signature(function).parameters else set()
+    assert with_checkpoints - lines.keys() == {"interpolate", "flips"}  # for families; they read as `unseen` does
+
+    hub.add("ann/whole", {"last.ckpt": fitted.checkpoint.read_bytes()}, lfs={"last.ckpt"})
+    assert main(["consolidate", "--ckpt_path", "hf://ann/whole", "--out", "one.ckpt"]) == 0
+    assert load_generator("one.ckpt").fit_command == load_generator(fitted.checkpoint).fit_command
+    fit_on = [
+        str(word) for word in ["fit", *lightning, "--quality.sample_every", 0, "--checkpoint.dirpath", tmp_path / "on"]
+    ]
+    assert main([*fit_on, "--ckpt_path", "hf://ann/whole", "--trainer.max_steps", "6"]) == 0
+    assert torch.load("on/last.ckpt", weights_only=True)["global_step"] == 6
 
 
 def test_card_of_a_class_of_its_own_says_so_and_no_name_changes_its_structure() -> None:

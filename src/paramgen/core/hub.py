@@ -117,6 +117,7 @@ def download(place: str | HubPlace, without: Sequence[str] = ()) -> HubFiles:
     wanted = parse_hub(place) if isinstance(place, str) else place
     with hub_errors(wanted):
         available = _is_available(wanted)
+    with hub_errors(wanted, reached=available):
         folder = Path(
             _client().snapshot_download(
                 wanted.repo,
@@ -184,6 +185,7 @@ def pull_files(place: HubPlace, into: str | Path, index: str, patterns: Sequence
         where["revision"] = client.repo_info(**where, revision=place.revision, timeout=PATIENCE).sha
         if index not in (available := client.list_repo_files(**where)):
             raise ParamgenError(f"{place} holds no {index}. {did_you_mean(index, available)}")
+    with hub_errors(place, reached=True):
         client.snapshot_download(**where, local_dir=folder, allow_patterns=list(patterns), ignore_patterns=index)
         client.snapshot_download(**where, local_dir=folder, allow_patterns=index)
     files = [name for name in _below(folder) if name not in (index, LOCK)]
@@ -256,22 +258,23 @@ def upload(folder: str | Path, place: HubPlace, index: str, message: str, privat
 
 
 @contextmanager
-def hub_errors(place: HubPlace, exists: bool = False) -> Iterator[None]:
+def hub_errors(place: HubPlace, exists: bool = False, reached: bool = False) -> Iterator[None]:
     """Report what huggingface_hub raises in the block as one line that says what to do.
 
     Args:
         place: What the block is about.
         exists: The repository exists, so that one that is not found is one that the token does not permit.
+        reached: The Hub has answered, so that files are being transferred.
     """
     try:
         yield
     except ParamgenError:
         raise
     except Exception as error:  # the library lets those of its HTTP client through, which depends on its version
-        raise _reported(error, place, exists) from error
+        raise _reported(error, place, exists, reached) from error
 
 
-def _reported(error: Exception, place: HubPlace, exists: bool) -> ParamgenError:
+def _reported(error: Exception, place: HubPlace, exists: bool, reached: bool) -> ParamgenError:
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
@@ -293,6 +296,11 @@ def _reported(error: Exception, place: HubPlace, exists: bool) -> ParamgenError:
         return ParamgenError(f"{place.repo} on {_endpoint()}: the server answered {status}: {one_line(error)}")
     if refused := refused_by_system(error):
         return refused
+    if reached and _of_http_client(error):
+        return ParamgenError(
+            f"the connection to {_endpoint()} broke during the download of {place}: run the same command again, "
+            "which keeps the files that are complete"
+        )
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled) or _of_http_client(error):
         offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "check the connection"
         return ParamgenError(f"cannot reach {_endpoint()} for {place}, and it was not downloaded before: {offline}")
