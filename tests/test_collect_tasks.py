@@ -181,7 +181,7 @@ def test_reweighted_batches_show_every_class_equally_often():
     [
         ({"steps": 0}, "steps is 0"),
         ({"start": "converged", "start_task": "010"}, "unknown seen task '010'.*pooled"),
-        ({"gauge": "svd"}, "gauge 'svd' is of adapters"),
+        ({"gauge": "svd"}, "gauge 'svd' is for adapters"),
         ({"condition": CodeCondition(dim=9)}, "10 numbers, expected 9"),
         ({"parameters": ["layer.*"]}, "matches nothing"),
     ],

@@ -209,7 +209,7 @@ def test_networks_that_are_not_finite_are_left_out_and_named(digits: Path, tmp_p
     write_samples(tmp_path / "samples", states, SampleInfo(zoo=str(digits / "zoo")))
     out = export("pth", samples=str(tmp_path / "samples"), out=str(tmp_path / "out"))
     assert json.loads((out / "export.json").read_text())["networks"] == ["network_0001.pth"]
-    assert "network_0000 is left out: tensor 'classifier.bias' holds NaN" in caplog.text
+    assert "network_0000 is skipped: tensor 'classifier.bias' holds NaN" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -256,5 +256,5 @@ def test_only_an_earlier_export_is_overwritten(digits: Path, tmp_path: Path) -> 
     export("safetensors", samples=samples, out=str(target), overwrite=True, n=1)
     assert sorted(path.name for path in target.iterdir()) == ["export.json", "network_0000.safetensors"]
     (target / "export.json").unlink()
-    with pytest.raises(ParamgenError, match="holds files of something else than `paramgen export`"):
+    with pytest.raises(ParamgenError, match="holds files that `paramgen export` did not write"):
         export("pth", samples=samples, out=str(target), overwrite=True)

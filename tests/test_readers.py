@@ -194,7 +194,7 @@ def test_most_files_are_not_left_out_because_of_the_first(tmp_path, capsys):
     [
         (["--pattern", "{rum}.pt"], "unknown field 'rum'. Did you mean 'run'?"),
         (["--pattern", "{run}/{run}.pt"], "has the field 'run' twice"),
-        (["--pattern", "{run.pt"], "a brace has no partner"),
+        (["--pattern", "{run.pt"], "unbalanced braces"),
         (["--pattern", "x{run}.pt"], "matches none of 3 networks in .*, for example 'd/0_1.pt'"),
         ([], "no .safetensors, .pt, .pth, .ckpt, .bin file in .*; 3 are in folders below it: take them with --pattern"),
         (["--pattern", "d/{step}_*.pt"], "d/1_1.pt and d/1_2.pt are both step 1 of run 0"),

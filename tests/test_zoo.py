@@ -175,7 +175,7 @@ def tensor_with(**fields):
         (entry_with(scores={"val": {"score": "a"}}), r"entries\[0\].scores.val.score is 'a', expected a number or null"),
         (lambda m: {**m, "entries": [{**e, "condition": [1] * i} for i, e in enumerate(m["entries"])]}, "condition has 1 number"),
         (lambda m: {**m, "entries": []}, "entries has 0 items, expected at least 1"),
-        (lambda m: entry_with(file="none")({**m, "entries": m["entries"][:1]}), "none of its 1 networks' files exists"),
+        (lambda m: entry_with(file="none")({**m, "entries": m["entries"][:1]}), "none of the files of its 1 networks exists"),
         (tensor_with(shape=[1 << 40]), "spec has 1,099,511,627,776 parameters, more than .* has bytes"),
         (tensor_with(dtype="int16"), r"spec.tensors\[0\].dtype is 'int16', expected 'float32'"),
         (tensor_with(shape=3), r"spec.tensors\[0\].shape is 3, expected a list"),

@@ -338,7 +338,7 @@ class Diffusion:
             )
         require_non_negative(temperature=temperature)
         if temperature != 1 and name in _OWN_NOISE:
-            raise ParamgenError(f"{name} draws noise that temperature cannot scale; those it can: {self._scalable}")
+            raise ParamgenError(f"{name} draws noise that temperature cannot scale. Available: {self._scalable}")
         return name
 
     @property

@@ -92,7 +92,7 @@ class GraphDiffusion(ParameterGenerator):
         self.places = self.codec.mask.flatten().nonzero()[:, 0].to(self.device)  # (P,)
         if len(self.places) != self.layout.size:
             raise ParamgenError(
-                f"model.layout is of networks of {self.layout.size} numbers, the zoo's have {len(self.places)}"
+                f"model.layout describes networks of {self.layout.size} numbers, but the zoo's networks have {len(self.places)}"
             )
 
     def begin(self, networks: NetworkTokens) -> None:

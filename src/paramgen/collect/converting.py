@@ -37,7 +37,7 @@ def convert(source: str, out: str, key: str | None = None, trust: bool = False) 
         raise ParamgenError(f"no {', '.join(_PICKLES)} file in {source!r}")
     if not trust:
         raise ParamgenError(
-            f"reading {files[0]} may run code that it names: give --trust if you made these files, or trust who did"
+            f"reading {files[0]} may run code that it names: give --trust if you made these files or trust their author"
         )
     report = _in_own_process(files, Path(out), key)
     for name, why in report.items():
@@ -61,7 +61,7 @@ def _in_own_process(files: list[Path], out: Path, key: str | None) -> dict[str, 
         report = Path(folder) / REPORT
         if not report.exists():
             raise ParamgenError(
-                f"the process that reads {files[0].parent} ended with {done.returncode}; nothing more is known"
+                f"the process that reads {files[0].parent} ended with {done.returncode} and gave no reason"
             )
         result: dict[str, str | None] = json.loads(report.read_text())
     return result

@@ -109,7 +109,7 @@ def main(
         device: Device to train on, for example cuda.
         shard: Train only part i of N of the runs: ``i/N``, i from 1, for several processes or machines. Each writes a folder in `out` and
             resumes by itself. ``auto`` reads i and N from the variables of torchrun or SLURM; they are not read otherwise. ``merge``, or
-            ``paramgen zoo merge``, puts the shards together.
+            ``paramgen zoo merge``, merges the shards.
 
     Raises:
         ParamgenError: Numbers below 1, an unknown task to start from, a family that cannot be read.
@@ -153,7 +153,7 @@ def _collect(
     adapters = adapter_names(state_tensors(network))
     if recipe.gauge != "none" and (not adapters or recipe.parameters):
         raise ParamgenError(
-            f"gauge {recipe.gauge!r} is of adapters, and the family has none, or parameters chooses others"
+            f"gauge {recipe.gauge!r} is for adapters, but the family has none, or parameters selects other tensors"
         )
     parameters = recipe.parameters or adapters or ["all"]
     recording = Recording(parts=PARTS if score else ())

@@ -107,7 +107,7 @@ def _splits(rows: Sequence[Placed], val_networks: int, heldout_networks: int) ->
     if not (val_networks or heldout_networks):
         return splits
     if recorded:
-        raise ParamgenError("the source records splits; leave val_networks and heldout_networks out")
+        raise ParamgenError("the source records splits; remove val_networks and heldout_networks")
     if len(sizes) == 1 and len(rows) > 1:
         raise ParamgenError("val_networks and heldout_networks need several runs (one_run=false): splits are by run")
     waiting = sorted(sizes, reverse=True)

@@ -110,7 +110,7 @@ def main(
         device: Device to train on, for example cuda.
         shard: Train only part i of N of the runs: ``i/N``, i from 1, for several processes or machines. Each writes a folder in `out` and
             resumes by itself. ``auto`` reads i and N from the variables of torchrun or SLURM; they are not read otherwise. ``merge``, or
-            ``paramgen zoo merge``, puts the shards together.
+            ``paramgen zoo merge``, merges the shards.
 
     Raises:
         ParamgenError: Inconsistent numbers, a pattern that matches nothing, a folder with a zoo of another recipe, weights that
@@ -163,7 +163,7 @@ def collect_runs(task: Task, out: Path, recipe: Recipe, device: str = "cpu", sha
     recording = Recording(recipe.dtype, recipe.score_images)
     collector = Collector(task, out, asdict(recipe), network, recipe.parameters, device, recording, shard)
     if recipe.mode == "seeds" and len(collector.names) < len(_floating(network)):
-        raise ParamgenError("mode seeds generates all parameters: independent runs have nothing else in common")
+        raise ParamgenError("mode seeds generates all parameters: independent runs share no other parameters")
     mode = trajectory if recipe.mode == "trajectory" else seeds
     return collector.collect(partial(mode, task, recipe), recipe.runs * recipe.checkpoints)
 
@@ -201,7 +201,7 @@ def seeds(task: Task, recipe: Recipe, collector: Collector) -> Plan:
     kept = {steps - k * recipe.save_every for k in range(recipe.checkpoints)}
     if min(kept) < 1:
         raise ParamgenError(
-            f"{recipe.checkpoints} checkpoints every {recipe.save_every} steps, of {steps} steps in all: too many"
+            f"{recipe.checkpoints} checkpoints every {recipe.save_every} steps, of {steps} steps in total: too many"
         )
     runs = recipe.all_runs()
     return Plan("train", runs, lambda some: fresh_states(task.build, [r.seed for r in some]), recipe.optim, kept, steps)

@@ -278,9 +278,7 @@ def _reported(error: Exception, place: HubPlace, exists: bool, reached: bool) ->
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
-        return ParamgenError(
-            f"{place.repo} asks for consent before it can be read: ask for access on its page; {LOG_IN}"
-        )
+        return ParamgenError(f"{place.repo} is gated: request access on its page; {LOG_IN}")
     if isinstance(error, errors.RepositoryNotFoundError) and not exists:
         return ParamgenError(
             f"Unknown {place.kind} repository {place.repo!r} on {_endpoint()}: check the name; if it is private, {LOG_IN}"

@@ -122,7 +122,7 @@ def _check_archive(path: Path, size: int) -> None:
     claimed = sum(entry.file_size for entry in entries)
     if claimed > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ParamgenError(
-            f"cannot read {path}: its entries are compressed or damaged (they claim {claimed:,} bytes, the file has {size:,}); "
+            f"cannot read {path}: its entries are compressed or damaged (they declare {claimed:,} bytes, the file has {size:,}); "
             "torch.save writes uncompressed files"
         )
 

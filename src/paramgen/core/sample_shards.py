@@ -61,7 +61,7 @@ def _check_alike(first: Path, expected: dict[str, Any], folder: Path, given: dic
     for key in sorted({*expected, *given} - {*_OF_EACH}):
         if expected.get(key) != given.get(key):
             raise ParamgenError(
-                f"{folder} has {key}={given.get(key)!r}, {first} has {key}={expected.get(key)!r}; sample all shards alike"
+                f"{folder} has {key}={given.get(key)!r}, {first} has {key}={expected.get(key)!r}; sample all shards with the same settings"
             )
 
 

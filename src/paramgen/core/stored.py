@@ -124,6 +124,6 @@ class StoredTensors(LazyTensors):
         while len(rest):
             read = file.readinto(rest)
             if not read:
-                raise ParamgenError(f"cannot read {self.path}: it became shorter while it was in use")
+                raise ParamgenError(f"cannot read {self.path}: the file became shorter while paramgen read it")
             rest = rest[read:]
         return numbers

@@ -220,7 +220,7 @@ class Zoo(Sequence[StateDict]):
         first = next((path for path in paths if path.exists()), None)
         if first is None:
             raise ParamgenError(
-                f"{where}: none of its {len(self)} networks' files exists, for example {self.entries[0].file}"
+                f"{where}: none of the files of its {len(self)} networks exists, for example {self.entries[0].file}"
             )
         if self.spec.numel > regular_file(first):
             raise ParamgenError(

@@ -24,6 +24,6 @@ def recalibrated(zoo: Zoo, networks: Sequence[StateDict], device: torch.device |
     """
     task = task_of(zoo)
     if not has_statistics(task.architecture):
-        raise ParamgenError(f"recalibrate: networks of zoo {zoo.name!r} keep no batch-norm statistics; leave it out")
+        raise ParamgenError(f"recalibrate: networks of zoo {zoo.name!r} have no batch-norm statistics; remove it")
     inputs = calibration_inputs(task.data("train"), device)
     return recalibrate(task.architecture.to(device), networks, inputs)

@@ -31,9 +31,7 @@ class Share:
     def __init__(self, setup: Setup, store: ScoreStore) -> None:
         if setup.tasks is None:
             zoo = setup.zoo.name
-            raise ParamgenError(
-                f"zoo {zoo!r} has no task: without scores there is nothing to divide; leave --shard out"
-            )
+            raise ParamgenError(f"zoo {zoo!r} has no task: without scores there is nothing to divide; remove --shard")
         assert store.shard is not None
         self.setup, self.store, self.shard = setup, store, store.shard
         self.measuring = Measuring(setup, store)

@@ -154,7 +154,7 @@ def open_export(
         return ExportSource(Zoo(str(zoo), trust), None, split, limit)
     folder = Path(samples)
     if split is not None:
-        raise ParamgenError("split selects networks of a zoo; leave it out with samples")
+        raise ParamgenError("split selects networks of a zoo; remove it for samples")
     if not folder.is_dir():
         raise ParamgenError(f"samples folder not found: {samples!r}")
     name = zoo or (read_json(folder / INDEX, "samples").get("zoo") if (folder / INDEX).exists() else None)

@@ -253,7 +253,7 @@ class ParameterGenerator(Shardable, ABC):
         if request.state is not None and not self.has_states:
             raise ParamgenError(f"state {request.state!r} was requested, but this {kind} has no states to sample from")
         if request.keep_trajectory and not self.has_solver:
-            raise ParamgenError(f"this {kind} has no trajectory to keep: it does not start from noise step by step")
+            raise ParamgenError(f"this {kind} has no trajectory to keep: it does not denoise step by step")
         if (request.scheduler or request.num_inference_steps) and not self.has_solver:
             given = request.scheduler or f"num_inference_steps {request.num_inference_steps}"
             raise ParamgenError(f"{given} was given, but this {kind} has no solver to choose")

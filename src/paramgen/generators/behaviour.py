@@ -78,7 +78,7 @@ class BehaviouralLoss(Callback):
         self._family = family_of(zoo)
         if self._family.takes_targets:
             raise ParamgenError(
-                f"behavioural loss: networks of {type(self._family).__name__} compute their loss themselves; leave it out"
+                f"behavioural loss: networks of {type(self._family).__name__} compute their own loss; remove it"
             )
         self._splits = {name: self._family.task(name).data("train") for name in dict.fromkeys(self._names)}
         device = trainer.strategy.root_device

@@ -57,7 +57,7 @@ def read_checkpoint(path: str | Path, parts: Collection[str] | None = None) -> d
 
 
 def without_optimizer(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint without the optimizer's state: enough to sample, not to go on with the fit."""
+    """A checkpoint without the optimizer's state: enough to sample, not to resume the fit."""
     return {key: value for key, value in checkpoint.items() if key not in _OF_A_FIT}
 
 
@@ -110,7 +110,7 @@ def check_same_data(saved: ParamCodec, given: ParamCodec) -> None:
         raise ParamgenError(f"the checkpoint was made with the codec {old}, the data now use {new}")
     if not torch.allclose(saved.shift, given.shift) or not torch.allclose(saved.scale, given.scale):
         raise ParamgenError(
-            "the zoo's networks are others than those the checkpoint was fitted on (their statistics differ)"
+            "the zoo's networks are not those that the checkpoint was fitted on (their statistics differ)"
         )
 
 

@@ -56,7 +56,7 @@ class SampleRequest:
         require_positive(n=self.n, num_inference_steps=self.num_inference_steps)
         require_non_negative(temperature=self.temperature)
         if self.keep_trajectory and self.rows is not None:
-            raise ParamgenError("a trajectory is kept of the first networks of all; sample without shards to keep one")
+            raise ParamgenError("only the first networks keep a trajectory; sample without shards to keep one")
 
     @property
     def wanted(self) -> Sequence[int]:

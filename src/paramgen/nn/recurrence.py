@@ -215,7 +215,7 @@ class RecurrenceSettings:
             raise ParamgenError(f"recurrence.kind is {self.kind!r}, expected mamba, mamba1, lstm, transformer or none")
         if len(set(self.widths)) > 1:
             raise ParamgenError(
-                f"recurrence.d_model is {self.widths}: the layers of {self.kind!r} must have one width; only mamba's may differ"
+                f"recurrence.d_model is {self.widths}: the layers of {self.kind!r} must have one width; only those of mamba may differ"
             )
         kinds: dict[str, type[LSTM | CausalTransformer | Tokenwise]] = {
             "lstm": LSTM,

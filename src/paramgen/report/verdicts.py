@@ -25,7 +25,7 @@ WAYS = {  # rows in words
     "average-all": "averaging all tasks",
     "ridge": "ridge regression",
     "vote-5": "a vote of five neighbours",
-    "random-init": "fresh weights",
+    "random-init": "untrained weights",
     "nearest-noised": "a noised copy of the nearest task",
 }
 PHRASES: Mapping[Verdict, str] = {
@@ -35,7 +35,7 @@ PHRASES: Mapping[Verdict, str] = {
 }
 COUNTED: Mapping[FlagKind, str] = {  # flags whose detail counts networks
     "some_near": "are nearer to a training network than new runs",
-    "some_near_aligned": "are nearer to a training network than new runs, up to permutation and scale",
+    "some_near_aligned": "are nearer to a training network than new runs, after alignment",
     "same_predictions": "predict as one training network does on every test item",
 }
 MOST_LISTED = 8  # rows; more are counted
@@ -51,7 +51,7 @@ def verdict(row: RowDict, results: ResultsDict) -> list[str]:
     flags, spec = parse(row["flags"]), ScoreSpec.from_dict(results["score"])
     if row.get("tasks"):
         sentences = _on_unseen_tasks(row, results["rows"], spec)
-        saw = "It was trained on the data of seen tasks, which the ways that need no generator were not."
+        saw = "It was fitted with data of seen tasks; the baselines without a generator were not."
     else:
         sentences = [] if results["score"] is None else [_on_score(row, results["rows"][0], spec)]
         if row["values"]["nn_ratio"] is not None:
@@ -59,7 +59,7 @@ def verdict(row: RowDict, results: ResultsDict) -> list[str]:
         if row["values"]["dispersion"] is not None:
             sentences.append(_on_spread(row, results, flags))
         sentences += _on_baselines(flags, spec)
-        saw = "It used the task's data, which rows without this mark did not."
+        saw = "It used the task's data; rows without this mark did not."
     if row["nonfinite"]:
         holds = "holds" if row["nonfinite"] == 1 else "hold"
         which = "Its network" if row["n"] == 1 else f"{row['nonfinite']} of its {row['n']} networks"
@@ -108,7 +108,7 @@ def between(pair: dict[str, Any], spec: ScoreSpec) -> str:
     outcome = "cannot be told apart" if pair["verdict"] == "alike" else "told apart"
     unit = f" {spec.points}" if spec.points else ""
     gap = f"{_signed(pair, spec)}{unit} in mean {spec.name}"
-    return f"{pair['first']} less {pair['second']}: {gap}: {outcome}; {_tested([pair])}."
+    return f"{pair['first']} minus {pair['second']}: {gap}: {outcome}; {_tested([pair])}."
 
 
 def _tested(pairs: Sequence[dict[str, Any]]) -> str:
@@ -166,7 +166,7 @@ def _on_distance(row: RowDict, results: ResultsDict, flags: Sequence[Flag]) -> l
     if aligned is not None:
         copied = ": copies" if "copies_aligned" in kinds else ""
         within = ": within the runs it learnt from" if "within_run_aligned" in kinds else ""
-        sentences.append(f"Up to permutation and scale {lie.lower()} at {aligned:.2f}{copied or within}.")
+        sentences.append(f"After alignment {lie.lower()} at {aligned:.2f}{copied or within}.")
     sentences += [f"{flag.detail} networks {COUNTED[flag.kind]}." for flag in flags if flag.kind in COUNTED]
     noisy = score_of_noise(row["values"]["nn_ratio"], results["rows"])
     if noisy is not None:
@@ -221,7 +221,7 @@ def _on_baselines(flags: Sequence[Flag], spec: ScoreSpec) -> list[str]:
     several = len(worse) + len(alike) > 1
     return [
         f"At the {LEVEL} level {' and '.join(clauses)}, and {'none of them is' if several else 'it is not'} nearer to the zoo: here the "
-        "generator shows nothing that simpler means do not."
+        "generator has no advantage over simpler methods."
     ]
 
 

@@ -85,7 +85,7 @@ def main(
     models = {path: load_conditional(path, opened) for path in ckpt_path or []}
     requested = changes(family.seen, codes)
     if not requested:
-        raise ParamgenError(f"zoo {opened.name!r} has the inverse of every seen code among its seen codes")
+        raise ParamgenError(f"zoo {opened.name!r} has no seen code whose inverse is unseen")
     condition = _conditions(opened, family, requested)
     seen = seen_tasks(opened)
     own = seen.weights[[seen.names.index(change.seen) for change in requested]]

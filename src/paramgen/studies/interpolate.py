@@ -94,12 +94,12 @@ def main(
     if len(tasks) != 2:
         raise ParamgenError(f"tasks: got {len(tasks)}, expected two: --tasks [A, B]")
     if tasks[0] == tasks[1]:
-        raise ParamgenError(f"tasks are {tasks[0]!r} twice, expected two different ones")
+        raise ParamgenError(f"tasks are {tasks[0]!r} twice, expected two different tasks")
     if points < 3 or points % 2 == 0:
         raise ParamgenError(f"points is {points}, expected an odd number of 3 or more: the middle is one of them")
     require_positive(per_point=per_point)
     if (zoo is None) == (comparison is None) or (comparison and ckpt_path):
-        raise ParamgenError("expected a zoo with its ckpt_path, or a comparison in place of both")
+        raise ParamgenError("give a zoo with its ckpt_path, or a comparison instead of both")
     solver = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
     study = _Study(tasks, torch.linspace(0, 1, points), per_point, split, seed, solver, trust)
     groups = _of_comparison(Path(comparison)) if comparison else {str(zoo): [_Place(Path(str(zoo)), _named(ckpt_path))]}

@@ -69,7 +69,7 @@ def main(
     task = task_of(opened)
     if not isinstance(task, PrunedTask) or not (opened.path / ORIGIN).exists():
         raise ParamgenError(
-            f"zoo {opened.name!r} has no pruned networks with a common untrained start; make it by paramgen collect --mode "
+            f"zoo {opened.name!r} has no pruned networks with a common untrained start; make one with paramgen collect --mode "
             "trajectory --epochs 0, then paramgen zoo prune"
         )
     own = [masks_of(opened[i]) for i in opened.indices("train")[:n]]

@@ -87,7 +87,7 @@ class TaskFamily(Scored):
         Raises:
             ParamgenError: No such task, or it lacks what describes it.
         """
-        raise ParamgenError(f"{type(self).__name__} describes no task, so it has no conditions; leave condition out")
+        raise ParamgenError(f"{type(self).__name__} describes no task, so it has no conditions; remove condition")
 
     def population(self) -> "Task | None":
         """The task of the zoo of a family whose networks are data themselves, such as one field a picture; None of other families.

@@ -370,7 +370,7 @@ def _read_table(path: Path) -> dict[str, Tensor] | Tensor:
     if path.suffix == ".safetensors":
         table = read_tensors(path)
         if not table or any(row.dim() != 1 for row in table.values()):
-            raise ParamgenError(f"{path}: expected one vector a task, under its name")
+            raise ParamgenError(f"{path}: expected one vector per task, under its name")
         return {name: row.float() for name, row in table.items()}
     if path.suffix != ".npy":
         raise ParamgenError(f"cannot read embeddings from {path}: expected .safetensors or .npy")

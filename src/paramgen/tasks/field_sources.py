@@ -148,7 +148,7 @@ def grey_pictures(dataset: str, root: str | None) -> GreyPictures:
     """
     if find_source(dataset).shape[0] != 1:
         raise ParamgenError(
-            f"dataset {dataset!r} has colour images, and a field is a grey picture. Available: digits, mnist, fashion_mnist."
+            f"dataset {dataset!r} has colour images, but a field is a grey image. Available: digits, mnist, fashion_mnist."
         )
     pool = load_pool(dataset, root, train=True)
     assert pool.raw is not None

@@ -30,7 +30,7 @@ def main(ckpt_path: str, out: str, weights_only: bool = False, half: bool = Fals
     if path.exists() and not overwrite:
         raise ParamgenError(f"{out} exists: choose another file, or add --overwrite true")
     if half and not weights_only:
-        raise ParamgenError("half needs weights_only: a fit cannot go on from weights in half precision")
+        raise ParamgenError("half needs weights_only: a fit cannot resume from weights in half precision")
     checkpoint = read_checkpoint(ckpt_path, parts=("state_dict",) if weights_only else None)
     if weights_only:
         checkpoint = without_optimizer(checkpoint)

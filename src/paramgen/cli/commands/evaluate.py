@@ -54,7 +54,7 @@ def main(
         seed: Seed of the baselines.
         device: Device to run the networks on, for example cuda.
         train_images: Number of train images used to choose the ``selected`` network.
-        aligned: Also measure distances up to permutation and scale. This detects permuted copies.
+        aligned: Also measure distances after alignment of permutation and scale. This detects permuted copies.
         finetune: Also count the fine-tuning steps that each row's networks need to match the zoo on val, or direct training for families of
             tasks. Slow.
         partial: Accept the incomplete output of an interrupted ``paramgen sample``.
@@ -62,7 +62,7 @@ def main(
         task: Score networks by this task instead of the zoo's own, for example ScorerTask. The zoo's networks must fit it.
         shard: Score and measure only part i of N: ``i/N``, i from 1, for several processes or machines. Each writes a folder in
             `out` and resumes by itself. ``auto`` reads i and N from the variables of torchrun or SLURM; they are not read otherwise.
-            ``merge`` puts the shards together: the report of one process.
+            ``merge`` merges the shards: the report of one process.
 
     Returns:
         The report; None for a shard.
@@ -118,7 +118,7 @@ def tasks_to_score(zoo: Zoo, given: Task | None) -> TaskFamily | None:
     if given is None:
         return None if zoo.task_config is None else family_of(zoo)
     if many_tasks(zoo):
-        raise ParamgenError(f"zoo {zoo.name!r} is of many tasks, which score their own networks; leave --task out")
+        raise ParamgenError(f"zoo {zoo.name!r} is of many tasks, which score their own networks; remove --task")
     Architecture(given.build()).fit(zoo.full(0), f"zoo {zoo.name!r}")
     return given
 

@@ -32,7 +32,7 @@ def main(
 ) -> Path:
     """Write generated networks, or those of a zoo, in the form that another library loads.
 
-    Networks with NaN or infinite values are left out and named.
+    Networks with NaN or infinite values are skipped and named.
 
     Args:
         format: safetensors, pth, timm, torchvision, transformers, diffusers, peft or onnx.
@@ -61,7 +61,7 @@ def main(
     try:
         names = [writer.write(network, unfinished / network.name).name for network in _finite(source)]
         if not names:
-            raise ParamgenError(f"{source.what} holds no network that could be exported")
+            raise ParamgenError(f"{source.what} holds no network to export")
         how = writer.how.replace("{path}", str(target / names[0])).replace("{parent}", out)
         about = {"format": format, "network": source.zoo.task_config and source.network_name, "zoo": source.zoo.name}
         _move(unfinished, target)
@@ -79,7 +79,7 @@ def _finite(source: ExportSource) -> Iterator[NamedState]:
         if bad is None:
             yield network
         else:
-            _log.warning("%s is left out: tensor %r holds NaN or infinite values", network.name, bad)
+            _log.warning("%s is skipped: tensor %r holds NaN or infinite values", network.name, bad)
 
 
 def _move(folder: Path, target: Path) -> None:
@@ -101,4 +101,4 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
     if not overwrite:
         raise ParamgenError(f"{target} exists and is not empty; choose another folder, or add --overwrite true")
     if not (target / EXPORT_INDEX).exists():
-        raise ParamgenError(f"{target} holds files of something else than `paramgen export`; choose another folder")
+        raise ParamgenError(f"{target} holds files that `paramgen export` did not write; choose another folder")

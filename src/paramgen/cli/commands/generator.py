@@ -24,7 +24,7 @@ def push_generator(
     private: bool = False,
     message: str | None = None,
 ) -> str:
-    """Upload a generator to the Hugging Face Hub, with a model card: what it learnt, its results, how to use it.
+    """Upload a generator to the Hugging Face Hub, with a model card: what it learnt from, its results, how to use it.
 
     The optimizer's state is left out: the uploaded checkpoint is for sampling.
 

@@ -58,7 +58,7 @@ def main(
             best mean score on the val items of the zoo's task, as the papers choose it; the networks are marked as having used data.
         density: Share of each task vector to keep. Default: 0.2 for ties, 0.1 for dare and dare-ties.
         align: Bring hidden units to a common order and scale first, that of the start if one is given.
-        recalibrate: Measure the batch-norm statistics of the merged networks anew, on train items of the zoo's task. The networks are
+        recalibrate: Measure the batch-norm statistics of the merged networks again, on train items of the zoo's task. The networks are
             marked as having used the task's data.
         seed: Seed of what is random: the choice of networks, and what dare drops.
         device: Device for ``recalibrate``, for example cuda.

@@ -67,7 +67,7 @@ class PlanCLI(GeneratorCLI):
 
 
 def main(args: list[str]) -> FitPlan:
-    """Show what a fit costs before it is run: the command line of ``paramgen fit``, with ``--device`` and ``--devices``.
+    """Predict the cost of a fit: the command line of ``paramgen fit``, with ``--device`` and ``--devices``.
 
     Args:
         args: The command line after ``paramgen plan``.

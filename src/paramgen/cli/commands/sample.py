@@ -70,7 +70,7 @@ def main(
         prompt: Score or loss to reach, for generators fitted with data.prompt: ``val.loss=0.1``; several separated by commas.
         start: Weights to start from, for generators fitted with data.start: a safetensors file, or the index of a network in the zoo that
             the generator was fitted on. Several are separated by commas; the networks are spread over them.
-        recalibrate: Measure the batch-norm statistics of the samples anew, on train items of the zoo's task. The samples are marked as
+        recalibrate: Measure the batch-norm statistics of the samples again, on train items of the zoo's task. The samples are marked as
             having used the task's data.
         trajectory: Save the denoising trajectory of the first networks in trajectory.safetensors; the report plots it.
         zoo: Zoo of a family of tasks. Sample networks for its tasks, from their conditions, instead of `n` networks. Of a zoo of one task
@@ -83,7 +83,7 @@ def main(
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
         shard: Sample only part i of N of the networks: ``i/N``, i from 1, for several processes or machines; the networks are those of
             one process. Each writes a folder in `out`. ``auto`` reads i and N from the variables of torchrun or SLURM; they are not read
-            otherwise. ``merge`` puts the shards together.
+            otherwise. ``merge`` merges the shards.
 
     Raises:
         ParamgenError: n or per_task below 1; an unknown checkpoint, scheduler or state; no trajectory to save; no batch norm to

@@ -20,7 +20,7 @@ def push_zoo(
     private: bool = False,
     message: str | None = None,
 ) -> str:
-    """Upload a zoo to the Hugging Face Hub, with a card that says what it holds.
+    """Upload a zoo to the Hugging Face Hub, with a card that describes it.
 
     Args:
         zoo: Folder or name of a zoo.

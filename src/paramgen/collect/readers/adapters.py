@@ -61,5 +61,5 @@ def check_alike(config: Mapping[str, Any], first: Mapping[str, Any], where: str)
         if config.get(name) != first.get(name):
             raise ParamgenError(
                 f"{where}: {name} is {shown(config.get(name))}, {shown(first.get(name))} in the first adapter; "
-                "adapters of one zoo have the same"
+                "all adapters of a zoo must have the same"
             )

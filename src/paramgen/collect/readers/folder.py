@@ -75,7 +75,9 @@ class Folder(Layout):
     def _unit(self, path: Path) -> Stored:
         unit = self._units.get(path) or stored_as(path)
         if unit is None:
-            raise ParamgenError(f"cannot read {path}: it is no {', '.join(SUFFIXES)} file and no folder with a network")
+            raise ParamgenError(
+                f"cannot read {path}: it is neither a {', '.join(SUFFIXES)} file nor a folder with a network"
+            )
         self._units[path] = unit
         return unit
 

@@ -18,7 +18,7 @@ class Fetched(NamedTuple):
 
 
 def fetch_source(source: str, pattern: str | None) -> Fetched:
-    """Download what an address and a pattern take. A stopped download goes on; complete files are not fetched again.
+    """Download what an address and a pattern take. An interrupted download resumes; complete files are not fetched again.
 
     Args:
         source: ``hf://owner/name@revision/pattern``, where the pattern may have the fields of ``--pattern``, or names a folder or file.

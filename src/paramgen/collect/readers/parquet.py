@@ -112,6 +112,6 @@ def _tensor(value: Any, where: str) -> Tensor:
     try:
         numbers = torch.from_numpy(np.asarray(value, dtype=np.float64))
     except (ValueError, TypeError) as error:
-        raise ParamgenError(f"{where} is no array of numbers: {one_line(error)}") from error
+        raise ParamgenError(f"{where} is not an array of numbers: {one_line(error)}") from error
     short = numbers.float()
     return short if torch.equal(short.double(), numbers) or not torch.isfinite(numbers).all() else numbers

@@ -41,7 +41,7 @@ class PathPattern:
         self.text, self.fields = text, list[str]()
         parts = re.split(r"(\{[^{}]*\}|\*\*/|\*|\?)", text)
         if any("{" in part or "}" in part for part in parts[::2]):
-            raise ParamgenError(f"--pattern {text!r}: a brace has no partner")
+            raise ParamgenError(f"--pattern {text!r}: unbalanced braces")
         self._expression = re.compile("".join(self._piece(part) for part in parts))
 
     @property

@@ -46,12 +46,12 @@ def read_camera_traps(annotations: Path) -> list[Picture]:
     """The images of a COCO Camera Traps file that show one species, or nothing.
 
     Raises:
-        ParamgenError: The file is missing or is not a COCO Camera Traps json; what it lacks is named.
+        ParamgenError: The file is missing or is not a COCO Camera Traps JSON file; what it lacks is named.
     """
     content = read_json(annotations)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ParamgenError(f"{annotations} is not a COCO Camera Traps json: it has no list {key!r}")
+            raise ParamgenError(f"{annotations} is not a COCO Camera Traps JSON file: it has no list {key!r}")
     try:
         species = {c["id"]: str(c["name"]) for c in content["categories"]}
         labels: dict[Any, set[str]] = defaultdict(set)
@@ -63,7 +63,7 @@ def read_camera_traps(annotations: Path) -> list[Picture]:
             if len(labels[i["id"]]) == 1
         ]
     except (KeyError, TypeError) as error:
-        raise ParamgenError(f"{annotations} is not a COCO Camera Traps json: an entry lacks {error}") from error
+        raise ParamgenError(f"{annotations} is not a COCO Camera Traps JSON file: an entry lacks {error}") from error
 
 
 class CameraTrapFamily(Classifies, TaskFamily):

@@ -124,7 +124,9 @@ def _divide(classes: int, seen: int | list[str], unseen: int | list[str], seed: 
     named = [code for codes_given in (seen, unseen) if not isinstance(codes_given, int) for code in codes_given]
     for code in named:
         if code not in codes:
-            raise ParamgenError(f"{code!r} is no code of {classes} classes; expected {classes} bits, not all alike")
+            raise ParamgenError(
+                f"{code!r} is not a code of {classes} classes; expected {classes} bits that are not all equal"
+            )
     if len(set(named)) < len(named):
         raise ParamgenError("a code is given twice, or as both seen and unseen")
     counts = sum(given for given in (seen, unseen) if isinstance(given, int))
