@@ -22,7 +22,7 @@ def row(name: str, path: Path) -> str:
     text = path.read_text()
     recipe: dict[str, Any] = yaml.safe_load(text)
     command = "collect_tasks" if "family" in recipe else "collect"
-    what = re.split(r"[:;.] |\.$", text.splitlines()[0].removeprefix("# ").removeprefix("collect_tasks: "))[0]
+    what = re.split(r"[:;.] (?![^(]*\))|\.$", text.splitlines()[0].removeprefix("# ").removeprefix("collect_tasks: "))[0]
     start = f"| `paramgen {command} --config {name}` |"
     try:
         shape = planned_zoo(f"./{name}").shape
