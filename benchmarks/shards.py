@@ -96,7 +96,7 @@ def compare(command: list[str], out: Path, count: int, turns: int) -> dict[str, 
         command: Without ``--out``.
         out: Its folder.
         count: Shards.
-        turns: How often both are run, one after the other.
+        turns: How often both are run, one after another.
     """
     found = []
     for _ in range(turns):

@@ -22,7 +22,9 @@ def row(name: str, path: Path) -> str:
     text = path.read_text()
     recipe: dict[str, Any] = yaml.safe_load(text)
     command = "collect_tasks" if "family" in recipe else "collect"
-    what = re.split(r"[:;.] (?![^(]*\))|\.$", text.splitlines()[0].removeprefix("# ").removeprefix("collect_tasks: "))[0]
+    what = re.split(r"[:;.] (?![^(]*\))|\.$", text.splitlines()[0].removeprefix("# ").removeprefix("collect_tasks: "))[
+        0
+    ]
     start = f"| `paramgen {command} --config {name}` |"
     try:
         shape = planned_zoo(f"./{name}").shape
@@ -35,7 +37,7 @@ def row(name: str, path: Path) -> str:
 
 
 def in_units(size: float) -> str:
-    """Bytes for people."""
+    """Bytes in readable units."""
     unit = next(i for i in range(4) if size < 1000 ** (i + 1))
     return f"{size / 1000**unit:.3g} {('B', 'kB', 'MB', 'GB')[unit]}"
 

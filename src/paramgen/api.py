@@ -90,7 +90,7 @@ def evaluate(
         seed: Seed of the baselines.
         device: Device to run the networks on, for example cuda.
         train_images: Number of train images used to choose the ``selected`` network.
-        aligned: Also measure distances after alignment of permutation and scale. This detects permuted copies.
+        aligned: Also measure distances after alignment. This detects permuted copies.
         finetune: Also count the fine-tuning steps that each row's networks need to match the zoo on val. Slow.
         partial: Accept the incomplete output of an interrupted ``paramgen sample``.
         trust: Run code of classes that the zoo names and that are not part of paramgen. Use only for files from people you trust.

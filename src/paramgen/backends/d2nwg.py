@@ -1,11 +1,11 @@
-"""D2NWG, diffusion-based neural network weights generation (Soro et al. 2024, arXiv:2402.18153): weights for a data set.
+"""D2NWG, diffusion-based neural network weights generation (Soro et al. 2024, arXiv:2402.18153): weights for a dataset.
 
 x: flattened networks (B, P). z: their latents (B, C, l). C: channels of a latent.
 Latent diffusion (Rombach et al. 2022, arXiv:2112.10752) of weights: a variational autoencoder learns a latent map with a small KL
-divergence, then a UNet denoises it. The embedding of a data set modulates every layer of the UNet. It is unconditional where the zoo has no
+divergence, then a UNet denoises it. The embedding of a dataset modulates every layer of the UNet. It is unconditional where the zoo has no
 conditions.
 
-Departs: the embedding is the zoo's condition (statistics of pixels, or of CLIP features, of the data set's images) and a small network that
+Departs: the embedding is the zoo's condition (statistics of pixels, or of CLIP features, of the dataset's images) and a small network that
 is trained with the UNet, in place of a set transformer that is trained before it by contrast with the latents. Complete networks are
 encoded (the paper's model-wise vectors), not layer by layer.
 """
@@ -33,7 +33,7 @@ OPTIMIZER = OptimizerSettings(schedule="cosine")
 
 
 class D2NWG(PDiff):
-    """D2NWG: latent diffusion with a variational autoencoder and a data set as its condition. Unconditional if the zoo has none.
+    """D2NWG: latent diffusion with a variational autoencoder and a dataset as its condition. Unconditional if the zoo has none.
 
     Args:
         seq_len: L, from the data.

@@ -92,11 +92,11 @@ def plan_verdict(plan: FitPlan, machine: Machine) -> str:
     if plan.misfit is None:
         return f"Fits: {100 * plan.peak / machine.device.memory:.0f} % of {machine.device.title}."
     what, stage, size = plan.misfit
-    return f"Does not fit. First: {what}, {stage}: {gigabytes(size)} of {gigabytes(machine.device.memory)}. Changes, one after the other:"
+    return f"Does not fit. First: {what}, {stage}: {gigabytes(size)} of {gigabytes(machine.device.memory)}. Changes, one after another:"
 
 
 def gigabytes(size: float) -> str:
-    """Bytes for people."""
+    """Bytes in readable units."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= scale:
             return f"{size / scale:.3g} {unit}"

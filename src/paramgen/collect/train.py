@@ -82,7 +82,7 @@ class NetworkGroup:
         states: R complete state dicts to start from.
         selected: Names of the tensors that change; statistics of batch norm may be among them.
         device: Device to train on, for example cuda.
-        stacked: Run them as one by vmap, or one after the other, with the same results; by default, the faster one that works.
+        stacked: Run them as one by vmap, or one after another, with the same results; by default, the faster one that works.
         loss: Losses (N, B) of outputs (N, B, ...) and targets (N, B, ...); see :meth:`paramgen.tasks.score.Scored.loss`.
         with_targets: Whether networks take targets too and return their losses; see :attr:`paramgen.tasks.score.Scored.takes_targets`.
         among: Networks that these are a part of. One of several runs as it would among all of them, to be the same bit for bit.

@@ -73,7 +73,7 @@ def _take(folder: Path, name: str, wait: bool) -> int:
     for attempt in count():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # do not follow links: a folder from a stranger must not make us overwrite another file
+            # do not follow links: somebody else's folder must not make us overwrite another file
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         except OSError as error:
             if (

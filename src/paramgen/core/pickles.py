@@ -61,7 +61,7 @@ def mapped_tensors(load: Callable[[], Mapping[str, Any]]) -> LazyTensors:
 
 
 class _MappedFile:
-    """Pages that were read count as memory of the process while they are mapped, so the file is mapped anew after 16 MB or 1/16 of it."""
+    """Pages that were read count as memory of the process while they are mapped, so the file is mapped again after 16 MB or 1/16 of it."""
 
     def __init__(self, load: Callable[[], Mapping[str, Any]]) -> None:
         self.load, self.state, self.read = load, load(), 0

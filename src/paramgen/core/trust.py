@@ -1,6 +1,6 @@
 """Names of classes that files hold: looked up, never imported, unless the user vouches for the file.
 
-A zoo or a checkpoint says by name which class makes its task or its generator. Files may come from strangers, and importing a module
+A zoo or a checkpoint says by name which class makes its task or its generator. Files may come from others, and importing a module
 runs it. So a name from a file is compared with the classes that are imported already: those of paramgen, and those that installed packages
 register by entry points (:mod:`paramgen.core.plugins`). Anything else needs ``trust``, except in zoos that the user made here
 (:mod:`paramgen.core.remembered`). What the user types (options, the config of a command) is

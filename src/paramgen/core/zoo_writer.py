@@ -26,13 +26,13 @@ from paramgen.core.zoo import BASE, ZOO_FORMAT, SplitScores, Zoo, ZooEntry
 from paramgen.errors import ParamgenError
 
 JOURNAL = "zoo.partial.jsonl"
-REST_FILE = "rest-"  # the start of the name of a file with a training's state, to go on from
+REST_FILE = "rest-"  # the start of the name of a file with a training's state, to resume from
 
 _log = logging.getLogger(__name__)
 
 
 class ZooWriter:
-    """Writes a zoo network by network; an interrupted one goes on where it stopped.
+    """Writes a zoo network by network; an interrupted one resumes.
 
     Args:
         path: Folder to write.
@@ -158,7 +158,7 @@ class ZooWriter:
         return Zoo(self.path)
 
     def _check_base(self, stored: Mapping[str, Tensor]) -> None:
-        """Refuse to go on with networks that share other tensors than those that are there already."""
+        """Refuse to continue with networks that share other tensors than those that are there already."""
         for name in sorted({*self._base, *stored}):
             same = name in self._base and name in stored and same_values(self._base[name], stored[name])
             if not same and last_part(name) != COUNTER:
@@ -168,7 +168,7 @@ class ZooWriter:
                 )
 
     def _statistics(self, entries: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-        """Mean and standard deviation of every tensor over the train split, for people to read."""
+        """Mean and standard deviation of every tensor over the train split, for human readers."""
         sums, files = torch.zeros(2, len(self.spec.tensors), dtype=torch.float64), 0
         for entry in entries:
             if entry["split"] == "train":

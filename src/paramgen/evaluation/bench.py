@@ -83,7 +83,7 @@ class Bench:
         self.notes = list[str]()
 
     def align(self) -> None:
-        """Measure up to permutation and scale too, where the network's symmetries can be read."""
+        """Also measure after alignment, where the network's symmetries can be read."""
         task = None if self.scoring is None else self.scoring.task
         if task is None or not task.has_data:
             self.notes.append("Distances are raw alone: to align networks takes a task with data.")

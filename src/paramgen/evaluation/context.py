@@ -41,7 +41,7 @@ class RowScores:
     Args:
         test: On the test split; of a family, each network on its own unseen task.
         train: (N,) on train; None where nothing is chosen by them.
-        recalibrated: (N,) on test with batch-norm statistics measured anew; None for networks without them.
+        recalibrated: (N,) on test with batch-norm statistics measured again; None for networks without them.
         tasks: Of a family: means by task.
         failures: How many networks have no score, and why; None where all have one.
     """

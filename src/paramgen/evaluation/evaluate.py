@@ -54,7 +54,7 @@ def evaluate(
         seed: Of the baselines.
         device: Where networks run.
         train_images: `selected` is chosen on this many train items, evenly spaced.
-        aligned: Measure distances up to permutation and scale too: a permuted copy is a copy. About a second a row of 100 small networks.
+        aligned: Also measure distances after alignment: a permuted copy is a copy. About a second a row of 100 small networks.
         finetune: Train the first 16 networks of every row (for each task) on until they are as good as the first row's on val, and say how
             many steps it took (Wild-P-Diff's Fig. 3). Of a family, fresh weights and a noised copy of the nearest task's are rows then too.
         split: Items to score on; what is chosen must be chosen on ``val``.

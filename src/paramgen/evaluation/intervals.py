@@ -30,7 +30,7 @@ def _mean(items: Tensor) -> Tensor:
 
 
 class Interval(NamedTuple):
-    """A difference and where it lies with 95 % confidence; nan where it cannot be had.
+    """A difference and where it lies with 95 % confidence; nan if it cannot be computed.
 
     Args:
         difference: As measured.

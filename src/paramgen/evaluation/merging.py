@@ -59,7 +59,7 @@ def dare(networks: Tensor, start: Tensor, generator: Generator, density: float =
     Args:
         networks: (m, P).
         start: (P,).
-        generator: Chooses what is kept, for each network anew.
+        generator: Chooses what is kept, separately for each network.
         density: Share to keep: 1 - p in the paper, whose p goes up to 0.9 for merging.
         scale: Lambda.
     """
@@ -74,7 +74,7 @@ def dare_ties(
     Args:
         networks: (m, P).
         start: (P,).
-        generator: Chooses what is kept, for each network anew.
+        generator: Chooses what is kept, separately for each network.
         density: Share to keep.
         scale: Lambda.
     """

@@ -38,7 +38,7 @@ class RunScale(NamedTuple):
 
 
 class Bank(Protocol):
-    """Training networks to be compared with: raw, or up to permutation and scale (:class:`paramgen.symmetry.AlignedZoo`)."""
+    """Training networks to be compared with: raw, or after alignment (:class:`paramgen.symmetry.AlignedZoo`)."""
 
     def nearest(self, samples: Tensor) -> Nearest:
         """The nearest training network of each sample (N, P)."""

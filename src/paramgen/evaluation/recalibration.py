@@ -1,4 +1,4 @@
-"""Batch-norm statistics of new networks, measured anew on train items of the task that the zoo's networks were trained for."""
+"""Batch-norm statistics of new networks, measured again on train items of the task that the zoo's networks were trained for."""
 
 from collections.abc import Sequence
 

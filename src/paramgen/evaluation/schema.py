@@ -1,6 +1,6 @@
 """The JSON schemas of ``results.json`` and ``comparison.json``, and the docs' table of metrics, from the types and the registry.
 
-``python -m paramgen.evaluation.schema`` in a checkout writes all three anew; a test compares them.
+``python -m paramgen.evaluation.schema`` in a checkout rewrites all three; a test compares them.
 """
 
 import json
@@ -186,7 +186,7 @@ _WEIGHTS: dict[str, Schema] = {
 
 
 def main() -> None:
-    """Write the schemas and the table anew."""
+    """Rewrite the schemas and the table."""
     source = Path(__file__).resolve().parents[1]
     for name, schema in (("results", results_schema()), ("comparison", comparison_schema())):
         (source / "core" / "schemas" / f"{name}.schema.json").write_text(json.dumps(schema, indent=2) + "\n")

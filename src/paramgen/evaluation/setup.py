@@ -30,7 +30,7 @@ class Setup:
         seed: Of the baselines.
         device: Where networks run.
         train_items: `selected` is chosen on this many train items.
-        aligned: Measure distances up to permutation and scale too.
+        aligned: Also measure distances after alignment.
         finetune: Count steps of fine-tuning.
         split: Items to score on.
     """

@@ -72,7 +72,7 @@ class Distances(NamedTuple):
         near: The nearest training network of each.
         shown: (n,) distances that pictures show.
         raw: Median ratios.
-        aligned: The same up to permutation and scale; None where it is not measured.
+        aligned: The same after alignment; None where it is not measured.
         compared: Distances that `zu` compares with those of held-out runs, (n,) or fewer.
     """
 
@@ -96,7 +96,7 @@ class ZooDistances:
         self.symmetries: PermutationSpec | None = None
 
     def align(self, spec: PermutationSpec) -> None:
-        """Measure distances up to permutation and scale too.
+        """Also measure distances after alignment.
 
         Args:
             spec: The network's symmetries.
@@ -105,7 +105,7 @@ class ZooDistances:
 
     @cached_property
     def aligned(self) -> Novelty | None:
-        """Distances up to permutation and scale, computed for the first row that needs them; None where they are not measured."""
+        """Distances after alignment, computed for the first row that needs them; None where they are not measured."""
         if self.symmetries is None:
             return None
         bank = AlignedZoo(self.weights.training.cpu(), self.symmetries)

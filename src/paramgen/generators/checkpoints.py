@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 class StopRequests(Callback):
     """Ends a fit on SIGTERM, SIGUSR1 or Ctrl-C, after the current optimizer step.
 
-    Lightning's own handlers go on with the fit, or end it as if it were done. Several processes stop after the same step, whichever of
+    Lightning's own handlers continue the fit, or end it as if it were done. Several processes stop after the same step, whichever of
     them was asked.
     """
 
@@ -58,7 +58,7 @@ class StopRequests(Callback):
 
 
 class Checkpoints(ModelCheckpoint):
-    """Lightning's, which also saves where a fit is stopped, so that it can go on from there; an error saves nothing.
+    """Lightning's, which also saves where a fit is stopped, so that it can resume there; an error saves nothing.
 
     Nothing is saved while the loss is far above its start: the last good checkpoint is kept. While the fit lasts its folder is locked.
     With ``save_last: link`` (the default of ``paramgen fit``) ``last.ckpt`` is another name of the checkpoint that was just written, not

@@ -276,7 +276,7 @@ def places(zoo: Zoo, used: Sequence[int]) -> dict[str, list[int]]:
 
 
 def _taken(networks: list[StateDict]) -> Iterator[StateDict]:
-    """One after the other; each is released when taken."""
+    """One after another; each is released when taken."""
     networks.reverse()
     while networks:
         yield networks.pop()

@@ -37,7 +37,7 @@ class Shardable(LightningModule):
     """Methods that Lightning or a user calls and that read weights outside of a block: the weights are gathered while they run."""
 
     def blocks(self) -> list[nn.Module]:
-        """Large submodules whose weights are gathered one after the other; the weights of all others are gathered together.
+        """Large submodules whose weights are gathered one after another; the weights of all others are gathered together.
 
         Weights of a block may be read through its ``forward`` alone, and through ``resume`` if it has one. None by default.
         """

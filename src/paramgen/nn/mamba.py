@@ -5,7 +5,7 @@ so state dicts load strictly in both directions. On CUDA the scan itself runs in
 
 Letters: B batch, L tokens, H heads, P width of a head, G groups, N d_state, D = expand * d_model = H * P.
 
-Departs from ``mamba_ssm``: `d_input` may differ from `d_model` (the second layer of RPG-Large), and a layer can go on from a
+Departs from ``mamba_ssm``: `d_input` may differ from `d_model` (the second layer of RPG-Large), and a layer can continue from a
 :class:`MambaState`, so that a long sequence is computed piece by piece.
 """
 

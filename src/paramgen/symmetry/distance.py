@@ -1,4 +1,4 @@
-"""Distances between networks up to permutation and scale: a permuted copy is a copy.
+"""Distances between networks after alignment: a permuted copy is a copy.
 
 N generated networks, K of the zoo, P parameters. Matching more than one group is a search (the exact problem is NP-hard), so what
 is found is an upper bound of the true aligned distance; it never exceeds the distance without permutation.
@@ -55,7 +55,7 @@ class AlignedZoo:
         self.weights = match(self.centre, self.weights, spec).weights
 
     def nearest(self, samples: Tensor) -> Nearest:
-        """The nearest training network of each sample (N, P), up to permutation and scale."""
+        """The nearest training network of each sample (N, P), after alignment."""
         placed = match(self.centre, _prepared(samples, self.spec, self.scale), self.spec).weights
         return self._nearest(placed, self._rough(placed))
 
@@ -73,7 +73,7 @@ class AlignedZoo:
         )
 
     def tau(self) -> float:
-        """The zoo's own scale: median leave-one-out nearest-neighbour distance, up to permutation and scale."""
+        """The zoo's own scale: median leave-one-out nearest-neighbour distance, after alignment."""
         return self.nearest_other().distance.quantile(0.5).item()
 
     def _rough(self, placed: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def calibration_inputs(train: SplitData, device: torch.device | str = "cpu") -> 
 def recalibrate(
     model: nn.Module, states: Sequence[StateDict], images: Sequence[Tensor], chunk: int = 32
 ) -> list[StateDict]:
-    """Complete state dicts with running statistics measured anew on `images`, everything else as given.
+    """Complete state dicts with running statistics measured again on `images`, everything else as given.
 
     Equal to torch's own ``momentum=None`` over the same batches. Many networks run at once where that is faster, else one by one.
 

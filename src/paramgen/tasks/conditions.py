@@ -180,7 +180,7 @@ class StatisticsCondition(_Tower):
         channels: Image channels, for ``pixels``.
         size: Image height and width, for ``pixels``.
         images: Maximum number of images.
-        classes: Number of classes, each of which gets its own statistics: the embedding of a labelled data set, as in D2NWG. Default: the
+        classes: Number of classes, each of which gets its own statistics: the embedding of a labelled dataset, as in D2NWG. Default: the
             images are unlabelled.
         name: A timm network, for ``features``.
         pretrained: Use its published weights, else random ones.

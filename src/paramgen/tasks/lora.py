@@ -187,7 +187,7 @@ def write_adapter(folder: str | Path, state: Mapping[str, Tensor], settings: Lor
         folder: Created if it does not exist.
         state: A state dict of the adapted network; only its adapters are written.
         settings: The settings of the adapters.
-        base_name: Name of the plain network, for people who read the file.
+        base_name: Name of the plain network, for readers of the file.
 
     Raises:
         ParamgenError: The state dict holds no adapters.

@@ -26,7 +26,7 @@ def stack_states(states: Sequence[Mapping[str, Tensor]]) -> StateDict:
 
 
 def worth_stacking(network: nn.Module, device: torch.device) -> bool:
-    """Whether networks of this architecture run faster together than one after the other."""
+    """Whether networks of this architecture run faster together than one after another."""
     return device.type != "cpu" or not any(isinstance(module, CONVOLUTIONS) for module in network.modules())
 
 

@@ -55,7 +55,7 @@ def main(
         baselines: ``all``, ``none``, or a list of names.
         seeds: Seeds of the whole pipeline: zoo, fit, samples and baselines. The report shows means and standard deviations over them.
             Default: ``[0]``.
-        aligned: Also measure distances after alignment of permutation and scale.
+        aligned: Also measure distances after alignment.
         finetune: Also count the fine-tuning steps that each row's networks need to match the zoo on val.
         per_task: For a family of tasks: networks per unseen task.
         seen_tasks: For a family of tasks: number of seen tasks to sample as well.

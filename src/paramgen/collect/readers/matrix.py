@@ -1,6 +1,6 @@
 """Many networks as the rows of one matrix, with the places of their tensors in a row.
 
-The matrix is ``.npy``, a tensor in ``.pt``, ``.pth`` or ``.safetensors``, or a data set of an HDF5 file. The places are in a file in the
+The matrix is ``.npy``, a tensor in ``.pt``, ``.pth`` or ``.safetensors``, or a dataset of an HDF5 file. The places are in a file in the
 same folder: ``layout.csv`` (Small CNN Zoo: ``varname, start_idx, end_idx, shape``), ``weight_dimensions.pt`` (weights2weights) or
 ``layout.json``, ``{"name": [shape]}`` in the order of the row. Scores and conditions are the columns of ``metrics.csv`` or
 ``metrics.csv.gz``, one row per network.

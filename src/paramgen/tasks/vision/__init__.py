@@ -1,1 +1,1 @@
-"""Image classification: data sets, networks, and families of related tasks."""
+"""Image classification: datasets, networks, and families of related tasks."""
