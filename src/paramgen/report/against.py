@@ -1,4 +1,4 @@
-"""Pictures of one figure against another: the score against distance, the score against likeness of errors, novel and good networks."""
+"""Pictures of one figure against another: the score against distance, the score against similarity of errors, novel and good networks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -28,7 +28,7 @@ def plane(view: View) -> PictureData | None:
 
 
 def alike(view: View) -> PictureData | None:
-    """Mean score against the likeness of errors (p-diff, Fig. 4b)."""
+    """Mean score against the similarity of errors (p-diff, Fig. 4b)."""
     rows = view.having("iou_wrong_max", "mean")
     if not rows:
         return None

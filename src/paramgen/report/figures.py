@@ -40,8 +40,8 @@ FIGURES = (
         "tasks",
         "Task by task",
         "One line per unseen task, easiest first; one dot per row. Filled black dots: training on the task itself.",
-        "Test score on each unseen task, the mean over the row's networks for it; of accuracy on a log axis of the error. Choose rows "
-        "above; point at a dot for its figures.",
+        "Mean test score of the row's networks for each unseen task (accuracy on a log axis of the error). Choose rows above; point at "
+        "a dot for its figures.",
         by_row.tasks,
         wide=True,
         file=True,
@@ -53,17 +53,17 @@ FIGURES = (
         "the distance of a new run, the zoo's spread.",
         "Left: test score of every network, better to the right (accuracy on a log axis of the error, so that 97 and 98 % stay apart); "
         "the bar is the mean. "
-        "Middle: L2 distance of every network to its nearest training network, over the distance of a new run (in steps between "
-        "neighbouring checkpoints where the zoo has one run alone); the bar is the median, run_ratio. In its shaded band networks stay "
-        "within the training runs. Right: spread of the row's weights over the zoo's; in the shaded band a row has collapsed.",
+        "Middle: L2 distance of every network to its nearest training network, divided by the distance of a new run (in steps between "
+        "neighbouring checkpoints if the zoo has only one run); the bar is the median, run_ratio. In its shaded band, networks stay "
+        "within the training runs. Right: spread of the row's weights divided by the zoo's; in the shaded band, a row has collapsed.",
         by_row.strips,
         wide=True,
         file=True,
     ),
     Figure(
         "renders",
-        "What the networks are",
-        "The first networks of every row as pictures. A copy looks as good as a new one: read it with picture_ratio.",
+        "The networks as images",
+        "The first networks of every row as images. A copy looks as good as a new one: read it with picture_ratio.",
         "Networks that are data themselves, such as fields: each is run on the pixels of a grid. The grey values are what 1-NNA, COV and "
         "MMD compare.",
         details.renders,
@@ -74,10 +74,10 @@ FIGURES = (
         "plane",
         "Score against distance",
         "Up and to the right is better. On or below the grey line, a generator does no better than noise.",
-        "Mean test score of each row against its run_ratio (nn_ratio where the zoo has one run alone); small dots are single networks "
-        "of generators and held-out runs. The grey line joins training networks with white noise of growing size. In the shaded band "
+        "Mean test score of each row against its run_ratio (nn_ratio if the zoo has only one run); small dots are single networks "
+        "of generators and held-out runs. The grey line joins training networks with white noise of growing size. In the shaded band, "
         "networks stay within the training runs. Dotted: the distance of a new run, and the score from which a network "
-        "counts as good, the zoo's mean less the score's margin (one point of accuracy).",
+        "counts as good, the zoo's mean minus the score's margin (one point of accuracy).",
         against.plane,
         file=True,
     ),
@@ -93,8 +93,8 @@ FIGURES = (
     ),
     Figure(
         "alike",
-        "Score against likeness of errors",
-        "p-diff's own picture of novelty. It does not tell copies from fresh networks well; distance does.",
+        "Score against similarity of errors",
+        "p-diff's own measure of novelty. It hardly separates copies from new networks; distance does.",
         "Mean test score against the largest intersection over union of wrongly predicted test items with a training "
         "network, averaged over the row (p-diff, eq. 7 and Fig. 4b). Dotted: the zoo's networks among each other.",
         against.alike,
@@ -105,14 +105,15 @@ FIGURES = (
         "Map of the networks",
         "Two dimensions of many: networks that look close may be far apart; those that look far apart are.",
         "Each network in the plane of the zoo's first two principal components, in the unit of the distances, one scale on both axes. "
-        "Noise is that of the zoo's own size. Cut at the reach of the zoo, held-out runs and generators.",
+        "Noise is that of the zoo's own size. Cropped to the extent of the zoo, held-out runs and generators.",
         places.map_of,
         file=True,
     ),
     Figure(
         "trajectories",
         "From noise to network",
-        "One line per network while it is sampled, from the hollow dot (noise) to the filled one. Lines end apart where samples differ.",
+        "One line per network while it is sampled, from the hollow dot (noise) to the filled one. "
+        "If samples differ, their lines end at different points.",
         "The first networks of each generator after up to ten evenly spread steps of the solver, decoded, in the plane of the zoo's "
         "first two principal components (p-diff, Fig. 5a), in the unit of the distances. Small dots: the zoo's networks.",
         places.trajectories,
@@ -131,8 +132,8 @@ FIGURES = (
         "training",
         "During the fit",
         "A falling loss says little: watch the score, distance and dispersion of the samples.",
-        "From the fit's own log, against optimizer steps: losses, and a few samples drawn now and then, measured on the task's "
-        "val split. The test split is not in here.",
+        "From the fit's own log, against optimizer steps: losses, and a few samples drawn at intervals, measured on the task's "
+        "val split. The test split is not used.",
         details.training,
         wide=True,
     ),
