@@ -8,6 +8,7 @@ import torch
 import yaml
 from torch.nn import functional as F
 
+from language_files import ANSWERS, write_instructions, write_tokenizer
 from paramgen.cli.commands import adapters, evaluate
 from paramgen.collect import multi, single
 from paramgen.collect.multi import Pretraining
@@ -214,25 +215,16 @@ def test_mistakes_with_texts_and_models_are_named(given, expected):
         use()
 
 
-ANSWERS = ["true", "false"]
-
-
 @pytest.fixture
 def instructions(tmp_path):
     """Files as LLM-Adapters and lm-eval have them: instructions, a model with its tokenizer, and a test with its data."""
-    tokenizers = pytest.importorskip("tokenizers")
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "</s>": 1, "true": 2, "false": 3}, "[UNK]"))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     folder = tmp_path / "model"
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", unk_token="[UNK]").save_pretrained(
-        folder
-    )
+    write_tokenizer(folder)
     torch.manual_seed(0)
     larger = {**TINY, "hidden_size": 16, "initializer_range": 0.3}
     config = transformers.AutoConfig.for_model(vocab_size=4, **larger)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    records = [{"instruction": f"not {a}", "input": "", "output": b} for a, b in [ANSWERS, ANSWERS[::-1]] * 12]
-    (tmp_path / "instructions.json").write_text(json.dumps(records))
+    write_instructions(tmp_path / "instructions.json")
     questions = [{"question": f"not {a}", "answer": 1 - i} for i, a in enumerate(ANSWERS)] * 3
     (tmp_path / "questions.json").write_text("\n".join(map(json.dumps, questions)))
     (tmp_path / "tests").mkdir()

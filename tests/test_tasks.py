@@ -1,14 +1,8 @@
 """Tasks: splits, normalisation, augmentation and torchvision's real readers on small files in the exact formats."""
 
-import gzip
-import os
-import pickle
-import struct
-
 import numpy as np
 import pytest
 import torch
-import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -17,9 +11,7 @@ from paramgen.tasks import ClassificationTask, Task, load_task
 from paramgen.tasks.items import spread
 from paramgen.tasks.vision.datasets import SOURCES, find_source, stratified
 from paramgen.tasks.vision.splits import TensorSplit, crop
-
-PIXELS = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-LABELS = np.arange(40) % 10
+from small_sets import LABELS, PIXELS, write_cifar, write_folder, write_mnist
 
 
 def test_digits_splits_are_disjoint_and_cover_the_set():
@@ -96,45 +88,14 @@ def test_what_a_network_sees_does_not_depend_on_the_others():
 # ---- torchvision's readers on files in their exact formats
 
 
-def idx(array):
-    """The idx format of MNIST."""
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
-
-
-@pytest.fixture
-def no_checksums(monkeypatch):
-    """The small files below are in the right format but do not have the originals' md5."""
-    for module in ("utils", "cifar", "mnist", "stl10"):
-        there = lambda path, md5=None: os.path.isfile(path)  # noqa: E731
-        monkeypatch.setattr(getattr(torchvision.datasets, module), "check_integrity", there)
-
-
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_mnist_files_are_read(tmp_path, no_checksums, name, packed):
-    folder = tmp_path / SOURCES[name].torchvision / "raw"
-    folder.mkdir(parents=True)
-    for part in ("train", "t10k"):
-        for kind, array in (("images-idx3", PIXELS[:, :28, :28, 0].copy()), ("labels-idx1", LABELS.astype(np.uint8))):
-            data, path = idx(array), folder / f"{part}-{kind}-ubyte"
-            path.with_name(path.name + ".gz").write_bytes(gzip.compress(data)) if packed else path.write_bytes(data)
+    write_mnist(tmp_path, name, packed)
     task = ClassificationTask(name, "mlp", root=str(tmp_path), download=packed, val_fraction=0.25)
     assert len(task.data("train")) == 30
     assert torch.equal(task.data("test").raw[:, 0], torch.from_numpy(PIXELS[:, :28, :28, 0].copy()))
     assert task.build()(task.data("val").images).shape == (10, 10)
-
-
-def write_cifar(root, name):
-    folder = root / ("cifar-10-batches-py" if name == "cifar10" else "cifar-100-python")
-    folder.mkdir()
-    rows = PIXELS.transpose(0, 3, 1, 2).reshape(40, -1)
-    key = b"labels" if name == "cifar10" else b"fine_labels"
-    parts = [*[f"data_batch_{i}" for i in range(1, 6)], "test_batch"] if name == "cifar10" else ["train", "test"]
-    for part in parts:
-        content = {b"data": rows, key: LABELS.tolist()}
-        (folder / part).write_bytes(pickle.dumps({k.decode(): v for k, v in content.items()}))
-    meta, key = ("batches.meta", "label_names") if name == "cifar10" else ("meta", "fine_label_names")
-    (folder / meta).write_bytes(pickle.dumps({key: [str(i) for i in range(SOURCES[name].num_classes)]}))
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -193,13 +154,6 @@ def test_stl10_files_are_read(tmp_path, no_checksums):
     data = ClassificationTask("stl10", root=str(tmp_path)).data("test")
     assert torch.equal(data.raw, torch.from_numpy(images))
     assert data.targets.tolist() == [i % 10 for i in range(20)]
-
-
-def write_folder(root, classes, per_class):
-    for label in range(classes):
-        (root / f"class{label}").mkdir(parents=True)
-        for i in range(per_class):
-            Image.fromarray(PIXELS[(label * per_class + i) % 40]).save(root / f"class{label}" / f"{i}.png")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
