@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PARAMGEN := OMP_NUM_THREADS=1 $(BIN)/paramgen
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser fuzz lint docs dist release-generators bench clean
+.PHONY: help install demo test test-slow test-docs test-browser fuzz lint docs dist release-generators bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(STAMP) ## Run the tests with coverage, on every core (under 6 minutes on
 
 test-slow: $(STAMP) ## Run all tests, including slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+test-docs: $(STAMP) ## Run every command and Python block of the documentation, comparisons too (about 10 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow or not slow" tests/test_docs_run.py $(ARGS)
 
 test-browser: $(STAMP) ## Test the report in headless Chromium (installs it when root on Debian)
 	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
