@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PARAMGEN := OMP_NUM_THREADS=1 $(BIN)/paramgen
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-docs test-browser fuzz lint docs dist release-generators bench clean
+.PHONY: help install demo test test-slow test-docs test-browser fuzz lint docs dist release-generators release bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,13 +44,15 @@ lint: $(STAMP) ## Run ruff, mypy and the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-dist: $(STAMP) ## Build sdist and wheel in dist/, and try the wheel in an environment of its own
+dist: $(STAMP) ## Build sdist and wheel in dist/, and try each in an environment of its own
 	rm -f dist/*.whl dist/*.tar.gz
 	$(BIN)/python -m build --outdir dist
 	OMP_NUM_THREADS=1 $(BIN)/python tests/try_wheel.py dist
 
 release-generators: $(STAMP) ## Fit three generators of digits and write them to dist/generators/ (about 8 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/release_generators.py --out dist/generators
+
+release: dist release-generators ## Make all files of a release in dist/
 
 docs: $(STAMP) ## Build the documentation's site in runs/site and check every link
 	$(BIN)/python -m mkdocs build --strict

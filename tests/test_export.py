@@ -2,14 +2,19 @@
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from conftest import write_own_module
+from gaussian_backend import GaussianBackend
 from paramgen.cli.commands.export import main as export
+from paramgen.cli.main import main
 from paramgen.core.params import ParamSpec
 from paramgen.core.samples import SampleInfo, write_samples
 from paramgen.core.zoo_writer import ZooWriter
@@ -155,6 +160,92 @@ def test_transformers_and_diffusers_load_folders(tmp_path: Path) -> None:
     unet = loaded(out)["network"].eval()
     assert type(unet) is UNet2DModel
     assert torch.allclose(unet(images(), 1).sample, outputs(task, tmp_path / "d", 0, images()), atol=1e-6)
+
+
+OWN = """
+from diffusers import UNet2DModel
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+class Language(LlamaForCausalLM):
+    def __init__(self):
+        size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        super().__init__(LlamaConfig(vocab_size=16, **size))
+
+
+class Denoiser(UNet2DModel):
+    def __init__(self):
+        blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (4,)}
+        super().__init__(8, 1, 1, norm_num_groups=2, **blocks)
+
+
+def score(network):
+    return 0.5
+"""
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision", "transformers", "diffusers"])
+def test_networks_of_a_library_go_in_are_learnt_generated_and_loaded_back_by_it(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import diffusers
+    import timm
+    import torchvision
+    import transformers
+
+    own = write_own_module(tmp_path, monkeypatch, OWN)
+    arguments = {"num_classes": 10, "in_shape": [1, 8, 8] if library == "timm" else [3, 32, 32]}
+    task = {
+        "timm": ["--task.network", "timm:test_resnet", "--task.network_args", json.dumps(arguments)],
+        "torchvision": [
+            "--task.network",
+            "torchvision:shufflenet_v2_x0_5",
+            "--task.network_args",
+            json.dumps(arguments),
+        ],
+        "transformers": ["--task.network", f"{own}.Language"],
+        "diffusers": ["--task.network", f"{own}.Denoiser"],
+    }[library]
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for i in range(3):
+        torch.manual_seed(i)
+        folder = tmp_path / "theirs" / f"net{i}"
+        if library in ("timm", "torchvision"):
+            folder.mkdir(parents=True)
+            make = timm.create_model if library == "timm" else torchvision.models.get_model
+            more = {"in_chans": 1} if library == "timm" else {}
+            torch.save(make(task[1].partition(":")[2], num_classes=10, **more).state_dict(), folder / "weights.pt")
+        else:
+            getattr(import_module(own), task[1].partition(".")[2])().save_pretrained(folder)
+    source = ["--source", "theirs", "--pattern", "*/weights.pt" if library in ("timm", "torchvision") else "*"]
+    run("zoo", "import", *source, "--out", "zoo", "--task", "ScorerTask", *task, "--task.scorer", f"{own}.score")
+    quiet = ["--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+    fit = [
+        "--model",
+        GaussianBackend.__name__,
+        "--data.zoo",
+        "zoo",
+        "--trainer.max_steps",
+        "2",
+        "--quality.sample_every",
+        "0",
+    ]
+    run("fit", *fit, *quiet, "--checkpoint.dirpath", "fit")
+    run("sample", "--ckpt_path", "fit/last.ckpt", "--n", "1", "--out", "samples", "--trust", "true")
+    run("export", "--format", library, "--samples", "samples", "--zoo", "zoo", "--out", "out")
+    (name,) = json.loads(Path("out/export.json").read_text())["networks"]
+    theirs = {
+        "transformers": transformers.AutoModelForCausalLM,
+        "diffusers": diffusers.UNet2DModel,
+    }
+    back = theirs[library].from_pretrained(f"out/{name}") if library in theirs else loaded(Path("out"))["network"]
+    generated = load_file("samples/network_0000.safetensors")
+    assert all(torch.equal(tensor, generated[key]) for key, tensor in back.state_dict().items() if key in generated)
+    assert generated.keys() == back.state_dict().keys()
+
+
+def run(*words: str) -> None:
+    assert main([*words]) == 0, words
 
 
 def test_onnx_file_computes_the_same_on_any_number_of_images(digits: Path) -> None:

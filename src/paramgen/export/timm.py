@@ -30,8 +30,9 @@ def prepare_timm(source: ExportSource) -> Writer:
 
 
 def _arguments(source: ExportSource) -> dict[str, Any]:
-    shape = getattr(source.family, "in_shape", None)
-    return {**({} if shape is None else {"in_chans": shape[0]}), **source.network_args}
+    given = source.network_args
+    shape = given.pop("in_shape", getattr(source.family, "in_shape", None))  # ScorerTask has it among the arguments
+    return {**({} if shape is None else {"in_chans": shape[0]}), **given}
 
 
 def _images(source: ExportSource) -> dict[str, Any]:

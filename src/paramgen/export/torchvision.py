@@ -20,6 +20,7 @@ def prepare_torchvision(source: ExportSource) -> Writer:
     if library != "torchvision" or name not in models.list_models():
         raise source.wrong_library("torchvision")
     arguments = {"num_classes": getattr(source.family, "num_classes", None), **source.network_args}
+    arguments.pop("in_shape", None)  # ScorerTask has it among the arguments
     given = "".join(f", {key}={value!r}" for key, value in arguments.items() if value is not None)
 
     def write(network: NamedState, path: Path) -> Path:
