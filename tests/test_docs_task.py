@@ -1,4 +1,4 @@
-"""The task in docs/tasks.md is a complete one: its code and its commands run as they stand there."""
+"""The task in docs/own-task.md is a complete one: its code and its commands run as they stand there."""
 
 import json
 import re
@@ -21,7 +21,7 @@ SMALLER = {  # options of the commands, so that they take seconds
 
 
 def section():
-    text = (DOCS / "tasks.md").read_text()
+    text = (DOCS / "own-task.md").read_text()
     return text[text.index("## A task of your own") : text.index("## A scorer of your own")]
 
 
@@ -60,7 +60,7 @@ def test_code_and_commands_run_as_they_stand_in_the_docs(tmp_path, monkeypatch, 
     sys.modules.pop("diabetes")
 
 
-@pytest.mark.parametrize("anchor", re.findall(r"\]\(([\w-]+\.md#[\w-]+)\)", (DOCS / "tasks.md").read_text()))
+@pytest.mark.parametrize("anchor", re.findall(r"\]\(([\w-]+\.md#[\w-]+)\)", (DOCS / "own-task.md").read_text()))
 def test_links_lead_to_sections(anchor):
     file, _, heading = anchor.partition("#")
     headings = re.findall(r"^#+ (.*)$", (DOCS / file).read_text(), re.MULTILINE)

@@ -118,7 +118,7 @@ class ScorerTask(Task):
     def _without_data(self) -> ParamgenError:
         return ParamgenError(
             f"ScorerTask has no data, so nothing can be trained with it; its score is {self.scorer}. "
-            "Give a task with data instead: docs/tasks.md"
+            "Give a task with data instead: docs/own-task.md"
         )
 
     def _named_network(self) -> nn.Module:
