@@ -6,7 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
 from rich.console import Console
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.flop_counter import FlopCounterMode
 
 from paramgen.backends.rpg import RPG
@@ -15,6 +18,7 @@ from paramgen.cli.main import main
 from paramgen.cli.plan_table import show_plan
 from paramgen.cli.planned_zoo import planned_zoo
 from paramgen.generators.batches import ParamBatch
+from paramgen.generators.sharding import divide, local
 from paramgen.planning.advice import advise
 from paramgen.planning.devices import find_device
 from paramgen.planning.dry_run import dry_run
@@ -148,6 +152,39 @@ def test_several_processes_hold_buckets_and_fsdp_divides_the_states(small):
     blocks = small[1].sizes["weights"] / 2  # the recurrent model has more than half of them, in two layers
     assert small[1].gathered < fsdp.sizes["weights"] < small[1].gathered + blocks
     assert fsdp.parts["gathered"] in (small[1].gathered, 2 * small[1].gathered)
+
+
+@pytest.fixture
+def eight_processes():
+    """The mesh of the first of eight processes, whose collective operations do nothing."""
+    dist.init_process_group("fake", rank=0, world_size=8, store=FakeStore())
+    yield init_device_mesh("cpu", (8,))
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_each_of_eight_processes_holds_of_rpg_large_what_is_planned(eight_processes):
+    """At its size, on the meta device: docs/scaling.md."""
+    chosen = settings(
+        *["--config", "rpg_vit_base", "--config", "trainer/fsdp", "--model.optimizer.name", "adamw"],
+        *["--devices", "8", "--trainer.callbacks", "[]"],
+    )
+    chosen.codec.lay_out(chosen.zoo.spec)
+    with torch.device("meta"):
+        model = RPG(*chosen.codec.shape, num_networks=chosen.zoo.networks, **chosen.arguments)
+    divide(model, eight_processes)
+    parameters = [*model.parameters()]
+    assert sum(p.numel() for p in parameters) > 2.8e9
+    optimizer = torch.optim.AdamW(parameters)
+    for p in parameters:
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    moments = [v for of in optimizer.state.values() for v in of.values() if v.dim()]
+    held = [sum(local(t).nbytes for t in of) for of in (parameters, [p.grad for p in parameters], moments)]
+    found = assess(chosen, Machine(H100.device, 8, "fsdp2"), dry_run(chosen, on_gpu=True))
+    planned = [found.sizes[part] / 8 for part in ("weights", "gradients", "optimizer")]
+    assert held == pytest.approx(planned, rel=1e-3)
+    assert sum(held) == pytest.approx(5.6e9, rel=0.01)
 
 
 def test_a_gpu_holds_two_workspaces_of_cublas(small):

@@ -4,13 +4,14 @@ N: networks of a row. n: those without NaN or inf. P: generated parameters.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from paramgen.collect.symmetries import symmetries_of
-from paramgen.core.components import principal_components
+from paramgen.core.components import Components, principal_components
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Split, Zoo
 from paramgen.evaluation import metrics
@@ -65,7 +66,6 @@ class Bench:
         self.zoo, self.weights, self.scoring, self.first, self.device = zoo, weights, scoring, first, device
         self.states = states
         self.distances = ZooDistances(weights)
-        self.plane = principal_components(weights.training, 2)
         one_task = scoring is None or scoring.task is not None
         self.structure = Structure(weights.training, weights.runs, weights.heldout) if one_task else None
         scored = self._score(first)
@@ -81,6 +81,11 @@ class Bench:
         self.bootstrap = _bootstrap(scoring, scored)
         self.fine_tuning = fine_tuning
         self.notes = list[str]()
+
+    @cached_property
+    def plane(self) -> Components:
+        """The two largest principal components of the zoo, in which networks are drawn."""
+        return principal_components(self.weights.training, 2)
 
     def align(self) -> None:
         """Also measure after alignment, where the network's symmetries can be read."""

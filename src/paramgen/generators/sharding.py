@@ -95,13 +95,7 @@ class FSDP2(ModelParallelStrategy):
         """Shard a module in place. All processes get the weights of the first one; those of others may be on the meta device."""
         undecayed = [name for name, p in module.named_parameters() if getattr(p, "_no_weight_decay", False)]
         weights = dict(module.state_dict()) if self.is_global_zero else {}
-        for block in module.blocks():
-            fully_shard(block, mesh=self.mesh)
-            if hasattr(block, "resume"):
-                register_fsdp_forward_method(block, "resume")
-        fully_shard(module, mesh=self.mesh, reshard_after_forward=True)
-        for name in module.computing:
-            register_fsdp_forward_method(module, name)
+        divide(module, self.mesh)
         set_model_state_dict(
             module, weights, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=True)
         )
@@ -164,6 +158,17 @@ class FSDP2(ModelParallelStrategy):
     def _part(self, tensor: Tensor) -> DTensor:
         """This process's part of a tensor that every process holds."""
         return distribute_tensor(tensor.to(self.root_device), self.mesh, [Shard(0)], src_data_rank=None)
+
+
+def divide(module: Shardable, mesh: DeviceMesh) -> None:
+    """Leave a part of every weight to each process of a mesh, in place."""
+    for block in module.blocks():
+        fully_shard(block, mesh=mesh)
+        if hasattr(block, "resume"):
+            register_fsdp_forward_method(block, "resume")
+    fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    for name in module.computing:
+        register_fsdp_forward_method(module, name)
 
 
 StrategyRegistry.register(NAME, FSDP2, description="FSDP2 over all processes")

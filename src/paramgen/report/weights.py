@@ -25,6 +25,8 @@ def weight_pictures(zoo: Zoo, samples: Sequence[Samples]) -> list[dict[str, Any]
         One layer each: ``{"tensor", "shape", "pairs": [{"name", "network", "sample", "nearest"}]}``, the last two as rows of weights:
         outputs down, inputs across, kernels flattened. Of more than 8 layers, 8 from first to last.
     """
+    if not samples:
+        return []
     training = zoo.matrix(zoo.indices("train"))  # (K, P)
     pairs = []
     for drawn in samples:
