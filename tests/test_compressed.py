@@ -23,6 +23,7 @@ from paramgen.tasks import ClassificationTask, PrunedTask, QuantisedTask, task_o
 from paramgen.tasks.compressed import compressible
 from paramgen.tasks.pruned import magnitude_masks, pruned_state
 from paramgen.tasks.quantised import quantised_state
+from whole_line import fitted_samples
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +118,22 @@ def test_quantised_weights_are_within_half_a_step_of_the_plain_ones():
 
 def test_every_row_of_a_report_has_the_zoos_sparsity_and_bits(own, int8, tmp_path):
     for zoo in (own, int8):
-        samples = write_samples(tmp_path / zoo.name / "drawn", [zoo[0], zoo[1]], SampleInfo())
+        copies = write_samples(tmp_path / zoo.name / "drawn", [zoo[0], zoo[1]], SampleInfo())
+        generated = fitted_samples("pdiff_digits_common", zoo, tmp_path / zoo.name / "pdiff", n=2)
         out, baselines = tmp_path / zoo.name / "out", ["soup-2", "noise-0.5", "gaussian", "random-init"]
-        evaluate.main(zoo=str(zoo.path), samples=[str(samples)], out=str(out), n=2, baselines=baselines)
+        evaluate.main(zoo=str(zoo.path), samples=[str(copies), str(generated)], out=str(out), n=2, baselines=baselines)
         results = read_json(out / "results.json")
         rows = {row["name"]: row["values"]["mean"] for row in results["rows"]}
-        assert {"zoo", "held-out runs", "drawn", "soup-2", "noise-0.5", "gaussian", "random-init"} == rows.keys()
+        assert {
+            "zoo",
+            "held-out runs",
+            "drawn",
+            "pdiff",
+            "soup-2",
+            "noise-0.5",
+            "gaussian",
+            "random-init",
+        } == rows.keys()
         assert rows["drawn"] > 0.7 > 0.4 > rows["random-init"]
 
 

@@ -16,6 +16,7 @@ from paramgen.evaluation.set_metrics import coverage, minimum_matching_distance,
 from paramgen.tasks import FieldFamily, FieldsTask, task_of
 from paramgen.tasks.conditions import CodeCondition
 from paramgen.tasks.field_sources import digit_pictures
+from whole_line import fitted_samples
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +65,13 @@ def test_sets_that_are_apart_alike_or_collapsed_have_the_known_measures():
 
 def test_every_row_of_a_report_has_the_set_measures_and_its_pictures(zoo, tmp_path):
     drawn = [zoo.full(i) for i in zoo.indices("train")[:12]]
-    samples = write_samples(tmp_path / "copies", drawn, SampleInfo())
-    evaluate.main(zoo=str(zoo.path), samples=[str(samples)], out=str(tmp_path / "out"), n=12)
+    copies = write_samples(tmp_path / "copies", drawn, SampleInfo())
+    generated = fitted_samples("pdiff_digits_fields", zoo, tmp_path / "pdiff", n=12, zoo=str(zoo.path))
+    evaluate.main(zoo=str(zoo.path), samples=[str(copies), str(generated)], out=str(tmp_path / "out"), n=12)
     results = read_json(tmp_path / "out" / "results.json")
     jsonschema.validate(results, results_schema())
     rows = {row["name"]: row["values"] for row in results["rows"]}
-    assert {"zoo", "held-out runs", "copies", "gaussian", "random-init"} <= set(rows)
+    assert {"zoo", "held-out runs", "copies", "pdiff", "gaussian", "random-init"} <= set(rows)
     assert all(values[key] is not None for values in rows.values() for key in ("nna", "cov", "mmd", "picture_ratio"))
     assert rows["copies"]["picture_ratio"] == pytest.approx(0, abs=1e-6)
     assert rows["held-out runs"]["picture_ratio"] > 0.5

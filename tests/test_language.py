@@ -33,6 +33,7 @@ from paramgen.tasks.lora import (
     read_adapter,
     write_adapter,
 )
+from whole_line import fitted_samples
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -111,11 +112,12 @@ def test_generated_adapters_go_through_the_report_and_to_peft(zoo, tmp_path):
     names = [e.task for e in seen] + ["doctest"]
     drawn = [zoo.full(zoo.entries.index(e)) for e in seen] + [zoo.full(0)]
     samples = write_samples(tmp_path / "copies", drawn, SampleInfo(), task=names)
-    evaluate.main(zoo=str(zoo.path), samples=[str(samples)], out=str(tmp_path / "out"), n=2)
+    generated = fitted_samples("pdiff_language", zoo, tmp_path / "pdiff", zoo=str(zoo.path), per_task=1, seen_tasks=3)
+    evaluate.main(zoo=str(zoo.path), samples=[str(samples), str(generated)], out=str(tmp_path / "out"), n=2)
     results = read_json(tmp_path / "out" / "results.json")
     assert results["score"]["name"] == "perplexity"
     rows = {row["name"]: row["values"] for row in results["rows"]}
-    assert {"copies", "direct", "nearest", "ridge"} <= rows.keys()
+    assert {"copies", "pdiff", "direct", "nearest", "ridge"} <= rows.keys()
     assert "vote-5" not in rows  # there are no classes to vote for
 
     adapters.main(str(samples), str(zoo.path), str(tmp_path / "adapters"))
