@@ -262,6 +262,8 @@ def test_generator_is_pushed_with_its_card_and_sampled_from_the_hub(
     assert sorted(path.name for path in Path("here").iterdir()) == ["README.md", "generator.ckpt", "results.json"]
     losses = ["test", "--config", "pdiff_digits_mlp", "--data.zoo", str(fitted.zoo), "--trainer.logger", "false"]
     assert main([*losses, "--ckpt_path", "hf://ann/digits"]) == 0
+    line = refused(capsys, "fit", *losses[1:], "--ckpt_path", "hf://ann/digits")
+    assert "has no optimizer state: it can be sampled, but no fit can resume from it" in line
     assert main([*push, "--ckpt_path", "hf://ann/digits", "--repo", "ann/copy"]) == 0
     copied = account.repositories["models/ann/copy"].commits[account.repositories["models/ann/copy"].refs["main"]]
     assert "No evaluation is attached, so nothing is claimed" in copied["README.md"].decode()

@@ -108,7 +108,7 @@ class GeneratorCLI(LightningCLI):
                 config.ckpt_path = _last_checkpoint(config.checkpoint.dirpath, Path(config.trainer.default_root_dir))
             elif config.get("ckpt_path"):
                 config.ckpt_path = str(local_checkpoint(config.ckpt_path))
-            _check_checkpoint(config.get("ckpt_path"), config.model.class_path)
+            _check_checkpoint(verb, config.get("ckpt_path"), config.model.class_path)
 
     def before_instantiate_classes(self) -> None:
         """Refuse a checkpoint that would silently change the model."""
@@ -220,7 +220,7 @@ def _last_checkpoint(folder: str | None, root: Path) -> str:
     return str(max(paths, key=lambda path: path.stat().st_mtime))
 
 
-def _check_checkpoint(path: str | None, backend: str) -> None:
+def _check_checkpoint(verb: str, path: str | None, backend: str) -> None:
     """Check a checkpoint before Lightning reads it and imports the classes that it names."""
     if path is not None:
         checkpoint = read_checkpoint(path, parts=())
@@ -228,6 +228,10 @@ def _check_checkpoint(path: str | None, backend: str) -> None:
         made_by = arguments.pop("_class_path", checkpoint["paramgen"]["class_path"])
         if made_by != backend:
             raise ParamgenError(f"the config asks for {backend}, the checkpoint was made by {made_by}")
+        if verb == "fit" and not is_sharded(path) and "optimizer_states" not in checkpoint:
+            raise ParamgenError(
+                f"checkpoint {path!r} has no optimizer state: it can be sampled, but no fit can resume from it"
+            )
         if _names_class(arguments):
             raise ParamgenError(
                 f"checkpoint {path!r} names a class in the arguments of its generator, expected plain values"
