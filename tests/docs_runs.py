@@ -8,6 +8,8 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import yaml
+
 from docs_pages import ROOT, steps
 from docs_shortened import INSTEAD, NAMES, SHORTER, STAND_INS
 from paramgen.cli.main import main
@@ -67,6 +69,13 @@ class Reader:
         for row in SHORTER:
             text = self._replaced(row, text, row.to)
         return text
+
+    def options(self, command):
+        """The options that the tables add to a command, by name."""
+        words = shlex.split(self._changed(command).removeprefix(command))
+        return {
+            name.removeprefix("--"): yaml.safe_load(value) for name, value in zip(words[::2], words[1::2], strict=True)
+        }
 
     def _replaced(self, row, text, to):
         text, times = re.subn(row.pattern, to, text)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from contextlib import redirect_stdout
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from safetensors.torch import save
 
 from docs_pages import ROOT
 from language_files import write_instructions, write_tokenizer
-from paramgen.cli.commands import plan
+from paramgen.cli.commands import compare, plan
 from paramgen.cli.dispatch import FUNCTIONS, arguments_of, parser_of
 from paramgen.cli.planned_zoo import planned_zoo
 from paramgen.core.paths import list_configs
@@ -36,7 +37,7 @@ def data(reader):
         folder.mkdir()
         write_cifar(folder, "cifar10")
         write_mnist(folder, "mnist")
-        for domain in ("photo", "art", "sketch"):
+        for domain in ("photo", "art_painting", "cartoon", "sketch"):
             write_folder(folder / "PACS" / domain, 2, 20)
     return r"\g<0>"
 
@@ -162,6 +163,26 @@ def parsed(reader, command):
     """The command's own parser accepts it, with all that its config says."""
     name, *words = shlex.split(command)[1:]
     arguments_of(_function(name), f"paramgen {name}", FUNCTIONS[name].configs, words)
+
+
+def shortened_comparison(reader, command):
+    """Run with one seed and no baselines, every zoo and every fit shortened as its own command is."""
+    given = arguments_of(compare.main, "paramgen compare", "compare", shlex.split(command)[2:])
+    zoos, generators = given["zoos"].items(), (given["generators"] or {}).items()
+    given["zoos"] = {name: _shortened(reader, zoo, "collect", "collect_tasks") for name, zoo in zoos}
+    given["generators"] = {name: _shortened(reader, generator, "fit") for name, generator in generators}
+    small = {"seeds": [0], "n": 2, "baselines": "none", "per_task": 1, "seen_tasks": 2, "finetune": False}
+    del given["config"]
+    with redirect_stdout(io.StringIO()):
+        compare.main(**given | small)
+
+
+def _shortened(reader, source, *commands):
+    options = {}
+    for command in commands:
+        if config := getattr(source, command):
+            options |= reader.options(f"paramgen {command} --config {config}")
+    return replace(source, arguments=source.arguments | options)
 
 
 def resolved_fit(reader, command):
