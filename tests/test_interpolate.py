@@ -123,7 +123,7 @@ def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
         ([first], [], "tasks: got 1, expected two"),
         ([first, second], ["--points", "4"], "points is 4"),
         ([first, second], ["--per_point", "0"], "per_point is 0"),
-        ([first, second], ["--comparison", str(tmp_path)], "expected a zoo with its ckpt_path, or a comparison"),
+        ([first, second], ["--comparison", str(tmp_path)], "give a zoo with its ckpt_path, or a comparison"),
         ([first, second], ["--ckpt_path", json.dumps([unconditional])], "takes no condition"),
     ):
         assert interpolate(zoo, tasks, tmp_path / "out", *more) == 2

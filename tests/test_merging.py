@@ -269,7 +269,7 @@ def test_a_comparison_merges_networks_as_it_fits_generators(zoo, tmp_path):
         (["--method", "ties", "--density", "0"], "density is 0, expected more than 0 and at most 1"),
         (["--method", "ties", "--networks", "[0, 5]"], "network 5 is not one of the 4 train networks of zoo 'zoo'"),
         (["--method", "ties", "--start", "9"], "start 9: zoo 'zoo' has networks 0 to 5"),
-        (["--method", "ties", "--recalibrate", "true"], "keep no batch-norm statistics"),
+        (["--method", "ties", "--recalibrate", "true"], "have no batch-norm statistics"),
         (["--method", "ties", "--n", "0"], "n is 0"),
     ],
 )

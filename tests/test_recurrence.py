@@ -52,7 +52,7 @@ def test_mamba_may_widen_in_its_second_layer():
     ("kind", "widths", "message"),
     [
         ("gru", [64], "expected mamba, mamba1, lstm, transformer or none"),
-        ("lstm", [64, 128], "only mamba's may differ"),
+        ("lstm", [64, 128], "only those of mamba may differ"),
         ("mamba", [], "d_model is empty"),
         ("transformer", [30], "multiple of the transformer's 8 heads"),
     ],

@@ -188,5 +188,5 @@ def test_networks_without_batch_norm_are_not_recalibrated(tmp_path):
     trainer = Trainer(max_steps=1, **QUIET)
     trainer.fit(model, data)
     trainer.save_checkpoint(tmp_path / "x.ckpt")
-    with pytest.raises(ParamgenError, match="keep no batch-norm statistics"):
+    with pytest.raises(ParamgenError, match="have no batch-norm statistics"):
         sample(str(tmp_path / "x.ckpt"), n=1, out=str(tmp_path / "samples"), recalibrate=True)

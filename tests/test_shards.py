@@ -212,7 +212,7 @@ def test_shards_of_other_samples_and_impossible_ones_are_named(checkpoint, tmp_p
     out = str(tmp_path / "parts")
     with pytest.raises(ParamgenError, match="--shard 1/3: there are 2 networks to divide; use at most 2 shards"):
         sample(checkpoint, n=2, out=out, shard="1/3")
-    with pytest.raises(ParamgenError, match="a trajectory is kept of the first networks of all"):
+    with pytest.raises(ParamgenError, match="only the first networks keep a trajectory"):
         sample(checkpoint, n=4, out=out, shard="1/2", trajectory=True)
     with pytest.raises(ParamgenError, match="EulerAncestralDiscrete draws noise that shards cannot divide"):
         sample(checkpoint, n=4, out=out, shard="1/2", scheduler="EulerAncestralDiscrete", num_inference_steps=2)
