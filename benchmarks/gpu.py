@@ -216,8 +216,9 @@ def runs(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Callable
     if "peak" in args.parts:
         yield "reached", partial(reached, device)
     if "pdiff" in args.parts and zoos:
-        for phase, precision in product(("autoencoder", "diffusion"), ("float32", "bf16")):
-            yield f"pdiff_released {phase} {precision}", partial(pdiff_step, zoos, phase, precision, args.steps, device)
+        for phase, precision, compiled in product(("autoencoder", "diffusion"), ("float32", "bf16"), (False, True)):
+            name = f"pdiff_released {phase} {precision}{' compiled' if compiled else ''}"
+            yield name, partial(pdiff_step, zoos, phase, precision, compiled, args.steps, device)
     for on in dict.fromkeys((device, "cpu")) if "fits" in args.parts and zoos else ():
         for config in configs:
             keep = folder / f"{config}.ckpt"

@@ -113,7 +113,7 @@ def timed_training(
     return TimedTraining(seconds, losses, waits)
 
 
-def pdiff_step(zoos: Path, phase: str, precision: str, steps: int, device: str) -> dict[str, Any]:
+def pdiff_step(zoos: Path, phase: str, precision: str, compiled: bool, steps: int, device: str) -> dict[str, Any]:
     """One optimizer step of the released recipe, 50 networks of 2,410 parameters; losses at both ends; host waits."""
     torch.manual_seed(0)
     model, data = build("pdiff_released", str(zoos / "digits_mlp_2410"))
@@ -123,7 +123,8 @@ def pdiff_step(zoos: Path, phase: str, precision: str, steps: int, device: str) 
         model.learn_latents([b.x for b in data.predict_dataloader()])
     part = model.denoiser if phase == "diffusion" else model.autoencoder
     optimizer = torch.optim.AdamW(part.parameters(), lr=1e-4, fused=True)
-    found = timed_training(lambda: model.loss(batch)["loss"], optimizer, precision == "bf16", steps, device)
+    loss = torch.compile(model.loss) if compiled else model.loss
+    found = timed_training(lambda: loss(batch)["loss"], optimizer, precision == "bf16", steps, device)
     return {
         "ms_per_step": 1000 * found.seconds,
         "losses": [found.losses[0].item(), found.losses[-1].item()],
