@@ -5,6 +5,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # the local Hub of the tests has the older protocol
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "60")  # on a busy machine the local Hub answers late
+os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "60")
 
 import sys
 from collections.abc import Iterator

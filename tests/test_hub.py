@@ -40,6 +40,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr("paramgen.core.hub.PATIENCE", 60)
         server.add("ann/nets", FILES, lfs={"a.safetensors"})
         yield server
 
