@@ -304,6 +304,9 @@ def test_merged_shards_of_an_evaluation_are_the_report_of_one_process(tmp_path, 
         evaluate(str(zoo.path), out=str(tmp_path / "parts"), shard=shard, **settings)
     said = capsys.readouterr().out
     assert "Shard 1/2 is complete, 2 of 2 are: put them together with the same command and --shard merge" in said
+    counts = [json.loads(p.read_text()) for p in (tmp_path / "parts").glob("shard-*/progress.json")]
+    assert [c["done"] for c in counts] == [c["total"] for c in counts]
+    assert sum(c["total"] for c in counts) == 28  # networks, each scored by one shard
     measured = {p.stem for p in (tmp_path / "parts").glob("shard-*/rows/*.safetensors")}
     assert len(measured) == len(report(tmp_path / "whole")["rows"])  # nothing is left to measure
     evaluate(str(zoo.path), out=str(tmp_path / "parts"), shard="merge", **settings)

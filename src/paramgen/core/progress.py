@@ -57,8 +57,8 @@ class ProgressDisplay:
         if now - self._said >= SECONDS_BETWEEN_LINES and done > self._first:
             self._said = now
             remaining = (self._total - done) * (now - self._begun) / (done - self._first)
-            message = f"{self._label}: {done:,} of {self._total:,}, {counted(self.written, 'network')} written"
-            print(f"{message}, about {duration(remaining)} left", flush=True)
+            written = f", {counted(self.written, 'network')} written" if self.written else ""
+            print(f"{self._label}: {done:,} of {self._total:,}{written}, about {duration(remaining)} left", flush=True)
 
 
 def duration(seconds: float) -> str:

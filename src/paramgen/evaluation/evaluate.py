@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+from paramgen.core.progress import ProgressDisplay
 from paramgen.core.samples import Samples
 from paramgen.core.zoo import Zoo
 from paramgen.evaluation.bench import Bench
@@ -81,7 +82,12 @@ def results_of(setup: Setup, store: ScoreStore | None = None, errors: list[str] 
     measuring = Measuring(setup, store)
     rows = None if store is None else RowStore(store.out, setup.key)
     stored = [None if rows is None else rows.get(number) for number in range(len(measuring))]
-    measured = [measuring.row_or_reason(number) if row is None else row for number, row in enumerate(stored)]
+    measured = []
+    with ProgressDisplay() as progress:
+        progress.begin("rows", len(stored))
+        for number, row in enumerate(stored):
+            measured.append(measuring.row_or_reason(number) if row is None else row)
+            progress.update(number + 1)
     failures = [m.failures for m in measured if m.failures is not None]
     if errors is not None:
         errors += [failure.note for failure in failures if failure.error]

@@ -8,6 +8,7 @@ N: networks of a row.
 
 from collections.abc import Sequence
 
+from paramgen.core.shard_progress import ShardProgress
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.baselines import by_score
 from paramgen.evaluation.measured import RowStore
@@ -41,13 +42,18 @@ class Share:
         self._complete = False  # whether all scores of the references have been computed
 
     def run(self) -> None:
-        """Compute and store this shard's part."""
-        given = len(self.measuring.given)
-        for number in range(given):
-            networks = self.measuring.given[number]
-            self._score(networks, self.shard.share(range(len(networks))))
-        for number, places in self.pieces().items():
-            self._baseline(number, places)
+        """Compute and store this shard's part, and show how many networks all shards have scored."""
+        given = self.measuring.given
+        work = {i: self.shard.share(range(len(networks))) for i, networks in enumerate(given)} | self.pieces()
+        with ShardProgress(self.shard, self.store.out) as progress:
+            progress.expect("score", sum(map(len, work.values())))
+            for number, places in work.items():
+                progress.begin("score", len(places))
+                if number < len(given):
+                    self._score(given[number], places)
+                else:
+                    self._baseline(number, places)
+                progress.update(len(places))
         for number in range(len(self.measuring)):
             self._measure(number)
 
