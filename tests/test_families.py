@@ -82,7 +82,7 @@ def test_relabelings_cannot_be_pooled():
     ("arguments", "message"),
     [
         ({"seen": 1000, "unseen": 40}, "only 1022 of the codes"),
-        ({"seen": ["0000000000"]}, "no code"),
+        ({"seen": ["0000000000"]}, "is not a code of 10 classes"),
         ({"seen": ["0100000000"], "unseen": ["0100000000"]}, "twice"),
     ],
 )
