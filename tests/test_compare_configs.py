@@ -12,11 +12,13 @@ from paramgen.cli.commands.compare import _check
 from paramgen.cli.commands.compare_steps import GeneratorSource, ZooSource, collecting
 from paramgen.cli.lightning import LINKED
 from paramgen.cli.parser import ConfigFile, OneLineErrors
+from paramgen.cli.recipes import with_recipes
 from paramgen.core.command_line import words
 from paramgen.core.paths import list_configs
 from paramgen.evaluation.baselines import BASELINES
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.data import ParameterDataModule
+from paramgen.generators.recipe import Facts
 
 import paramgen.backends  # noqa: F401  isort: skip
 
@@ -66,7 +68,8 @@ def test_every_generator_that_it_fits_is_a_shipped_config_that_takes_its_argumen
         if source.fit is None:
             continue
         given = {k: v for k, v in source.arguments.items() if not k.startswith("trainer.")}
-        parse_fit("--config", source.fit, *words({**given, "data.zoo": "somewhere"}))
+        line = ["fit", "--config", source.fit, *words({**given, "data.zoo": "somewhere"})]
+        parse_fit(*with_recipes(line, lambda zoo: Facts(networks=200, runs=20, parameters=5018))[1:])
 
 
 @cache
