@@ -205,7 +205,7 @@ def test_the_readme_starts_with_the_demo_and_has_one_picture_and_two_short_table
     assert text.index("make demo ") < text.index("make test ") < text.index("![") < text.index("paramgen fit")
     assert text.count("![") == 1
     assert len(re.findall(r"^\| ---", text, re.MULTILINE)) == 2
-    assert len(re.findall(r"^\| (?!---|trained)", text, re.MULTILINE)) == 4 + 5
+    assert len(re.findall(r"^\| (?!---|trained)", text, re.MULTILINE)) == 4 + 6
 
 
 def test_readme_links_lead_to_files():
