@@ -11,7 +11,7 @@ from paramgen.errors import ParamgenError
 from paramgen.tasks import DetectionTask
 from paramgen.tasks.vision.annotated import VOC_IN_COCO
 from paramgen.tasks.vision.detectors import MOST_DETECTIONS, box_lists
-from test_segmentation import line_to_report, rows, run
+from whole_line import collecting, line_to_report, rows, run
 
 
 @pytest.mark.parametrize("name", ["coco", "voc"])
@@ -129,18 +129,7 @@ def test_mistakes_are_one_line(tmp_path):
 def test_recipe_and_generator_config_lead_to_a_report(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = ["--checkpoints", "3", "--epochs", "2", "--task.init_args.scenes", "30", "--score_images", "10"]
-    collect = [
-        "collect",
-        "--config",
-        "digits_fcos_trajectory",
-        "--out",
-        "zoo",
-        *small,
-        "--runs",
-        "2",
-        "--val_runs",
-        "0",
-    ]
+    collect = collecting("digits_fcos_trajectory", *small, "--runs", "2", "--val_runs", "0")
     run(capsys, collect, *line_to_report("zoo", "rpg_digits_fcos", steps="3"))
     zoo = Zoo("zoo")
     assert zoo.spec.names[0].startswith("head.classification_head.cls_logits")

@@ -11,7 +11,7 @@ from paramgen.errors import ParamgenError
 from paramgen.tasks import ImageGenerationTask
 from paramgen.tasks.vision.frechet import Inception, frechet_distance
 from paramgen.tasks.vision.unets import UNETS, build_unet, with_step
-from test_segmentation import line_to_report, rows, run
+from whole_line import collecting, line_to_report, rows, run
 
 SMALL = {"block_out_channels": [8, 16], "norm_num_groups": 4}
 
@@ -144,18 +144,7 @@ def test_mistakes_are_one_line():
 def test_recipe_and_generator_config_lead_to_a_report(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = ["--task.init_args.images", "32", "--task.init_args.steps", "3", "--checkpoints", "3", "--epochs", "2"]
-    collect = [
-        "collect",
-        "--config",
-        "digits_unet_trajectory",
-        "--out",
-        "zoo",
-        *small,
-        "--runs",
-        "2",
-        "--val_runs",
-        "0",
-    ]
+    collect = collecting("digits_unet_trajectory", *small, "--runs", "2", "--val_runs", "0")
     run(capsys, collect, *line_to_report("zoo", "pdiff_digits_unet", steps="4"))
     assert Zoo("zoo").spec.names[-1] == "conv_out.bias"
     found = rows()

@@ -1,21 +1,18 @@
 """Semantic segmentation: masks of real layouts, scores over all pixels, torchvision's networks, and the line from recipe to report."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix, jaccard_score
 
 from dense_folders import SIZE, WRITERS, pictures
-from paramgen.cli.main import main
 from paramgen.core.params import state_tensors
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.tasks import SegmentationTask
 from paramgen.tasks.vision.annotated import VOID
 from paramgen.tasks.vision.scenes import digit_scenes
+from whole_line import collecting, line_to_report, rows, run
 
 LAYOUTS = ("voc", "coco_voc", "ade20k")
 
@@ -133,41 +130,10 @@ def test_mistakes_are_one_line(tmp_path):
             SegmentationTask(name, root=str(tmp_path)).data("train")
 
 
-def run(capsys, *lines):
-    for line in lines:
-        assert main(line) == 0, capsys.readouterr().err
-
-
-QUIET = ["--trainer.logger", "false", "--quality.sample_every", "0", "--trainer.enable_progress_bar", "false"]
-
-
-def line_to_report(zoo, config, steps="6"):
-    return (
-        [
-            "fit",
-            "--config",
-            config,
-            "--data.zoo",
-            zoo,
-            "--trainer.max_steps",
-            steps,
-            "--checkpoint.dirpath",
-            "fit",
-            *QUIET,
-        ],
-        ["sample", "--ckpt_path", "fit/last.ckpt", "--n", "3", "--out", "samples"],
-        ["evaluate", "--zoo", zoo, "--samples", "samples", "--out", "report", "--n", "3", "--baselines", "[soup-2]"],
-    )
-
-
-def rows(path="report/results.json"):
-    return {row["name"]: row for row in json.loads(Path(path).read_text())["rows"]}
-
-
 def test_recipe_and_generator_config_lead_to_a_report(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = ["--checkpoints", "3", "--epochs", "8", "--task.init_args.scenes", "120", "--optim.batch_size", "16"]
-    collect = ["collect", "--config", "digits_fcn_trajectory", "--out", "zoo", *small]
+    collect = collecting("digits_fcn_trajectory", *small)
     run(capsys, collect, *line_to_report("zoo", "pdiff_digits_fcn"))
     found = rows()
     task = SegmentationTask(scenes=120)

@@ -2,7 +2,8 @@
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from reprlib import Repr
 from typing import Any
@@ -116,6 +117,37 @@ def require_non_negative(**numbers: float | None) -> None:
     for name, number in numbers.items():
         if number is not None and number < 0:
             raise ParamgenError(f"{name} is {number}, expected 0 or more")
+
+
+def require_fraction(**numbers: float) -> None:
+    """Raise unless every number is between 0 and 1.
+
+    Args:
+        **numbers: Values by name.
+
+    Raises:
+        ParamgenError: A number is not above 0 and below 1.
+    """
+    for name, number in numbers.items():
+        if not 0 < number < 1:
+            raise ParamgenError(f"{name} is {number}, expected a number between 0 and 1")
+
+
+@contextmanager
+def arguments_for(what: str, raised: tuple[type[Exception], ...] = (TypeError,)) -> Iterator[None]:
+    """Report the errors of a constructor as mistakes in its arguments.
+
+    Args:
+        what: What is constructed, for the message.
+        raised: Errors that mean such a mistake.
+
+    Raises:
+        ParamgenError: An argument is unknown, missing or refused.
+    """
+    try:
+        yield
+    except raised as error:
+        raise ParamgenError(f"{what} does not take these arguments: {error}") from error
 
 
 def did_you_mean(name: str, available: Iterable[str], limit: int = 12) -> str:

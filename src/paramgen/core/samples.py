@@ -302,6 +302,17 @@ def samples_of(networks: Sequence[Mapping[str, Tensor]], zoo: Zoo, name: str, li
     return Samples(name, weights, networks.info, identity, len(networks), run=run)
 
 
+def samples_folder(path: str | Path) -> Path:
+    """A folder of samples.
+
+    Raises:
+        ParamgenError: There is none.
+    """
+    if not (folder := Path(path)).is_dir():
+        raise ParamgenError(f"samples folder not found: {str(path)!r}")
+    return folder
+
+
 def with_distinct_names(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
     """Give folders of the same name the names of their parents too, so that row names are unique."""
     pairs = [(s, Path(f).resolve()) for s, f in zip(samples, folders, strict=True)]
@@ -316,8 +327,7 @@ def _known(identities: Iterable[int | None]) -> Tensor | None:
 
 def _listed(path: Path, partial: bool = False) -> tuple[SampleInfo, list[dict[str, Any]]]:
     """What a folder of samples says of itself, and its networks."""
-    if not path.is_dir():
-        raise ParamgenError(f"samples folder not found: {str(path)!r}")
+    samples_folder(path)
     if is_torn(path) and not partial:
         raise ParamgenError(
             f"{path} is incomplete: the command that wrote it was stopped; rerun paramgen sample, or evaluate the partial output "

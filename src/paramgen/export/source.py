@@ -11,7 +11,7 @@ from torch import nn
 
 from paramgen.core.io import read_json
 from paramgen.core.params import StateDict
-from paramgen.core.samples import INDEX, each_network
+from paramgen.core.samples import INDEX, each_network, samples_folder
 from paramgen.core.zoo import Split, Zoo
 from paramgen.errors import ParamgenError
 from paramgen.tasks import TaskFamily, family_of
@@ -152,11 +152,9 @@ def open_export(
         raise ParamgenError("nothing to export: give --samples FOLDER of `paramgen sample`, or --zoo ZOO")
     if samples is None:
         return ExportSource(Zoo(str(zoo), trust), None, split, limit)
-    folder = Path(samples)
     if split is not None:
         raise ParamgenError("split selects networks of a zoo; remove it for samples")
-    if not folder.is_dir():
-        raise ParamgenError(f"samples folder not found: {samples!r}")
+    folder = samples_folder(samples)
     name = zoo or (read_json(folder / INDEX, "samples").get("zoo") if (folder / INDEX).exists() else None)
     if name is None:
         raise ParamgenError(f"{samples!r} does not say which zoo its networks belong to: add --zoo ZOO")

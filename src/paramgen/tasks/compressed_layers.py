@@ -1,5 +1,6 @@
 """Layers that compute their weight from what they store."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 _CONVOLVE: dict[type[nn.Module], Callable[..., Tensor]] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d}
 
 
-class CompressedLayer(nn.Module):
+class CompressedLayer(nn.Module, ABC):
     """A linear layer or a convolution that computes its weight from what it stores.
 
     Args:
@@ -24,9 +25,9 @@ class CompressedLayer(nn.Module):
             self._how = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
         self.register_parameter("bias", layer.bias)  # type: ignore[arg-type]  # all layers of LAYERS have one, or None
 
+    @abstractmethod
     def plain(self) -> Tensor:
         """The weight that the layer runs with."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """As the plain layer."""

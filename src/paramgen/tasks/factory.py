@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from paramgen.core.arguments import check_arguments
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError, find_class, refusal
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, arguments_for
 from paramgen.tasks.base import Task, TaskFamily
 from paramgen.tasks.vision.networks import check_named_network
 
@@ -68,10 +68,8 @@ def _construct(config: Mapping[str, Any], what: str, trust: bool, where: str) ->
         for name in cls.reads:
             _check_reading(name, arguments.get(name), where)
         arguments |= {name: False for name in FETCHING if name in arguments}
-    try:
+    with arguments_for(f"{what} {path!r}"):
         return cls(**cls.upgraded(arguments))
-    except TypeError as error:
-        raise ParamgenError(f"{what} {path!r} does not take these arguments: {error}") from error
 
 
 def _check_reading(name: str, value: Any, where: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from paramgen.core.discrete import ones_at_largest
 from paramgen.core.params import StateDict
-from paramgen.errors import ParamgenError
+from paramgen.errors import require_fraction
 from paramgen.tasks.base import Task
 from paramgen.tasks.compressed import CompressedTask, compressible, with_layers
 from paramgen.tasks.compressed_layers import CompressedConvolution, CompressedLayer
@@ -31,8 +31,7 @@ class PrunedTask(CompressedTask):
     """
 
     def __init__(self, of: Task, sparsity: float = 0.8) -> None:
-        if not 0 < sparsity < 1:
-            raise ParamgenError(f"sparsity is {sparsity}, expected a number between 0 and 1")
+        require_fraction(sparsity=sparsity)
         super().__init__(of)
         self.sparsity = sparsity
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from paramgen.core.params import state_digest
 from paramgen.core.score import ScoreAxis, ScoreSpec, Unit
 from paramgen.core.trust import import_class, import_function
-from paramgen.errors import ParamgenError, one_line
+from paramgen.errors import ParamgenError, arguments_for, one_line
 from paramgen.tasks.base import Task
 from paramgen.tasks.score import Scores
 from paramgen.tasks.vision.networks import build_network, load_weights
@@ -79,10 +79,8 @@ class ScorerTask(Task):
         if "." not in self.network or ":" in self.network:
             return self._named_network()
         make = import_class(self.network, nn.Module, "network")
-        try:
+        with arguments_for(f"network {self.network!r}"):
             return make(**self.network_args)
-        except TypeError as error:
-            raise ParamgenError(f"network {self.network!r} does not take these arguments: {error}") from error
 
     def evaluate(
         self,

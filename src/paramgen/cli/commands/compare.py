@@ -11,6 +11,7 @@ from paramgen.core.command_line import command_line
 from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import write_atomic, write_json
 from paramgen.core.paths import find_config, find_zoo
+from paramgen.core.samples import samples_folder
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, UnscoredError, did_you_mean
 from paramgen.evaluation.compare import Report, differences, machine, summarise, summary_table
@@ -82,10 +83,11 @@ def main(
             if zoo.task_config is not None:
                 family_of(zoo)  # refused before the fits
             selected = [k for k, g in generators.items() if not g.zoos or name in g.zoos]
-            tasks = {"zoo": str(zoo.path), "per_task": per_task, "seen_tasks": seen_tasks}
-            requested = (
-                tasks if many_tasks(zoo) else {"n": n, "zoo": str(zoo.path)} if has_conditions(zoo) else {"n": n}
-            )
+            requested: dict[str, Any] = {"n": n}
+            if many_tasks(zoo):
+                requested = {"zoo": str(zoo.path), "per_task": per_task, "seen_tasks": seen_tasks}
+            elif has_conditions(zoo):
+                requested["zoo"] = str(zoo.path)
             samples = [draw(place, zoo, k, generators, requested, seed) for k in selected]
             options = {"n": n, "baselines": baselines, "seed": seed, "aligned": aligned, "finetune": finetune}
             try:
@@ -154,8 +156,8 @@ def _find_files(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSourc
             find_config(source.fit)
         if source.ckpt_path:
             local_checkpoint(source.ckpt_path)
-        if source.samples and not Path(source.samples).is_dir():
-            raise ParamgenError(f"samples folder not found: {source.samples!r}")
+        if source.samples:
+            samples_folder(source.samples)
 
 
 LOG_WIDTH = 160  # width of a table that is written to a file

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from paramgen.errors import ParamgenError, require_non_negative, require_positive
+from paramgen.errors import ParamgenError, require_fraction, require_non_negative, require_positive
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.score import Classifies
 from paramgen.tasks.vision.datasets import SOURCES, ImagePool, Source, data_root, find_source, load_pool, stratified
@@ -52,8 +52,7 @@ class ClassificationTask(Classifies, Task):
         num_workers: int = 0,
         images: Literal["auto", "streamed"] = "auto",
     ) -> None:
-        if not 0 < val_fraction < 1:
-            raise ParamgenError(f"val_fraction is {val_fraction}, expected a number between 0 and 1")
+        require_fraction(val_fraction=val_fraction)
         require_positive(image_size=image_size)
         require_non_negative(split_seed=split_seed, num_workers=num_workers)
         if images not in ("auto", "streamed"):

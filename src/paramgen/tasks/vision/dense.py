@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
+from paramgen.errors import (
+    ParamgenError,
+    arguments_for,
+    did_you_mean,
+    require_fraction,
+    require_non_negative,
+    require_positive,
+)
 from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.vision.annotated import Annotated, open_annotated
@@ -56,8 +63,7 @@ class DenseTask(Task):
     ) -> None:
         if dataset != SCENES and dataset not in self.sets:
             raise ParamgenError(f"Unknown dataset {dataset!r}. {did_you_mean(dataset, [SCENES, *self.sets])}")
-        if not 0 < val_fraction < 1:
-            raise ParamgenError(f"val_fraction is {val_fraction}, expected a number between 0 and 1")
+        require_fraction(val_fraction=val_fraction)
         require_positive(image_size=image_size)
         if dataset == SCENES and ((image_size or SCENES_SIDE) < SIZES[1] or scenes < 2):
             raise ParamgenError(
@@ -138,10 +144,8 @@ class DenseTask(Task):
             arguments = {**self.library_args, **self.network_args, **how}
             network = build_network(self.network, self.num_classes, self.in_shape, **arguments)
         else:
-            try:
+            with arguments_for(f"network {self.network!r}"):
                 network = self.own_networks[self.network](self.num_classes, self.in_shape, **self.network_args)
-            except TypeError as error:
-                raise ParamgenError(f"network {self.network!r} does not take these arguments: {error}") from error
         return self.prepared(network)
 
     @cached_property

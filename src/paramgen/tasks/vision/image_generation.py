@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from paramgen.core.params import state_digest
 from paramgen.core.score import ScoreSpec
-from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
+from paramgen.errors import (
+    ParamgenError,
+    arguments_for,
+    did_you_mean,
+    require_fraction,
+    require_non_negative,
+    require_positive,
+)
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.forward import Caller, loadable
 from paramgen.tasks.score import Measured, Scores, at_least_float32
@@ -113,8 +120,7 @@ class ImageGenerationTask(Task):
             raise ParamgenError(
                 f"images is {images}, expected 2 or more; steps is {steps}, expected {num_train_timesteps} at most"
             )
-        if not 0 < val_fraction < 1:
-            raise ParamgenError(f"val_fraction is {val_fraction}, expected a number between 0 and 1")
+        require_fraction(val_fraction=val_fraction)
         self.dataset, self.network, self.network_args = dataset, network, dict(network_args or {})
         self.features, self.images, self.steps = features, images, steps
         self.num_train_timesteps, self.beta_schedule = num_train_timesteps, beta_schedule
@@ -126,10 +132,8 @@ class ImageGenerationTask(Task):
 
     def build(self) -> nn.Module:
         """The plain network, freshly initialised from torch's global seed."""
-        try:
+        with arguments_for(f"network {self.network!r}", (TypeError, ValueError)):
             return build_unet(self.network, SOURCES[self.dataset].shape, **self.network_args)
-        except (TypeError, ValueError) as error:
-            raise ParamgenError(f"network {self.network!r} does not take these arguments: {error}") from error
 
     def data(self, split: str) -> SplitData:
         """Noisy images (M, C + 1, H, W) with their step as the last channel, and their noise (M, C, H, W).

@@ -21,7 +21,7 @@ from paramgen.core.intake import Architecture
 from paramgen.core.params import StateDict
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError, import_class, refusal
 from paramgen.core.weight_files import read_state_dict, wrapper_prefix
-from paramgen.errors import ParamgenError, did_you_mean, one_line
+from paramgen.errors import ParamgenError, arguments_for, did_you_mean, one_line
 from paramgen.tasks.published import require_timm_weights
 
 Shape = tuple[int, int, int]
@@ -309,10 +309,8 @@ def _imported(name: str, num_classes: int, in_shape: Shape, args: dict[str, Any]
     make = import_class(name, nn.Module, "network")
     offered = {"num_classes": num_classes, "in_shape": in_shape}
     accepted = {k: v for k, v in offered.items() if k in signature(make).parameters and k not in args}
-    try:
+    with arguments_for(f"network {name!r}"):
         return make(**accepted, **args)
-    except TypeError as error:
-        raise ParamgenError(f"network {name!r} does not take these arguments: {error}") from error
 
 
 def _call(make: Callable[..., nn.Module], name: str, given: dict[str, Any], args: Mapping[str, Any]) -> nn.Module:
