@@ -185,6 +185,18 @@ def test_a_step_that_was_stopped_is_done_again_unless_its_result_is_whole(tmp_pa
     made.path.write_text("{ }")
     assert made.status() == ("other", "was modified: the checksum of zoo.json differs", True)
     assert RecordedResult(made.path, {"a": {}}).status() == ("other", "was made with a=none given, now {}", True)
+    assert RecordedResult(made.path, {"a": {"b": 1.0}}).status().reason == "was made with a.b=1, now 1.0"
+    assert RecordedResult(made.path, {"a": {"b": True}}).status().reason == "was made with a.b=1, now true"
+
+
+def test_a_folder_of_shards_is_a_result(tmp_path):
+    made = RecordedResult(tmp_path / "last.ckpt", {}, whole=False)
+    made.path.mkdir()
+    (made.path / "0.distcp").write_text("weights")
+    made.finish()
+    assert made.status().state == "same"
+    (made.path / "0.distcp").write_text("others")
+    assert made.status().reason == "was modified: the checksum of last.ckpt differs"
 
 
 def test_a_class_in_the_arguments_of_a_fit_stays_as_written(tmp_path):

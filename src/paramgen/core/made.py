@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from paramgen.core.io import read_json, sha256, write_json
+from paramgen.core.io import fingerprint, read_json, write_json
 
 RECORD = "made.json"
 
@@ -35,7 +35,7 @@ class RecordedResult:
     """A result and the settings that determine it.
 
     Args:
-        path: The file of the result; of several files, the one that is written last.
+        path: The file of the result; of several files, the one that is written last. A checkpoint may be a folder.
         settings: Everything that determines it, as plain values; may be nested.
         whole: The file is complete whenever it is there. A checkpoint is there before its fit ends.
         record: File of this record. Default: ``made.json`` next to the result.
@@ -77,7 +77,7 @@ class RecordedResult:
             return ResultStatus("nothing")
         if record["sha256"] is None:
             return ResultStatus("same", recorded=False) if self.whole else ResultStatus("nothing")
-        if record["sha256"] != sha256(self.path):
+        if record["sha256"] != fingerprint(self.path):
             return ResultStatus("other", f"was modified: the checksum of {self.path.name} differs")
         return ResultStatus("same")
 
@@ -87,7 +87,7 @@ class RecordedResult:
 
     def finish(self) -> None:
         """Record what was made."""
-        self._write(sha256(self.path))
+        self._write(fingerprint(self.path))
 
     def forget(self) -> None:
         """Delete the record, so that the result is made again the next time."""
@@ -104,11 +104,12 @@ class RecordedResult:
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The first setting that differs, in words: ``was made with optim.lr=0.001, now 0.01``."""
-    key = min(name for name in {*old, *new} if old.get(name, _NONE) != new.get(name, _NONE))
+    key = min(name for name in {*old, *new} if _shown(old, name) != _shown(new, name))
     return f"was made with {key}={_shown(old, key)}, now {_shown(new, key)}"
 
 
 def _shown(settings: Mapping[str, Any], key: str) -> str:
+    """A setting as JSON, which tells 1, 1.0 and true apart, as the fingerprint does."""
     return json.dumps(settings[key]) if key in settings else "none given"
 
 
@@ -119,6 +120,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = isinstance(value, Mapping) and value
         flat |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
     return flat
-
-
-_NONE = object()

@@ -25,7 +25,7 @@ from paramgen.collect import multi, single
 from paramgen.core.arguments import Plain
 from paramgen.core.command_line import plain_value, words
 from paramgen.core.hub import local_checkpoint
-from paramgen.core.io import sha256
+from paramgen.core.io import fingerprint, sha256
 from paramgen.core.locks import locked
 from paramgen.core.made import RecordedResult
 from paramgen.core.paths import find_config
@@ -209,7 +209,7 @@ def draw(
     line = words({"seed": seed, **source.sample, **requested, **where})
     arguments = {k: v for k, v in arguments_of(sample.main, "paramgen sample", "", line).items() if k != "config"}
     settings = {k: v for k, v in arguments.items() if k not in ("ckpt_path", "out", "zoo", "overwrite", "trust")}
-    settings |= {"checkpoint": sha256(checkpoint), "zoo": _digest(opened) if arguments["zoo"] else None}
+    settings |= {"checkpoint": fingerprint(checkpoint), "zoo": _digest(opened) if arguments["zoo"] else None}
     _do(RecordedResult(target / INDEX, settings), lambda: sample.main(**{**arguments, "overwrite": True}))
     return target
 
@@ -307,7 +307,7 @@ def _read_config(name: str) -> dict[str, Any]:
     """The content of a fit's YAML."""
     path = Path(find_config(name))
     try:
-        return yaml.safe_load(path.read_text()) or {}
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamgenError(f"config {name!r} is not valid YAML: {str(error).splitlines()[0]}") from error
 
