@@ -114,6 +114,10 @@ def test_equal_folder_names_are_told_apart(zoo, tmp_path):
     folders = [tmp_path / "a" / "samples", tmp_path / "b" / "samples"]
     read = [read_samples(write_samples(f, complete(zoo, 1), SampleInfo()), zoo) for f in folders]
     assert [s.name for s in with_distinct_names(read, folders)] == ["a/samples", "b/samples"]
+    seeds = [f"/runs/seed{n}/pdiff/samples" for n in range(2)]
+    assert [s.name for s in with_distinct_names(read, seeds)] == ["seed0/pdiff/samples", "seed1/pdiff/samples"]
+    with pytest.raises(ParamgenError, match=r"samples folder '/runs/seed0/pdiff/samples' is given twice"):
+        with_distinct_names(read, [seeds[0], f"{seeds[0]}/."])
 
 
 def test_no_networks_are_refused(zoo, tmp_path):

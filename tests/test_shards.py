@@ -204,7 +204,10 @@ def test_merged_samples_are_those_of_one_process_bit_for_bit(checkpoint, tmp_pat
         sample(checkpoint, n=20, out=str(tmp_path / "parts"), shard="merge")
     sample(checkpoint, n=20, out=str(tmp_path / "parts"), shard="1/2")
     assert "2 of 2 are: put them together with the same command and --shard merge" in capsys.readouterr().out
-    sample(checkpoint, n=20, out=str(tmp_path / "parts"), shard="merge")
+    sample(checkpoint, n=21, out=str(tmp_path / "earlier"), trajectory=True)  # samples that the merge replaces
+    for file in (tmp_path / "earlier").iterdir():
+        file.rename(tmp_path / "parts" / file.name)
+    sample(checkpoint, n=20, out=str(tmp_path / "parts"), shard="merge", overwrite=True)
     assert drawn(tmp_path / "parts") == drawn(tmp_path / "whole")
 
 

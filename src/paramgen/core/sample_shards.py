@@ -7,7 +7,7 @@ from typing import Any
 from paramgen.core.counting import counted
 from paramgen.core.io import inside, link_or_copy, read_json, sha256, sync_folder, write_json
 from paramgen.core.locks import locked
-from paramgen.core.samples import INDEX, PARTIAL, file_name, refuse_samples
+from paramgen.core.samples import INDEX, PARTIAL, begin_samples, file_name, refuse_samples
 from paramgen.core.shards import complete_shards, delete_shards
 from paramgen.errors import ParamgenError
 
@@ -43,8 +43,7 @@ def merge_samples(out: Path, command: str | None = None, overwrite: bool = False
     if sorted(rows, key=lambda row: -1 if row is None else row) != list(range(len(rows))):
         raise ParamgenError(f"{out}: the shards do not hold each of {len(rows)} networks once; sample them again")
     with locked(out):
-        write_json(out / PARTIAL, {"networks": len(entries)})
-        (out / INDEX).unlink(missing_ok=True)
+        begin_samples(out, len(entries))
         listed = [_take(file, entry, out, len(entries)) for file, entry in zip(files, entries, strict=True)]
         sync_folder(out)  # the index is the last to appear
         seconds = [index.get("sample_seconds") for index in saved]

@@ -7,6 +7,7 @@ N: networks, P: parameters.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,22 +169,17 @@ def write_samples(
     path = Path(folder)
     if not networks:
         raise ParamgenError(f"no network to write to {path}: N = 0, expected at least 1")
-    for given in (identity, run, task, row):
+    about = {"identity": identity, "run": run, "task": task} | ({} if row is None else {"row": row})
+    for name, given in about.items():
         if given is not None and len(given) != len(networks):
-            raise ValueError(f"expected one identity a network, got {len(given)} for {len(networks)}")
+            raise ValueError(f"expected one {name} a network, got {len(given)} for {len(networks)}")
     if not overwrite:
         refuse_samples(path)
-    torn = is_torn(path)
-    write_json(path / PARTIAL, {"networks": len(networks)})
-    if torn:
-        _delete(path, [*path.glob("network_*.safetensors")])
-    elif (path / INDEX).exists():
-        _delete(path, [inside(path, entry["file"]) for entry in _read_index(path / INDEX)[1]])
+    begin_samples(path, len(networks))
     listed = []
     for i, state in enumerate(networks):
         file = file_name(i, len(networks))
         digest = write_tensors(path / file, state, sync=False)
-        about = {"identity": identity, "run": run, "task": task} | ({} if row is None else {"row": row})
         details = {name: None if given is None else given[i] for name, given in about.items()}
         listed.append({"file": file, "sha256": digest, **details})
     if trajectory is not None:
@@ -192,6 +188,24 @@ def write_samples(
     write_json(path / INDEX, {"format": SAMPLES_FORMAT, **asdict(info), "networks": listed})
     (path / PARTIAL).unlink()
     return path
+
+
+def begin_samples(folder: Path, n: int) -> None:
+    """Mark a folder as incomplete, and delete the samples in it: all that its index lists, or what an interrupted command left.
+
+    Args:
+        folder: Made if it does not exist.
+        n: How many networks will be written.
+    """
+    if is_torn(folder):
+        networks = [*folder.glob("network_*.safetensors")]
+    else:
+        listed = _read_index(folder / INDEX)[1] if (folder / INDEX).exists() else []
+        networks = [inside(folder, entry["file"]) for entry in listed]
+    write_json(folder / PARTIAL, {"networks": n})
+    (folder / INDEX).unlink(missing_ok=True)  # first: without it, the remaining files count as incomplete
+    for file in (folder / TRAJECTORY, *networks):
+        file.unlink(missing_ok=True)
 
 
 def file_name(i: int, n: int) -> str:
@@ -314,10 +328,21 @@ def samples_folder(path: str | Path) -> Path:
 
 
 def with_distinct_names(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
-    """Give folders of the same name the names of their parents too, so that row names are unique."""
+    """Give folders of the same name the names of their parents too, as many as tell them apart: row names are unique.
+
+    Raises:
+        ParamgenError: A folder is given twice.
+    """
     pairs = [(s, Path(f).resolve()) for s, f in zip(samples, folders, strict=True)]
-    names = [s.name for s, _ in pairs]
-    return [replace(s, name="/".join(f.parts[-2:])) if names.count(s.name) > 1 else s for s, f in pairs]
+    if twice := next((path for path, n in Counter(path for _, path in pairs).items() if n > 1), None):
+        raise ParamgenError(f"samples folder {str(twice)!r} is given twice")
+
+    def distinct(name: str, path: Path) -> str:
+        alike = [other for s, other in pairs if s.name == name]
+        depth = next(n for n in count(1) if len({other.parts[-n:] for other in alike}) == len(alike))
+        return name if len(alike) == 1 else "/".join(path.parts[-depth:])
+
+    return [replace(s, name=distinct(s.name, path)) for s, path in pairs]
 
 
 def _known(identities: Iterable[int | None]) -> Tensor | None:
@@ -380,10 +405,3 @@ def _checked(state: Mapping[str, Tensor], zoo: Zoo, base: StateDict, where: str)
 def _others(path: Path) -> str:
     pickles = [p.name for p in sorted(path.iterdir()) if p.suffix in (".pt", ".pth", ".ckpt", ".bin")]
     return f"; it has {', '.join(pickles[:3])}: save them as safetensors first" if pickles else ""
-
-
-def _delete(path: Path, networks: Sequence[Path]) -> None:
-    (path / INDEX).unlink(missing_ok=True)  # first: without it, the remaining files count as incomplete
-    (path / TRAJECTORY).unlink(missing_ok=True)
-    for file in networks:
-        file.unlink(missing_ok=True)
