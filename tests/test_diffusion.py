@@ -288,6 +288,7 @@ def test_bf16_network_gets_a_float32_loss_and_a_float32_sample():
         ({"num_inference_steps": 1001}, "expected 1 to num_train_timesteps = 1000"),
         ({"num_inference_steps": 0}, "expected 1"),
         ({"temperature": -1.0}, "expected 0 or more"),
+        ({"temperature": float("nan")}, "expected 0 or more"),
         ({"scheduler": "EulerAncestralDiscrete", "temperature": 0.5}, "cannot scale"),
         (
             {"scheduler": "FlowMatchEulerDiscrete"},

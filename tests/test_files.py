@@ -14,6 +14,7 @@ from safetensors.torch import save, save_file
 from examples import example
 from fuzz import mutate_value
 from paramgen.core.io import inside, read_json, read_tensors, write_tensors
+from paramgen.core.io import sha256 as checksum
 from paramgen.core.schema import KEYWORDS, check, load_schema
 from paramgen.core.stored import StoredTensors
 from paramgen.errors import ParamgenError
@@ -137,6 +138,8 @@ def test_a_file_that_became_shorter_is_named(tmp_path):
     path.unlink()
     with pytest.raises(ParamgenError, match=r"x\.safetensors: no such file"):
         stored["a"]
+    with pytest.raises(ParamgenError, match=r"cannot read .*x\.safetensors: no such file"):
+        checksum(path)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def require_non_negative(**numbers: float | None) -> None:
         ParamgenError: A number is below 0.
     """
     for name, number in numbers.items():
-        if number is not None and number < 0:
+        if number is not None and not number >= 0:
             raise ParamgenError(f"{name} is {number}, expected 0 or more")
 
 

@@ -339,12 +339,16 @@ def cannot_read(path: str | Path, error: Exception) -> ParamgenError:
 
 
 def sha256(path: Path) -> str:
-    """A file's sha256, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+    """A file's sha256, read in pieces.
+
+    Raises:
+        ParamgenError: The file is missing or cannot be read; it is named.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise cannot_read(path, error) from error
 
 
 MAX_NAME = 255  # bytes of a file name on all common file systems

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from paramgen.core.io import regular_file, write_atomic
+from paramgen.core.io import cannot_read, regular_file, write_atomic
 from paramgen.core.schema import parse_json
 from paramgen.errors import ParamgenError, cannot_write
 
@@ -80,7 +80,7 @@ class Journal:
         try:
             lines = self.path.read_bytes().split(b"\n")
         except OSError as error:
-            raise ParamgenError(f"cannot read {self.path}: {error.strerror}") from error
+            raise cannot_read(self.path, error) from error
         complete, cut = lines[:-1], lines[-1]
         values = [_value(line) for line in complete]
         records = [None if value is None else _record(value, parse) for value in values[1:]]

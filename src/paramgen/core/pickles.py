@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paramgen.core.io import regular_file
+from paramgen.core.io import cannot_read, regular_file
 from paramgen.core.stored import LazyTensors
 from paramgen.errors import ParamgenError
 
@@ -43,11 +43,14 @@ def is_archive(path: str | Path) -> bool:
     """Whether a file has the format of torch 1.6 and later, which can be mapped.
 
     Raises:
-        ParamgenError: The file is missing or not a regular file.
+        ParamgenError: The file is missing, not a regular file, or cannot be read.
     """
     regular_file(path)
-    with Path(path).open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError as error:
+        raise cannot_read(path, error) from error
 
 
 def mapped_tensors(load: Callable[[], Mapping[str, Any]]) -> LazyTensors:
