@@ -49,7 +49,7 @@ def read_config(name: str, folder: str = "") -> dict[str, Any]:
         ParamgenError: No such file and no such name.
     """
     found = find_config(name, folder)
-    text = Path(found).read_text(errors="replace") if Path(found[:255]).is_file() else found
+    text = Path(found).read_text(encoding="utf-8", errors="replace") if Path(found[:255]).is_file() else found
     try:
         config: Any = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -42,7 +42,7 @@ def fit_of(zoo: str | Path) -> str:
     """
     folder = Path(zoo)
     names = re.compile(rf"^ +zoo: {re.escape(folder.name)}$", re.MULTILINE)
-    shipped = [name for name, path in list_configs().items() if names.search(path.read_text())]
+    shipped = [name for name, path in list_configs().items() if names.search(path.read_text(encoding="utf-8"))]
     if not shipped:
         return f"paramgen fit --config {ANY_ZOO} --data.zoo {quote(str(zoo))}"
     first = min(shipped, key=lambda name: [not name.startswith(start) for start in PREFERRED])
@@ -77,7 +77,7 @@ def _after_fit(_: Arguments, cli: Any) -> str | None:
 
 
 def _after_sample(arguments: Arguments, folder: Path) -> str:
-    index: Any = json.loads((folder / "samples.json").read_text())
+    index: Any = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
     settings: Any = yaml.safe_load(index.get("fit_config") or "") or {}
     zoo = arguments["zoo"] or settings.get("data", {}).get("zoo") or index.get("zoo")
     trust = " --trust true" if arguments["trust"] else ""

@@ -63,5 +63,5 @@ def _in_own_process(files: list[Path], out: Path, key: str | None) -> dict[str, 
             raise ParamgenError(
                 f"the process that reads {files[0].parent} ended with {done.returncode} and gave no reason"
             )
-        result: dict[str, str | None] = json.loads(report.read_text())
+        result: dict[str, str | None] = json.loads(report.read_text(encoding="utf-8"))
     return result

@@ -19,7 +19,7 @@ from paramgen.errors import ParamgenError, one_line
 
 def run_job(folder: Path) -> None:
     """Convert the files that a folder's job names, and write a report there."""
-    job: dict[str, Any] = json.loads((folder / JOB).read_text())
+    job: dict[str, Any] = json.loads((folder / JOB).read_text(encoding="utf-8"))
     report: dict[str, str | None] = {}
     for name in job["files"]:
         path = Path(name)

@@ -110,7 +110,7 @@ class ZooRecipe(NamedTuple):
 def zoo_recipes() -> dict[str, ZooRecipe]:
     """The shipped recipes of zoos by name."""
     found = list_configs("zoo")
-    texts = {name: path.read_text() for name, path in found.items()}
+    texts = {name: path.read_text(encoding="utf-8") for name, path in found.items()}
     return {name: ZooRecipe(name, found[name], "\nfamily:" in f"\n{text}") for name, text in texts.items()}
 
 

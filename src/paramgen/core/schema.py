@@ -76,7 +76,9 @@ def check(value: Any, schema: str, where: str) -> None:
 @cache
 def load_schema(name: str) -> dict[str, Any]:
     """A schema file of the package, by its name without ``.schema.json``."""
-    schema: dict[str, Any] = json.loads(files("paramgen.core").joinpath("schemas", f"{name}.schema.json").read_text())
+    schema: dict[str, Any] = json.loads(
+        files("paramgen.core").joinpath("schemas", f"{name}.schema.json").read_text(encoding="utf-8")
+    )
     return schema
 
 

@@ -158,4 +158,4 @@ def _parameters(module: str, function: str) -> list[str]:
 
 def _source(module: str) -> ast.Module:
     spec = find_spec(module)
-    return ast.parse(Path(spec.origin).read_text() if spec and spec.origin else "")
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else "")

@@ -25,7 +25,7 @@ def main(show: str | None = None, folder: str | None = None) -> None:
         short = Path(show).name.removesuffix(".yaml")
         if short not in available:
             raise ParamgenError(f"Unknown config {show!r}. {did_you_mean(short, available)}")
-        print(available[short].read_text(), end="")
+        print(available[short].read_text(encoding="utf-8"), end="")
         return
     for kind in folders:
         available = list_configs(kind)
@@ -40,4 +40,4 @@ def main(show: str | None = None, folder: str | None = None) -> None:
 
 def _summary(path: Path) -> str:
     """The first line of a config, its description."""
-    return path.read_text().split("\n", 1)[0].removeprefix("#").strip()
+    return path.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip()
