@@ -8,10 +8,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from measured import folder_of, make_zoo
+from paramgen.cli.commands.evaluate import with_distinct_names
 from paramgen.cli.main import main
 from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec
-from paramgen.core.samples import INDEX, PARTIAL, SampleInfo, read_samples, with_distinct_names, write_samples
+from paramgen.core.samples import INDEX, PARTIAL, SampleInfo, read_samples, write_samples
 from paramgen.core.schema import load_schema
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter

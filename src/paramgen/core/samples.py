@@ -6,8 +6,7 @@ N: networks, P: parameters.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from itertools import count
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -325,24 +324,6 @@ def samples_folder(path: str | Path) -> Path:
     if not (folder := Path(path)).is_dir():
         raise ParamgenError(f"samples folder not found: {str(path)!r}")
     return folder
-
-
-def with_distinct_names(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
-    """Give folders of the same name the names of their parents too, as many as tell them apart: row names are unique.
-
-    Raises:
-        ParamgenError: A folder is given twice.
-    """
-    pairs = [(s, Path(f).resolve()) for s, f in zip(samples, folders, strict=True)]
-    if twice := next((path for path, n in Counter(path for _, path in pairs).items() if n > 1), None):
-        raise ParamgenError(f"samples folder {str(twice)!r} is given twice")
-
-    def distinct(name: str, path: Path) -> str:
-        alike = [other for s, other in pairs if s.name == name]
-        depth = next(n for n in count(1) if len({other.parts[-n:] for other in alike}) == len(alike))
-        return name if len(alike) == 1 else "/".join(path.parts[-depth:])
-
-    return [replace(s, name=distinct(s.name, path)) for s, path in pairs]
 
 
 def _known(identities: Iterable[int | None]) -> Tensor | None:

@@ -15,13 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from paramgen.core.io import (
-    inside,
-    read_signed,
-    read_tensors,
-    regular_file,
-    sha256,
-)
+from paramgen.core.io import inside, read_signed, read_tensors, regular_file, sha256
 from paramgen.core.params import ParamSpec, StateDict
 from paramgen.core.paths import find_zoo
 from paramgen.core.remembered import is_remembered
