@@ -1,4 +1,4 @@
-"""Tiny data sets in the folder layouts of COCO, PASCAL VOC and ADE20K, from composed digits."""
+"""Tiny datasets in the folder layouts of COCO, PASCAL VOC and ADE20K, from composed digits."""
 
 import json
 from pathlib import Path

@@ -70,8 +70,8 @@ STAND_INS = [
     StandIn("a generator on the Hub", r"hf://owner/name(?= )", make.generator_on_hub),
     StandIn("networks on the Hub", r"hf://owner/name@main", make.networks_on_hub),
     StandIn("a language model on the Hub", r"llama7b", make.llama),
-    StandIn("a data set", r"(?<=root )PACS", make.pacs),
-    StandIn("data sets", r"cifar10|mnist|pacs", make.data),
+    StandIn("a dataset", r"(?<=root )PACS", make.pacs),
+    StandIn("datasets", r"cifar10|mnist|pacs", make.data),
 ]
 
 SHORTER = [

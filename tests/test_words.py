@@ -13,7 +13,7 @@ BANNED = (  # phrases that are not idiomatic technical English here
     r"|who imports|\bways\b|\bmend|\bare none\b|\bnow and then\b|when left out"
 )
 TRANSLATED = (  # of pages for users: turns of other languages, rates without "per", other words for a term of the glossary
-    r"\banew\b|\bstranger|\bdata sets?\b|\bone after the other\b|\bup to permutation\b|\bfor people\b"
+    r"\banew\b|\bstranger|\bone after the other\b|\bup to permutation\b|\bfor people\b"
     r"|\bgo(es)? on (where|under|from|until)\b"
     r"|\b(ms|s|seconds|bytes|networks?|tokens?|numbers?|parameters?|FLOP|points|steps?|checkpoints?|lines?|vectors?|prototypes?|classes) "
     r"an? (step|network|row|second|layer|token|parameter|tensor|run|value|zoo|task|minute|seed)\b"
@@ -51,6 +51,13 @@ def test_pages_for_users_use_idiomatic_words():
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "checkpoints_zoo" / "README.md"]
     pages = [page for page in pages if page.name not in ("lab-notes.md", "results.md")]
     assert [hit for page in pages for hit in banned(page.name, page.read_text(), TRANSLATED)] == []
+
+
+def test_dataset_is_one_word_everywhere():
+    folders = ("src", "configs", "docs", "benchmarks", "examples", "tests", "checkpoints_zoo")
+    files = [*ROOT.glob("*.md"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
+    texts = [path for path in files if path.suffix in (".md", ".py", ".yaml", ".json") and path != Path(__file__)]
+    assert [hit for path in texts for hit in banned(path.name, path.read_text(), r"\bdata[- ]sets?\b")] == []
 
 
 def banned(name, text, phrases=BANNED):
