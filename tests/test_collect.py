@@ -421,3 +421,9 @@ def test_trajectory_of_a_hundred_takes_half_a_cpu_second(tmp_path, monkeypatch):
 
 def recipe_of_hundred():
     return collect.Recipe("trajectory", 1, 100, 1, 2, OptimSettings(), OptimSettings(lr=4e-3))
+
+
+def test_a_network_that_cannot_run_on_the_images_is_refused_in_a_line(tmp_path):
+    with pytest.raises(ParamgenError, match=r"the network cannot be run on the task's data: .*have 3 channels"):
+        collect.main(ClassificationTask(network="torchvision:squeezenet1_1"), str(tmp_path / "zoo"))
+    assert not (tmp_path / "zoo").exists()

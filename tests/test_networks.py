@@ -77,6 +77,14 @@ def test_checkpoint_becomes_the_start_weights(tmp_path, wrap):
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), loaded.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["torchvision:mnasnet0_5", "torchvision:mnasnet1_0"])
+def test_networks_that_load_no_state_dict_without_versions_are_loaded(tmp_path, name):
+    source = build_network(name, 10, CIFAR)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    loaded = build_network(name, 10, CIFAR, checkpoint=tmp_path / "w.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), loaded.parameters(), strict=True))
+
+
 def test_published_weights_that_cannot_be_fetched_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there

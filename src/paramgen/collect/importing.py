@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from paramgen.collect.announce import PARTS, announce
+from paramgen.collect.announce import PARTS, announce, first_run
 from paramgen.collect.candidates import Candidates
 from paramgen.collect.doubts import unscored
 from paramgen.collect.placing import Placed, Places, place
@@ -19,7 +19,7 @@ from paramgen.core.progress import ProgressDisplay
 from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import SplitScores, Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
-from paramgen.errors import ParamgenError, UnscoredError, one_line, require_non_negative
+from paramgen.errors import ParamgenError, UnscoredError, require_non_negative
 from paramgen.tasks import Task
 from paramgen.tasks.score import plain_scores, without_score
 from paramgen.tasks.scorer import scorer_task
@@ -116,7 +116,8 @@ def import_(
     config = None if task is None else task.config()
     check_resumable(out, config, recipe)
     if scored_by is not None:
-        _check_runs(scored_by, {**candidates.read(networks[0])})
+        with first_run():  # before anything is written
+            scored_by.evaluate([{**candidates.read(networks[0])}], "train", most=2)
     writer = ZooWriter(out, candidates.spec, candidates.base, config, recipe)
     if scored_by is not None:
         announce(scored_by, {**candidates.read(networks[0])}, len(networks) - len(writer.done))
@@ -214,16 +215,6 @@ def _check_score(scores: RecordedScores, task: Task | None) -> None:
             f"the source records {scores.spec.name}, the task's score is {task.score.name}; "
             "compute the scores with --score true, or import without a task"
         )
-
-
-def _check_runs(task: Task, state: StateDict) -> None:
-    """Refuse a network that cannot be run on the task's data, before anything is written."""
-    try:
-        task.evaluate([state], "train", most=2)
-    except ParamgenError:
-        raise
-    except Exception as error:  # the network's own code may raise anything
-        raise ParamgenError(f"the network cannot be run on the task's data: {one_line(error)}") from error
 
 
 def _scores(task: Task, state: StateDict, name: str, failed: dict[str, str]) -> SplitScores:

@@ -14,7 +14,7 @@ from paramgen.collect.collector import Collector, Plan, Recording, Run, Training
 from paramgen.collect.merging import merge
 from paramgen.collect.train import OptimSettings, fresh_states
 from paramgen.core.counting import counted
-from paramgen.core.params import StateDict, state_tensors
+from paramgen.core.params import StateDict, state_tensors, with_versions
 from paramgen.core.seeds import mix
 from paramgen.core.shards import MERGE, Shard, parse_shard
 from paramgen.core.zoo import Zoo
@@ -178,7 +178,7 @@ def _plan(family: TaskFamily, recipe: FamilyRecipe, runs: Sequence[Run], collect
     network, optim, seed = collector.network, recipe.optim, recipe.seed
     data = _start_data(family, recipe.start_task) if recipe.start == "converged" else None
     plain = _pretrained(family, recipe, collector)
-    network.load_state_dict(into_adapted(plain, network))
+    network.load_state_dict(with_versions(into_adapted(plain, network), network))
     base = collector.rest(state_tensors(network))
 
     def fresh(numbers: Sequence[int]) -> list[StateDict]:

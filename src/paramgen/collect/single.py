@@ -113,8 +113,8 @@ def main(
             ``paramgen zoo merge``, merges the shards.
 
     Raises:
-        ParamgenError: Inconsistent numbers, a pattern that matches nothing, a folder with a zoo of another recipe, weights that
-            became NaN, a full disk.
+        ParamgenError: Inconsistent numbers, a pattern that matches nothing, a folder with a zoo of another recipe, a network that
+            cannot be run on the task's data, weights that became NaN, a full disk.
     """
     optim, finetune = optim or OptimSettings(), finetune or OptimSettings(lr=4e-3)
     if start is not None and mode == "seeds":

@@ -213,6 +213,14 @@ def state_tensors(network: nn.Module) -> StateDict:
     return {name: value for name, value in network.state_dict().items() if not is_extra_state(name)}
 
 
+def with_versions(state: Mapping[str, Any], network: nn.Module) -> dict[str, Any]:
+    """A state dict with the versions of the network's modules, as ``network.state_dict()`` has them: MNASNet loads no other."""
+    versioned = network.state_dict()
+    versioned.clear()
+    versioned.update(state)
+    return versioned
+
+
 def state_digest(state: Mapping[str, Tensor]) -> str:
     """A sha256 that is the same for the same values under the same names."""
     digest = sha256()

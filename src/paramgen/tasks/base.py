@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from paramgen.core.params import with_versions
 from paramgen.errors import ParamgenError, did_you_mean, one_line, shown
 from paramgen.tasks.items import FirstImages, SplitData, spread
 from paramgen.tasks.lora import LoraSettings, inject
@@ -126,7 +127,7 @@ class TaskFamily(Scored):
         """The network of every task with new adapters, where the family has them, on a plain network's weights (default: new ones)."""
         network = self.plain()
         if weights is not None:
-            network.load_state_dict(weights)
+            network.load_state_dict(with_versions(weights, network))
         return network if self.lora is None else inject(network, self.lora)
 
     def task(self, name: str | None = None) -> "Task":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.discrete import ones_at_largest
-from paramgen.core.params import StateDict
+from paramgen.core.params import StateDict, with_versions
 from paramgen.errors import require_fraction
 from paramgen.tasks.base import Task
 from paramgen.tasks.compressed import CompressedTask, compressible, with_layers
@@ -40,7 +40,7 @@ class PrunedTask(CompressedTask):
         network = self.of.build()
         masks = magnitude_masks([network.state_dict()], compressible(network), self.sparsity)
         pruned = with_layers(network, _pruned_layer)
-        pruned.load_state_dict({**pruned.state_dict(), **masks})
+        pruned.load_state_dict(with_versions({**pruned.state_dict(), **masks}, pruned))
         return pruned
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.discrete import rounded
-from paramgen.core.params import StateDict
+from paramgen.core.params import StateDict, with_versions
 from paramgen.tasks.base import Task
 from paramgen.tasks.compressed import CompressedTask, compressible, with_layers
 from paramgen.tasks.compressed_layers import CompressedConvolution, CompressedLayer
@@ -34,7 +34,7 @@ class QuantisedTask(CompressedTask):
         network = self.of.build()
         state = quantised_state(network.state_dict(), compressible(network))
         quantised = with_layers(network, _quantised_layer)
-        quantised.load_state_dict(state)
+        quantised.load_state_dict(with_versions(state, quantised))
         return quantised
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.io import read_json
+from paramgen.core.params import with_versions
 from paramgen.core.score import ACCURACY
 from paramgen.errors import ParamgenError, one_line, require_positive
 from paramgen.tasks.arrays import ArraySplit
@@ -138,7 +139,7 @@ class InstructionTask(PredictsTokens, Task):
             ParamgenError: lm-eval is not installed, has no such test, or cannot read its data.
         """
         harness, model = _harness(), self._bare.to(device)
-        model.load_state_dict(dict(state))
+        model.load_state_dict(with_versions(state, model))
         wrapped = harness.model(pretrained=model.eval(), tokenizer=self._tokenizer, batch_size=self.batch_size)
         try:
             found = harness.evaluate(wrapped, self._tests, limit=self.test_items, bootstrap_iters=0, log_samples=False)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from paramgen.core.intake import Architecture
-from paramgen.core.params import StateDict
+from paramgen.core.params import StateDict, with_versions
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError, import_class, refusal
 from paramgen.core.weight_files import read_state_dict, wrapper_prefix
 from paramgen.errors import ParamgenError, arguments_for, did_you_mean, one_line
@@ -296,7 +296,7 @@ def _torchvision(model: str, num_classes: int, pretrained: bool, args: dict[str,
             ) from error
         own = network.state_dict()
         fitting = {k: v for k, v in published.items() if k in own and v.shape == own[k].shape}
-        network.load_state_dict(fitting, strict=False)
+        network.load_state_dict(with_versions(fitting, network), strict=False)
     return network
 
 
@@ -352,4 +352,4 @@ def load_weights(network: nn.Module, weights: StateDict, where: str) -> None:
             named.
     """
     architecture = Architecture(network)
-    network.load_state_dict({**architecture.extra, **architecture.fit(weights, where)})
+    network.load_state_dict(with_versions({**architecture.extra, **architecture.fit(weights, where)}, network))
