@@ -21,9 +21,9 @@ import gpu as on_gpu
 from paramgen.backends.pdiff import PDiff
 from paramgen.backends.rpg import RPG
 from paramgen.cli.commands.plan import machine_of, parsed, quiet, settings_of
-from paramgen.cli.plan_table import gigabytes
 from paramgen.collect.shape import ZooShape
 from paramgen.core.codec import FlatCodec, TokenCodec
+from paramgen.core.counting import size_text
 from paramgen.core.io import write_json
 from paramgen.core.params import ParamSpec
 from paramgen.generators.batches import ParamBatch
@@ -151,7 +151,7 @@ def page(results: dict[str, Any]) -> str:
         "| fit on a CPU | peak, planned | measured | TFLOP per step, planned | counted |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    lines += compared(results["cpu"], peak=gigabytes, flops=lambda flops: f"{flops / 1e12:.4g}")
+    lines += compared(results["cpu"], peak=size_text, flops=lambda flops: f"{flops / 1e12:.4g}")
     lines += [
         "",
         "bf16 steps on one NVIDIA H200, from `benchmarks/results/gpu.json`. The default efficiency comes from these seconds:",
@@ -159,7 +159,7 @@ def page(results: dict[str, Any]) -> str:
         "| fit on a GPU | peak, planned | measured | seconds per step, planned | measured |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    lines += compared(results["gpu"], peak=gigabytes, seconds=lambda seconds: f"{seconds:.3g}")
+    lines += compared(results["gpu"], peak=size_text, seconds=lambda seconds: f"{seconds:.3g}")
     lines += [
         "",
         "## What fits on a card of 80 GB",
@@ -174,9 +174,9 @@ def page(results: dict[str, Any]) -> str:
     for name, row in results["imagenet"].items():
         changes = ", ".join(f"`{setting} {value}`" for setting, value in last_of_each(row["changes"])) or "none needed"
         then = row["then"]
-        fits = gigabytes(then["peak"]) if then["fits"] else f"{gigabytes(then['peak'])}, does not fit"
+        fits = size_text(then["peak"]) if then["fits"] else f"{size_text(then['peak'])}, does not fit"
         lines.append(
-            f"| `{name}` | {row['target'] / 1e6:.1f} M | {row['parameters'] / 1e6:,.0f} M | {gigabytes(row['peak'])} | {row['hours']:.0f} "
+            f"| `{name}` | {row['target'] / 1e6:.1f} M | {row['parameters'] / 1e6:,.0f} M | {size_text(row['peak'])} | {row['hours']:.0f} "
             f"| {changes} | {fits} | {then['hours']:.0f} |"
         )
     return "\n".join(lines) + "\n"

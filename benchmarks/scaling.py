@@ -1,17 +1,21 @@
 """How the cost of fitting and sampling grows with the networks' parameters and with the zoo; writes docs/performance.md.
 
     OMP_NUM_THREADS=1 python benchmarks/scaling.py --run     # about 4 CPU minutes; benchmarks/results/scaling.json
-    python benchmarks/scaling.py --page                      # docs/performance.md and its plots, from that file
+    python benchmarks/scaling.py --run --device cuda         # about a minute; benchmarks/results/scaling_gpu.json
+    python benchmarks/scaling.py --page                      # docs/performance.md and its plots, from these files
 
 The generators are the same at every size: RPG with two Mamba layers of width 256, tokens of 1,024 numbers and the mlp head, and p-diff
-with 16 principal components and the mlp denoiser. The zoos are real training steps of MLPs on digits. CPU seconds of one thread; every
-measurement is a process of its own, forked after the imports, and its peak memory is counted over what the imports take.
+with 16 principal components and the mlp denoiser. The zoos are real training steps of MLPs on digits. On a CPU, seconds are CPU seconds
+of one thread, every measurement is a process of its own, forked after the imports, and its peak memory is counted over what the imports
+take. On a GPU, seconds pass on the clock until the device is done, and memory is the peak of torch's allocator.
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,7 +38,8 @@ from paramgen.generators.sampling import SampleRequest
 from paramgen.tasks import ClassificationTask
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT = ROOT / "benchmarks" / "results" / "scaling.json"
+RESULTS = ROOT / "benchmarks" / "results"
+KEPT = {"cpu": RESULTS / "scaling.json", "cuda": RESULTS / "scaling_gpu.json"}
 PAGE, IMAGES = ROOT / "docs" / "performance.md", ROOT / "docs" / "images"
 WIDTHS = {
     "3 k": [34],
@@ -49,26 +54,39 @@ ZOOS = (10, 32, 100, 316, 1000)  # networks of 5,018 parameters
 SAMPLED = 4
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
 FIGURES = {
-    "step_cpu_seconds": "CPU s per step",
-    "setup_cpu_seconds": "CPU s before the first step",
-    "sample_cpu_seconds": "CPU s for 4 networks",
+    "step_seconds": "s per step",
+    "setup_seconds": "s before the first step",
+    "sample_seconds": "s for 4 networks",
     "fit_peak_mb": "peak of the fit, MB",
 }
 
 
-class StepTimes(Callback):
-    """CPU seconds of every step."""
+def clock(device: str) -> float:
+    """CPU seconds of this process; with a GPU, seconds on the clock once the GPU is done."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
+
+def peak_mb(device: str) -> float:
+    """Most memory that this process has had, or that torch has had on the GPU."""
+    return status_mb("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated() / 2**20
+
+
+class StepTimes(Callback):
+    """Seconds of every step."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.seconds = device, list[float]()
 
     def on_train_batch_start(self, *_: object) -> None:
         """Start the clock."""
-        self._start = time.process_time()
+        self._start = clock(self.device)
 
     def on_train_batch_end(self, *_: object) -> None:
         """Read it."""
-        self.seconds.append(time.process_time() - self._start)
+        self.seconds.append(clock(self.device) - self._start)
 
 
 def make_zoo(folder: Path, hidden: list[int] | None, networks: int) -> None:
@@ -113,11 +131,14 @@ def generator(kind: str, data: ParameterDataModule) -> RPG | PDiff:
     )
 
 
-def measure(kind: str, zoo: Path, steps: int) -> dict[str, Any]:
-    """Fit some steps and sample; called in a process of its own."""
-    imports = status_mb("VmRSS")
+def measure(kind: str, zoo: Path, steps: int, device: str) -> dict[str, Any]:
+    """Fit some steps and sample; on a CPU, called in a process of its own."""
+    before = status_mb("VmRSS") if device == "cpu" else 0.0
+    if device == "cuda":
+        gc.collect()  # the generator before
+        torch.cuda.reset_peak_memory_stats()
     seed_everything(0, verbose=False)
-    start = time.process_time()
+    start = clock(device)
     rpg = kind == "RPG"
     data = ParameterDataModule(
         str(zoo),
@@ -127,11 +148,13 @@ def measure(kind: str, zoo: Path, steps: int) -> dict[str, Any]:
         tokens_per_step=64 if rpg else None,
         residency="disk" if rpg else "ram",
     )
-    model, times = generator(kind, data), StepTimes()
-    trainer = Trainer(max_steps=steps, max_epochs=-1, accelerator="cpu", devices=1, callbacks=[times], **QUIET)
+    model, times = generator(kind, data), StepTimes(device)
+    trainer = Trainer(max_steps=steps, max_epochs=-1, accelerator=device, devices=1, callbacks=[times], **QUIET)
     trainer.fit(model, data)
-    setup = time.process_time() - start - sum(times.seconds)
-    peak, start = status_mb("VmHWM") - imports, time.process_time()
+    setup = clock(device) - start - sum(times.seconds)
+    peak = peak_mb(device) - before
+    model.to(device).eval()
+    start = clock(device)
     model.draw(SampleRequest(SAMPLED))
     return {
         "generator": kind,
@@ -139,11 +162,11 @@ def measure(kind: str, zoo: Path, steps: int) -> dict[str, Any]:
         "networks": data.num_networks,
         "generator_parameters": sum(p.numel() for p in model.parameters()),
         "steps": steps,
-        "step_cpu_seconds": statistics.median(times.seconds[1:]),  # the first warms up
-        "setup_cpu_seconds": setup,
-        "sample_cpu_seconds": time.process_time() - start,
+        "step_seconds": statistics.median(times.seconds[1:]),  # the first warms up
+        "setup_seconds": setup,
+        "sample_seconds": clock(device) - start,
         "fit_peak_mb": peak,
-        "peak_mb": status_mb("VmHWM") - imports,
+        "peak_mb": peak_mb(device) - before,
     }
 
 
@@ -159,8 +182,15 @@ def apart(call: Callable[..., Any], *arguments: Any) -> Any:
         return pool.apply(call, arguments)
 
 
-def run(out: Path) -> None:
+def directly(call: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a call in this process."""
+    return call(*arguments)
+
+
+def run(out: Path, device: str) -> None:
     """All measurements; the file grows as they are made, and those that it has are not repeated."""
+    if device == "cuda":  # its first use takes seconds
+        torch.zeros(1, device="cuda")
     results: list[dict[str, Any]] = json.loads(out.read_text()) if out.exists() else []
     done = {(row["axis"], row["generator"], row["at"]) for row in results}
     todo = [("parameters", name, hidden, NETWORKS) for name, hidden in WIDTHS.items()]
@@ -168,15 +198,17 @@ def run(out: Path) -> None:
     todo.sort(key=lambda of: of[1] == "86 M")  # it takes longer than all others
     for axis, at, hidden, networks in todo:
         kinds = [kind for kind in ("RPG", "p-diff") if (axis, kind, at) not in done]
-        kinds = [kind for kind in kinds if (kind, at) != ("p-diff", "86 M")]  # its batches are whole networks
+        if device == "cpu":  # p-diff's batches are whole networks
+            kinds = [kind for kind in kinds if (kind, at) != ("p-diff", "86 M")]
         if not kinds:
             continue
         with tempfile.TemporaryDirectory(dir=out.parent) as folder:
             zoo = Path(folder, "zoo")
-            apart(make_zoo, zoo, hidden, networks)
+            called = apart if device == "cpu" else directly  # a forked process cannot use the GPU
+            called(make_zoo, zoo, hidden, networks)
             for kind in kinds:
-                steps = {"10 M": 6, "86 M": 4}.get(at, 21)
-                row = {"axis": axis, "at": at, **apart(measure, kind, zoo, steps)}
+                steps = 21 if device == "cuda" else {"10 M": 6, "86 M": 4}.get(at, 21)
+                row = {"axis": axis, "at": at, **called(measure, kind, zoo, steps, device)}
                 print(row, flush=True)
                 results.append(row)
                 write_json(out, results)
@@ -310,13 +342,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", action="store_true", help="measure what the file lacks")
     parser.add_argument("--page", action="store_true", help="write the page and its plots")
-    parser.add_argument("--out", type=Path, default=KEPT)
+    parser.add_argument("--device", default="cpu", choices=list(KEPT))
+    parser.add_argument("--out", type=Path, help="where --run writes; by default the kept file of the device")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("benchmarks/scaling.py --device cuda needs a CUDA device; there is none here")
+    if args.device == "cpu":
+        torch.set_num_threads(1)
     if args.run:
-        run(args.out)
+        run(args.out or KEPT[args.device], args.device)
     if args.page:
-        results = json.loads(args.out.read_text())
+        results = json.loads(KEPT["cpu"].read_text())
         for axis in ("parameters", "networks"):
             plot(results, axis, IMAGES / f"scaling_{axis}.png")
         PAGE.write_text(page(results, json.loads((args.out.parent / "gpu.json").read_text())))

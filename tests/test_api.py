@@ -35,7 +35,7 @@ PARAMETERS = {  # of the public functions: they are kept
     "parameters gauge heldout score seed device shard",
     "sample": "ckpt_path n out scheduler num_inference_steps temperature condition guidance_scale state prompt start recalibrate "
     "trajectory zoo per_task seen_tasks seed device overwrite trust shard",
-    "compare": "zoos generators out title about n baselines seeds aligned finetune per_task seen_tasks paper trust redo",
+    "compare": "zoos generators out title about n baselines seeds aligned finetune per_task seen_tasks paper trust redo device",
     "read_samples": "folder zoo limit partial name",
     "GeneratedNetworks": "networks info identity run",
     "EvaluationReport": "results zoo samples command",

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from paramgen.core.counting import counted
+from paramgen.core.counting import counted, size_text
 from paramgen.planning.advice import Advice
 from paramgen.planning.dry_run import FitSettings
 from paramgen.planning.plan import FitPlan, Machine, Rate
@@ -28,7 +28,7 @@ def show_plan(console: Console, plan: FitPlan, settings: FitSettings, machine: M
     console.print(plan_verdict(plan, machine), style="red" if plan.misfit else "green")
     for step in advice:
         console.print(
-            f"  --{step.setting} {step.value}: {gigabytes(step.plan.peak)}. {step.why[0].upper()}{step.why[1:]}."
+            f"  --{step.setting} {step.value}: {size_text(step.plan.peak)}. {step.why[0].upper()}{step.why[1:]}."
         )
     if advice and advice[-1].plan.misfit is not None:
         console.print("  No change tried here makes it fit. Use more devices, or a smaller generator.")
@@ -38,22 +38,22 @@ def show_plan(console: Console, plan: FitPlan, settings: FitSettings, machine: M
 
 def rows(plan: FitPlan, settings: FitSettings, machine: Machine) -> list[tuple[str, str]]:
     """Names and values of the table."""
-    parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in plan.parts.items())
-    sizes = ", ".join(f"{name} {gigabytes(plan.sizes[name])}" for name in ("weights", "gradients", "optimizer"))
+    parts = ", ".join(f"{name} {size_text(size)}" for name, size in plan.parts.items())
+    sizes = ", ".join(f"{name} {size_text(plan.sizes[name])}" for name in ("weights", "gradients", "optimizer"))
     networks = f"{counted(plan.networks, 'network')} of {counted(plan.target, 'number')}"
     return [
         ("generator", f"{settings.backend.__name__}, {plan.parameters:,} trained parameters"),
         ("zoo", f"{plan.zoo}: {networks}, {plan.tokens:,} x {plan.token_dim:,}"),
-        ("machine", f"{machine.devices} x {machine.device.title}, {gigabytes(machine.device.memory)} each ({machine.device.source})"),
+        ("machine", f"{machine.devices} x {machine.device.title}, {size_text(machine.device.memory)} each ({machine.device.source})"),
         ("states", sizes),
-        ("peak memory", f"{gigabytes(plan.peak)} ({plan.stage})"),
+        ("peak memory", f"{size_text(plan.peak)} ({plan.stage})"),
         ("of this", parts),
         *((f"step, {rate.name}" if len(plan.rates) > 1 else "step", step(rate)) for rate in plan.rates),
         ("efficiency", f"{machine.efficiency:g} of the device's limits (arithmetic, bandwidth or launch of each operation)"),
         ("fit", fit_time(plan, settings, machine)),
-        ("zoo's tokens", f"{gigabytes(plan.zoo_bytes)} in {WHERE[plan.residency]}; {gigabytes(plan.read_once)} read once"),
-        ("a step reads", f"{gigabytes(plan.read)} from disk, {gigabytes(plan.moved)} copied to the device"),
-        ("checkpoint", gigabytes(plan.checkpoint)),
+        ("zoo's tokens", f"{size_text(plan.zoo_bytes)} in {WHERE[plan.residency]}; {size_text(plan.read_once)} read once"),
+        ("a step reads", f"{size_text(plan.read)} from disk, {size_text(plan.moved)} copied to the device"),
+        ("checkpoint", size_text(plan.checkpoint)),
     ]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ WHERE = {"device": "the device's memory", "ram": "RAM", "disk": "files, read in 
 def step(rate: Rate) -> str:
     """One kind of step."""
     return (
-        f"{rate.flops / 1e12:.3g} TFLOP, {rate.seconds:.3g} s ({1 / rate.seconds:.3g} a second), {gigabytes(rate.peak)}"
+        f"{rate.flops / 1e12:.3g} TFLOP, {rate.seconds:.3g} s ({1 / rate.seconds:.3g} a second), {size_text(rate.peak)}"
     )
 
 
@@ -92,12 +92,4 @@ def plan_verdict(plan: FitPlan, machine: Machine) -> str:
     if plan.misfit is None:
         return f"Fits: {100 * plan.peak / machine.device.memory:.0f} % of {machine.device.title}."
     what, stage, size = plan.misfit
-    return f"Does not fit. First: {what}, {stage}: {gigabytes(size)} of {gigabytes(machine.device.memory)}. Changes, one after another:"
-
-
-def gigabytes(size: float) -> str:
-    """Bytes in readable units."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}"
-    return f"{size:.0f} B"
+    return f"Does not fit. First: {what}, {stage}: {size_text(size)} of {size_text(machine.device.memory)}. Changes, one after another:"

@@ -10,3 +10,11 @@ def counted(number: int, what: str, plural: str = "") -> str:
         plural: Default: the singular with an s.
     """
     return f"{number:,} {what if number == 1 else plural or f'{what}s'}"
+
+
+def size_text(size: float) -> str:
+    """A number of bytes in the largest unit of which it has one: ``44.7 MB``."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size:.0f} B"

@@ -5,7 +5,7 @@ from itertools import pairwise
 from math import ceil, log
 from typing import Any, get_args
 
-from paramgen.core.counting import counted
+from paramgen.core.counting import counted, size_text
 from paramgen.core.score import ScoreSpec
 from paramgen.evaluation.compare import score_of, starred
 from paramgen.evaluation.flags import Flag, FlagKind, details, parse
@@ -232,7 +232,7 @@ def _on_storage(name: str, results: ResultsDict) -> list[str]:
         return []
     network = 4 * results["params"]  # float32
     return [
-        f"Stored, it takes {stored / 1e6:,.3g} MB, as much as {counted(ceil(stored / network), 'network')} of {network / 1e3:,.3g} kB; "
+        f"Stored, it takes {size_text(stored)}, as much as {counted(ceil(stored / network), 'network')} of {size_text(network)}; "
         f"it learned from {results['networks']:,}."
     ]
 

@@ -39,6 +39,7 @@ def main(
     paper: dict[str, dict[str, float]] | None = None,
     trust: bool = False,
     redo: bool = False,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Fit, sample and evaluate generators on one or more zoos, over seeds, and write one report.
 
@@ -63,6 +64,8 @@ def main(
         paper: A paper's accuracies to show next to ours, ``{row: {column: fraction}}``. Use ``zoo/row`` for the row of one zoo.
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
         redo: Delete zoos that were made with other settings and collect them again.
+        device: Device to collect, sample and evaluate on, for example cuda. Fits choose by ``trainer.accelerator``. Default: what each
+            recipe says, otherwise cpu.
 
     Raises:
         ParamgenError: A source with no origin or several, an unknown zoo, a zoo of other settings in `out`, or an error of one of the
@@ -71,6 +74,8 @@ def main(
     """
     command = command_line("paramgen compare", main, locals())
     generators, seeds = generators or {}, seeds or [0]
+    on_device = {} if device is None else {"device": device}
+    zoos = {name: source.given(on_device) for name, source in zoos.items()}
     _check(zoos, generators, seeds)
     _find_files(zoos, generators)
     folder, reports, prompted, unscored = Path(out), list[Report](), list[PromptedScores](), list[str]()
@@ -83,15 +88,15 @@ def main(
             if zoo.task_config is not None:
                 family_of(zoo)  # refused before the fits
             selected = [k for k, g in generators.items() if not g.zoos or name in g.zoos]
-            requested: dict[str, Any] = {"n": n}
+            requested: dict[str, Any] = {"n": n, **on_device}
             if many_tasks(zoo):
-                requested = {"zoo": str(zoo.path), "per_task": per_task, "seen_tasks": seen_tasks}
+                requested = {"zoo": str(zoo.path), "per_task": per_task, "seen_tasks": seen_tasks, **on_device}
             elif has_conditions(zoo):
                 requested["zoo"] = str(zoo.path)
             samples = [draw(place, zoo, k, generators, requested, seed) for k in selected]
             options = {"n": n, "baselines": baselines, "seed": seed, "aligned": aligned, "finetune": finetune}
             try:
-                measure(place, zoo, samples, options)
+                measure(place, zoo, samples, options, device or "cpu")
             except UnscoredError:  # its report is written
                 unscored.append(str(place))
             reports.append(Report(name, seed, place / "results.json"))

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -69,6 +69,11 @@ class ZooSource:
         """The verb of ``paramgen zoo`` and the name of the other zoo of this comparison that it changes, if it does."""
         verbs = {verb: getattr(self, verb) for verb in CHANGES}
         return next(((verb, name) for verb, name in verbs.items() if name is not None), None)
+
+    def given(self, arguments: Mapping[str, Plain]) -> "ZooSource":
+        """The same source; if it is collected, with further arguments where its own do not say otherwise."""
+        collected = self.collect or self.collect_tasks
+        return replace(self, arguments={**arguments, **self.arguments}) if collected else self
 
 
 @dataclass(frozen=True)
@@ -253,7 +258,7 @@ def _fit(folder: Path, opened: Zoo, source: GeneratorSource, seed: int) -> Path:
     return result.path
 
 
-def measure(folder: Path, opened: Zoo, samples: list[Path], options: Mapping[str, Any]) -> None:
+def measure(folder: Path, opened: Zoo, samples: list[Path], options: Mapping[str, Any], device: str) -> None:
     """Evaluate one zoo and seed: a report and ``results.json`` in the folder.
 
     Args:
@@ -261,6 +266,7 @@ def measure(folder: Path, opened: Zoo, samples: list[Path], options: Mapping[str
         opened: The zoo.
         samples: Folders of networks.
         options: Arguments of ``evaluate``.
+        device: Where networks run; another device does not repeat the evaluation.
 
     Raises:
         UnscoredError: After the report is written: a scoring function raised an error on some networks. The next call evaluates again.
@@ -269,7 +275,7 @@ def measure(folder: Path, opened: Zoo, samples: list[Path], options: Mapping[str
     settings = {**options, "zoo": _digest(opened), "samples": digests, "paramgen": __version__}
     record = RecordedResult(folder / "results.json", settings)
     arguments = {"zoo": str(opened.path), "samples": [str(path) for path in samples], "out": str(folder), **options}
-    arguments["trust"] = opened.trust
+    arguments |= {"device": device, "trust": opened.trust}
     try:
         _do(record, lambda: evaluate.main(**arguments), alone=False)
     except UnscoredError:
