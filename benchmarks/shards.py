@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="mnist_mlp_seeds20")
     parser.add_argument("--runs", type=int, default=60, help="of collect_runs: more than the recipe's 23, and even")
     parser.add_argument("--n", type=int, default=256, help="networks that are sampled")
-    parser.add_argument("--rows", type=int, default=200, help="networks of a row of the evaluation")
+    parser.add_argument("--rows", type=int, default=400, help="networks of a row of the evaluation")
     parser.add_argument("--solver", nargs="*", default=["--num_inference_steps", "100"])
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--turns", type=int, default=1)
