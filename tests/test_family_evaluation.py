@@ -20,11 +20,14 @@ from paramgen.errors import ParamgenError
 from paramgen.evaluation.baselines import BASELINES
 from paramgen.evaluation.compare import summary_table
 from paramgen.evaluation.condition_baselines import ridge
+from paramgen.evaluation.differences import with_differences
 from paramgen.evaluation.evaluate import evaluate
 from paramgen.evaluation.pool import conditions_of, seen_tasks
+from paramgen.evaluation.results import TaskScores
 from paramgen.evaluation.unseen import tasks_to_draw
-from paramgen.report.page import verdict
-from paramgen.report.verdicts import over_seeds
+from paramgen.report.figures import pictures_of
+from paramgen.report.page import page
+from paramgen.report.verdicts import over_seeds, verdict
 from paramgen.tasks import RelabelFamily, RotatedFamily, family_of, load_family, score_family
 from paramgen.tasks.conditions import CodeCondition
 from paramgen.tasks.lora import LoraSettings
@@ -103,6 +106,24 @@ def test_flags_say_which_simple_ways_a_generator_does_not_beat(zoo, tmp_path):
             ).mean()
         )
     )
+
+
+def test_networks_without_a_score_leave_gaps_in_the_report(zoo, tmp_path):
+    mine = read_samples(drawn(zoo, tmp_path / "mine", 0.02), zoo)
+    results = evaluate(zoo, family_of(zoo), [mine], baselines=["nearest", "ridge"])
+    rows = list(results.rows)
+    first, *others = rows[1].tasks.unseen.items()
+    holes = {first[0]: float("nan"), **dict(others)}  # as a network of NaN leaves in PSNR
+    tasks = TaskScores(holes, rows[1].tasks.seen)
+    values = {**rows[1].values, "mean": tasks.mean, "worst_task": float("nan")}
+    with_holes = replace(rows[1], tasks=tasks, values=values)
+    judged = with_differences([rows[0], with_holes, *rows[2:]], {}, 1)
+    plain = replace(results, rows=judged).to_dict()
+    assert plain["rows"][1]["values"]["mean"] is None
+    assert {pair["verdict"] for pair in plain["rows"][1]["against"]} == {"alike"}
+    assert "mean accuracy of its 6 networks is not finite" in page(plain)
+    dots = {mark.row: mark for mark in pictures_of(plain).pictures["tasks"].panels[0].marks}
+    assert (len(dots["mine"].x), len(dots["direct"].x)) == (2, 3)
 
 
 def test_adapters_stand_beside_the_pooled_one_and_none(tmp_path):

@@ -8,7 +8,8 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from math import prod
+from dataclasses import fields, is_dataclass
+from math import isfinite, prod
 from pathlib import Path, PurePath
 from typing import IO, Any, NamedTuple
 
@@ -152,8 +153,23 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def plain_values(value: Any) -> Any:
+    """Values for JSON: names for fields of dataclasses and named tuples, None for nan and inf, floats to 7 significant digits."""
+    if is_dataclass(value):
+        return {f.name: plain_values(getattr(value, f.name)) for f in fields(value)}
+    if hasattr(value, "_asdict"):
+        return plain_values(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(k): plain_values(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_values(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if isfinite(value) else None
+    return value
+
+
 def write_json(path: Path, value: Any, mode: int = 0o644) -> str:
-    """Write plain values as JSON, atomically; see :func:`replacing`.
+    """Write plain values as JSON, atomically; see :func:`replacing`. NaN and inf are refused: :func:`plain_values` replaces them.
 
     Returns:
         The file's sha256.

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from paramgen.evaluation.baseline import Baseline, Draw, Resource, Setting
 from paramgen.evaluation.pool import Pool, SeenTasks
+from paramgen.nn.condition import inverse_spread
 
 PENALTIES = tuple(10.0**e for e in range(-3, 5))
 VOTERS = 5
@@ -20,8 +21,7 @@ NOISE = 0.5  # of the zoo's spread, on a noised copy
 
 def neighbours(seen: SeenTasks, condition: Tensor, k: int) -> Tensor:
     """The k seen tasks nearest to each condition (n, C), nearest first: (n, k). Conditions are standardised over the seen tasks."""
-    std = seen.condition.std(0, correction=0)
-    scale = torch.where(std > 0, 1 / std, 0.0)
+    scale = inverse_spread(seen.condition)
     return torch.cdist(condition * scale, seen.condition * scale).topk(min(k, len(seen.names)), largest=False).indices
 
 

@@ -160,8 +160,8 @@ def _percentiles(row: Tensor, other: Tensor) -> Interval:
 
 
 def paired_interval(gaps: Sequence[float]) -> Interval:
-    """Student's interval of the mean of paired differences: seeds, or tasks; nan with fewer than two."""
-    if len(gaps) < 2:
+    """Student's interval of the mean of paired differences: seeds, or tasks; nan with fewer than two, or where one is nan."""
+    if len(gaps) < 2 or any(map(isnan, gaps)):
         return Interval(mean(gaps), nan, nan)
     half = float(stats.t.ppf(0.5 + THRESHOLDS.level / 2, len(gaps) - 1)) * stdev(gaps) / len(gaps) ** 0.5
     return Interval(mean(gaps), mean(gaps) - half, mean(gaps) + half)

@@ -4,11 +4,11 @@ Field names are the keys of ``results.json``. Scores are in the task's own unit 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from math import isfinite
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from paramgen import __version__
+from paramgen.core.io import plain_values
 from paramgen.core.score import ScoreSpec
 from paramgen.evaluation.flags import Flag
 from paramgen.evaluation.intervals import Against
@@ -160,20 +160,6 @@ class Results:
     paramgen: str = __version__
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: names for fields, None for nan and inf, floats to 7 significant digits."""
-        plain: dict[str, Any] = _plain(self)
+        """Plain values for JSON; see :func:`paramgen.core.io.plain_values`."""
+        plain: dict[str, Any] = plain_values(self)
         return plain
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if hasattr(value, "_asdict"):
-        return _plain(value._asdict())
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.7g}") if isfinite(value) else None
-    return value

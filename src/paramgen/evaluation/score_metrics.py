@@ -2,6 +2,7 @@
 
 from statistics import mean
 
+import torch
 from torch import Tensor
 
 from paramgen.evaluation import metrics
@@ -23,8 +24,8 @@ def _gap(c: Context) -> float:
 def _worst_task(c: Context) -> float:
     assert c.tasks is not None
     assert c.zoo.spec is not None
-    sign = c.zoo.spec.sign
-    return sign * min(sign * score for score in c.tasks.unseen.values())
+    sign, scores = c.zoo.spec.sign, torch.tensor([*c.tasks.unseen.values()], dtype=torch.float64)
+    return sign * (sign * scores).min().item()  # nan where a task has no score
 
 
 def _seen(c: Context) -> float | None:

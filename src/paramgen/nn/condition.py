@@ -43,9 +43,8 @@ class ConditionInput(nn.Module):
 
     def standardise(self, conditions: Tensor) -> None:
         """Take mean and spread of the seen tasks' conditions (K, C); a number that is the same for all tasks has no effect."""
-        std = conditions.std(0, correction=0)
         self.mean.copy_(conditions.mean(0))
-        self.scale.copy_(torch.where(std > 1e-6 * conditions.abs().amax(0), 1 / std, 0.0))
+        self.scale.copy_(inverse_spread(conditions))
 
     def kept(self, n: int) -> Tensor | None:
         """Which of n conditions are not dropped (n,) bool, on the CPU; None outside training, where none is."""
@@ -78,6 +77,12 @@ class ConditionInput(nn.Module):
         condition, present = marked[:, :-1], marked[:, -1:]
         embedded: Tensor = self.layers(torch.cat([(condition - self.mean) * self.scale * present, 1 - present], 1))
         return embedded
+
+
+def inverse_spread(conditions: Tensor) -> Tensor:
+    """1 / standard deviation (C,) of each number of conditions (K, C); 0 for one that is the same in all of them, up to rounding."""
+    std = conditions.std(0, correction=0)
+    return torch.where(std > 1e-6 * conditions.abs().amax(0), 1 / std, 0.0)
 
 
 class FiLM(nn.Module):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 
 from paramgen.evaluation.metric import RowDict
 from paramgen.report.picture import Band, Bar, Dots, DottedLine, Mark, Panel, PanelAxis, PictureData, Size, Slot, Words
@@ -86,17 +87,14 @@ def tasks(view: View) -> PictureData | None:
     if not view.zoo["tasks"]:
         return None
     spec, place, direct = view.scores.spec, view.scores.place, view.zoo["tasks"]["unseen"]
-    names = sorted(direct, key=lambda task: place(direct[task]), reverse=True)
+    names = sorted(direct, key=lambda task: place(direct[task]) if is_number(direct[task]) else -inf, reverse=True)
     marks = []
     for row in view.ordered(row for row in view.rows if row["tasks"]):
-        scores = [row["tasks"]["unseen"][task] for task in names]
-        notes = [f"{row['name']} on {task}\n{spec.name} {spec.full(v)}" for task, v in zip(names, scores, strict=True)]
+        scores = numbered([row["tasks"]["unseen"][task] for task in names])
+        notes = [f"{row['name']} on {names[line]}\n{spec.name} {spec.full(score)}" for line, score in scores]
         size: Size = "small" if row["kind"] == "baseline" else "medium"
-        marks.append(
-            Dots(
-                row["name"], list(map(place, scores)), [*range(len(names))], notes=notes, size=size, hollow=hollow(row)
-            )
-        )
+        places, lines = [place(score) for _, score in scores], [line for line, _ in scores]
+        marks.append(Dots(row["name"], places, lines, notes=notes, size=size, hollow=hollow(row)))
     near = {row["name"] for row in view.rows if trained(row)}
     x = view.scores.axis("", {mark.row: mark.x for mark in marks if mark.row in near})
     panel = Panel(x, PanelAxis(slots=[Slot(task) for task in names], margin=(0, 0)), marks, _capital(view.score_label))

@@ -24,7 +24,7 @@ def is_number(value: float | None) -> bool:
 
 def reach_of(places: Mapping[str, Iterable[float]]) -> dict[str, tuple[float, float]]:
     """The lowest and the highest of each row's places, for :class:`PanelAxis`."""
-    every = {row: list(values) for row, values in places.items()}
+    every = {row: [value for value in values if isfinite(value)] for row, values in places.items()}
     return {row: (min(values), max(values)) for row, values in every.items() if values}
 
 

@@ -133,7 +133,7 @@ def _gap(pair: dict[str, Any], spec: ScoreSpec) -> str:
 def _on_score(row: RowDict, zoo: RowDict, spec: ScoreSpec) -> str:
     mean, reference = row["values"]["mean"], zoo["values"]["mean"]
     if mean is None or reference is None:
-        return f"The mean {spec.name} of its {counted(row['n'], 'network')} is not finite."
+        return _no_mean(row, spec)
     gap = mean - reference
     side = "above" if gap >= 0 else "below"
     inside = ", inside the zoo's own spread" if abs(gap) <= (zoo["values"]["std"] or 0) else ""
@@ -145,6 +145,10 @@ def _on_score(row: RowDict, zoo: RowDict, spec: ScoreSpec) -> str:
         f"{networks} a mean {spec.name} of {spec.full(mean)}, {spec.gap(gap)} {side} the zoo's "
         f"{spec.full(reference)}{direction}{inside}{best}."
     )
+
+
+def _no_mean(row: RowDict, spec: ScoreSpec) -> str:
+    return f"The mean {spec.name} of its {counted(row['n'], 'network')} is not finite."
 
 
 def _on_distance(row: RowDict, results: ResultsDict, flags: Sequence[Flag]) -> list[str]:
@@ -239,19 +243,20 @@ def _on_storage(name: str, results: ResultsDict) -> list[str]:
 
 def _on_unseen_tasks(row: RowDict, rows: Sequence[RowDict], spec: ScoreSpec) -> list[str]:
     """The same for a generator of networks for unseen tasks; direct training is the first row."""
-    unseen, mean = row["tasks"]["unseen"], row["values"]["mean"]
-    gap = mean - rows[0]["values"]["mean"]
+    unseen, mean, direct = row["tasks"]["unseen"], row["values"]["mean"], rows[0]["values"]["mean"]
+    if mean is None or direct is None:
+        return [_no_mean(row, spec)]
     worst = min(unseen, key=lambda task: spec.sign * unseen[task])
-    side = "above" if gap > 0 else "below"
+    side = "above" if mean > direct else "below"
     tasks = counted(len(unseen), "unseen task")
     sentences = [
-        f"On {tasks} its networks have a mean {spec.name} of {spec.full(mean)}, {spec.gap(gap)} {side} training on "
+        f"On {tasks} its networks have a mean {spec.name} of {spec.full(mean)}, {spec.gap(mean - direct)} {side} training on "
         f"these tasks themselves; on the worst, {worst}, {spec.full(unseen[worst])}."
     ]
     by_verdict: dict[str, list[str]] = {verdict: [] for verdict in get_args(Verdict)}
     simple = {other["name"] for other in rows[1:] if other["kind"] != "generator"}
     for pair in row["against"]:
-        if pair["name"] in simple:
+        if pair["name"] in simple and pair["score"]["difference"] is not None:
             gap_to = spec.text(pair["score"]["difference"], signed=True)
             by_verdict[pair["verdict"]].append(f"{WAYS.get(pair['name'], pair['name'])} ({gap_to})")
     clauses = [

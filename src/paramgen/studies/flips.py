@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from paramgen.core.command_line import command_line
-from paramgen.core.io import write_json
+from paramgen.core.io import plain_values, write_json
 from paramgen.core.params import StateDict
 from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
@@ -103,7 +103,7 @@ def main(
         rows[f"{name} ({path})" if name in rows else name] = _by_class(opened, family, networks, requested, split)
     values = {"zoo": opened.name, "score": family.score.to_dict(), **_summary(requested, rows)}
     values |= {"split": split, "networks": per_code, "command": command}
-    write_json(Path(out) / "flips.json", values)
+    write_json(Path(out) / "flips.json", plain_values(values))
     console = Console()
     console.print(_table(values))
     console.print(f"wrote {Path(out) / 'flips.json'}", style="dim", soft_wrap=True)
@@ -163,7 +163,7 @@ def _by_class(
 
 def _summary(requested: Sequence[Change], rows: dict[str, _Scored]) -> dict[str, Any]:
     of = {kind: torch.tensor([change.kind == kind for change in requested]) for kind in LABEL_CHANGES}
-    bits = torch.tensor([change.bit for change in requested if change.bit is not None])
+    bits = torch.tensor([change.bit for change in requested if change.bit is not None], dtype=torch.int64)
     summary = []
     for name, scores in rows.items():
         one = scores.by_class[of["one bit"]]

@@ -16,7 +16,7 @@ from torch import Tensor
 from paramgen.core.command_line import command_line
 from paramgen.core.counting import counted
 from paramgen.core.hub import is_hub, local_checkpoint
-from paramgen.core.io import inside, read_json, write_json
+from paramgen.core.io import inside, plain_values, read_json, write_json
 from paramgen.core.params import StateDict
 from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
@@ -111,7 +111,7 @@ def main(
         "zoos": [_measured(name, places, study) for name, places in groups.items()],
         "command": command,
     }
-    write_json(Path(out) / "interpolation.json", values)
+    write_json(Path(out) / "interpolation.json", plain_values(values))
     picture = save_picture(mixtures(values), Path(out) / "interpolation.png")
     console = Console()
     for measured in values["zoos"]:

@@ -7,7 +7,6 @@ of a random mask of the same sparsity. n: masks of a row.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import mean, pstdev
 from typing import Any, Literal
 
 import torch
@@ -19,7 +18,7 @@ from paramgen.collect.compressing import ORIGIN
 from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
 from paramgen.core.command_line import command_line
 from paramgen.core.discrete import ones_at_largest
-from paramgen.core.io import read_tensors, write_json
+from paramgen.core.io import plain_values, read_tensors, write_json
 from paramgen.core.params import StateDict, can_be_generated
 from paramgen.core.samples import read_samples
 from paramgen.core.score import ScoreSpec
@@ -91,7 +90,7 @@ def main(
     starts["no mask"] = [pruned_state(origin, whole)] * n
     scores = {name: _after_training(task, states, steps, optim, split, seed, device) for name, states in starts.items()}
     rows = {name: row.tolist() for name, row in scores.items()}
-    values = {
+    values: dict[str, Any] = {
         "zoo": opened.name,
         "score": task.score.to_dict(),
         "sparsity": task.sparsity,
@@ -101,6 +100,7 @@ def main(
         "rows": rows,
         "command": command,
     }
+    values = plain_values(values)
     write_json(Path(out) / "tickets.json", values)
     Console().print(_table(rows, task.score))
     return values
@@ -141,6 +141,7 @@ def _after_training(
 def _table(rows: Mapping[str, Sequence[float]], score: ScoreSpec) -> Table:
     table = Table("mask", f"{score.label}, mean", "std", "lowest", "highest", box=None, header_style="bold")
     for name, values in rows.items():
-        numbers = (mean(values), pstdev(values), min(values), max(values))
-        table.add_row(name, *(score.text(value) for value in numbers))
+        of = torch.tensor(values, dtype=torch.float64)
+        numbers = (of.mean(), of.std(correction=0), of.min(), of.max())
+        table.add_row(name, *(score.text(number.item()) for number in numbers))
     return table

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import inf, isfinite
 from pathlib import Path
-from statistics import mean, pstdev
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paramgen.core.counting import counted
-from paramgen.core.io import write_json
+from paramgen.core.io import plain_values, write_json
 from paramgen.core.samples import SampleInfo, Samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import require_positive
@@ -67,16 +67,17 @@ def main(
     Console().print(_table(results, split))
     if out:
         rows = [_plain(row) for row in results.rows]
-        write_json(Path(out), {"zoo": opened.name, "unseen": unseen_family(opened).unseen, "rows": rows})
+        values = {"zoo": opened.name, "unseen": unseen_family(opened).unseen, "rows": rows}
+        write_json(Path(out), plain_values(values))
     return _best(results, paths)
 
 
 def _best(results: Results, paths: Mapping[str, str]) -> str | None:
-    """Of checkpoints by the names of their rows, the one with the best mean score on the unseen tasks."""
+    """Of checkpoints by the names of their rows, the one with the best mean score on the unseen tasks; one without a mean comes last."""
     score = results.score
     assert score is not None  # the tasks of a family are scored
-    means = {paths[row.name]: mean(_values(row)[0]) for row in results.rows if row.name in paths}
-    return max(means, key=lambda path: score.sign * means[path], default=None)
+    means = {paths[row.name]: row.value("mean") for row in results.rows if row.name in paths}
+    return max(means, key=lambda path: score.sign * means[path] if isfinite(means[path]) else -inf, default=None)
 
 
 def _drawn(path: str, zoo: Zoo, per_task: int, seen_tasks: int, seed: int, **solver: str | int | None) -> Samples:
@@ -96,10 +97,10 @@ def _table(results: Results, split: str) -> Table:
     assert score is not None  # the tasks of a family are scored
     for row in results.rows:
         unseen, seen = _values(row)
-        spread = f"{score.shown(mean(unseen)):.2f} ± {score.shown(pstdev(unseen)):.2f}"
-        over_seen = "" if seen is None else f"{score.shown(mean(seen)):.2f}"
-        worst = min(unseen, key=lambda value: score.sign * value)
-        table.add_row(row.name + "*" * row.uses_task_data, spread, f"{score.shown(worst):.2f}", over_seen)
+        spread = torch.tensor(unseen, dtype=torch.float64).std(correction=0).item()
+        mean, worst = (f"{score.shown(row.value(key)):.2f}" for key in ("mean", "worst_task"))
+        over_seen = "" if seen is None else f"{score.shown(row.value('seen')):.2f}"
+        table.add_row(row.name + "*" * row.uses_task_data, f"{mean} ± {score.shown(spread):.2f}", worst, over_seen)
     better = "" if score.higher_is_better else " (lower is better)"
     table.caption = f"{split} {score.label}{better}, {counted(len(unseen), 'unseen task')}; * used seen tasks' data"
     return table
