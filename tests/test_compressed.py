@@ -19,7 +19,7 @@ from paramgen.core.samples import SampleInfo, write_samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.studies import tickets
-from paramgen.tasks import ClassificationTask, PrunedTask, QuantisedTask, task_of
+from paramgen.tasks import ClassificationTask, DetectionTask, PrunedTask, QuantisedTask, SegmentationTask, task_of
 from paramgen.tasks.compressed import compressible
 from paramgen.tasks.pruned import magnitude_masks, pruned_state
 from paramgen.tasks.quantised import quantised_state
@@ -99,6 +99,27 @@ def test_int8_weights_are_stored_generated_and_scored_in_int8(int8, dense):
     scores = [t.evaluate([z.full(i) for i in range(8)], "val").value for t, z in ((task, int8), (plain, dense))]
     assert (scores[0] - scores[1]).abs().max() < 0.03
     assert rounded(torch.tensor([300.0, -300.0, 1.5, float("nan")]), torch.int8).tolist() == [127, -128, 2, 0]
+
+
+@pytest.mark.parametrize("compress", ["prune", "quantise"])
+def test_a_score_that_is_not_a_mean_over_items_is_the_plain_tasks(compress):
+    plain = SegmentationTask(scenes=6, network_args={"channels": [4, 4, 4, 4]})
+    state = plain.build().state_dict()
+    layers = compressible(plain.build())
+    masks = magnitude_masks([state], layers, 0.5)
+    task = PrunedTask(plain, 0.5) if compress == "prune" else QuantisedTask(plain)
+    compressed = pruned_state(state, masks) if compress == "prune" else quantised_state(state, layers)
+    network = task.build()
+    network.load_state_dict(compressed)
+    weights = {f"{name}.weight": network.get_submodule(name).plain().detach() for name in layers}
+    found, expected = (t.evaluate([s], "val") for t, s in ((task, compressed), (plain, {**state, **weights})))
+    assert torch.equal(found.value, expected.value)
+    assert torch.equal(found.loss, expected.loss)
+    x = torch.rand(2, 1, 32, 32)
+    own = plain.build()
+    own.load_state_dict(task.plain_state(compressed))
+    assert torch.allclose(own.eval()(x), network.eval()(x), atol=1e-6)
+    assert PrunedTask(DetectionTask(scenes=6)).takes_targets  # detectors are trained with their targets
 
 
 def test_quantised_weights_are_within_half_a_step_of_the_plain_ones():

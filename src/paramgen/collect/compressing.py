@@ -129,7 +129,15 @@ def _trained(task: Task, states: list[StateDict], steps: int, optim: OptimSettin
         if steps == 0:
             yield from some
             continue
-        group = NetworkGroup(network, some, trained, device, loss=task.loss, among=min(size, len(states)))
+        group = NetworkGroup(
+            network,
+            some,
+            trained,
+            device,
+            loss=task.loss,
+            with_targets=task.takes_targets,
+            among=min(size, len(states)),
+        )
         seeds = [mix(0, 5, first + i) for i in range(len(some))]
         for _ in GroupTrainer(group, task.items("train"), optim, seeds, steps).run():
             pass

@@ -64,11 +64,12 @@ class TaskFamily(Scored):
     seen: Sequence[str] = ()
     unseen: Sequence[str] = ()
     lora: LoraSettings | None = None
-    reads: ClassVar[
-        Sequence[str]
-    ] = ()  # arguments that may name a file, a folder or an address to read code or weights from
-    within: ClassVar[str | None] = None  # the argument that is a task or a family itself
-    has_data: ClassVar[bool] = True  # whether networks can be trained, run on items and aligned
+    has_data: bool = True
+    """Whether networks can be trained, run on items and aligned."""
+    reads: ClassVar[Sequence[str]] = ()
+    """Arguments that may name a file, a folder or an address to read code or weights from."""
+    within: ClassVar[str | None] = None
+    """The argument that is a task or a family itself."""
 
     @abstractmethod
     def plain(self) -> nn.Module:
@@ -321,6 +322,7 @@ class Member(Task):
     def __init__(self, family: TaskFamily, name: str) -> None:
         family.check([name])
         self.family, self.name, self.score = family, name, family.score
+        self.takes_targets = family.takes_targets
 
     def build(self) -> nn.Module:
         """The family's network."""

@@ -3,15 +3,17 @@
 The task is that of the plain networks; linear layers and convolutions are replaced.
 """
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from paramgen.core.params import tied_names
+from paramgen.core.params import StateDict, tied_names
 from paramgen.errors import ParamgenError
 from paramgen.tasks.base import SplitData, Task
-from paramgen.tasks.score import Measured
+from paramgen.tasks.score import Measured, Scores
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
@@ -53,6 +55,29 @@ class CompressedTask(Task):
 
     def __init__(self, of: Task) -> None:
         self.of, self.score = of, of.score
+        self.has_data, self.takes_targets = of.has_data, of.takes_targets
+
+    @abstractmethod
+    def plain_state(self, state: Mapping[str, Tensor]) -> StateDict:
+        """The complete state dict of the plain network with the same function.
+
+        Args:
+            state: A complete state dict of a network in the other form.
+        """
+
+    def evaluate(
+        self,
+        states: Sequence[Mapping[str, Tensor]],
+        split: str,
+        most: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Scores:
+        """The plain task's, of the plain networks with the same functions."""
+        return self.of.evaluate([self.plain_state(state) for state in states], split, most, device)
+
+    def count(self, split: str, most: int | None = None) -> int:
+        """The plain task's."""
+        return self.of.count(split, most)
 
     def data(self, split: str) -> SplitData:
         """The plain task's."""

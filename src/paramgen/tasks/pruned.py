@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.discrete import ones_at_largest
-from paramgen.core.params import StateDict, with_versions
+from paramgen.core.params import StateDict, last_part, with_versions
 from paramgen.errors import require_fraction
 from paramgen.tasks.base import Task
 from paramgen.tasks.compressed import CompressedTask, compressible, with_layers
@@ -42,6 +42,15 @@ class PrunedTask(CompressedTask):
         pruned = with_layers(network, _pruned_layer)
         pruned.load_state_dict(with_versions({**pruned.state_dict(), **masks}, pruned))
         return pruned
+
+    def plain_state(self, state: Mapping[str, Tensor]) -> StateDict:
+        """The state dict of the plain network, whose weights are 0 where the masks are."""
+        plain = {name: tensor for name, tensor in state.items() if last_part(name) not in (ORIGINAL, PRUNING_MASK)}
+        for name, mask in state.items():
+            if last_part(name) == PRUNING_MASK:
+                layer = name.removesuffix(PRUNING_MASK)
+                plain[f"{layer}weight"] = state[f"{layer}{ORIGINAL}"] * mask
+        return plain
 
 
 class _PrunedLayer(CompressedLayer):

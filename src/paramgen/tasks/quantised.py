@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.discrete import rounded
-from paramgen.core.params import StateDict, with_versions
+from paramgen.core.params import StateDict, last_part, with_versions
 from paramgen.tasks.base import Task
 from paramgen.tasks.compressed import CompressedTask, compressible, with_layers
 from paramgen.tasks.compressed_layers import CompressedConvolution, CompressedLayer
 
+INT8_WEIGHT = "weight_int8"
 INT8_STEPS = 255  # between the smallest and the largest of int8
 SMALLEST_SCALE = 1e-8  # scale of a channel of zeros
 
@@ -37,6 +38,16 @@ class QuantisedTask(CompressedTask):
         quantised.load_state_dict(with_versions(state, quantised))
         return quantised
 
+    def plain_state(self, state: Mapping[str, Tensor]) -> StateDict:
+        """The state dict of the plain network, with the weights that the integers stand for."""
+        layers = [name.removesuffix(INT8_WEIGHT) for name in state if last_part(name) == INT8_WEIGHT]
+        stored = {f"{layer}{part}" for layer in layers for part in (INT8_WEIGHT, "scale", "zero_point")}
+        plain = {name: tensor for name, tensor in state.items() if name not in stored}
+        for layer in layers:
+            q, scale, zero = (state[f"{layer}{part}"] for part in (INT8_WEIGHT, "scale", "zero_point"))
+            plain[f"{layer}weight"] = dequantised(q, scale, zero)
+        return plain
+
 
 class _QuantisedLayer(CompressedLayer):
     """A layer whose weight is scale (weight_int8 - zero_point)."""
@@ -45,14 +56,12 @@ class _QuantisedLayer(CompressedLayer):
         super().__init__(layer)
         ones = (-1, *[1] * (layer.weight.dim() - 1))
         channels = torch.zeros(layer.weight.shape[0]).view(ones)
-        self.register_buffer("weight_int8", torch.zeros(layer.weight.shape, dtype=torch.int8))
+        self.register_buffer(INT8_WEIGHT, torch.zeros(layer.weight.shape, dtype=torch.int8))
         self.register_buffer("scale", channels.clone())
         self.register_buffer("zero_point", channels.to(torch.int8))
 
     def plain(self) -> Tensor:
-        scale = self.get_buffer("scale")
-        q, zero = self.get_buffer("weight_int8").to(scale.dtype), self.get_buffer("zero_point").to(scale.dtype)
-        return scale * (q - zero)
+        return dequantised(self.get_buffer(INT8_WEIGHT), self.get_buffer("scale"), self.get_buffer("zero_point"))
 
 
 class _QuantisedConvolution(_QuantisedLayer, CompressedConvolution):
@@ -61,6 +70,11 @@ class _QuantisedConvolution(_QuantisedLayer, CompressedConvolution):
 
 def _quantised_layer(layer: nn.Module) -> nn.Module:
     return (_QuantisedLayer if isinstance(layer, nn.Linear) else _QuantisedConvolution)(layer)
+
+
+def dequantised(q: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Weights (out, ...) in the dtype of the scales: scale (q - zero point)."""
+    return scale * (q.to(scale.dtype) - zero_point.to(scale.dtype))
 
 
 def quantised_state(state: Mapping[str, Tensor], layers: list[str]) -> StateDict:
@@ -77,6 +91,6 @@ def quantised_state(state: Mapping[str, Tensor], layers: list[str]) -> StateDict
         low, high = W.amin(inner, keepdim=True).clamp_max(0), W.amax(inner, keepdim=True).clamp_min(0)
         scale = ((high - low) / INT8_STEPS).clamp_min(SMALLEST_SCALE)
         zero = rounded(-128 - low / scale, torch.int8)
-        new[f"{name}.weight_int8"] = rounded(W / scale + zero, torch.int8)
+        new[f"{name}.{INT8_WEIGHT}"] = rounded(W / scale + zero, torch.int8)
         new[f"{name}.scale"], new[f"{name}.zero_point"] = scale, zero
     return new

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import isfinite
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -51,9 +51,8 @@ class Scored(ABC):
     """What training and scoring use of a task, in addition to its network and data."""
 
     score: ScoreSpec = ACCURACY
-    takes_targets: ClassVar[bool] = (
-        False  # whether networks in training take targets too and return losses (B,), as detectors do
-    )
+    takes_targets: bool = False
+    """Whether networks in training take targets too and return losses (B,), as detectors do."""
 
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
