@@ -6,7 +6,7 @@ import torch
 
 from paramgen.cli.main import main
 from paramgen.collect.doubts import doubts, guessing
-from paramgen.core.score import ACCURACY
+from paramgen.core.score import ACCURACY, ScoreSpec
 from paramgen.core.zoo import Zoo, ZooEntry
 from paramgen.tasks.score import CLASSIFIES
 
@@ -46,6 +46,10 @@ def test_networks_worse_than_their_start_are_noticed():
     (found,) = doubts(entries([0.6, 0.7]), ACCURACY, {None: 0.1}, 300, start=0.95)
     assert "65.0 % on val, 95.0 % at its start. Use" in found
     assert not doubts(entries([0.94, 0.93]), ACCURACY, {None: 0.1}, 300, start=0.95)
+
+
+def test_a_score_in_percent_need_not_be_a_share():
+    assert "at its start" in doubts(entries([-0.9]), ScoreSpec("R2"), {}, 300, start=-0.1)[0]
 
 
 def test_a_zoo_without_scores_has_no_doubts():

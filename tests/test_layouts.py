@@ -535,6 +535,10 @@ def test_pickles_of_ones_own_are_converted_in_a_process_of_their_own(tmp_path, m
     line = ["zoo", "convert", "--source", str(source), "--out", str(tmp_path / "plain")]
     assert main(line) == 2
     assert "may run code that it names: give --trust if" in capsys.readouterr().err
+    write(source, {"1.bin": state(1)})
+    assert main(line) == 2
+    assert "1.bin and 1.pth would all become 1.safetensors" in capsys.readouterr().err
+    (source / "1.bin").unlink()
     assert main([*line, "--trust"]) == 2
     shown = capsys.readouterr()
     assert "2 of 3 files converted" in shown.out

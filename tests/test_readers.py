@@ -9,6 +9,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from paramgen.cli.main import main
+from paramgen.collect.readers.found import Found
+from paramgen.collect.recorded_scores import recorded_scores
 from paramgen.core.weight_files import find_state_dict, is_aside, wrapper_prefix
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
@@ -153,6 +155,13 @@ def test_a_table_gives_what_the_paths_do_not(tmp_path):
     assert same(zoo, 1, 2)
 
 
+@pytest.mark.parametrize("values", [("nan", "90"), ("90", "nan")])
+def test_accuracies_in_percent_are_fractions_wherever_one_is_missing(values):
+    founds = [Found(v, Path(v), scores={"val": {"accuracy": float(v)}}) for v in values]
+    scores = recorded_scores(founds, lower_is_better=False, margin=0.01).scores
+    assert scores[values.index("90")]["val"]["score"] == pytest.approx(0.9)
+
+
 def test_a_dry_run_shows_what_would_be_taken_and_writes_nothing(tmp_path, capsys):
     files = {f"run{i}/step{i}_acc0.{i}.pt": state(i) for i in range(1, 4)}
     files["run4/step0_acc0.4.pt"] = b"PK\x03\x04 damaged"
@@ -217,6 +226,13 @@ def test_a_mistake_is_one_line_that_says_what_to_do(options, message, tmp_path, 
         ("run,step\n1,2", "has no column 'path'"),
         ("path,ruu\na.pt,1", "unknown field 'ruu'. Did you mean 'run'?"),
         ("path,step\na.pt,x", "step is 'x', expected a number"),
+        ("path,step\na.pt,1.5", "step is '1.5', expected a whole number"),
+        ("path,seed\na.pt,nan", "seed is 'nan', expected a whole number"),
+        ("path,step\na.pt,-1", "a.pt: step is -1, expected 0 or more"),
+        (
+            "path,condition.lr\na.pt,inf",
+            "a.pt: condition 'lr' is inf, expected finite numbers; choose others with --condition",
+        ),
         ("path,step\na.pt,1\na.pt,2", "'a.pt' is there twice"),
         ("path,step\nb.pt,1", "names 'b.pt', which is not in"),
         ("path,step\na.pt,1,2", "line 2: expected 2 cells"),

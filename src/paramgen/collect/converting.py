@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +27,8 @@ def convert(source: str, out: str, key: str | None = None, trust: bool = False) 
         trust: Run the code that the files name, in a process of its own. Use only for files that you made, or from people you trust.
 
     Raises:
-        ParamgenError: `trust` is not given, no such files, or files that hold no state dict; the others are written.
+        ParamgenError: `trust` is not given, no such files, two that differ in their suffix alone, or files that hold no state dict; the
+            others are written.
     """
     path = Path(source)
     if not path.exists():
@@ -35,6 +37,10 @@ def convert(source: str, out: str, key: str | None = None, trust: bool = False) 
     files = sorted(found, key=lambda file: natural_order(file.name))
     if not files:
         raise ParamgenError(f"no {', '.join(_PICKLES)} file in {source!r}")
+    stem, times = Counter(file.stem for file in files).most_common(1)[0]
+    if times > 1:
+        alike = " and ".join(file.name for file in files if file.stem == stem)
+        raise ParamgenError(f"{alike} would all become {stem}.safetensors; convert them to different folders")
     if not trust:
         raise ParamgenError(
             f"reading {files[0]} may run code that it names: give --trust if you made these files or trust their author"

@@ -52,12 +52,12 @@ def doubts(
     if guessers > len(scored) / 2:
         sentences.append(
             f"{guessers} of {len(scored)} networks are no better on val than a constant prediction: "
-            f"{_text(score, mean)} on average. There is nothing to learn from them."
+            f"{score.full(mean)} on average. There is nothing to learn from them."
         )
     lost_to_start = 0.0 if start is None else score.sign * (start - mean)
     if start is not None and lost_to_start > max(WORSE * score.margin, SPREAD * _deviation(score, start, items)):
         sentences.append(
-            f"Fine-tuning made the networks worse: {_text(score, mean)} on val, {_text(score, start)} at its start. "
+            f"Fine-tuning made the networks worse: {score.full(mean)} on val, {score.full(start)} at its start. "
             "Use a lower finetune.lr."
         )
     return sentences
@@ -96,15 +96,11 @@ def unscored(entries: Sequence[ZooEntry]) -> list[str]:
     )
 
 
-def _text(score: ScoreSpec, value: float) -> str:
-    return f"{score.text(value)}{score.symbol}"
-
-
 def _is_lost(scores: SplitScores) -> bool:
     losses = [part["loss"] for part in scores.values() if "loss" in part]
     return any(loss is None or not isfinite(loss) for loss in losses)
 
 
 def _deviation(score: ScoreSpec, value: float, items: int) -> float:
-    """The standard deviation of a share of n items; 0 for other scores."""
-    return sqrt(value * (1 - value) / items) if score.unit == "percent" else 0.0
+    """The standard deviation of a share of n items; 0 for other scores, also those that are shown in percent."""
+    return sqrt(value * (1 - value) / items) if score.unit == "percent" and 0 <= value <= 1 else 0.0

@@ -36,14 +36,15 @@ def place(founds: Sequence[Found], one_run: bool, val_networks: int, heldout_net
         heldout_networks: Number of held-out networks: the last runs.
 
     Raises:
-        ParamgenError: Two networks with the same run and step; numbers that split a run, or leave nothing to learn from.
+        ParamgenError: A step below 0, or two networks with the same run and step; numbers that split a run, or leave nothing to learn
+            from.
     """
     names = [_run_name(found, i, one_run) for i, found in enumerate(founds)]
     numbers = _numbered(list(dict.fromkeys(names)))
     steps = _steps(founds, names)
     rows = [Placed(found, numbers[name], step, "train") for found, name, step in zip(founds, names, steps, strict=True)]
     rows.sort(key=lambda row: row.run)  # stable: steps stay in order
-    _check_unique(rows)
+    _check_steps(rows)
     splits = _splits(rows, val_networks, heldout_networks)
     placed = [row._replace(split=splits[row.run]) for row in rows]
     if not any(row.split == "train" for row in placed):
@@ -57,9 +58,8 @@ def _run_name(found: Found, index: int, one_run: bool) -> str:
     if found.run is not None:
         return found.run
     if found.condition:
-        return ", ".join(
-            f"{name}={value}" for name, value in found.condition.items() if not isinstance(value, tuple)
-        ) or (found.name)
+        words = [f"{name}={value}" for name, value in found.condition.items() if not isinstance(value, tuple)]
+        return ", ".join(words) or found.name
     return "0" if one_run else str(index)
 
 
@@ -86,9 +86,12 @@ def _steps(founds: Sequence[Found], names: Sequence[str]) -> list[int]:
     return steps
 
 
-def _check_unique(rows: Sequence[Placed]) -> None:
+def _check_steps(rows: Sequence[Placed]) -> None:
+    """Refuse steps below 0, and two networks of one run with one step."""
     seen: dict[tuple[int, int], str] = {}
     for row in rows:
+        if row.step < 0:
+            raise ParamgenError(f"{row.found.name}: step is {row.step}, expected 0 or more")
         first = seen.setdefault((row.run, row.step), row.found.name)
         if first != row.found.name:
             raise ParamgenError(

@@ -36,7 +36,7 @@ def recorded_scores(founds: Sequence[Found], lower_is_better: bool, margin: floa
     notes = [f"not recorded: {', '.join(unused)}"] if (unused := [n for n in others if n != chosen]) else []
     spec, factor = _spec(chosen, lower_is_better, margin), 1.0
     values = [of[chosen] for found in founds for of in found.scores.values() if chosen in of]
-    if spec.unit == "percent" and max(values) > 1:
+    if spec.unit == "percent" and any(value > 1 for value in values):
         notes.append(f"{chosen} is in percent, and is recorded as a fraction")
         factor = 0.01
     return RecordedScores(spec, [_of(found, chosen, factor) for found in founds], notes)

@@ -1,6 +1,7 @@
 """Conditions that a source records: numbers, words, vectors and sets of words by name, and the vector of numbers that they make."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 from paramgen.collect.readers.found import Found, Value
@@ -36,7 +37,7 @@ def recorded(
         chosen: The user chose the parts by a pattern or a table: words that name each run are kept.
 
     Raises:
-        ParamgenError: An unknown name, or a part that some networks lack or that is of another kind in some of them.
+        ParamgenError: An unknown name, or a part that some networks lack, that is of another kind in some of them, or that is not finite.
     """
     available = list(dict.fromkeys(name for found in founds for name in found.condition))
     for name in names or ():
@@ -81,7 +82,13 @@ def _range(field: Mapping[str, Any]) -> str:
 def _value(found: Found, name: str) -> Value:
     if name not in found.condition:
         raise ParamgenError(f"{found.name} has no condition {name!r}, which other networks have")
-    return found.condition[name]
+    value = found.condition[name]
+    numbers = value if isinstance(value, tuple) else [value] if isinstance(value, float | int) else []
+    if odd := [number for number in numbers if not isfinite(number)]:
+        raise ParamgenError(
+            f"{found.name}: condition {name!r} is {odd[0]}, expected finite numbers; choose others with --condition"
+        )
+    return value
 
 
 def _field(name: str, values: Sequence[Value], founds: Sequence[Found]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def described(found: Found, values: Mapping[str, str], where: str) -> Found:
                 raise ParamgenError(f"{where}: split is {text!r}, expected train, val or heldout")
             changes[field] = SPLIT_WORDS[text]
         else:
-            changes[field] = int(_number(text, field, where)) if field in ("step", "seed") else text
+            changes[field] = _whole_number(text, field, where) if field in ("step", "seed") else text
     return found.with_(condition=condition, scores=scores, **changes)
 
 
@@ -113,6 +113,13 @@ def _value(text: str) -> Value:
         return float(text)
     except ValueError:
         return text
+
+
+def _whole_number(text: str, field: str, where: str) -> int:
+    number = _number(text, field, where)
+    if not number.is_integer():  # nor are NaN and infinity
+        raise ParamgenError(f"{where}: {field} is {text!r}, expected a whole number")
+    return int(number)
 
 
 def _number(text: str, field: str, where: str) -> float:
