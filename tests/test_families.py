@@ -239,6 +239,12 @@ def test_unknown_tasks_splits_and_levels_are_named():
         family.pooled(family.seen[:1], "dev")
     with pytest.raises(ParamgenError, match="each level once"):
         RotatedFamily(seen=[0.0, 10.0], unseen=[10.0])
+    with pytest.raises(ParamgenError, match="each level once, to six digits"):
+        RotatedFamily(seen=[0.1234567, 0.12345674], unseen=[1.0], corruption="noise")  # their names are equal
+    with pytest.raises(
+        ParamgenError, match=r"a set of 100 classes has 2\^100 relabelings, expected 16 classes or fewer"
+    ):
+        RelabelFamily("cifar100")
     with pytest.raises(ParamgenError, match=r"Unknown task family 'RotateFamily'. Did you mean 'RotatedFamily'"):
         load_family({"class_path": "RotateFamily"})
 

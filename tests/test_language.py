@@ -276,6 +276,8 @@ def test_only_answers_are_learned_and_padding_is_not(instructions):
     places = (data.targets[0] != IGNORED).nonzero()[:, 0]
     assert data.inputs[0][places[1]] == 3  # each is predicted from the one before it
     assert task.build()(data.inputs[:2]).shape == (2, 40, 4)
+    with pytest.raises(ParamgenError, match="test_items is 0, expected 1 or more"):
+        InstructionTask(**instructions, test_items=0)
 
 
 def test_the_dora_of_llama_7b_has_the_papers_size():

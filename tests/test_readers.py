@@ -171,7 +171,7 @@ def test_a_dry_run_shows_what_would_be_taken_and_writes_nothing(tmp_path, capsys
     source = write(tmp_path / "theirs", files)
     before = sorted(tmp_path.rglob("*"))
     pattern = ("--pattern", "run{run}/step{step}_acc{val.accuracy}.pt")
-    assert main(import_line(source, *pattern, "--dry_run")) == 0
+    assert main(import_line(source, "--dry_run", *pattern)) == 0
     shown, said = capsys.readouterr()
     assert sorted(tmp_path.rglob("*")) == before
     for text in (

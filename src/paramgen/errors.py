@@ -85,6 +85,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its type if it has no message: libraries add advice and traces below."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 _SHORT = Repr()
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxother = 2, 3, 3, 3, 60
 

@@ -186,7 +186,7 @@ def _switched_on(args: list[str], function: Any) -> list[str]:
     }
     words = list[str]()
     for word, following in zip(args, [*args, "--"][1:], strict=True):
-        words += [word, "true"] if word in switches and following.startswith("--") else [word]
+        words += [word, "true"] if word in switches and following.startswith("-") else [word]
     return words
 
 

@@ -27,7 +27,7 @@ from paramgen.cli.recipes import facts_of, with_recipes
 from paramgen.core.hub import local_checkpoint
 from paramgen.core.plugins import is_installed
 from paramgen.core.signals import restored
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, first_line
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.callbacks import LearningRates, SampleQuality, SparingProgressBar
 from paramgen.generators.checkpoints import Checkpoints, CompleteCheckpoints, StopRequests
@@ -162,7 +162,7 @@ class GeneratorCLI(LightningCLI):
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
-            raise ParamgenError(f"trainer: {str(error).splitlines()[0]}") from error
+            raise ParamgenError(f"trainer: {first_line(error)}") from error
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = CompleteCheckpoints()
         return trainer

@@ -32,7 +32,7 @@ from paramgen.core.shards import SHARED, Shard, finished
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo import START, Split, Zoo
 from paramgen.core.zoo_writer import REST_FILE, ZooWriter, check_resumable
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, first_line
 from paramgen.tasks import SplitData, TaskFamily
 from paramgen.tasks.items import side_by_side
 from paramgen.tasks.score import plain_scores
@@ -165,7 +165,7 @@ class Collector:
         try:
             torch.empty(0, device=device)
         except RuntimeError as error:
-            raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+            raise ParamgenError(f"device {device!r} cannot be used: {first_line(error)}") from error
         self.network = network
         Architecture(network)  # refuses networks that a zoo cannot hold, before training
         self.names = select_tensors(network, parameters)

@@ -16,7 +16,7 @@ from paramgen.core.params import REAL, can_be_generated, state_tensors
 from paramgen.core.seeds import mix
 from paramgen.core.shards import MERGE, Shard, parse_shard
 from paramgen.core.zoo import Split, Zoo
-from paramgen.errors import ParamgenError, require_positive
+from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.tasks import Task
 
 Mode = Literal["trajectory", "seeds"]
@@ -45,9 +45,7 @@ class Recipe:
         require_positive(
             runs=self.runs, checkpoints=self.checkpoints, save_every=self.save_every, score_images=self.score_images
         )
-        for name in ("epochs", "seed", "heldout_runs", "val_runs"):
-            if getattr(self, name) < 0:
-                raise ParamgenError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        require_non_negative(epochs=self.epochs, seed=self.seed, heldout_runs=self.heldout_runs, val_runs=self.val_runs)
         if self.runs * self.checkpoints < 2:
             raise ParamgenError("runs x checkpoints is 1; a zoo needs at least 2 networks")
         if self.heldout_runs + self.val_runs >= self.runs and (self.heldout_runs or self.val_runs):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from paramgen.core.io import cannot_read, regular_file
 from paramgen.core.stored import LazyTensors
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, first_line
 
 _MAPPED = 16_000_000  # bytes
 
@@ -137,7 +137,7 @@ def _reason(error: Exception) -> str:
             f"it holds an object of {match[1] or match[2]}, and loading it would run its code; "
             "save the state_dict by itself, or as safetensors"
         )
-    return f"damaged, or not written by torch.save ({(text.splitlines() or [''])[0][:200] or type(error).__name__})"
+    return f"damaged, or not written by torch.save ({first_line(error)[:200]})"
 
 
 def _tensors(saved: Any) -> list[tuple[str, Tensor]]:

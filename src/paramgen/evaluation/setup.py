@@ -12,7 +12,7 @@ from paramgen import __version__
 from paramgen.core.params import state_digest
 from paramgen.core.samples import Samples
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, require_positive
+from paramgen.errors import ParamgenError, first_line, require_positive
 from paramgen.evaluation.baselines import all_baselines, check_baselines
 from paramgen.tasks import Task, TaskFamily
 
@@ -115,4 +115,4 @@ def _device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise ParamgenError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise ParamgenError(f"device {name!r} cannot be used: {first_line(error)}") from error

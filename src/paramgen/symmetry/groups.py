@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.params import ParamSpec, StateDict, state_tensors
+from paramgen.errors import first_line
 from paramgen.symmetry.axes import CannotAlign
 from paramgen.symmetry.rules import find_rule
 from paramgen.symmetry.walk import WALKS, Graph, Walker
@@ -90,8 +91,7 @@ class PermutationSpec:
         try:
             program = torch.export.export(copy.deepcopy(network).eval(), example, strict=False)
         except Exception as error:  # the exporter passes on any error of the network's own code
-            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise CannotAlign(f"the network cannot be traced: {first_line}") from error
+            raise CannotAlign(f"the network cannot be traced: {first_line(error)}") from error
         order, scale, linear = (Walker(roots, free, walk, find_rule).run(program) for walk in WALKS)
         spaces = _two_sided(_places(linear, params, roots))
         gauges = {name: p for name, p in _two_sided(_places(scale, params, roots)).items() if not _within(p, spaces)}

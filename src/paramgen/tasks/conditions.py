@@ -21,7 +21,7 @@ from paramgen.core.arguments import check_arguments
 from paramgen.core.counting import counted
 from paramgen.core.io import read_tensors
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError
-from paramgen.errors import ParamgenError, did_you_mean, require_positive
+from paramgen.errors import ParamgenError, did_you_mean, first_line, require_positive
 from paramgen.tasks.base import Description
 from paramgen.tasks.published import require_timm_weights
 
@@ -349,7 +349,7 @@ def load_tower(name: str, pretrained: bool = True, weights: str | None = None, s
             )
         except Exception as error:  # the hub, the network, zip and torch raise different errors
             if weights is not None:
-                raise ParamgenError(f"{weights} does not fit {name}: {str(error).splitlines()[0]}") from error
+                raise ParamgenError(f"{weights} does not fit {name}: {first_line(error)}") from error
             raise ParamgenError(
                 f"the weights of {name} are not here and cannot be downloaded; {_where_from(name)}"
             ) from error
@@ -377,7 +377,7 @@ def _read_table(path: Path) -> dict[str, Tensor] | Tensor:
     try:
         rows = torch.from_numpy(np.load(path, allow_pickle=False)).float()
     except (OSError, ValueError, TypeError) as error:
-        raise ParamgenError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise ParamgenError(f"cannot read {path}: {first_line(error)}") from error
     if rows.dim() != 2 or len(rows) == 0:
         raise ParamgenError(f"{path}: expected an array (tasks, numbers), got {tuple(rows.shape)}")
     return rows

@@ -31,7 +31,7 @@ from paramgen.core.made import RecordedResult
 from paramgen.core.paths import find_config
 from paramgen.core.samples import INDEX, SampleInfo, write_samples
 from paramgen.core.zoo import Zoo
-from paramgen.errors import DivergedError, ParamgenError, UnscoredError
+from paramgen.errors import DivergedError, ParamgenError, UnscoredError, first_line
 from paramgen.evaluation.merging import MERGED
 from paramgen.evaluation.pool import Pool
 from paramgen.evaluation.unseen import many_tasks
@@ -315,7 +315,7 @@ def _read_config(name: str) -> dict[str, Any]:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamgenError(f"config {name!r} is not valid YAML: {str(error).splitlines()[0]}") from error
+        raise ParamgenError(f"config {name!r} is not valid YAML: {first_line(error)}") from error
 
 
 def _digest(opened: Zoo) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from paramgen import __version__
 from paramgen.core.counting import counted
 from paramgen.core.plugins import load_plugins
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, first_line
 
 _PACKAGES = ("torch", "torchvision", "lightning", "timm", "diffusers", "jsonargparse", "safetensors", "scikit-learn")
 _OPTIONAL = {
@@ -66,7 +66,7 @@ def _torchvision() -> str:
         importlib.import_module("torchvision.ops")
     except (ImportError, RuntimeError) as error:
         return (
-            f"no ({str(error).splitlines()[0]}): these builds are incompatible; timm and lightning fail with them. Run "
+            f"no ({first_line(error)}): these builds are incompatible; timm and lightning fail with them. Run "
             "pip install --force-reinstall torch torchvision from one index"
         )
     return "yes"

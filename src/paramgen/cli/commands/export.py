@@ -62,7 +62,7 @@ def main(
         names = [writer.write(network, unfinished / network.name).name for network in _finite(source)]
         if not names:
             raise ParamgenError(f"{source.what} holds no network to export")
-        how = writer.how.replace("{path}", str(target / names[0])).replace("{parent}", out)
+        how = writer.how.replace("{path}", (target / names[0]).as_posix()).replace("{parent}", target.as_posix())
         about = {"format": format, "network": source.zoo.task_config and source.network_name, "zoo": source.zoo.name}
         _move(unfinished, target)
     finally:

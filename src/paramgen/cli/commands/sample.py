@@ -16,7 +16,7 @@ from paramgen.core.sample_shards import merge_samples
 from paramgen.core.samples import INDEX, refuse_samples, write_samples
 from paramgen.core.shards import MERGE, finished, parse_shard
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, require_non_negative, require_positive
+from paramgen.errors import ParamgenError, first_line, require_non_negative, require_positive
 from paramgen.evaluation.recalibration import recalibrated
 from paramgen.evaluation.unseen import conditions_to_draw, has_conditions, tasks_to_draw
 from paramgen.generators.loading import check_conditional, load_generator
@@ -105,7 +105,7 @@ def main(
         model = load_generator(checkpoint, device, trust)
         noise = torch.Generator(device).manual_seed(seed)
     except RuntimeError as error:
-        raise ParamgenError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise ParamgenError(f"device {device!r} cannot be used: {first_line(error)}") from error
     given = None if condition is None else torch.tensor(condition).expand(n, -1)
     names: list[str] | None = None
     if zoo is not None:

@@ -70,7 +70,7 @@ class InstructionTask(PredictsTokens, Task):
         batch_size: int = 8,
         dtype: str = "float32",
     ) -> None:
-        require_positive(context=context, val_items=val_items, batch_size=batch_size, test_items=test_items or 1)
+        require_positive(context=context, val_items=val_items, batch_size=batch_size, test_items=test_items)
         if not tests:
             raise ParamgenError(f"tests is empty; name tests of lm-eval, such as {', '.join(COMMONSENSE)}")
         if tokenizer is None and not isinstance(model, str):
@@ -191,7 +191,8 @@ class InstructionTask(PredictsTokens, Task):
         question = self._tokenizer(PROMPT.format(instruction=asked))["input_ids"]
         answer = self._tokenizer(record["output"], add_special_tokens=False)["input_ids"] + end
         line = [*question, *answer][-(self.context + 1) :]
-        learned = [IGNORED] * (len(line) - len(answer)) + line[-len(answer) :]
+        start = max(0, len(line) - len(answer))
+        learned = [IGNORED] * start + line[start:]
         padding = self.context + 1 - len(line)  # to the right, where no earlier token sees it
         return torch.tensor(line + padding * [0])[:-1], torch.tensor(learned + padding * [IGNORED])[1:]
 

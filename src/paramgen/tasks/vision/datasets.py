@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import ConcatDataset, Dataset
 
-from paramgen.errors import ParamgenError, did_you_mean
+from paramgen.errors import ParamgenError, did_you_mean, first_line
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SMALL = 96  # maximum side, in pixels, of images that are kept in memory
@@ -276,7 +276,7 @@ def _torchvision(name: str, source: Source, root: Path, download: bool, how: dic
         fix = "download=true (in a zoo only with --trust true) fetches it, or " if source.downloads else ""
         raise ParamgenError(
             f"dataset {name!r} is not in {root.absolute()} (expected there: {source.files}); {fix}set root or PARAMGEN_DATA "
-            f"({str(error).strip().splitlines()[0]})"
+            f"({first_line(error)})"
         ) from error
     return dataset
 

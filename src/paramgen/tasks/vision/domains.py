@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
+from paramgen.errors import ParamgenError, did_you_mean, first_line, require_non_negative, require_positive
 from paramgen.tasks.base import Description, SplitData, TaskFamily
 from paramgen.tasks.lora import LoraSettings, lora_settings
 from paramgen.tasks.score import Classifies
@@ -113,7 +113,7 @@ class DomainFamily(Classifies, TaskFamily):
             size = (self.image_size, self.image_size)
             images = [np.asarray(folder.loader(path).resize(size, resample=2)) for path, _ in folder.samples]
         except OSError as error:
-            raise ParamgenError(f"cannot read domain {name!r}: {str(error).splitlines()[0]}") from error
+            raise ParamgenError(f"cannot read domain {name!r}: {first_line(error)}") from error
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(folder.targets)
 
 

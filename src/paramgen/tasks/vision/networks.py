@@ -21,7 +21,7 @@ from paramgen.core.intake import Architecture
 from paramgen.core.params import StateDict, with_versions
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError, import_class, refusal
 from paramgen.core.weight_files import read_state_dict, wrapper_prefix
-from paramgen.errors import ParamgenError, arguments_for, did_you_mean, one_line
+from paramgen.errors import ParamgenError, arguments_for, did_you_mean, first_line, one_line
 from paramgen.tasks.published import require_timm_weights
 
 Shape = tuple[int, int, int]
@@ -322,8 +322,7 @@ def _call(make: Callable[..., nn.Module], name: str, given: dict[str, Any], args
     except ParamgenError:
         raise
     except Exception as error:  # each library raises different errors
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ParamgenError(f"network {name!r} does not take these arguments: {why}") from error
+        raise ParamgenError(f"network {name!r} does not take these arguments: {first_line(error)}") from error
 
 
 def read_weights(path: str | Path) -> StateDict:

@@ -20,9 +20,19 @@ from paramgen.tasks.vision.classification import ClassificationTask
 from paramgen.tasks.vision.networks import build_network
 from paramgen.tasks.vision.splits import LabelledImages
 
+MOST_CLASSES = 16  # 65,534 codes
+
 
 def all_codes(classes: int) -> list[str]:
-    """All codes of `classes` classes in order, without all zeros and all ones: 2^classes - 2."""
+    """All codes of `classes` classes in order, without all zeros and all ones: 2^classes - 2.
+
+    Raises:
+        ParamgenError: More than 16 classes.
+    """
+    if classes > MOST_CLASSES:
+        raise ParamgenError(
+            f"a set of {classes} classes has 2^{classes} relabelings, expected {MOST_CLASSES} classes or fewer"
+        )
     return [format(i, f"0{classes}b") for i in range(1, 2**classes - 1)]
 
 
@@ -47,7 +57,7 @@ class RelabelFamily(Classifies, TaskFamily):
         image_size: Height and width to resize images to.
 
     Raises:
-        ParamgenError: More codes than there are, a code that is none, or one both seen and unseen.
+        ParamgenError: More than 16 classes, more codes than there are, a code that is none, or one both seen and unseen.
     """
 
     def __init__(

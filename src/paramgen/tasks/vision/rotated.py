@@ -96,11 +96,11 @@ class RotatedFamily(Classifies, TaskFamily):
         if corruption not in CORRUPTIONS:
             raise ParamgenError(f"Unknown corruption {corruption!r}. {did_you_mean(corruption, CORRUPTIONS)}")
         levels = [*seen, *unseen]
-        if len(set(levels)) < len(levels) or not seen:
-            raise ParamgenError(
-                f"seen is {seen} and unseen is {unseen}, expected each level once and at least one seen level"
-            )
         self._levels = {f"{corruption}{level:+04g}": float(level) for level in levels}
+        if len(self._levels) < len(levels) or not seen:
+            raise ParamgenError(
+                f"seen is {seen} and unseen is {unseen}, expected each level once, to six digits, and at least one seen level"
+            )
         names = list(self._levels)
         self._seen_levels, self._unseen_levels = list(seen), list(unseen)
         self.seen, self.unseen = names[: len(seen)], names[len(seen) :]
