@@ -98,7 +98,7 @@ def test_network_of_many_is_the_one_trained_alone_with_its_seed(data, kind):
 
 
 def test_augmentation_of_a_network_does_not_depend_on_its_neighbours():
-    raw = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8)
+    raw = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=generator(0))
     data = TensorSplit(raw, torch.arange(60) % 10, (0.5,), (0.25,), pad=1, flip=True)
     together = trained("mlp", data, SEEDS, 6, batch_size=20)
     assert_close(together[2], trained("mlp", data, SEEDS[2:], 6, batch_size=20)[0])

@@ -161,8 +161,9 @@ def _write(
     writer = ZooWriter(out, spec, base, task.config(), recipe)
     parts = [part for part in PARTS if all(part in entry.scores for entry in opened.entries)]
     scores = {part: task.evaluate(networks, part, SCORED, device) for part in parts}
+    done = writer.done
     for i, (entry, state) in enumerate(zip(opened.entries, networks, strict=True)):
-        if (entry.run, entry.step) not in writer.done:
+        if (entry.run, entry.step) not in done:
             kept = {key: value for key, value in vars(entry).items() if key not in ("file", "sha256", "scores")}
             writer.add(state, **kept, scores={part: plain_scores(of, i) for part, of in scores.items()})
     return writer.close(score=task.score.to_dict())

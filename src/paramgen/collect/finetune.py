@@ -74,7 +74,7 @@ def steps_to_reach(
         task.build(), states, zoo.spec.names, device, loss=task.loss, with_targets=task.takes_targets, among=among
     )
     seeds = [seed + r for r in places or range(len(states))]
-    trainer = GroupTrainer(group, task.data("train"), settings, seeds, most)
+    trainer = GroupTrainer(group, task.items("train"), settings, seeds, most)
     for step in trainer.run():
         if step % every:
             continue

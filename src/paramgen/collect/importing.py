@@ -165,11 +165,12 @@ def _write(
 ) -> dict[str, str]:
     """Read each network again and write it; returns those whose scorer raised an error, with the error."""
     failed: dict[str, str] = {}
+    done = writer.done  # networks of the same command, which was interrupted
     with ProgressDisplay() as progress:
         progress.begin("import", len(places))
         for i, row in enumerate(places):
             progress.update(i)
-            if (row.run, row.step) in writer.done:  # written by the same command, which was interrupted
+            if (row.run, row.step) in done:
                 continue
             found, state = row.found, candidates.read(row.found)
             writer.add(

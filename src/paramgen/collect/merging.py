@@ -50,9 +50,10 @@ def _merged(zoo: str, shards: Sequence[Zoo]) -> Zoo:
     writer = ZooWriter(zoo, first.spec, first.base(), first.task_config, first.meta["recipe"])
     if (first.path / START).exists():
         write_tensors(writer.path / START, read_tensors(first.path / START))
+    done = writer.done
     for shard in shards:
         for index, entry in enumerate(shard.entries):
-            if (entry.run, entry.step) not in writer.done:
+            if (entry.run, entry.step) not in done:
                 writer.adopt(shard.file(index), entry)
         writer.sync()
     return writer.close(**_meta(shards, writer))

@@ -205,7 +205,7 @@ def _start_data(family: TaskFamily, task: str | None) -> SplitData:
         return family.pooled(family.seen, "train")
     if task is not None and task not in family.seen:
         raise ParamgenError(f"start_task: unknown seen task {task!r}. {did_you_mean(task, [POOLED, *family.seen])}")
-    return family.task(task or family.names[0]).data("train")
+    return family.task(task or family.names[0]).items("train")
 
 
 def _pretrained(family: TaskFamily, recipe: FamilyRecipe, collector: Collector) -> StateDict:

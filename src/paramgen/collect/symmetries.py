@@ -35,5 +35,5 @@ def symmetries_of_family(family: TaskFamily, spec: ParamSpec, name: str) -> Perm
     """
     if not family.has_data:
         raise ParamgenError(f"zoo {name!r} has no data to trace its network with: its hidden units are unknown")
-    inputs, _ = next(iter(family.task(family.names[0]).data("train").batches(2)))
+    inputs, _ = next(iter(family.task(family.names[0]).items("train").batches(2)))
     return PermutationSpec.of(family.build().eval(), inputs, spec)

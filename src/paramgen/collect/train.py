@@ -109,20 +109,19 @@ class NetworkGroup:
         trained_names = {self._firsts[name] for name in selected}
         loaded = [loadable(self.network, state, self.device) for state in states]
         self.leaves: StateDict = {}  # trained by gradients, (R, …)
-        self.moving: StateDict = {}  # batch-norm statistics and counters that training moves, (R, …)
+        self.moving: StateDict = {}  # statistics that training moves, and whatever else differs between networks, (R, …)
         self.fixed: StateDict = {}  # the same for all networks and at all times, (…)
         trained = {n for n, m in self.network.named_modules() if m.training}
         for name in dict.fromkeys(self._firsts.values()):
             tensors = [state[name] for state in loaded]
             parameter = isinstance(_get(self.network, name), nn.Parameter)
+            moves = not parameter and name.rpartition(".")[0] in trained
             if parameter and name in trained_names and can_be_generated(tensors[0]):
                 self.leaves[name] = in_whole_vectors(torch.stack(tensors)).requires_grad_()
-            elif not parameter and name.rpartition(".")[0] in trained:
+            elif moves or not all(torch.equal(t, tensors[0]) for t in tensors[1:]):
                 self.moving[name] = torch.stack(tensors)
-            elif all(torch.equal(t, tensors[0]) for t in tensors[1:]):
-                self.fixed[name] = tensors[0].clone()
             else:
-                self.moving[name] = torch.stack(tensors)
+                self.fixed[name] = tensors[0].clone()
         if not self.leaves:
             raise ParamgenError("nothing to train: only statistics were selected")
         self._stacked = stacked

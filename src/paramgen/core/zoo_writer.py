@@ -67,7 +67,7 @@ class ZooWriter:
 
     @property
     def done(self) -> set[tuple[int, int]]:
-        """(run, step) of every network that is already there."""
+        """(run, step) of every network that is already there, collected anew at each call."""
         return {(entry.run, entry.step) for entry in self.entries}
 
     def add(

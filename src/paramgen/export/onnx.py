@@ -63,7 +63,7 @@ def _example(source: ExportSource) -> Tensor:
     if shape is not None:
         dtype = next((p.dtype for p in source.network.parameters() if p.is_floating_point()), torch.float32)
         return torch.zeros(2, *shape, dtype=dtype)
-    inputs: object = next(iter(source.family.task(source.family.names[0]).data("train").batches(2)))[0]
+    inputs: object = next(iter(source.family.task(source.family.names[0]).items("train").batches(2)))[0]
     if not isinstance(inputs, Tensor):
         raise ParamgenError(
             f"{source.what}: ONNX export needs networks that take one tensor, got {type(inputs).__name__}"

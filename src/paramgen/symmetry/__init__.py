@@ -84,8 +84,8 @@ def align_with(
 ) -> AlignResult:
     """As :func:`align_state_dicts`, with the symmetries of the architecture already read."""
     members = list(range(len(state_dicts)) if members is None else members)
-    before = _spread(stack(state_dicts, spec)[members])
     W, states = stack(state_dicts, spec), list(state_dicts)  # (K, P)
+    before = _spread(W[members])
     if scale and (spec.gauges or spec.spaces):
         W = balance_matrix(W, spec)
         states = [spec.filled(state, row) for state, row in zip(states, W, strict=True)]

@@ -159,14 +159,14 @@ class UnitLayout(nn.Module):
         pieces = []
         for segments in product(*axes):
             piece, joined, dims, dim = numbers, list[int](), list[int](), 0
-            for axis, (group, start, count, block) in enumerate(segments):
+            for group, start, count, block in segments:
                 piece = piece.narrow(dim, start, count * block)
                 if group is not None:
                     piece = piece.unflatten(dim, (count, block))
                     joined.append(group)
                     dims.append(dim)
                     dim += 1
-                dim, axis = dim + 1, axis + 1
+                dim += 1
             pieces.append((tuple(joined), piece.movedim(dims, list(range(len(dims))))))
         return pieces
 

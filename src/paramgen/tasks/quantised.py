@@ -39,7 +39,7 @@ class QuantisedTask(CompressedTask):
         return quantised
 
     def plain_state(self, state: Mapping[str, Tensor]) -> StateDict:
-        """The state dict of the plain network, with the weights that the integers stand for."""
+        """The state dict of the plain network, with the weights in floating point."""
         layers = [name.removesuffix(INT8_WEIGHT) for name in state if last_part(name) == INT8_WEIGHT]
         stored = {f"{layer}{part}" for layer in layers for part in (INT8_WEIGHT, "scale", "zero_point")}
         plain = {name: tensor for name, tensor in state.items() if name not in stored}

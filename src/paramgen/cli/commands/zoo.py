@@ -100,8 +100,9 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
     check_resumable(out, opened.task_config, recipe)
     result = align_with(symmetries_of(opened), list(opened), rounds, seed, scale, opened.indices("train"))
     writer = ZooWriter(out, opened.spec, opened.base(), opened.task_config, recipe)
+    done = writer.done
     for entry, state in zip(opened.entries, result.state_dicts, strict=True):
-        if (entry.run, entry.step) not in writer.done:
+        if (entry.run, entry.step) not in done:
             kept = {k: v for k, v in vars(entry).items() if k not in ("file", "sha256")}
             writer.add(state, **kept)
     meta = {key: opened.meta[key] for key in ("score", "seconds", "condition") if key in opened.meta}
