@@ -1,5 +1,7 @@
 """Asked against reached scores of prompted networks."""
 
+from math import log10
+
 import pytest
 
 from paramgen.collect.single import main as collect
@@ -75,8 +77,17 @@ def test_picture_and_page_are_written(tmp_path):
     assert "http" not in html
 
 
-def test_nothing_is_written_where_no_network_was_prompted(tmp_path):
+def test_spread_of_scores_is_drawn_in_full_and_of_losses_down_to_half_the_mean():
+    for prompt, low in (("val.accuracy", -0.1), ("val.loss", log10(0.2))):
+        found = [PromptedScores("z", 0, "a", prompt, asked, [-0.1, 0.9], [0.1, 1.0]) for asked in (0.2, 0.8)]
+        (panel,) = asked_picture(asked_and_reached(found, "t")).panels
+        (ribbon,) = [mark for mark in panel.marks if mark.mark == "ribbon"]
+        assert ribbon.low == pytest.approx([low, low])
+
+
+def test_nothing_is_written_where_no_prompted_network_has_a_score(tmp_path):
     assert write_prompts(tmp_path, [], "t") == []
+    assert write_prompts(tmp_path, [PromptedScores("z", 0, "a", "val.loss", 0.1, [], [0.1, 1.0])], "t") == []
     assert not [*tmp_path.iterdir()]
 
 

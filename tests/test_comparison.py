@@ -121,6 +121,16 @@ def test_means_spreads_and_paired_differences_are_those_of_the_textbook(tmp_path
     assert ttest_rel(a, [b[(i + 2) % 4] for i in range(4)]).pvalue > 0.05
 
 
+def test_a_baseline_that_failed_in_the_first_seed_is_compared_in_the_others(tmp_path):
+    reports = [report("z", i, tmp_path, zoo=0.95, gaussian=0.5 + i / 100, a=0.9) for i in range(3)]
+    rows = reports[0].results["rows"]
+    rows[1] |= {"n": 0, "values": blank_values()}
+    (pair,) = differences(reports)
+    assert (pair["second"], pair["seeds"]) == ("gaussian", 2)
+    del rows[1]
+    assert [(row["name"], row["seeds"]) for row in summarise(reports)] == [("zoo", 3), ("a", 3), ("gaussian", 2)]
+
+
 def test_flags_stand_in_the_summary_with_the_seeds_that_raised_them(compared, tmp_path):
     reports = [report("z", i, tmp_path, zoo=0.9, a=0.8) for i in range(2)]
     raised = (

@@ -285,6 +285,8 @@ def test_copies_are_no_news_where_the_reference_has_as_many():
     new = replace(judged(accuracy=0.9, near_share=0.5, same_predictions=0.5), kind="reference", n=100)
     some = replace(judged(accuracy=0.9, nn_ratio=1.0, near_share=0.54, same_predictions=0.55), n=100)
     assert some_copies(some, [new]) == [Flag("same_predictions", "55 of 100")]
+    broken = replace(judged(accuracy=0.9, near_share=1.0), n=100, nonfinite=60)  # distances are of the 40 others
+    assert some_copies(broken, [new]) == [Flag("some_near", "40 of 40")]
     assert some_copies(some, []) == []
 
 

@@ -48,6 +48,22 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(rng):
     assert sum(covered) >= 54  # of 60: 57 at 95 %
 
 
+@pytest.mark.parametrize("networks", [2, 10])
+def test_resampled_means_vary_as_the_mean_of_new_networks_would(rng, networks):
+    variance, B = [], 200
+    for seed in range(300):  # s^2 / N is unbiased
+        scores = torch.randn(networks, generator=rng, dtype=torch.float64)
+        drawn = Bootstrap(0, seed=seed, resamples=B).resample("row", scores, None, torch.ones(networks)).score
+        variance.append(float(drawn[1:].var(correction=0)))
+    assert sum(variance) / 300 == pytest.approx(1 / networks, rel=0.15)
+
+
+def test_one_network_is_told_apart_from_none():
+    right = torch.ones(1, 50, dtype=torch.bool)
+    found = compared(right, ~right)
+    assert (found.verdict, found.score.difference, found.distance) == ("alike", 1, None)
+
+
 def test_images_are_resampled_together_and_networks_apart(rng):
     hard = torch.rand(200, generator=rng) < 0.5
     same = hard.expand(10, -1)  # all right on the same half of the images

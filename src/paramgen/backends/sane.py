@@ -21,7 +21,7 @@ from paramgen.core.density import kernel_samples
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.batches import NetworkTokens, ParamBatch
-from paramgen.generators.optim import adamw, decay_groups, fused_kernel, lr_factor, scheduled
+from paramgen.generators.optim import one_phase
 from paramgen.generators.sampling import Drawn, SampleRequest, on_cpu
 from paramgen.generators.settings import OptimizerSettings, settings
 from paramgen.nn.token_autoencoder import TokenAutoencoder, TokenAutoencoderSettings
@@ -56,7 +56,7 @@ class DensitySettings:
             raise ParamgenError(f"density.independent is {self.independent!r}, expected number, token or network")
 
     def count(self, networks: int) -> int:
-        """K, of K training networks: at least 2."""
+        """How many of K training networks that is, at least 2."""
         return max(2, round(self.best * networks))
 
     def groups(self, z: Tensor) -> Tensor:
@@ -156,7 +156,4 @@ class SANE(ParameterGenerator):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW without decay on biases."""
-        optim = self.optimizer_settings
-        groups = decay_groups(self, optim.lr, optim.weight_decay)
-        factor = lr_factor(optim.schedule, int(self.trainer.estimated_stepping_batches), optim.warmup_steps)
-        return scheduled(adamw(groups, optim.name, fused_kernel(self)), *[factor] * len(groups))
+        return one_phase(self, self.optimizer_settings)

@@ -68,15 +68,15 @@ def summarise(reports: Sequence[Report]) -> list[dict[str, Any]]:
     summary = []
     for zoo in dict.fromkeys(r.zoo for r in reports):
         results = [r.results["rows"] for r in reports if r.zoo == zoo]
-        for first in results[0]:
-            rows = [row for rows in results for row in rows if row["name"] == first["name"]]
+        for name in dict.fromkeys(row["name"] for rows in results for row in rows):
+            rows = [row for rows in results for row in rows if row["name"] == name]
             values = {m.key: [v for row in rows if (v := m.value(row)) is not None] for m in in_summary()}
             figures = {
                 key: {**_spread(by_seed), "mark": _mark(metric(key), rows)}
                 for key, by_seed in values.items()
                 if len(by_seed) == len(rows)
             }
-            who = {key: first[key] for key in ("name", "kind", "role", "n")}
+            who = {key: rows[0][key] for key in ("name", "kind", "role")} | {"n": max(row["n"] for row in rows)}
             summary.append({"zoo": zoo, **who, "seeds": len(rows), "figures": figures, "flags": _flags(rows)})
     return summary
 
@@ -115,11 +115,10 @@ def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
         seeds = [{row["name"]: row for row in r.results["rows"] if row["n"]} for r in reports if r.zoo == zoo]
         seeds = [{name: row for name, row in rows.items() if _mean(row) is not None} for rows in seeds]
         spec = ScoreSpec.from_dict(next(r.results["score"] for r in reports if r.zoo == zoo))
-        kinds = {name: row["kind"] for rows in reversed(seeds) for name, row in rows.items()}
-        generators = [name for rows in seeds for name in rows if kinds[name] == "generator"]
-        generators = list(dict.fromkeys(generators))
-        family = any(row.get("tasks") for row in seeds[0].values())
-        others = [name for name in seeds[0] if kinds[name] == "baseline" or (family and kinds[name] == "reference")]
+        kinds = {name: row["kind"] for rows in seeds for name, row in rows.items()}
+        generators = [name for name, kind in kinds.items() if kind == "generator"]
+        family = any(row.get("tasks") for rows in seeds for row in rows.values())
+        others = [name for name, kind in kinds.items() if kind == "baseline" or (family and kind == "reference")]
         for pairs in (list(combinations(generators, 2)), *([(g, o) for o in others] for g in generators)):
             compared += [{"zoo": zoo, **pair} for pair in _compared(pairs, seeds, spec.sign)]
     return compared

@@ -1,8 +1,10 @@
 """Whether a difference is more than chance: intervals within a seed, tests over seeds.
 
 Within a seed, a bootstrap over both what was drawn (the networks of a row) and what it was measured on (the test items): each resample
-draws networks and test items with replacement, the same items for every row, so differences are paired on them. Over seeds, paired t-tests
-with Holm's correction over the comparisons of one generator.
+draws networks and test items with replacement, the same items for every row, so differences are paired on them. Of N networks it draws
+N - 1, which makes the variance of their mean unbiased (Rao and Wu 1988, *Resampling inference with complex survey data*). One network says
+nothing of a generator's other networks: there is no interval.
+Over seeds, paired t-tests with Holm's correction over the comparisons of one generator.
 
 B: resamples. N: networks of a row. M: test items.
 """
@@ -90,10 +92,12 @@ class Bootstrap:
     ) -> None:
         self.seed, self.resamples, self.value = seed, resamples, value
         stream = Generator().manual_seed(seed)
-        self.items = [counts.to(torch.uint8) for counts in self._counts(items, stream)] if items else []  # (b, M) each
+        self.items = (
+            [counts.to(torch.uint8) for counts in self._counts(items, items, stream)] if items else []
+        )  # (b, M) each
 
     def resample(self, name: str, scores: Tensor, items: Tensor | None, distance: Tensor) -> Resampled:
-        """Draw networks of a row, independently of other rows and of which rows there are.
+        """Draw networks of a row, independently of other rows and of which rows there are; nan in the resamples of fewer than two.
 
         Args:
             name: Of the row, which has a stream of its own.
@@ -103,19 +107,26 @@ class Bootstrap:
         """
         scores = scores.double().cpu()
         stream = Generator().manual_seed((self.seed + zlib.crc32(name.encode())) % 2**31)
-        networks = self._counts(len(scores), stream)  # (b, N) each
+        if len(scores) < 2:
+            return Resampled(*(self._unknown(values) for values in (scores, distance.double().cpu())))
+        networks = self._counts(len(scores), len(scores) - 1, stream)  # (b, N) each
         resampled = (
             [scores.expand(len(drawn), -1) for drawn in networks]
             if items is None
             else [self._scores(scores, items.cpu(), some) for some in self.items]
         )
-        means = [(row * drawn).sum(1) / len(scores) for row, drawn in zip(resampled, networks, strict=True)]
+        means = [(row * drawn).sum(1) / (len(scores) - 1) for row, drawn in zip(resampled, networks, strict=True)]
         finite = distance[distance.isfinite()].double().cpu()
-        middles = torch.full((1 + self.resamples,), nan, dtype=torch.float64)
-        if len(finite):
-            drawn = torch.randint(len(finite), (self.resamples, len(finite)), generator=stream)
+        if len(finite) < 2:
+            middles = self._unknown(finite)
+        else:
+            drawn = torch.randint(len(finite), (self.resamples, len(finite) - 1), generator=stream)
             middles = torch.cat([finite[None].quantile(0.5, 1), finite[drawn].quantile(0.5, 1)])
         return Resampled(torch.cat([scores.mean()[None], *means]), middles)
+
+    def _unknown(self, values: Tensor) -> Tensor:
+        """The mean of at most one value, and nan in every resample: (1 + B,)."""
+        return torch.cat([values.mean()[None], torch.full((self.resamples,), nan, dtype=torch.float64)])
 
     def _scores(self, scores: Tensor, items: Tensor, counts: Tensor) -> Tensor:
         """Scores (b, N) of the items (N, M) that each resample draws, by how often (b, M)."""
@@ -127,11 +138,11 @@ class Bootstrap:
         drawn = [torch.arange(items.shape[1]).repeat_interleave(count.long()) for count in counts]  # (M,) each
         return torch.stack([self.value(items[:, index]).double() for index in drawn])
 
-    def _counts(self, n: int, stream: Generator) -> list[Tensor]:
-        """How often each of n is drawn in each resample, a piece of the resamples at a time: (b, n) float32."""
+    def _counts(self, n: int, draws: int, stream: Generator) -> list[Tensor]:
+        """How often each of n is among the draws of each resample, a piece of the resamples at a time: (b, n) float32."""
         pieces = [min(_AT_ONCE, self.resamples - start) for start in range(0, self.resamples, _AT_ONCE)]
         return [
-            torch.zeros(b, n).scatter_add_(1, torch.randint(n, (b, n), generator=stream), torch.ones(b, n))
+            torch.zeros(b, n).scatter_add_(1, torch.randint(n, (b, draws), generator=stream), torch.ones(b, draws))
             for b in pieces
         ]
 
@@ -168,11 +179,11 @@ def paired_interval(gaps: Sequence[float]) -> Interval:
 
 
 def paired_p(gaps: Sequence[float]) -> float:
-    """p-value of a two-sided t-test of paired differences against 0; nan with fewer than two."""
-    if len(gaps) < 2:
+    """p-value of a two-sided t-test of paired differences against 0; nan with fewer than two, or where one is nan."""
+    if len(gaps) < 2 or any(map(isnan, gaps)):
         return nan
-    if len(set(gaps)) == 1:  # no spread: scipy divides by it
-        return 0.0 if gaps[0] else 1.0
+    if stdev(gaps) <= ROUNDING * abs(mean(gaps)):  # no spread: scipy divides by it
+        return 0.0 if mean(gaps) else 1.0
     return float(stats.ttest_1samp(gaps, 0.0).pvalue)
 
 

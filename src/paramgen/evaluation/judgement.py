@@ -64,8 +64,10 @@ def some_copies(row: Row, rows: Sequence[Row]) -> list[Flag]:
         "some_near_aligned": "near_share_aligned",
         "same_predictions": "same_predictions",
     }
+    finite = row.n - row.nonfinite
+    counted = {"same_predictions": row.n, "near_share": finite, "near_share_aligned": finite}  # networks of each share
     return [
-        Flag(kind, f"{round(share * row.n)} of {row.n}")
+        Flag(kind, f"{round(share * counted[key])} of {counted[key]}")
         for kind, key in kinds.items()
         if (share := row.values[key]) is not None and share >= (reference.values[key] or 0) + THRESHOLDS.some
     ]

@@ -67,9 +67,9 @@ class Subspace:
 
     @property
     def dimensions(self) -> int:
-        """K."""
-        K: int = self.axes.shape[1]
-        return K
+        """Number of dimensions, k."""
+        k: int = self.axes.shape[1]
+        return k
 
     def variance(self, networks: Tensor, about: Tensor | None = None) -> Variance:
         """Of networks (N, P) about a mean (P,), their own by default."""

@@ -203,8 +203,10 @@ class ParameterGenerator(Shardable, ABC):
         request = self._completed(request)
         training = self.training
         self.eval()
-        drawn = some_rows(self.sample_tokens, request)
-        self.train(training)
+        try:
+            drawn = some_rows(self.sample_tokens, request)
+        finally:
+            self.train(training)
         return drawn._replace(
             tokens=drawn.tokens.float().cpu(),
             scheduler=request.scheduler,

@@ -38,7 +38,7 @@ def _panel(panel: Values, prompt: str, loss: bool) -> Panel:
     for row in panel["rows"]:
         name, each = row["name"], list(zip(row["asked"], row["mean"], row["std"], strict=True))
         asked, reached = [place(value) for value, _, _ in each], [place(mean) for _, mean, _ in each]
-        low, high = ([place(max(mean + s * std, mean / 2)) for _, mean, std in each] for s in (-1, 1))
+        low, high = [place(_below(mean, std, loss)) for _, mean, std in each], [place(m + s) for _, m, s in each]
         notes = [f"{name}: {value:.3g} asked, {mean:.3g} ± {std:.2g} reached" for value, mean, std in each]
         marks += [Ribbon(name, asked, low, high), Line(name, asked, reached), Dots(name, asked, reached, notes=notes)]
         across[name], up[name] = asked, [*reached, *low, *high]
@@ -46,6 +46,11 @@ def _panel(panel: Values, prompt: str, loss: bool) -> Panel:
     marks.append(Line(None, [min(ends), max(ends)], [min(ends), max(ends)], width=0.8, dashed=True))
     x, y = _axis(f"{prompt} asked", across, ends, loss), _axis(f"{prompt} reached", up, ends, loss)
     return Panel(x, y, marks, panel["zoo"])
+
+
+def _below(mean: float, std: float, loss: bool) -> float:
+    """A standard deviation below a mean; of losses at least half the mean, because a logarithm has no 0."""
+    return max(mean - std, mean / 2) if loss else mean - std
 
 
 def _axis(label: str, places: dict[str, list[float]], ends: list[float], loss: bool) -> PanelAxis:

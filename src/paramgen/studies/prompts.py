@@ -57,14 +57,14 @@ def asked_and_reached(found: Sequence[PromptedScores], title: str) -> dict[str, 
     """The figures of the picture: a panel a zoo, a row a generator; means over seeds, of one seed with the spread of its networks.
 
     Args:
-        found: Of one prompt, one or more.
+        found: Of one prompt, one or more, each of which some networks have a finite score for.
         title: Of the comparison.
     """
     panels = []
     for zoo in dict.fromkeys(a.zoo for a in found):
-        reached = [a for a in found if a.zoo == zoo and a.reached]
-        rows = [_figures(name, [a for a in reached if a.row == name]) for name in dict.fromkeys(a.row for a in reached)]
-        limits = [mean(a.range[end] for a in reached) for end in (0, 1)]
+        own = [a for a in found if a.zoo == zoo]
+        rows = [_figures(name, [a for a in own if a.row == name]) for name in dict.fromkeys(a.row for a in own)]
+        limits = [mean(a.range[end] for a in own) for end in (0, 1)]
         panels.append({"zoo": zoo, "range": limits, "rows": rows})
     return {
         "title": title,
@@ -76,14 +76,14 @@ def asked_and_reached(found: Sequence[PromptedScores], title: str) -> dict[str, 
 
 
 def write_prompts(folder: Path, found: Sequence[PromptedScores], title: str) -> list[Path]:
-    """Write ``prompts.json``, ``prompts.png`` and ``prompts.html``; nothing where no network was prompted.
+    """Write ``prompts.json``, ``prompts.png`` and ``prompts.html``; nothing where no prompted network has a score.
 
     Args:
         folder: Of the comparison.
         found: Of all zoos and seeds; of several prompts only the first one's.
         title: Of the comparison.
     """
-    same_prompt = [a for a in found if a.prompt == found[0].prompt]
+    same_prompt = [a for a in found if a.reached and a.prompt == found[0].prompt]
     if not same_prompt:
         return []
     from paramgen.report.png import save_picture  # matplotlib takes a second
