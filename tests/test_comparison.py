@@ -186,7 +186,7 @@ def test_one_seed_has_no_spread_and_says_so(compared, tmp_path):
     }
     html = comparison_page(single, [results])
     assert "no spread over seeds" in html
-    assert "close minus far: +10.0 points in mean accuracy: cannot be told apart; one seed, no intervals" in html
+    assert "close cannot be told apart from far (+10.0). Points of mean accuracy; one seed, no intervals" in html
 
 
 def test_one_seed_is_judged_by_its_own_intervals(compared):

@@ -29,7 +29,7 @@ def results(tmp_path_factory) -> dict:
 class Parsed(HTMLParser):
     """Tags with their attributes, and whether every tag is closed in order."""
 
-    VOID = frozenset({"meta", "link", "br", "input", "circle", "line", "polyline", "rect"})
+    VOID = frozenset({"meta", "link", "br", "wbr", "input", "circle", "line", "polyline", "rect"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -162,6 +162,17 @@ def test_verdict_on_distance_goes_by_whole_runs(steps, ratio, checkpoints, said,
     changed["rows"][3]["flags"] = []
     changed["rows"][3]["values"] |= {"nn_ratio": steps, "run_ratio": ratio}
     assert said in " ".join(verdict(changed["rows"][3], changed))
+
+
+def test_verdict_says_that_networks_at_the_distance_of_a_new_run_are_nearer_throughout(results):
+    changed = json.loads(json.dumps(results))
+    changed["rows"][3]["values"] |= {"run_ratio": 0.93, "zu": -5.0, "zu_limit": 5.0}
+    changed["rows"][3]["flags"] = [{"kind": "nearer_than_heldout", "detail": None}]
+    said = " ".join(verdict(changed["rows"][3], changed))
+    assert (
+        "as far from the training networks as a held-out run. Yet more of them than chance explains are nearer" in said
+    )
+    assert "(zu ≤ −5.0)." in said
 
 
 def test_verdict_says_how_many_networks_are_copies(results):

@@ -11,6 +11,7 @@ from paramgen.evaluation.compare import score_of, starred
 from paramgen.evaluation.flags import Flag, FlagKind, details, parse
 from paramgen.evaluation.intervals import Verdict
 from paramgen.evaluation.metric import RowDict
+from paramgen.evaluation.registry import metric
 from paramgen.evaluation.thresholds import THRESHOLDS
 from paramgen.report.view import ResultsDict
 
@@ -90,25 +91,25 @@ def over_seeds(zoo: str, comparison: dict[str, Any]) -> list[str]:
         )
         if clauses:
             measure = f"{spec.name} on unseen tasks" if "worst_task" in row["figures"] else f"mean {spec.name}"
-            counted = (
-                f"{spec.points.capitalize() if spec.points == 'points' else spec.points} of " if spec.points else ""
-            )
-            measure = counted + measure if counted else measure[0].upper() + measure[1:]
-            sentences.append(f"{starred(row)} {clauses}. {measure}; {_tested(own)}.")
+            sentences.append(f"{starred(row)} {clauses}. {_in_points(measure, spec)}; {_tested(own)}.")
     return sentences
 
 
 def between(pair: dict[str, Any], spec: ScoreSpec) -> str:
-    """The difference of two generators, in a sentence.
+    """How one generator compares with another in mean score, in a sentence.
 
     Args:
         pair: Of the differences of ``comparison.json``.
         spec: What networks are scored by.
     """
-    outcome = "cannot be told apart" if pair["verdict"] == "alike" else "told apart"
-    unit = f" {spec.points}" if spec.points else ""
-    gap = f"{_signed(pair, spec)}{unit} in mean {spec.name}"
-    return f"{pair['first']} minus {pair['second']}: {gap}: {outcome}; {_tested([pair])}."
+    outcome = f"{pair['first']} {PHRASES[pair['verdict']]} {_gap(pair, spec)}"
+    return f"{outcome}. {_in_points(f'mean {spec.name}', spec)}; {_tested([pair])}."
+
+
+def _in_points(measure: str, spec: ScoreSpec) -> str:
+    """What differences are counted in: ``Points of mean accuracy``, ``dB of mean PSNR``, ``Mean perplexity``."""
+    words = f"{spec.points} of {measure}" if spec.points else measure
+    return words if spec.points == "dB" else words[0].upper() + words[1:]
 
 
 def _tested(pairs: Sequence[dict[str, Any]]) -> str:
@@ -166,6 +167,10 @@ def _on_distance(row: RowDict, results: ResultsDict, flags: Sequence[Flag]) -> l
         meaning = copies if "copies" in kinds else meaning
         sentences = [f"{lie} at {row['values']['run_ratio']:.2f} of the distance of {fresh}{steps}: {meaning}."]
     values = row["values"]
+    if "nearer_than_heldout" in kinds and values["run_ratio"] >= THRESHOLDS.nearer:
+        sentences.append(
+            f"Yet more of them than chance explains are nearer than held-out runs (zu {metric('zu').text(row)})."
+        )
     aligned = values["nn_ratio_aligned"] if values["run_ratio"] is None else values["run_ratio_aligned"]
     if aligned is not None:
         copied = ": copies" if "copies_aligned" in kinds else ""
@@ -222,10 +227,9 @@ def _on_baselines(flags: Sequence[Flag], spec: ScoreSpec) -> list[str]:
     ]
     if not clauses:
         return []
-    several = len(worse) + len(alike) > 1
+    nearer = "none of them is nearer" if len(worse) + len(alike) > 1 else "is not nearer"
     return [
-        f"At the {LEVEL} level {' and '.join(clauses)}, and {'none of them is' if several else 'it is not'} nearer to the zoo: here the "
-        "generator has no advantage over simpler methods."
+        f"At the {LEVEL} level {' and '.join(clauses)}, and {nearer} to the zoo: here the generator has no advantage over simpler methods."
     ]
 
 
