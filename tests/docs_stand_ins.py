@@ -172,7 +172,6 @@ def shortened_comparison(reader, command):
     given["zoos"] = {name: _shortened(reader, zoo, "collect", "collect_tasks") for name, zoo in zoos}
     given["generators"] = {name: _shortened(reader, generator, "fit") for name, generator in generators}
     small = {"seeds": [0], "n": 2, "baselines": "none", "per_task": 1, "seen_tasks": 2, "finetune": False}
-    del given["config"]
     with redirect_stdout(io.StringIO()):
         compare.main(**given | small)
 

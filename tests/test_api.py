@@ -160,7 +160,9 @@ def test_a_report_is_a_data_frame_and_names_pandas_where_it_is_missing(made, mon
 
 def test_a_zoo_says_what_it_holds_and_a_missing_one_is_a_mistake(made, tmp_path, monkeypatch):
     folder, zoo, *_ = made
-    assert repr(zoo) == "<zoo 'digits_mlp_trajectory': networks of 910 parameters, 16 train, 8 heldout>"
+    assert (
+        repr(zoo) == "<zoo 'digits_mlp_trajectory': networks of 910 parameters, 16 train (2 runs), 8 heldout (1 run)>"
+    )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(paramgen.ParamgenError, match="Unknown zoo"):
         paramgen.Zoo("digits_mlp_trajectory")

@@ -156,13 +156,13 @@ def _run_function(command: str, args: list[str]) -> str | None:
         function, prog, args = verbs[args[0]], f"paramgen {command} {args[0]}", args[1:]
     else:
         function, prog = functions.main, f"paramgen {command}"
-    config = arguments_of(function, prog, table.configs, args)
-    folder = None if table.out_is_file else config.get("out")
-    if folder and (shard := parse_shard(config.get("shard"))) is not None:
+    arguments = arguments_of(function, prog, table.configs, args)
+    folder = None if table.out_is_file else arguments.get("out")
+    if folder and (shard := parse_shard(arguments.get("shard"))) is not None:
         folder = shard.folder(folder)
     with typed([*prog.split()[1:], *args]), locked(folder) if folder else nullcontext():
-        result = function(**{name: value for name, value in config.items() if name != "config"})
-    return next_step(prog.removeprefix("paramgen "), config, result)
+        result = function(**arguments)
+    return next_step(prog.removeprefix("paramgen "), arguments, result)
 
 
 def arguments_of(function: Any, prog: str, folder: str, args: list[str]) -> dict[str, Any]:
@@ -174,9 +174,13 @@ def arguments_of(function: Any, prog: str, folder: str, args: list[str]) -> dict
         folder: Of shipped configs whose names are accepted.
         args: The words after the command.
     """
-    parser = parser_of(function, prog, folder)
-    values: dict[str, Any] = vars(parser.instantiate(parser.parse_args(_switched_on(args, function))))
-    return values
+    return parsed_values(parser_of(function, prog, folder), _switched_on(args, function))
+
+
+def parsed_values(parser: Any, args: list[str]) -> dict[str, Any]:
+    """What a parser of :func:`parser_of` makes of the words after a command."""
+    values = vars(parser.instantiate(parser.parse_args(args)))
+    return {name: value for name, value in values.items() if name != "config"}
 
 
 def _switched_on(args: list[str], function: Any) -> list[str]:

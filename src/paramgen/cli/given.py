@@ -11,14 +11,7 @@ from paramgen.core.paths import find_config, find_zoo, find_zoo_or_recipe
 from paramgen.errors import ParamgenError
 
 EXPLAINING = ("-h", "--help", "--print_config")  # a command line that only explains itself needs no zoo
-PLAN_OPTIONS = (
-    "device",
-    "devices",
-    "ram",
-    "efficiency",
-    "advice",
-    "json",
-)  # of `paramgen plan`, in addition to those of a fit
+PLAN_OPTIONS = ("device", "devices", "ram", "efficiency", "advice", "json")  # of `paramgen plan`, beyond those of a fit
 NOTHING = ("", "null", "None")
 NEWEST = "last"  # as a checkpoint: the newest one of the fits in the folder of runs
 

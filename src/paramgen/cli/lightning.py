@@ -46,14 +46,8 @@ RUNS = "runs"  # where fits log and save
 LOGGER = f"{TensorBoardLogger.__module__}.TensorBoardLogger"
 T = TypeVar("T", bound="GeneratorCLI")
 _log = logging.getLogger(__name__)
-LINKED = (
-    "seq_len",
-    "token_dim",
-    "cond_dim",
-    "num_networks",
-    "num_runs",
-    "start_weights",
-)  # arguments of a backend that the data decide
+# arguments of a backend that the data decide
+LINKED = ("seq_len", "token_dim", "cond_dim", "num_networks", "num_runs", "start_weights")
 LAYOUT = "layout"  # another one, which takes seconds to read: only for backends that have it
 
 
@@ -259,10 +253,8 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
     if args is not None:
         sys.argv = [before[0], *args]  # Lightning starts its other processes with this command line
     try:
-        with (
-            restored([signal.SIGINT]),
-            warnings.catch_warnings(),
-        ):  # Lightning ignores the signal once a fit is interrupted
+        # Lightning ignores SIGINT once a fit is interrupted
+        with restored([signal.SIGINT]), warnings.catch_warnings():
             # Lightning 2.6.6 makes a LeafSpec for each data loader, which torch 2.14 calls deprecated
             warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated", FutureWarning)
             return run_command_line(GeneratorCLI)

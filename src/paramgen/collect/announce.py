@@ -7,11 +7,11 @@ import torch
 
 from paramgen.core.params import StateDict
 from paramgen.core.progress import announce_scoring
+from paramgen.core.zoo import PARTS
 from paramgen.errors import ParamgenError, one_line
 from paramgen.tasks import Task
 
 MEASURED = 256  # number of items that the time is measured on
-PARTS = ("train", "val")  # splits that a zoo records scores on
 
 
 def announce(

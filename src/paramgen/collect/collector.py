@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from paramgen.collect.announce import PARTS, announce
+from paramgen.collect.announce import announce
 from paramgen.collect.doubts import zoo_doubts
 from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
 from paramgen.core.intake import Architecture, check_network
@@ -30,7 +30,7 @@ from paramgen.core.progress import ProgressDisplay
 from paramgen.core.shard_progress import ShardProgress
 from paramgen.core.shards import SHARED, Shard, finished
 from paramgen.core.subsets import select_tensors
-from paramgen.core.zoo import START, Split, Zoo
+from paramgen.core.zoo import PARTS, START, Split, Zoo
 from paramgen.core.zoo_writer import REST_FILE, ZooWriter, check_resumable
 from paramgen.errors import ParamgenError, first_line
 from paramgen.tasks import SplitData, TaskFamily

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 
-from paramgen.collect.announce import PARTS
 from paramgen.collect.collector import NUMBERS_AT_ONCE
 from paramgen.collect.single import first_network
 from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
@@ -18,7 +17,7 @@ from paramgen.core.counting import counted
 from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec, StateDict, can_be_generated, state_tensors
 from paramgen.core.seeds import mix
-from paramgen.core.zoo import Zoo
+from paramgen.core.zoo import PARTS, Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
 from paramgen.errors import ParamgenError, require_non_negative
 from paramgen.tasks import PrunedTask, QuantisedTask, Task, task_of
@@ -178,6 +177,6 @@ def _origin(opened: Zoo, task: Task) -> StateDict | None:
 
 
 def _say(zoo: Zoo, what: str) -> None:
-    scores = [score for e in zoo.entries if (score := e.scores.get("val", {}).get("score")) is not None]
+    scores = zoo.recorded("val")
     mean = f", {zoo.score.name} {zoo.score.full(sum(scores) / len(scores))} on val" if scores else ""
     print(f"{counted(len(zoo), 'network')}, {what}{mean}, in {zoo.path}")

@@ -19,10 +19,8 @@ STEPS_BETWEEN_SCORES = 5  # on the val split
 SETTINGS = OptimSettings(optimizer="adam", lr=1e-3)
 
 
-def validation_scores(
-    task: Task, states: Sequence[StateDict], device: torch.device | str = "cpu"
-) -> Tensor:  # (R,) float64
-    """Scores of complete networks on the task's val split.
+def validation_scores(task: Task, states: Sequence[StateDict], device: torch.device | str = "cpu") -> Tensor:
+    """Scores (R,) float64 of complete networks on the task's val split.
 
     Args:
         task: Gives the network and the data.

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from paramgen.collect.announce import PARTS, announce, first_run
+from paramgen.collect.announce import announce, first_run
 from paramgen.collect.candidates import Candidates
 from paramgen.collect.doubts import unscored
 from paramgen.collect.placing import Placed, Places, place
@@ -17,7 +17,7 @@ from paramgen.core.counting import counted
 from paramgen.core.params import StateDict
 from paramgen.core.progress import ProgressDisplay
 from paramgen.core.score import ScoreSpec
-from paramgen.core.zoo import SplitScores, Zoo
+from paramgen.core.zoo import PARTS, SplitScores, Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
 from paramgen.errors import ParamgenError, UnscoredError, require_non_negative
 from paramgen.tasks import Task
@@ -204,9 +204,13 @@ def _show(placed: Places, scores: RecordedScores, conditions: RecordedConditions
 
 def _words(conditions: RecordedConditions) -> list[str]:
     """What the numbers of the conditions are, and which parts are left out."""
-    lines = [f"not a condition, as it is equal in all networks or names each run: {', '.join(conditions.left_out)}"]
-    lines = lines if conditions.left_out else []
-    return lines + ([f"condition: {condition_words(conditions.config())}"] if conditions.vectors else [])
+    lines = []
+    if conditions.left_out:
+        listed = ", ".join(conditions.left_out)
+        lines.append(f"not a condition, as it is equal in all networks or names each run: {listed}")
+    if conditions.vectors:
+        lines.append(f"condition: {condition_words(conditions.config())}")
+    return lines
 
 
 def _check_score(scores: RecordedScores, task: Task | None) -> None:

@@ -4,23 +4,17 @@ from collections.abc import Sequence
 
 from paramgen.collect.doubts import zoo_doubts
 from paramgen.core.counting import counted
-from paramgen.core.intake import same_values
+from paramgen.core.intake import first_difference
 from paramgen.core.io import read_tensors, sha256, write_tensors
 from paramgen.core.locks import locked
-from paramgen.core.params import COUNTER, last_part
 from paramgen.core.shards import complete_shards, delete_shards
 from paramgen.core.zoo import START, Zoo
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 from paramgen.tasks import family_of
 
-_OF_SHARDS = (
-    "shard",
-    "start_score",
-    "seconds",
-    "statistics",
-    "entries",
-)  # what zoo.json of a shard says of itself alone
+# what zoo.json of a shard says of itself alone
+_OF_SHARDS = ("shard", "start_score", "seconds", "statistics", "entries")
 
 
 def merge(zoo: str, trust: bool = False) -> Zoo:
@@ -64,11 +58,8 @@ def _check_alike(first: Zoo, other: Zoo) -> None:
     for key in ("task", "recipe", "spec", "score", "condition"):
         if first.meta.get(key) != other.meta.get(key):
             raise ParamgenError(f"{other.path} and {first.path} are not shards of one zoo: they differ in {key}")
-    own, given = first.base(), other.base()
-    for name in sorted({*own, *given}):
-        same = name in own and name in given and same_values(own[name], given[name])
-        if not same and last_part(name) != COUNTER:
-            raise ParamgenError(f"{other.path} and {first.path} are not shards of one zoo: {name!r} differs")
+    if (name := first_difference(first.base(), other.base())) is not None:
+        raise ParamgenError(f"{other.path} and {first.path} are not shards of one zoo: {name!r} differs")
     starts = [sha256(zoo.path / START) if (zoo.path / START).exists() else None for zoo in (first, other)]
     if starts[0] != starts[1]:
         raise ParamgenError(f"{other.path} and {first.path} did not start from the same {START}")

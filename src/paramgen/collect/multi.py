@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from paramgen.collect.announce import PARTS
 from paramgen.collect.collector import Collector, Plan, Recording, Run, Training
 from paramgen.collect.merging import merge
 from paramgen.collect.train import OptimSettings, fresh_states
@@ -17,7 +16,7 @@ from paramgen.core.counting import counted
 from paramgen.core.params import StateDict, state_tensors, with_versions
 from paramgen.core.seeds import mix
 from paramgen.core.shards import MERGE, Shard, parse_shard
-from paramgen.core.zoo import Zoo
+from paramgen.core.zoo import PARTS, Zoo
 from paramgen.errors import ParamgenError, did_you_mean, require_positive
 from paramgen.tasks import SplitData, TaskFamily
 from paramgen.tasks.conditions import ConditionEncoder

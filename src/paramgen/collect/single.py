@@ -136,7 +136,7 @@ def main(
     if shard == MERGE:
         return merge(out, trust=True)
     zoo = collect_runs(task, Path(out), recipe, device, parse_shard(shard))
-    scores = [score for e in zoo.entries if (score := e.scores["val"]["score"]) is not None]
+    scores = zoo.recorded("val")
     mean = f"{task.score.name} {task.score.full(sum(scores) / len(scores))} on val" if scores else "none has a score"
     of = "" if len(scores) in (0, len(zoo)) else f" ({len(scores)} of them scored)"
     print(

@@ -105,7 +105,7 @@ class ParamCodec(ABC):
 
     @property
     def positions(self) -> Tensor:
-        """For each token, the index of the tensor it starts in and its place among that tensor's tokens: (L, 2) long."""
+        """For each token, the last tensor that begins in it or before it, and its place among that tensor's tokens: (L, 2) long."""
         length, token_dim = self.shape
         starts = torch.tensor([b.offset // token_dim for b in self.blocks])
         token = torch.arange(length)
@@ -260,7 +260,7 @@ class FlatCodec(ParamCodec):
         super().__init__(normalisation)
 
     def arguments(self) -> dict[str, Any]:
-        """The normalisation, and how tokens are cut."""
+        """The normalisation."""
         return {"normalisation": self.normalisation}
 
     def blocks_of(self, spec: ParamSpec) -> tuple[int, list[Block]]:
@@ -332,9 +332,7 @@ class _Moments:
 
     def add(self, x: Tensor, count: int) -> None:
         """Take in the numbers (numel,) of network `count`, float64."""
-        if (
-            self.mean.numel() == 1
-        ):  # the networks' own variances and that of their means make up the variance of all weights
+        if self.mean.numel() == 1:  # the variance of all weights is the networks' own plus that of their means
             self.spread += x.var(correction=0)
             x = x.mean()[None]
         delta = x - self.mean

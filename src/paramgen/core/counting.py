@@ -1,5 +1,7 @@
 """Counts in words."""
 
+from collections.abc import Iterable
+
 
 def counted(number: int, what: str, plural: str = "") -> str:
     """A number and what it counts: ``1 network``, ``1,210 parameters``.
@@ -18,3 +20,14 @@ def size_text(size: float) -> str:
         if size >= scale:
             return f"{size / scale:.3g} {unit}"
     return f"{size:.0f} B"
+
+
+def some(names: Iterable[str], most: int = 8) -> str:
+    """Names for a message: ``a, b, c and 4 more``; ``nothing`` without any.
+
+    Args:
+        names: In order.
+        most: How many are named.
+    """
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "") or "nothing"

@@ -5,13 +5,14 @@ Every tensor of every network is generated, or equal in all networks of a zoo, o
 architecture: it is compared with the network's own and not stored.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from paramgen.core.counting import some
 from paramgen.core.params import (
     COUNTER,
     REAL,
@@ -116,7 +117,7 @@ class Architecture:
             prefixed = next((name for name in tensors if name.endswith(f".{missing[0]}")), None)
             hint = "" if prefixed is None else f"; cut off the prefix {prefixed.removesuffix(missing[0])!r}"
             raise ParamgenError(
-                f"{where}: no tensor {missing[0]!r}{self._of} ({len(missing)} missing); it has {_some(tensors)}{hint}"
+                f"{where}: no tensor {missing[0]!r}{self._of} ({len(missing)} missing); it has {some(tensors)}{hint}"
             )
         unknown = [name for name in state if name not in self.tensors and name not in self.extra]
         refused = [name for name in unknown if isinstance(state[name], Tensor) or is_extra_state(name)]
@@ -153,7 +154,7 @@ def check_network(
             continue
         if name not in expected:
             raise ParamgenError(
-                f"{where}: {name!r} is neither generated nor kept fixed in this zoo; its networks have {_some(expected)}"
+                f"{where}: {name!r} is neither generated nor kept fixed in this zoo; its networks have {some(expected)}"
             )
         if name in spec.aliases and not same_values(tensor, state[spec.aliases[name]]):
             raise ParamgenError(f"{where}: {name!r} is tied to {spec.aliases[name]!r}, but differs from it")
@@ -170,6 +171,15 @@ def same_values(a: Tensor, b: Tensor, rtol: float = 0.0) -> bool:
         return torch.equal(a.long(), b.long())
     dtype = torch.promote_types(a.dtype, b.dtype) if a.dtype.itemsize > 1 else torch.float32
     return torch.allclose(a.to(dtype), b.to(dtype), rtol=rtol, atol=1e-8 if rtol else 0.0, equal_nan=True)
+
+
+def first_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> str | None:
+    """The first tensor, by name, that one lacks or that differs; None if there is none. Batch norm's counters may differ."""
+    for name in sorted(a.keys() | b.keys()):
+        same = name in a and name in b and same_values(a[name], b[name])
+        if not same and last_part(name) != COUNTER:
+            return name
+    return None
 
 
 def _fitted(value: Any, own: Tensor, what: str, as_in: str = "") -> Tensor:
@@ -245,8 +255,3 @@ def _equal(a: Any, b: Any) -> bool:
 
 def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _some(names: Iterable[str], most: int = 6) -> str:
-    listed = list(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "") or "nothing"

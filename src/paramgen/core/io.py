@@ -115,17 +115,18 @@ def replace_folder(new: Path, path: Path) -> None:
     """
     old = path.with_name(f"{path.stem}.old{path.suffix}")
     try:
-        _remove(old)
+        remove(old)
         if os.path.lexists(path):
             os.replace(path, old)
         os.replace(new, path)
-        _remove(old)
+        remove(old)
         sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

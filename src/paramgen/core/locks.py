@@ -76,10 +76,9 @@ def _take(folder: Path, name: str, wait: bool) -> int:
             # do not follow links: somebody else's folder must not make us overwrite another file
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         except OSError as error:
-            if (
-                isinstance(error, FileNotFoundError) and not folder.is_dir() and attempt < 100
-            ):  # /proc raises this error too
-                continue  # its last holder has just removed the folder that it had made
+            # its last holder has just removed the folder that it had made; /proc raises this error too, each time
+            if isinstance(error, FileNotFoundError) and not folder.is_dir() and attempt < 100:
+                continue
             raise cannot_write(name, error) from error
         if not _flock(descriptor, wait):
             holder = _holder(descriptor)

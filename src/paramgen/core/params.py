@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from paramgen.core.counting import some
 from paramgen.core.discrete import INTEGERS, MASK, MASKED, ones_at_largest, rounded
 from paramgen.errors import ParamgenError
 
@@ -97,7 +98,7 @@ class ParamSpec:
         """
         state = state_tensors(network) if isinstance(network, nn.Module) else network
         if unknown := [name for name in names or () if name not in state]:
-            raise ParamgenError(f"no tensor {unknown[0]!r} in the network; it has: {', '.join(state)}")
+            raise ParamgenError(f"no tensor {unknown[0]!r} in the network; it has {some(state)}")
         firsts = first_names(state)
         requested = {firsts[name] for name in (state if names is None else names)}
         selected = {
@@ -146,9 +147,7 @@ class ParamSpec:
         """Raise ParamgenError, naming `where`, unless `state` holds every tensor of the spec in its shape, and finite where asked."""
         for spec in self.tensors:
             if spec.name not in state:
-                raise ParamgenError(
-                    f"{where}: no tensor {spec.name!r}; it has {', '.join(list(state)[:8]) or 'nothing'}"
-                )
+                raise ParamgenError(f"{where}: no tensor {spec.name!r}; it has {some(state)}")
             tensor = state[spec.name]
             if tuple(tensor.shape) != spec.shape:
                 raise ParamgenError(f"{where}: {spec.name!r} has shape {tuple(tensor.shape)}, expected {spec.shape}")

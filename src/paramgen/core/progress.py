@@ -35,7 +35,7 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Do nothing."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
 

@@ -25,12 +25,8 @@ CONTAINERS = (  # keys under which training programs save a network's state dict
     "ema_state_dict",
     "state_dict_ema",
 )
-WRAPPERS = (
-    "module.",
-    "_orig_mod.",
-    "model.",
-    "network.",
-)  # of DistributedDataParallel, torch.compile, Lightning modules
+# of DistributedDataParallel, torch.compile, Lightning modules
+WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
 _MARKED = re.compile(r"(^|[._-])(last|latest|best|final)([._-]|$)", re.IGNORECASE)
 _STEP = re.compile(r"(?<![a-z])(?:global[_-]?step|steps?|iter(?:ation)?s?)[=_-]?([0-9]+)", re.IGNORECASE)
 _EPOCH = re.compile(r"(?<![a-z])(?:epochs?|ep)[=_-]?([0-9]+)", re.IGNORECASE)

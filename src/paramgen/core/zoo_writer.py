@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paramgen.core.intake import check_network, same_values
+from paramgen.core.intake import check_network, first_difference
 from paramgen.core.io import link_or_copy, read_tensors, sha256, sync_folder, write_json, write_tensors
 from paramgen.core.journal import Journal
-from paramgen.core.params import COUNTER, ParamSpec, last_part
+from paramgen.core.params import ParamSpec
 from paramgen.core.remembered import remember
 from paramgen.core.schema import check
 from paramgen.core.stored import LazyTensors, StoredTensors
@@ -159,13 +159,11 @@ class ZooWriter:
 
     def _check_base(self, stored: Mapping[str, Tensor]) -> None:
         """Refuse to continue with networks that share other tensors than those that are there already."""
-        for name in sorted({*self._base, *stored}):
-            same = name in self._base and name in stored and same_values(self._base[name], stored[name])
-            if not same and last_part(name) != COUNTER:
-                raise ParamgenError(
-                    f"{self.path} contains an incomplete zoo with another {name!r}, which its networks share; "
-                    "choose another folder or delete it"
-                )
+        if (name := first_difference(self._base, stored)) is not None:
+            raise ParamgenError(
+                f"{self.path} contains an incomplete zoo with another {name!r}, which its networks share; "
+                "choose another folder or delete it"
+            )
 
     def _statistics(self, entries: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         """Mean and standard deviation of every tensor over the train split, for human readers."""

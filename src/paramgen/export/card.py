@@ -4,8 +4,8 @@ Every value from a file is escaped: it cannot change the page's structure.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import yaml
@@ -13,7 +13,7 @@ import yaml
 from paramgen.core.counting import counted
 from paramgen.core.hub import HubPlace
 from paramgen.core.score import ScoreSpec
-from paramgen.core.zoo import Zoo
+from paramgen.core.zoo import PARTS, Zoo
 from paramgen.evaluation.flags import parse, say
 from paramgen.evaluation.metric import RowDict
 from paramgen.evaluation.registry import in_terminal
@@ -45,7 +45,7 @@ def generator_card(
     saved = checkpoint["paramgen"]
     backend, zoo, spec = saved["class_path"].rpartition(".")[2], saved["zoo"], saved["codec"]["spec"]
     size = sum(tensor.numel() for tensor in checkpoint["state_dict"].values())
-    generated = sum(_numel(tensor["shape"]) for tensor in spec["tensors"])
+    generated = sum(prod(tensor["shape"]) for tensor in spec["tensors"])
     networks = f"{counted(len(zoo.get('networks', [])), 'network')} of {counted(len(set(zoo.get('runs', []))), 'run')}"
     facts = {
         "Generator": f"{backend}, {size:,} numbers",
@@ -87,21 +87,14 @@ def zoo_card(zoo: Zoo, place: HubPlace, licence: str | None) -> str:
         place: Where it will be.
         licence: Its identifier on the Hub, such as ``mit``.
     """
-    splits, score = Counter(entry.split for entry in zoo.entries), zoo.score
-    networks = ", ".join(
-        f"{n} {split} ({counted(len({e.run for e in zoo.entries if e.split == split}), 'run')})"
-        for split, n in splits.items()
-    )
     facts = {
-        "Networks": networks,
+        "Networks": zoo.splits_in_words(),
         "Parameters": f"{zoo.spec.numel:,} in {counted(len(zoo.spec.tensors), 'tensor')} of each network",
         "Task": _task(zoo.task_config),
     }
-    for part in ("train", "val"):
-        values = [v for e in zoo.entries if (v := e.scores.get(part, {}).get("score")) is not None]
-        if values:
-            mean, low, high = (score.text(v) for v in (sum(values) / len(values), min(values), max(values)))
-            facts[f"{score.name.capitalize()}, {part}"] = f"mean {mean}{score.symbol}, from {low} to {high}"
+    for part in PARTS:
+        if (scores := zoo.scores_in_words(part)) is not None:
+            facts[f"{zoo.score.name.capitalize()}, {part}"] = scores
     name = place.repo.partition("/")[2]
     use = f"""```
 pip install paramgen
@@ -217,10 +210,3 @@ def _cell(text: object) -> str:
 
 def _code(text: object) -> str:
     return " ".join(str(text).split()).replace("`", "'")
-
-
-def _numel(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -10,8 +10,7 @@ from math import isfinite, log
 import torch
 from torch import Tensor
 
-from paramgen.collect.announce import PARTS
-from paramgen.core.zoo import Zoo, ZooEntry
+from paramgen.core.zoo import PARTS, Zoo, ZooEntry
 from paramgen.errors import ParamgenError, did_you_mean
 
 LEAST = 1e-8  # a loss of 0 counts as this

@@ -131,12 +131,8 @@ def _parts(spec: PermutationSpec) -> dict[str, _Part]:
 
 def _match(reference: Tensor, W: Tensor, spec: PermutationSpec, keep_order: bool) -> Matched:
     """As :func:`match`, in place, on as many networks as fit at once."""
-    parts = _parts(spec)
-    pair, perms, neighbours = (
-        Pair(reference, W, spec),
-        spec.identity(len(W)),
-        coupled({n: p.places for n, p in parts.items()}),
-    )
+    parts, pair, perms = _parts(spec), Pair(reference, W, spec), spec.identity(len(W))
+    neighbours = coupled({name: part.places for name, part in parts.items()})
     finite = W.isfinite().all(1) & reference.isfinite().all(1)
     open_ = {name: finite.clone() for name in parts}  # networks whose part must be settled (again)
     schedule = _schedule(spec, parts, neighbours)

@@ -235,9 +235,8 @@ RULES = {
     **_all("relu leaky_relu abs", _pointwise, SCALE),
     **_all("neg", _pointwise, LINEAR),
     **_all("prelu", _prelu, SCALE),
-    **_all(
-        "relu6 selu hardswish hardsigmoid mish threshold log_sigmoid rrelu", _pointwise, ORDER
-    ),  # not tagged as pointwise
+    # not tagged as pointwise
+    **_all("relu6 selu hardswish hardsigmoid mish threshold log_sigmoid rrelu", _pointwise, ORDER),
     **_all("softmax log_softmax", moves.same, ORDER),
     **_all("roll flip cumsum", _along, LINEAR),
     **_all("clone detach alias contiguous to _to_copy lift_fresh_copy type_as", moves.same, LINEAR),

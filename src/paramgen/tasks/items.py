@@ -45,6 +45,25 @@ class SplitData(ABC):
         """
 
 
+Keys = list[list[tuple[int, int]]]  # for each batch, an item and the seed of its augmentation, item by item
+
+
+def keys_in_order(count: int, batch_size: int) -> Keys:
+    """The items of a split in order, without seeds."""
+    starts = range(0, count, batch_size)
+    return [[(item, 0) for item in range(start, min(start + batch_size, count))] for start in starts]
+
+
+def seeded_keys(order: Tensor, generators: Sequence[torch.Generator]) -> Keys:
+    """Items in the order (steps, R, B) of :meth:`SplitData.training_batches`, the seeds of network r drawn from generator r."""
+    steps, _, size = order.shape
+    seeds = torch.stack([torch.randint(2**62, (steps, size), generator=g) for g in generators], 1)  # (steps, R, B)
+    return [
+        list(zip(items.flatten().tolist(), own.flatten().tolist(), strict=True))
+        for items, own in zip(order, seeds, strict=True)
+    ]
+
+
 class FirstImages(SplitData):
     """The first images of a split.
 

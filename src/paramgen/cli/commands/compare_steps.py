@@ -20,12 +20,12 @@ import yaml
 
 from paramgen import __version__
 from paramgen.cli.commands import evaluate, merge, sample, zoo
-from paramgen.cli.dispatch import arguments_of, parser_of, run
+from paramgen.cli.dispatch import arguments_of, parsed_values, parser_of, run
 from paramgen.collect import multi, single
 from paramgen.core.arguments import Plain
 from paramgen.core.command_line import plain_value, words
 from paramgen.core.hub import local_checkpoint
-from paramgen.core.io import fingerprint, sha256
+from paramgen.core.io import fingerprint, remove, sha256
 from paramgen.core.locks import locked
 from paramgen.core.made import RecordedResult
 from paramgen.core.paths import find_config
@@ -127,21 +127,16 @@ def make_zoo(
         verb, name = source.changed
         if name not in others:
             raise ParamgenError(f"zoo {name!r} must come before {folder.name!r}, which is made from it by {verb}")
-        record = RecordedResult(
-            target / "zoo.json", {"command": verb, "zoo": _digest(others[name]), **source.arguments}
-        )
         function = zoo.COMMANDS[verb]
         line = words({**source.arguments, "zoo": str(others[name].path), "out": str(target), "trust": trust})
-        given = arguments_of(function, f"paramgen zoo {verb}", "", line)
-        arguments: dict[str, Any] = {k: v for k, v in given.items() if k != "config"}
+        arguments = arguments_of(function, f"paramgen zoo {verb}", "", line)
+        settings: dict[str, Any] = {"command": verb, "zoo": _digest(others[name]), **source.arguments}
     else:
-        parser, line = collecting(source, seed, target)
-        arguments = {k: v for k, v in vars(parser.instantiate(parser.parse_args(line))).items() if k != "config"}
-        function = single.main if source.collect else multi.main
-        settings = {k: plain_value(v, defaults=True) for k, v in arguments.items() if k != "out"}
-        record = RecordedResult(
-            target / "zoo.json", {"command": "collect" if source.collect else "collect_tasks", **settings}
-        )
+        command, function = ("collect", single.main) if source.collect else ("collect_tasks", multi.main)
+        arguments = parsed_values(*collecting(source, seed, target))
+        plain = {k: plain_value(v, defaults=True) for k, v in arguments.items() if k != "out"}
+        settings = {"command": command, **plain}
+    record = RecordedResult(target / "zoo.json", settings)
     status = record.status()
     if status.state == "other" and not redo:
         raise ParamgenError(
@@ -186,37 +181,49 @@ def draw(
     if source.samples:
         return Path(source.samples)
     if source.baseline:
-        if many_tasks(opened):
-            raise ParamgenError(
-                f"generator {name!r} is a baseline of zoos of one task; zoo {opened.name!r} has several"
-            )
-        settings = {"baseline": source.baseline, "n": requested["n"], "seed": seed, "zoo": _digest(opened)}
-        record = RecordedResult(target / INDEX, settings)
-        _do(record, lambda: draw_baseline(str(source.baseline), opened, requested["n"], seed, target))
-        return target
-    if source.merge:
-        given = {"networks": MERGED, "seed": seed, **source.arguments, "method": source.merge}
-        line = words(
-            {**given, "n": requested.get("n", 1), "zoo": str(opened.path), "out": str(target), "trust": opened.trust}
-        )
-        merged = {k: v for k, v in arguments_of(merge.main, "paramgen merge", "", line).items() if k != "config"}
-        settings = {k: v for k, v in merged.items() if k not in ("out", "overwrite", "trust")} | {
-            "zoo": _digest(opened)
-        }
-        _do(RecordedResult(target / INDEX, settings), lambda: merge.main(**{**merged, "overwrite": True}))
-        return target
-    if source.ckpt_path:
-        checkpoint = Path(local_checkpoint(source.ckpt_path))
+        _draw_baseline(source.baseline, name, opened, requested, seed, target)
+    elif source.merge:
+        _draw_merged(source, opened, requested, seed, target)
+    elif source.ckpt_path:
+        _draw_from(Path(local_checkpoint(source.ckpt_path)), source, opened, requested, seed, target)
     else:
         fitted = source.fit_of or name
         checkpoint = _fit(folder / "fits" / fitted, opened, generators[fitted], seed)
+        _draw_from(checkpoint, source, opened, requested, seed, target)
+    return target
+
+
+def _draw_from(
+    checkpoint: Path, source: GeneratorSource, opened: Zoo, requested: Mapping[str, Any], seed: int, target: Path
+) -> None:
+    """Networks of a fitted generator."""
     where = {"ckpt_path": str(checkpoint), "out": str(target), "trust": opened.trust}
     line = words({"seed": seed, **source.sample, **requested, **where})
-    arguments = {k: v for k, v in arguments_of(sample.main, "paramgen sample", "", line).items() if k != "config"}
+    arguments = arguments_of(sample.main, "paramgen sample", "", line)
     settings = {k: v for k, v in arguments.items() if k not in ("ckpt_path", "out", "zoo", "overwrite", "trust")}
     settings |= {"checkpoint": fingerprint(checkpoint), "zoo": _digest(opened) if arguments["zoo"] else None}
     _do(RecordedResult(target / INDEX, settings), lambda: sample.main(**{**arguments, "overwrite": True}))
-    return target
+
+
+def _draw_merged(source: GeneratorSource, opened: Zoo, requested: Mapping[str, Any], seed: int, target: Path) -> None:
+    """Networks that are merged from the zoo's."""
+    given = {"networks": MERGED, "seed": seed, **source.arguments, "method": source.merge, "n": requested.get("n", 1)}
+    line = words({**given, "zoo": str(opened.path), "out": str(target), "trust": opened.trust})
+    arguments = arguments_of(merge.main, "paramgen merge", "", line)
+    settings = {k: v for k, v in arguments.items() if k not in ("out", "overwrite", "trust")}
+    settings["zoo"] = _digest(opened)
+    _do(RecordedResult(target / INDEX, settings), lambda: merge.main(**{**arguments, "overwrite": True}))
+
+
+def _draw_baseline(
+    baseline: str, name: str, opened: Zoo, requested: Mapping[str, Any], seed: int, target: Path
+) -> None:
+    """Networks of a baseline."""
+    if many_tasks(opened):
+        raise ParamgenError(f"generator {name!r} is a baseline of zoos of one task; zoo {opened.name!r} has several")
+    n = requested["n"]
+    settings = {"baseline": baseline, "n": n, "seed": seed, "zoo": _digest(opened)}
+    _do(RecordedResult(target / INDEX, settings), lambda: draw_baseline(baseline, opened, n, seed, target))
 
 
 def draw_baseline(name: str, opened: Zoo, n: int, seed: int, out: Path) -> None:
@@ -300,7 +307,7 @@ def _do(record: RecordedResult, step: Callable[[], Any], alone: bool = True, loc
         return
     if status.state == "other":
         _log.info("%s %s: made again", folder, status.reason)
-        record.path.unlink(missing_ok=True)  # first, so that it is never mistaken for the new one
+        remove(record.path)  # first, so that it is never mistaken for the new one
     if status.state == "other" and alone:
         shutil.rmtree(folder, ignore_errors=True)
     with locked(folder) if lock else nullcontext():

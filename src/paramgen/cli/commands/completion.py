@@ -122,14 +122,9 @@ def _verbs(command: str) -> dict[str, str]:
     if command not in FUNCTIONS:
         return {}
     for node in _source(f"paramgen.{FUNCTIONS[command].module}").body:
-        target = (
-            node.target
-            if isinstance(node, ast.AnnAssign)
-            else node.targets[0]
-            if isinstance(node, ast.Assign)
-            else None
-        )
-        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        target, value = node.targets[0] if isinstance(node, ast.Assign) else node.target, node.value
         if isinstance(target, ast.Name) and target.id == "COMMANDS" and isinstance(value, ast.Dict):
             pairs = zip(value.keys, value.values, strict=True)
             return {str(k.value): v.id for k, v in pairs if isinstance(k, ast.Constant) and isinstance(v, ast.Name)}

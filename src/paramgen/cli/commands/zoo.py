@@ -1,6 +1,5 @@
 """``paramgen zoo info | verify | import | convert | align | prune | quantise | merge | push | pull``: what is done with zoos."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from paramgen.collect.importing import import_
 from paramgen.collect.merging import merge
 from paramgen.collect.readers.conditions import RECORDED, condition_words
 from paramgen.core.counting import counted
-from paramgen.core.zoo import Zoo
+from paramgen.core.zoo import PARTS, Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
 from paramgen.errors import ParamgenError
 
@@ -29,21 +28,14 @@ def info(zoo: str) -> None:
     console = Console()
     console.print(f"[bold]{opened.name}[/bold]  {opened.path}")
     console.print(f"task      {_task_line(opened.task_config)}")
-    splits = Counter(entry.split for entry in opened.entries)
-    runs = {split: len({e.run for e in opened.entries if e.split == split}) for split in splits}
-    console.print(
-        "networks  " + ", ".join(f"{n} {split} ({counted(runs[split], 'run')})" for split, n in splits.items())
-    )
+    console.print(f"networks  {opened.splits_in_words()}")
     tensors = counted(len(opened.spec.tensors), "tensor")
     console.print(f"generated {counted(opened.spec.numel, 'parameter')} in {tensors}; {len(opened.base())} kept fixed")
     if (condition := opened.meta.get("condition", {})).get("kind") == RECORDED:
         console.print(f"condition {condition['dim']} numbers: {condition_words(condition)}", highlight=False)
-    score = opened.score
-    for part in ("train", "val"):
-        values = [v for e in opened.entries if (v := e.scores.get(part, {}).get("score")) is not None]
-        if values:
-            mean, low, high = (score.text(v) for v in (sum(values) / len(values), min(values), max(values)))
-            console.print(f"{part:10s}{score.name} mean {mean}{score.symbol}, from {low} to {high}")
+    for part in PARTS:
+        if (scores := opened.scores_in_words(part)) is not None:
+            console.print(f"{part:10s}{opened.score.name} {scores}")
     table = Table("tensor", "shape", "kind", "dtype", "mean", "std", box=None, header_style="bold")
     for tensor in opened.spec.tensors:
         statistics = opened.meta.get("statistics", {}).get(tensor.name, {})

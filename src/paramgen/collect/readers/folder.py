@@ -11,6 +11,7 @@ from paramgen.collect.readers.found import Found, Layout, Reading
 from paramgen.collect.readers.pattern import PathPattern, described
 from paramgen.collect.readers.tables import read_table, read_vectors
 from paramgen.collect.readers.units import ADAPTER_FOLDER, Stored, stored_as
+from paramgen.core.counting import some
 from paramgen.core.weight_files import SUFFIXES, has_weight_suffix, is_aside, is_marked, natural_order
 from paramgen.errors import ParamgenError
 
@@ -100,8 +101,8 @@ class Folder(Layout):
                     found.append(path)
                 if folder and deep and not path.name.startswith("."):
                     waiting.append(path)
-        self.notes += [f"skipped hidden files: {_some(hidden)}"] if hidden else []
-        self.notes += [f"left aside, as they hold no network: {_some(aside)}"] if aside else []
+        self.notes += [f"skipped hidden files: {some(hidden)}"] if hidden else []
+        self.notes += [f"left aside, as they hold no network: {some(aside)}"] if aside else []
         return found
 
     def _matching(self, pattern: PathPattern, paths: list[Path]) -> Iterator[Found]:
@@ -121,7 +122,7 @@ class Folder(Layout):
             raise ParamgenError(
                 f"--pattern {pattern.text!r} matches none of {len(others)} networks in {self.source}{example}"
             )
-        self.notes += [f"not matched by the pattern: {_some(others)}"] if others else []
+        self.notes += [f"not matched by the pattern: {some(others)}"] if others else []
 
     def _listed(self, table: str) -> Iterator[Found]:
         if table.endswith(".safetensors"):
@@ -154,7 +155,3 @@ def _example(path: str) -> str:
     return "/".join(
         [*("{run}" if i == 0 else "*" for i, _ in enumerate(folders)), re.sub(r"\d+", "{step}", name, count=1)]
     )
-
-
-def _some(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

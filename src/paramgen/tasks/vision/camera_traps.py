@@ -122,7 +122,7 @@ class CameraTrapFamily(Classifies, TaskFamily):
         for picture in pictures:
             if picture.species in self.species:
                 self._at[picture.location].append(picture)
-        self.pretrain, self.seen, self.unseen = self._choose(pretrain, seen, unseen, split_seed)
+        self.pretrain, self.seen, self.unseen = self._choose((pretrain, seen, unseen), split_seed)
         self.network, self.network_args, self.pretrained = network, dict(network_args or {}), pretrained
         self.lora, self.backgrounds = lora_settings(lora), dict(backgrounds or {})
         self.image_size, self.num_workers = image_size, num_workers
@@ -178,8 +178,8 @@ class CameraTrapFamily(Classifies, TaskFamily):
             )
         return empty[int(np.random.default_rng(self.split_seed).integers(len(empty)))]
 
-    def _choose(self, *given: Any) -> tuple[list[str], list[str], list[str]]:
-        *requested, seed = given
+    def _choose(self, requested: Sequence[int | list[str]], seed: int) -> list[list[str]]:
+        """Locations by name: those that are given, and random other ones where their number is given."""
         available = {name for name, pictures in self._at.items() if pictures}
         named = [name for names in requested if not isinstance(names, int) for name in names]
         for name in named:
@@ -196,10 +196,7 @@ class CameraTrapFamily(Classifies, TaskFamily):
                 f"{count} locations were requested by number, but {self.annotations} has only {len(free)} left"
             )
         drawn = iter(np.random.default_rng(seed).permutation(free).tolist())
-        first, second, third = (
-            [next(drawn) for _ in range(names)] if isinstance(names, int) else list(names) for names in requested
-        )
-        return first, second, third
+        return [[next(drawn) for _ in range(names)] if isinstance(names, int) else list(names) for names in requested]
 
     @cached_property
     def _parts(self) -> dict[str, Mapping[str, list[Picture]]]:

@@ -77,11 +77,9 @@ class ClassificationTask(Classifies, Task):
     @property
     def num_classes(self) -> int:
         """Number of classes; for an image folder, the number of its subfolders."""
-        return (
-            self._named.num_classes or self._training_pool.num_classes
-            if self._folders is None
-            else self._folders.num_classes
-        )
+        if self._folders is not None:
+            return self._folders.num_classes
+        return self._named.num_classes or self._training_pool.num_classes
 
     def build(self) -> nn.Module:
         """The plain network, freshly initialised from torch's global seed."""
@@ -140,18 +138,17 @@ class ClassificationTask(Classifies, Task):
         labels, source = pool.labels[indices], self.source
         if pool.raw is not None:
             pad, flip = (source.pad, source.flip) if self.augment else (0, False)
-            return TensorSplit(
-                pool.raw[indices], labels, source.mean, source.std, pad, flip, source.white, self.image_size
-            )
+            raw, white, size = pool.raw[indices], source.white, self.image_size
+            return TensorSplit(raw, labels, source.mean, source.std, pad=pad, flip=flip, white=white, size=size)
         assert pool.dataset is not None  # a pool is in memory or streamed
         return StreamedSplit(
             torch.utils.data.Subset(pool.dataset, indices.tolist()),
             labels,
-            self.in_shape[1],
-            source.mean,
-            source.std,
-            self.augment,
-            self.num_workers,
-            self.in_shape[0],
-            256 / 224 if source.streamed else 1.0,
+            size=self.in_shape[1],
+            mean=source.mean,
+            std=source.std,
+            augment=self.augment,
+            num_workers=self.num_workers,
+            channels=self.in_shape[0],
+            margin=256 / 224 if source.streamed else 1.0,
         )

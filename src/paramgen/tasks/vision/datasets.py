@@ -19,7 +19,7 @@ from paramgen.errors import ParamgenError, did_you_mean, first_line
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SMALL = 96  # maximum side, in pixels, of images that are kept in memory
-DIGITS_TEST = 597  # of 1,797: the split that the figures of METHODS.md use
+DIGITS_TEST = 597  # of 1,797
 
 
 @dataclass(frozen=True)
@@ -292,6 +292,5 @@ def _pixels(dataset: Any) -> Tensor:
     data = torch.as_tensor(dataset.data)
     if data.ndim == 3:  # MNIST: (M, H, W)
         return data[:, None]
-    return (
-        data if data.shape[1] == 3 else data.permute(0, 3, 1, 2).contiguous()
-    )  # STL10: (M, C, H, W), CIFAR: (M, H, W, C)
+    channels_first = data.shape[1] == 3  # STL10: (M, C, H, W), CIFAR: (M, H, W, C)
+    return data if channels_first else data.permute(0, 3, 1, 2).contiguous()

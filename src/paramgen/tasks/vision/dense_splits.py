@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from paramgen.errors import ParamgenError, one_line
-from paramgen.tasks.items import SplitData
+from paramgen.tasks.items import Keys, SplitData, keys_in_order, seeded_keys
 from paramgen.tasks.vision.annotated import VOID
 
 CROP_SCALES = (0.5, 2.0)  # of random crops, relative to S
@@ -113,18 +113,11 @@ class PairSplit(SplitData):
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As in the base class."""
-        keys = [[(i, 0) for i in range(s, min(s + batch_size, len(self)))] for s in range(0, len(self), batch_size)]
-        yield from self._loaded(keys, augment=False)
+        yield from self._loaded(keys_in_order(len(self), batch_size), augment=False)
 
     def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
         """As in the base class."""
-        steps, _, size = order.shape
-        seeds = torch.stack([torch.randint(2**62, (steps, size), generator=g) for g in generators], 1)  # (steps, R, B)
-        keys = [
-            list(zip(i.flatten().tolist(), s.flatten().tolist(), strict=True))
-            for i, s in zip(order, seeds, strict=True)
-        ]
-        for x, y in self._loaded(keys, self.augment):
+        for x, y in self._loaded(seeded_keys(order, generators), self.augment):
             yield x.unflatten(0, order.shape[1:]), y.unflatten(0, order.shape[1:])
 
     def take(self, index: Tensor) -> "PairSplit":
@@ -133,7 +126,7 @@ class PairSplit(SplitData):
         part.dataset, part.targets = Subset(self.dataset, index.tolist()), torch.arange(len(index))
         return part
 
-    def _loaded(self, keys: list[list[tuple[int, int]]], augment: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    def _loaded(self, keys: Keys, augment: bool) -> Iterator[tuple[Tensor, Tensor]]:
         pairs = FittedPairs(self.dataset, self.side, augment)
         load = partial(DataLoader, num_workers=self.num_workers, collate_fn=_collated)
         for x, y in load(pairs, batch_sampler=keys):

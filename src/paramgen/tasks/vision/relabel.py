@@ -107,11 +107,6 @@ class RelabelFamily(Classifies, TaskFamily):
         config["init_args"] |= self._given
         return config
 
-    def flipped_pairs(self) -> list[tuple[str, str]]:
-        """Every seen code whose flipped code is unseen, with it (Table 10)."""
-        unseen = set(self.unseen)
-        return [(code, flipped(code)) for code in self.seen if flipped(code) in unseen]
-
     @staticmethod
     def bits(code: str) -> Tensor:
         """(classes,) int64."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from paramgen.tasks.base import UNLABELLED
-from paramgen.tasks.items import SplitData
+from paramgen.tasks.items import SplitData, keys_in_order, seeded_keys
 
 
 class TensorSplit(SplitData):
@@ -213,17 +213,12 @@ class StreamedSplit(SplitData):
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As in the base class."""
-        keys = [[(i, 0) for i in range(s, min(s + batch_size, len(self)))] for s in range(0, len(self), batch_size)]
+        keys = keys_in_order(len(self), batch_size)
         yield from zip(self._loader(self._plain, batch_sampler=keys), self.targets.split(batch_size), strict=True)
 
     def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
         """As in the base class."""
-        steps, _, size = order.shape
-        seeds = torch.stack([torch.randint(2**62, (steps, size), generator=g) for g in generators], 1)
-        keys = [
-            list(zip(i.flatten().tolist(), s.flatten().tolist(), strict=True))
-            for i, s in zip(order, seeds, strict=True)
-        ]
+        keys = seeded_keys(order, generators)
         for x, index in zip(self._loader(self._varied, batch_sampler=keys), order, strict=True):
             yield x.unflatten(0, index.shape), self.targets[index]
 
