@@ -379,6 +379,17 @@ def test_the_working_folder_hides_nothing_and_is_not_searched_unasked(own, tmp_p
     assert not ran()
 
 
+def test_help_on_a_class_finds_it_in_the_working_folder(own, capsys):
+    for command, asked, name in (("fit", "--model.help", "OwnBackend"), ("collect", "--task.help", "OwnTask")):
+        with pytest.raises(SystemExit, match="^0$"):
+            main([command, asked, f"{own}.{name}"])
+        assert f"Help for {asked}={own}.{name}" in capsys.readouterr().out
+        assert main([command, asked, "nowhere.Class"]) == 2
+        assert capsys.readouterr().err == f"paramgen: {asked}: No module named 'nowhere'\n"
+    assert main(["fit", "--model.help", "PDif"]) == 2
+    assert "unknown ParameterGenerator 'PDif'. Did you mean 'PDiff'?" in capsys.readouterr().err
+
+
 def test_a_doctored_zoo_is_refused_by_every_command_that_would_run_it(own, capsys):
     main([*COLLECT, "--task", "ClassificationTask"])
     values = json.loads(Path("zoo/zoo.json").read_text())

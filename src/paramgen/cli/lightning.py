@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -53,6 +54,8 @@ LAYOUT = "layout"  # another one, which takes seconds to read: only for backends
 
 class Parser(OneLineErrors, LightningArgumentParser):
     """Lightning's parser, with one-line error messages and settings that follow the zoo."""
+
+    bases = MappingProxyType({"model": ParameterGenerator})
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """As jsonargparse's, after each ``auto`` of a config has its value."""

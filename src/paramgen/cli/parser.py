@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]  # its __all__ is made as it runs
 
+from paramgen.cli.given import options
 from paramgen.core.paths import find_config
 from paramgen.core.plugins import load_plugins
 from paramgen.core.trust import search_working_folder
@@ -35,15 +36,17 @@ class OneLineErrors(ArgumentParser):
 
     bases: Mapping[str, type] = MappingProxyType({})  # of arguments that take an instance of a subclass
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """As jsonargparse's; classes of installed packages are known, and others are also searched for in the working folder."""
         load_plugins()
         try:
-            return super().parse_args(*args, **kwargs)
+            return super().parse_args(args, *rest, **kwargs)
         except ParamgenError as error:
-            if not any(map(search_working_folder, re.findall(r"'([A-Za-z_][\w.]*\.\w+)'", str(error)))):
+            named = re.findall(r"'([A-Za-z_][\w.]*\.\w+)'", str(error))
+            explained = [value for name, value in options(args or []) if name.endswith(".help")]
+            if not any(map(search_working_folder, [*named, *explained])):
                 raise
-        return super().parse_args(*args, **kwargs)
+        return super().parse_args(args, *rest, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise ParamgenError with what jsonargparse found."""
@@ -58,7 +61,7 @@ class OneLineErrors(ArgumentParser):
 def _tidy(message: str, bases: Mapping[str, type]) -> str:
     """The relevant part of a jsonargparse message, which lists every type it tried."""
     flat = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(message.split()))
-    key = re.match(r'Parser key "([^"]+)"', flat)
+    key = re.match(r'Parser key "([^"]+)"', flat) or re.match(r"--([\w.]+)\.help:", flat)
     unknown = re.search(r"(?:dot import path string: |Import path |given class_path ')([\w.]+)", flat)
     base = re.search(r"Subtypes: \[<class '([\w.]+)'>|subclass of <class '([\w.]+)'>|subclass of ([\w.]+)", message)
     if key and unknown and (base or key[1] in bases) and "is not accepted" not in flat:
