@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,10 +14,19 @@ import torch
 
 from conftest import write_zoo
 from paramgen.cli.dispatch import FUNCTIONS, LIGHTNING
-from paramgen.cli.given import options, require_zoo, value_given, without_options
+from paramgen.cli.given import (
+    SECTIONS,
+    arguments_in_source,
+    options,
+    require_known_names,
+    require_zoo,
+    value_given,
+    without_options,
+)
 from paramgen.cli.main import main
 from paramgen.cli.next_step import NEXT, next_step
 from paramgen.core.paths import commands_for, list_configs, zoo_recipes
+from paramgen.core.trust import import_class
 from paramgen.errors import ParamgenError
 
 SILENT = {"configs", "completion"}  # their output is what the user asked for, and names commands itself
@@ -63,6 +73,19 @@ def test_mistakes_in_names_are_answered_before_lightning_is_imported(tmp_path):
         "checkpoint of fit": ["fit", "--config", "pdiff", "--data.zoo", zoo, "--ckpt_path", "none.ckpt"],
         "checkpoint of validate": ["validate", "--config", "pdiff", "--data.zoo", zoo],
         "zoo of a config that follows it": ["fit", "--config", "pdiff"],
+        "setting of the trainer": ["fit", "--config", "pdiff", "--data.zoo", zoo, "--trainer.max_stepz", "5"],
+        "setting of the data": ["fit", "--config", "pdiff", "--data.zoo", zoo, "--data.batchsize=3"],
+        "section": ["fit", "--config", "pdiff", "--data.zoo", zoo, "--trainr.max_steps", "5"],
+        "setting in a config": [
+            "fit",
+            "--config",
+            "pdiff",
+            "--config",
+            "{checkpoint: {dir_path: x}}",
+            "--data.zoo",
+            zoo,
+        ],
+        "setting of plan": ["plan", "--config", "pdiff", "--data.zoo", zoo, "--quality.samples_every", "5"],
         "zoo of plan": ["plan", "--config", "pdiff", "--data.zoo", "digits_relable"],
         "device of plan": ["plan", "--config", "pdiff", "--data.zoo", "digits_relabel", "--device", "h10"],
         "config of compare": [*compare, '{"a": {"fit": "pdif"}}'],
@@ -78,6 +101,22 @@ def test_mistakes_in_names_are_answered_before_lightning_is_imported(tmp_path):
     done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert dict(zip(mistakes, done.stdout.splitlines(), strict=True)) == dict.fromkeys(mistakes, "2 False")
     assert done.stderr.count("\n") == len(mistakes), done.stderr
+
+
+def test_settings_that_are_known_without_an_import_are_those_of_the_classes():
+    from paramgen.generators.callbacks import LearningRates
+    from paramgen.generators.checkpoints import Checkpoints
+
+    assert {name for name, path in SECTIONS.items() if path is None} == {"model", "stop_requests"}
+    classes = {name: import_class(path, object, "class") for name, path in SECTIONS.items() if path}
+    for name, cls in {**classes, "checkpoint": Checkpoints, "lr_monitor": LearningRates}.items():
+        assert arguments_in_source(SECTIONS[name]) == [*signature(cls).parameters], name
+    require_known_names(["--trainer.callbacks+=X", "--model.anything", "3", "--trainer.logger.save_dir", "-0.5"])
+
+
+@pytest.mark.parametrize("config", [*list_configs(), *(f"trainer/{name}" for name in list_configs("trainer"))])
+def test_the_settings_of_each_shipped_config_are_known(config):
+    require_known_names(["--config", config])
 
 
 @pytest.mark.parametrize("config", list_configs())

@@ -1,6 +1,9 @@
 """What a command line gives, read before anything heavy is imported: a mistake in a name is answered at once."""
 
+import ast
 from collections.abc import Collection, Iterator
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,12 +11,24 @@ import yaml
 
 from paramgen.core.hub import is_hub, local_checkpoint
 from paramgen.core.paths import find_config, find_zoo, find_zoo_or_recipe
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, did_you_mean
+from paramgen.generators.recipe import needs_recipe
 
 EXPLAINING = ("-h", "--help", "--print_config")  # a command line that only explains itself needs no zoo
 PLAN_OPTIONS = ("device", "devices", "ram", "efficiency", "advice", "json")  # of `paramgen plan`, beyond those of a fit
 NOTHING = ("", "null", "None")
 NEWEST = "last"  # as a checkpoint: the newest one of the fits in the folder of runs
+SECTIONS = {
+    "trainer": "lightning.pytorch.trainer.trainer.Trainer",
+    "data": "paramgen.generators.data.ParameterDataModule",
+    "checkpoint": "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
+    "lr_monitor": "lightning.pytorch.callbacks.lr_monitor.LearningRateMonitor",
+    "quality": "paramgen.generators.callbacks.SampleQuality",
+    "divergence": "paramgen.generators.divergence.Divergence",
+    "model": None,  # of any package
+    "stop_requests": None,  # it has no settings
+}
+"""Sections of a fit's config, and the class whose arguments each sets. All of them import Lightning, which takes seconds."""
 
 
 class Option(NamedTuple):
@@ -75,6 +90,45 @@ def value_given(words: list[str], key: str, folder: str = "") -> str | None:
     return None if given is None or str(given) in NOTHING else str(given)
 
 
+@cache
+def arguments_in_source(path: str) -> list[str]:
+    """Names of the arguments of a class, read from its source without importing it; none if they are not all there.
+
+    Args:
+        path: ``package.module.Class``.
+    """
+    (package, *modules), name = (parts := path.split("."))[:-1], parts[-1]
+    found = find_spec(package)
+    for folder in (found and found.submodule_search_locations) or ():
+        if (file := Path(folder, *modules).with_suffix(".py")).is_file():
+            classes = [node for node in ast.parse(file.read_bytes()).body if isinstance(node, ast.ClassDef)]
+            made = [node for cls in classes if cls.name == name for node in cls.body]
+            takes = [node.args for node in made if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+            return [arg.arg for args in takes if args.kwarg is None for arg in [*args.args[1:], *args.kwonlyargs]]
+    return []
+
+
+def require_known_names(words: list[str]) -> None:
+    """Refuse a section that a fit does not have, or a setting that its class does not have, on the command line or in a config.
+
+    Raises:
+        ParamgenError: Similar names are listed.
+    """
+    for option in options(words):
+        given: dict[str, list[str]] = {}
+        if option.name in ("-c", "--config"):
+            given = {name: list(part) for name, part in read_config(option.value).items() if isinstance(part, dict)}
+        elif option.name.startswith("--") and "." in option.name:
+            section, setting = option.name.removeprefix("--").split(".")[:2]
+            given = {section: [setting.removesuffix("+")]}  # --trainer.callbacks+=NAME appends
+        for section, settings in given.items():
+            if section not in SECTIONS:
+                raise ParamgenError(f"a fit has no section {section!r}. {did_you_mean(section, SECTIONS)}")
+            known = arguments_in_source(path) if (path := SECTIONS[section]) else []
+            if known and (unknown := [setting for setting in settings if setting not in known]):
+                raise ParamgenError(f"{section} has no setting {unknown[0]!r}. {did_you_mean(unknown[0], known)}")
+
+
 def require_zoo(words: list[str], key: str = "zoo") -> None:
     """Refuse a command line whose zoo does not exist; arguments as of :func:`value_given`.
 
@@ -93,10 +147,11 @@ def require_fit(verb: str, words: list[str]) -> None:
         words: The command line after it.
 
     Raises:
-        ParamgenError: As :func:`require_zoo`; no such checkpoint, or none for a verb that needs one.
+        ParamgenError: As :func:`require_zoo`; an unknown setting; no such checkpoint, or none for a verb that needs one.
     """
     if _explains(words):
         return
+    require_known_names(words)
     require_zoo(words, "data.zoo")
     require_zoo_to_follow(words)
     path = value_given(words, "ckpt_path")
@@ -112,8 +167,6 @@ def require_zoo_to_follow(words: list[str]) -> None:
     Raises:
         ParamgenError: The config is named.
     """
-    from paramgen.generators.recipe import needs_recipe  # it imports torch
-
     configs = {value: read_config(value) for name, value in options(words) if name in ("-c", "--config")}
     follows = next((name for name, config in configs.items() if config.get("model") and needs_recipe(config)), None)
     if follows is not None and value_given(words, "data.zoo") is None:
@@ -121,13 +174,14 @@ def require_zoo_to_follow(words: list[str]) -> None:
 
 
 def require_plan(words: list[str]) -> None:
-    """Refuse a plan for a zoo that neither exists nor has a recipe, or for an unknown device.
+    """Refuse a plan for a zoo that neither exists nor has a recipe, for an unknown device, or with an unknown setting.
 
     Raises:
         ParamgenError: Similar names are listed.
     """
     if _explains(words):
         return
+    require_known_names(words)
     if (zoo := value_given(words, "data.zoo")) is not None:
         find_zoo_or_recipe(zoo)
     require_zoo_to_follow(words)

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from paramgen.core.counting import counted
-from paramgen.core.zoo import Zoo
+
+if TYPE_CHECKING:  # it imports torch
+    from paramgen.core.zoo import Zoo
 
 AUTO = "auto"
 
@@ -26,7 +28,7 @@ class Facts(NamedTuple):
     conditional: bool = False
 
     @classmethod
-    def of(cls, zoo: Zoo) -> Self:
+    def of(cls, zoo: "Zoo") -> Self:
         """The facts of a zoo's train split."""
         train = [zoo.entries[i] for i in zoo.indices("train")]
         conditional = any(entry.condition is not None for entry in train)
