@@ -64,6 +64,9 @@ def test_mistakes_in_names_are_answered_before_lightning_is_imported(tmp_path):
         "checkpoint of sample": ["sample", "--ckpt_path", "none.ckpt"],
         "checkpoint that is none": ["sample", "--ckpt_path", "taken/file", "--out", "new"],
         "option of sample": ["sample", "--ckpt_pth", "none.ckpt"],
+        "no option of sample": ["sample"],
+        "no option of evaluate": ["evaluate"],
+        "no option of validate": ["validate"],
         "file taken already": ["consolidate", "--ckpt_path", "none.ckpt", "--out", "taken/file"],
         "checkpoint of push": ["generator", "push", "--ckpt_path", "none.ckpt", "--repo", "a/b"],
         "checkpoint of unseen": ["unseen", "--zoo", zoo, "--ckpt_path", "none.ckpt"],
@@ -101,6 +104,7 @@ def test_mistakes_in_names_are_answered_before_lightning_is_imported(tmp_path):
     done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert dict(zip(mistakes, done.stdout.splitlines(), strict=True)) == dict.fromkeys(mistakes, "2 False")
     assert done.stderr.count("\n") == len(mistakes), done.stderr
+    assert "unknown option --ckpt_pth. Did you mean '--ckpt_path'?" in done.stderr
 
 
 def test_settings_that_are_known_without_an_import_are_those_of_the_classes():
@@ -147,6 +151,7 @@ def test_the_last_word_on_a_zoo_counts_and_help_needs_none(tmp_path, monkeypatch
         "paramgen collect_tasks --config digits_relabel --out other/digits_relabel"
     ]
     assert [*options(["--a=1", "--b", "2"])] == [("--a", "1"), ("--b", "2")]
+    assert [*options([])] == []
     words = ["--config", "x", "--device", "h100", "--json", "--devices=2", "--data.zoo", "z"]
     assert without_options(words, ("device", "devices", "json"), ("json",)) == ["--config", "x", "--data.zoo", "z"]
 

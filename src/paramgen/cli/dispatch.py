@@ -204,6 +204,7 @@ def parser_of(function: Any, prog: str, folder: str) -> Any:
     )
     given = {n: p.annotation for n, p in signature(function).parameters.items()}
     kinds = {n: get_args(kind)[0] if isinstance(kind, UnionType) else kind for n, kind in given.items()}  # Task | None
+    parser.names = [f"--{name}" for name in ("config", *given)]
     parser.bases = {n: kind for n, kind in kinds.items() if isclass(kind)}
     parser.add_function_arguments(function, sub_configs=True)
     return parser

@@ -40,7 +40,7 @@ class Option(NamedTuple):
 
 def options(words: list[str]) -> Iterator[Option]:
     """The options of a command line, from ``--name value`` and ``--name=value``."""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name.startswith("-"):
             yield Option(name, value if equals else after)

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -35,6 +35,7 @@ class OneLineErrors(ArgumentParser):
     """A parser that raises ParamgenError where others print their usage and exit."""
 
     bases: Mapping[str, type] = MappingProxyType({})  # of arguments that take an instance of a subclass
+    names: Collection[str] = ()  # of the options, to suggest one for an unknown one
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """As jsonargparse's; classes of installed packages are known, and others are also searched for in the working folder."""
@@ -55,6 +56,9 @@ class OneLineErrors(ArgumentParser):
             raise mistake
         if not self.exit_on_error:  # jsonargparse itself tries one type after another
             super().error(message, ex)
+        unknown = re.match(r"unrecognized arguments: (--[\w.]+)", message)
+        if unknown and self.names:
+            raise ParamgenError(f"unknown option {unknown[1]}. {did_you_mean(unknown[1], self.names)}") from ex
         raise ParamgenError(_tidy(message, self.bases)) from ex
 
 
