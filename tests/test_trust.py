@@ -381,7 +381,7 @@ def test_the_working_folder_hides_nothing_and_is_not_searched_unasked(own, tmp_p
 
 def test_help_on_a_class_finds_it_in_the_working_folder(own, capsys):
     for command, asked, name in (("fit", "--model.help", "OwnBackend"), ("collect", "--task.help", "OwnTask")):
-        with pytest.raises(SystemExit, match="^0$"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             main([command, asked, f"{own}.{name}"])
         assert f"Help for {asked}={own}.{name}" in capsys.readouterr().out
         assert main([command, asked, "nowhere.Class"]) == 2
