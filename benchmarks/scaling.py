@@ -225,12 +225,15 @@ class Fitted(NamedTuple):
         """The exponent and its residual, or that there is none."""
         if max(y) < FLAT * min(y):
             return f"none: grows by {100 * (max(y) / min(y) - 1):.0f} % at most"
+        if self.exponent > STEEPEST:
+            return "none: only the last is higher"
         if self.residual > WITHIN:
             return f"none: the nearest curve, {self.exponent:.2f}, is off by up to {100 * self.residual:.0f} %"
         return f"{self.exponent:.2f} above {short(self.fixed)} (within {100 * self.residual:.0f} %)"
 
 
 FLAT = 1.25  # ratio of the largest to the smallest figure below which a cost does not grow: what single runs differ by
+STEEPEST = 2.0  # exponent above which a curve is flat but for its last point
 WITHIN = 0.15  # largest deviation of a point at which a curve counts as a fit
 
 
@@ -246,23 +249,31 @@ def fitted(x: list[float], y: list[float]) -> Fitted:
     return Fitted(float(best.x[2]), float(np.exp(best.x[0])), float(np.exp(np.abs(best.fun).max()) - 1))
 
 
-def page(results: list[dict[str, Any]], gpu: dict[str, Any]) -> str:
-    """docs/performance.md."""
+def page(results: dict[str, list[dict[str, Any]]], gpu: dict[str, Any]) -> str:
+    """docs/performance.md, from the results on each device."""
     lines = [HEAD]
     for axis, title, what in (
         ("parameters", "Against the parameters of a network", f"Zoos of {NETWORKS} networks, batches of 4."),
         ("networks", "Against the networks of a zoo", "Networks of 5,018 parameters, batches of 4."),
     ):
         lines += [f"## {title}", "", f"{what} ![{title}](images/scaling_{axis}.png)", ""]
-        for kind in ("RPG", "p-diff"):
-            rows = [row for row in results if row["axis"] == axis and row["generator"] == kind]
-            lines += [*table(kind, axis, rows), ""]
+        lines += tables(axis, results["cpu"], "CPU ")
+        lines += [f"### The same on a GPU: {axis}", "", *tables(axis, results["cuda"])]
     return "\n".join([*lines, *on_gpu(gpu)]) + "\n"
 
 
-def table(kind: str, axis: str, rows: list[dict[str, Any]]) -> list[str]:
+def tables(axis: str, results: list[dict[str, Any]], time: str = "") -> list[str]:
+    """The tables of both generators along one axis; `time` says which seconds they have."""
+    lines = []
+    for kind in ("RPG", "p-diff"):
+        rows = [row for row in results if row["axis"] == axis and row["generator"] == kind]
+        lines += [*table(kind, axis, rows, time), ""]
+    return lines
+
+
+def table(kind: str, axis: str, rows: list[dict[str, Any]], time: str) -> list[str]:
     """The table of one generator along one axis, and its exponents."""
-    heads = [f"{kind}: {axis}", *FIGURES.values()]
+    heads = [f"{kind}: {axis}", *(f"{time}{title}" if title.startswith("s ") else title for title in FIGURES.values())]
     lines = [f"| {' | '.join(heads)} |", f"| ---: |{' ---: |' * len(FIGURES)}"]
     lines += [f"| {row[axis]:,} | {' | '.join(short(row[key]) for key in FIGURES)} |" for row in rows]
     columns = [[r[key] for r in rows] for key in FIGURES]
@@ -279,10 +290,10 @@ def on_gpu(gpu: dict[str, Any]) -> list[str]:
     """What was measured on a GPU."""
     rows = [(name, row) for name, row in gpu.items() if isinstance(row, dict) and " train " in name]
     lines = [
-        "## On a GPU",
+        "## The paper's sizes on a GPU",
         "",
-        "The figures above were measured on a CPU. The following table is for the paper's sizes in bf16, measured on one",
-        f"{gpu['machine']['device']} (`benchmarks/results/gpu.json`). [GPU](gpu.md) explains it, and [plan](plan.md) predicts other cards.",
+        f"In bf16, measured on one {gpu['machine']['device']} (`benchmarks/results/gpu.json`). [GPU](gpu.md) explains the table, and",
+        "[plan](plan.md) predicts other cards.",
         "",
         "| parameters of a network | generator | s per step | peak, GB | run |",
         "| ---: | ---: | ---: | ---: | --- |",
@@ -298,21 +309,23 @@ HEAD = """# Cost as work grows
 
 ```bash
 OMP_NUM_THREADS=1 python benchmarks/scaling.py --run
+python benchmarks/scaling.py --run --device cuda
 python benchmarks/scaling.py --page
 ```
 
 This page shows how the time and memory of a fit grow with the size of the networks and with their number. `benchmarks/scaling.py`
-generates it from `benchmarks/results/scaling.json`; do not edit it.
+generates it from `benchmarks/results/scaling.json` and `scaling_gpu.json`; do not edit it.
 
-- **Machine.** CPU seconds of one thread, one run each, on two cores of an AMD EPYC that ran other programs. Memory excludes what the
-  imports take.
+- **Machines.** One run each. CPU: CPU seconds of one thread, on two cores of an AMD EPYC that ran other programs; memory excludes what
+  the imports take. GPU: one NVIDIA H200, float32, seconds on the clock until the GPU is done, and the peak of torch's memory on it.
 - **Generators.** They have the same size in all rows. RPG has two Mamba layers of width 256, tokens of 1,024 numbers and one state per
   step, and reads 64 tokens of each network from disk per step (`residency: disk`). p-diff has 16 principal components and holds whole
   networks in RAM.
 - **Exponents.** The fitted curve is a fixed cost plus a power law, by least squares of the logarithms over all points. The table gives
   its exponent and the largest deviation of a point. It gives none if the cost grows by less than a quarter (single runs differ by as
-  much), or if a point deviates by more than 15 %.
-- **Before the first step** the fit computes the codec's statistics from all networks. p-diff also computes their latents.
+  much), if only its last figure is higher, or if a point deviates by more than 15 %.
+- **Before the first step** the fit computes the codec's statistics from all networks. p-diff also computes their latents. On the GPU, the
+  first fit of the process, RPG's of 2,560 parameters, also loads what Lightning and torch need there.
 """
 
 
@@ -330,7 +343,7 @@ def plot(results: list[dict[str, Any]], axis: str, path: Path) -> None:
             x, y = [row[axis] for row in rows], [row[key] for row in rows]
             exponent = fitted(x, y).text(y).partition(" above")[0].partition(":")[0]
             panel.loglog(x, y, marker=marker, label=f"{kind}, exponent {exponent}")
-        panel.set_title(title, fontsize=10)
+        panel.set_title(f"CPU {title}" if title.startswith("s ") else title, fontsize=10)
         panel.set_xlabel("parameters of a network" if axis == "parameters" else "networks of the zoo")
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
@@ -352,10 +365,10 @@ def main() -> None:
     if args.run:
         run(args.out or KEPT[args.device], args.device)
     if args.page:
-        results = json.loads(KEPT["cpu"].read_text())
+        results = {device: json.loads(path.read_text()) for device, path in KEPT.items()}
         for axis in ("parameters", "networks"):
-            plot(results, axis, IMAGES / f"scaling_{axis}.png")
-        PAGE.write_text(page(results, json.loads((args.out.parent / "gpu.json").read_text())))
+            plot(results["cpu"], axis, IMAGES / f"scaling_{axis}.png")
+        PAGE.write_text(page(results, json.loads((RESULTS / "gpu.json").read_text())))
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ INSTEAD = [
         make.resolved_recipe,
         quick=True,
     ),
-    Instead("needs GPUs", r"paramgen compare --config (?:rpg_table3 |hyperdiffusion)", make.parsed),
+    Instead("needs GPUs", r"paramgen compare --config (?:rpg_table3 |rpg_resnet18|hyperdiffusion)", make.parsed),
     Instead("takes minutes", r"paramgen compare ", make.parsed, quick=True),
     Instead("takes minutes", r"paramgen compare ", make.shortened_comparison),
     Instead("measures for hours", r"(?:\w+=\S+ )*python benchmarks/", make.options_exist),

@@ -135,7 +135,9 @@ class SampleQuality(Callback):
         indices = _spread(data.num_networks, self.n)
         networks = module.sample(self.n, _conditions(module, data, indices))
         family = self._family
-        logged = {} if family is None else _summary(family.score, _scores(family, data, networks, indices))
+        logged = (
+            {} if family is None else _summary(family.score, _scores(family, data, networks, indices, module.device))
+        )
         return logged if data.on_disk else {**logged, **self._distances(networks, data)}
 
     def _distances(self, networks: list[StateDict], data: ParameterDataModule) -> dict[str, float]:
@@ -161,7 +163,7 @@ class SampleQuality(Callback):
         length = novelty.length
 
         def group(states: list[StateDict], vectors: Tensor, distance: Tensor) -> "Group":
-            accuracy = _scores(family, data, states, indices)
+            accuracy = _scores(family, data, states, indices, module.device)
             xy = plane.place(vectors) / length  # (n, 2)
             return Group(
                 accuracy.tolist(), (distance / length).tolist(), xy.tolist(), metrics.dispersion(vectors, weights)
@@ -311,7 +313,9 @@ def _summary(score: ScoreSpec, values: Tensor) -> dict[str, float]:
     return {**mean, "sample/score_best": float(best), **counted}
 
 
-def _scores(family: TaskFamily, data: ParameterDataModule, networks: list[StateDict], indices: Tensor) -> Tensor:
-    """Scores (n,) on the val split, each network on the task of its training network."""
+def _scores(
+    family: TaskFamily, data: ParameterDataModule, networks: list[StateDict], indices: Tensor, device: torch.device
+) -> Tensor:
+    """Scores (n,) on the val split, each network on the task of its training network, computed on a device."""
     names = [data.zoo.entries[data.train_indices[i]].task for i in indices.tolist()]
-    return family.evaluate_each(networks, names, "val").value
+    return family.evaluate_each(networks, names, "val", device=device).value
