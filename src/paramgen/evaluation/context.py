@@ -195,6 +195,11 @@ class Context:
         return frozenset(available)
 
     @cached_property
+    def cosine_within(self) -> float:
+        """Mean over the row of the largest cosine with another of its networks."""
+        return metrics.cosine_max(self.weights)
+
+    @cached_property
     def summary(self) -> ScoreSummary:
         """Of the scores; needs ``score``."""
         assert self.scored is not None

@@ -166,11 +166,14 @@ def disagreement(a: Tensor, b: Tensor) -> float:
 
 def disagreement_among(classes: Tensor) -> float:
     """Mean :func:`disagreement` over all pairs of (N, M) int64; nan for one network."""
-    n = len(classes)
+    n, items = classes.shape
     if n < 2:
         return float("nan")
-    differing = sum((classes[i] != classes[i + 1 :]).sum().item() for i in range(n - 1))
-    return differing / (n * (n - 1) / 2 * classes.shape[1])
+    ordered = classes.T.sort(1).values  # (M, N): networks that agree on an item are next to each other
+    starts = torch.cat([ordered.new_ones(items, 1, dtype=torch.bool), ordered[:, 1:] != ordered[:, :-1]], 1)
+    first = starts.flatten().nonzero()[:, 0]
+    agree = first.diff(append=first.new_tensor([n * items]))  # how many networks, for every item and prediction
+    return 1 - (agree * (agree - 1)).sum().item() / (n * (n - 1) * items)
 
 
 def majority_accuracy(classes: Tensor, labels: Tensor) -> float:
