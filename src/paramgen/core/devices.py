@@ -1,7 +1,14 @@
-"""Copies to a device that do not make the host wait for it."""
+"""Copies to a device that do not make the host wait for it, and random numbers that leave no trace."""
+
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
+
+
+def forked_random(device: torch.device) -> AbstractContextManager[None]:
+    """A context after which torch's random state on the CPU and on one device is as before; other devices are not looked at."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:

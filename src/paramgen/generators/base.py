@@ -12,6 +12,7 @@ from torch import Tensor
 
 from paramgen import __version__
 from paramgen.core.codec import ParamCodec
+from paramgen.core.devices import forked_random
 from paramgen.core.params import StateDict
 from paramgen.core.samples import GeneratedNetworks, SampleInfo
 from paramgen.core.seeds import mix
@@ -333,7 +334,7 @@ class ParameterGenerator(Shardable, ABC):
         return self.sample(len(batch.x), condition, start=batch.start)
 
     def _log_unseen(self, name: str, batch: ParamBatch, batch_idx: int) -> None:
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+        with forked_random(self.device):
             torch.manual_seed(mix(batch_idx, self.global_rank))
             terms = self.loss(batch)
         self.log_dict({f"{name}/{k}": v for k, v in terms.items()}, batch_size=len(batch.x), sync_dist=True)

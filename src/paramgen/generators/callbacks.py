@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor
 
 from paramgen.core.components import principal_components
+from paramgen.core.devices import forked_random
 from paramgen.core.params import StateDict
 from paramgen.core.score import ScoreSpec
 from paramgen.core.trust import UntrustedError
@@ -88,7 +89,7 @@ class SampleQuality(Callback):
         if due and _takes_part(trainer) and trainer.logger is not None:
             self._last = step
             assert isinstance(module, ParameterGenerator)
-            with torch.random.fork_rng():  # measuring does not change the training
+            with forked_random(module.device):  # measuring does not change the training
                 metrics = self.look(module, data_of(trainer))
             trainer.logger.log_metrics(metrics, step)  # Lightning's loggers write on the first process alone
             for name, value in metrics.items():
@@ -113,7 +114,7 @@ class SampleQuality(Callback):
             and hasattr(writer, "add_figure")
         ):
             assert isinstance(module, ParameterGenerator)
-            with torch.random.fork_rng():
+            with forked_random(module.device):
                 figures = self.draw(module, data_of(trainer))
             for name, figure in figures.items():
                 writer.add_figure(f"sample/{name}", figure, trainer.global_step)
