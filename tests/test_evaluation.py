@@ -467,6 +467,14 @@ def judged(accuracy: float, **figures: float) -> Row:
     return replace(blank, kind="generator", n=10, flags=[], values=values)
 
 
+def test_one_network_per_row_is_compared_with_nothing_and_a_note_says_so(zoo):
+    alone = Samples("alone", zoo.matrix([0]), SampleInfo(), total=1)
+    results = evaluate(zoo, load_task(zoo.task_config), [alone], ["gaussian"], n=1)
+    row = next(row for row in results.rows if row.name == "alone")
+    assert (row.against[0].verdict, [flag.kind for flag in row.flags]) == ("alike", ["copies"])
+    assert any("One network per row" in note for note in results.notes)
+
+
 def test_a_baseline_counts_unless_the_generator_is_shown_to_be_better_in_accuracy_or_distance():
     better, alike, worse = Interval(0.1, 0.05, 0.15), Interval(0.001, -0.01, 0.012), Interval(-0.1, -0.15, -0.05)
     cases = {

@@ -50,7 +50,7 @@ def evaluate(
             None for a zoo of weights alone: distances are measured, and no scores.
         samples: One set of networks a generator; of a family, each says what task each network is for.
         baselines: Names in :data:`paramgen.evaluation.baselines.BASELINES`. Default: all that the zoo can have.
-        n: Networks of every row but the references; the smallest set of samples lowers it for all, because best and min depend on it. Of a
+        n: Networks of every row but the references; the smallest set of samples lowers it for all: best and worst depend on it. Of a
             family, baselines have one network per unseen task, and generators all of theirs.
         seed: Of the baselines.
         device: Where networks run.

@@ -74,7 +74,12 @@ def some_copies(row: Row, rows: Sequence[Row]) -> list[Flag]:
 
 
 def not_better(row: Row, rows: Sequence[Row]) -> list[Flag]:
-    """Simple rows that a generator is not shown to beat in score or in distance; those that saw the task's data against such alone."""
+    """Simple rows that a generator is not shown to beat in score or in distance; those that saw the task's data against such alone.
+
+    None of one network of one task, which no difference is measured for.
+    """
+    if row.n < 2 and row.tasks is None:
+        return []
     fair = {other.name for other in rows if _simple(other) and (row.uses_task_data or not other.uses_task_data)}
     pairs = [pair for pair in row.against if pair.name in fair and not _farther(pair.distance)]
     worse = [Flag("worse", pair.name) for pair in pairs if pair.verdict == "worse"]

@@ -73,6 +73,10 @@ def notes_of(
     fewest = min(drawn, default=n)
     if fewest < n:
         notes.append(
-            f"Every row has {counted(fewest, 'network')}, as many as the smallest set of samples, instead of {n}: best and min depend on N."
+            f"Every row has {counted(fewest, 'network')}, as the smallest set of samples has, not {n}: best and worst depend on N."
+        )
+    if reference is not None and min(fewest, n) == 1:
+        notes.append(
+            "One network per row says nothing of a generator's others: no difference is tested, and no row has a spread."
         )
     return notes
