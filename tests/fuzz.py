@@ -1,6 +1,6 @@
 """Damaged files, by the thousand: whatever a reader is given, it reads it or raises ParamgenError.
 
-python tests/fuzz.py --count 500               # of each kind, as the suite runs it
+python tests/fuzz.py --count 250               # of each kind, as the suite runs it
 python tests/fuzz.py --total 100000            # spread over the kinds, as `make fuzz` runs it
 python tests/fuzz.py --kinds checkpoint --only 17   # one input again, with its traceback
 

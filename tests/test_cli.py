@@ -269,6 +269,7 @@ def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
             "checkpoint not found: 'nowhere.ckpt'",
         ),
         (["fit", "--config", "pdiff_digits_mlp", "--ckpt_path", __file__], "not written by torch.save"),
+        (["zoo", "info", "--zoo", "th\udcffeir"], r"'th\udcffeir' is not Unicode text, so no file can record it"),
         (["configs", "--show", "pdiff_digts"], "Did you mean 'pdiff_digits'"),
         (["configs", "--folder", "zo"], "Unknown config folder 'zo'. Did you mean 'zoo'"),
     ],

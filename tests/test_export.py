@@ -97,7 +97,7 @@ def images(n: int = 3, *shape: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return folder_of(tmp_path_factory.mktemp("digits"), ClassificationTask(network="cnn_digits"))
+    return folder_of(tmp_path_factory.mktemp("digits") / "author's", ClassificationTask(network="cnn_digits"))
 
 
 def written(folder: Path, format: str, **arguments: Any) -> Path:

@@ -211,3 +211,8 @@ def test_a_loss_that_is_not_finite_is_recorded_as_unknown(tmp_path):
         writer.add(vary(TinyNet(), step), run=0, step=step, seed=0, scores={"val": {"score": 0.1, "loss": loss}})
     assert writer_at(tmp_path / "z").done == {(0, 0), (0, 1), (0, 2)}
     assert [entry.scores["val"]["loss"] for entry in writer.close().entries] == [None, None, 0.5]
+
+
+def test_a_zoo_is_a_sequence(tiny_zoo):
+    assert len(tiny_zoo[1:]) == len(tiny_zoo) - 1
+    assert all(torch.equal(a, b) for a, b in zip(tiny_zoo[-1].values(), tiny_zoo[::-1][0].values(), strict=True))

@@ -125,6 +125,8 @@ def run(args: list[str]) -> str | None:
     if not any(isinstance(handler, LogLines) for handler in log.handlers):
         log.addHandler(LogLines())
         log.setLevel(logging.INFO)
+    if odd := next((word for word in args if not _is_unicode(word)), None):
+        raise ParamgenError(f"{odd!r} is not Unicode text, so no file can record it; rename the file or folder")
     command, *arguments = args or ["--help"]
     if command in LIGHTNING:
         require_fit(command, arguments)
@@ -135,6 +137,11 @@ def run(args: list[str]) -> str | None:
         raise ParamgenError(f"Unknown command {command!r}. {did_you_mean(command, {**LIGHTNING, **FUNCTIONS})}")
     print(__version__ if command == "--version" else usage())
     return None
+
+
+def _is_unicode(word: str) -> bool:
+    """Whether a word can be encoded; Python decodes bytes of file names that are not UTF-8 to halves of surrogate pairs."""
+    return not any("\ud800" <= character <= "\udfff" for character in word)
 
 
 def _run_function(command: str, args: list[str]) -> str | None:

@@ -1,8 +1,9 @@
 """``paramgen export``: networks in the forms that other libraries load."""
 
 import logging
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,7 +63,7 @@ def main(
         names = [writer.write(network, unfinished / network.name).name for network in _finite(source)]
         if not names:
             raise ParamgenError(f"{source.what} holds no network to export")
-        how = writer.how.replace("{path}", (target / names[0]).as_posix()).replace("{parent}", target.as_posix())
+        how = _with_paths(writer.how, {"{path}": (target / names[0]).as_posix(), "{parent}": target.as_posix()})
         about = {"format": format, "network": source.zoo.task_config and source.network_name, "zoo": source.zoo.name}
         _move(unfinished, target)
     finally:
@@ -70,6 +71,18 @@ def main(
     write_json(target / EXPORT_INDEX, {**about, "samples": samples, "command": command, "networks": names, "load": how})
     print(f"{counted(len(names), 'network')} for {format} in {out}\nto load one:\n  " + how.replace("\n", "\n  "))
     return target
+
+
+def _with_paths(code: str, paths: Mapping[str, str]) -> str:
+    """Python code with paths in its strings, which are quoted anew: a path may hold a quote."""
+
+    def quoted(literal: re.Match[str]) -> str:
+        text = literal[1]
+        for name, path in paths.items():
+            text = text.replace(name, path)
+        return repr(text)
+
+    return re.sub(r"'([^'\n]*\{(?:path|parent)\}[^'\n]*)'", quoted, code)
 
 
 def _finite(source: ExportSource) -> Iterator[NamedState]:

@@ -30,6 +30,7 @@ from paramgen.tasks.vision.frechet import Features, Inception, cnn_features, fre
 from paramgen.tasks.vision.unets import UNETS, build_unet, with_step
 
 DRAWN_AT_ONCE = 256  # images that a network draws at once
+REMEMBERED = 256  # networks whose images are kept as features, so that the next split need not draw them: 2 MB each with Inception
 
 
 class NoisySplit(SplitData):
@@ -201,6 +202,8 @@ class ImageGenerationTask(Task):
         key = state_digest(state), count
         if key not in self._drawn:
             self._drawn[key] = self._in_features(self.draw(state, count, device), device)
+            if len(self._drawn) > REMEMBERED:
+                self._drawn.pop(next(iter(self._drawn)))  # the oldest
         return self._drawn[key]
 
     @torch.no_grad()
