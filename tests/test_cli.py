@@ -252,15 +252,54 @@ def test_checkpoint_of_another_backend_is_refused(config, tmp_path, capsys):
         (["zoo", "info", "--zoo", "nowhere"], "Unknown zoo 'nowhere'"),
         (["sample", "--ckpt_path", "nowhere.ckpt"], "checkpoint not found: 'nowhere.ckpt'"),
         (["sample", "--ckpt_path", "x.ckpt", "--n", "0"], "n is 0"),
-        (["sample", "--ckpt_path", "x.ckpt", "--n", "many"], "n: Expected a int. Got value: many"),
+        (["sample", "--ckpt_path", "x.ckpt", "--n", "many"], "n: Expected an int. Got value: many"),
         (["sample", "--ckpt_path", "x.ckpt", "--temperature", "-1"], "temperature is -1.0"),
         (["sample", "--ckpt_path", "x.ckpt", "--num_inference_steps", "0"], "num_inference_steps is 0"),
         (["collect", "--config", "digits_mlp_trajectry"], "Did you mean 'digits_mlp_trajectory'"),
         (["collect", "--config", "pdiff_digits_mlp"], "is for `paramgen fit`"),
         (["fit", "--config", "pdiff_digits_mlp", "--config", "trainer/ddpp"], "Did you mean 'trainer/ddp'"),
         ([*COLLECT, "--optim.lr", "-1"], "lr is -1.0, expected more than 0"),
-        ([*COLLECT, "--epochs", "ten"], "epochs: Expected a int. Got value: ten"),
-        ([*COLLECT, "--seed", "-5"], "seed is -5, expected 0 or more"),
+        ([*COLLECT, "--epochs", "ten"], "epochs: Expected an int. Got value: ten"),
+        ([*COLLECT, "--seed", "-5"], "seed is -5, expected an integer from 0 to 2^63 - 1"),
+        (["sample", "--ckpt_path", "x.ckpt", "--seed", "9" * 23], "expected an integer from 0 to 2^63 - 1"),
+        (["sample", "--ckpt_path", "x.ckpt", "--seen_tasks", "-1"], "seen_tasks is -1"),
+        (["sample", "--ckpt_path", "x.ckpt", "--out", ""], "--out is empty, expected a file or a folder"),
+        (["evaluate", "--zoo", "digits_mlp_trajectory", "--samples", ""], "--samples is empty"),
+        (["merge", "--zoo", "digits_mlp_trajectory", "--method", "soup", "--device", "x"], "device 'x' cannot be used"),
+        (["zoo", "quantise", "--zoo", "digits_mlp_trajectory", "--out", "q", "--device", "x"], "device 'x' cannot be"),
+        (
+            ["zoo", "prune", "--zoo", "digits_mlp_trajectory", "--out", "q", "--device", "x"],
+            "device 'x' cannot be used",
+        ),
+        (["zoo", "align", "--zoo", "digits_mlp_trajectory", "--out", "q", "--rounds", "-1"], "rounds is -1"),
+        (["compare", "--zoos", "{a: {path: digits_mlp_trajectory}}", "--seeds", "[]"], "at least one zoo and one seed"),
+        (["compare", "--zoos", "{a: {path: digits_mlp_trajectory}}", "--per_task", "0"], "per_task is 0"),
+        (["compare", "--zoos", "{a: {pth: x}}"], "zoos: ZooSource has no argument 'pth'. Did you mean 'path'?"),
+        (["collect", "--task", "", "--out", "z"], "task: unknown Task ''. Available: ClassificationTask"),
+        (["collect", "--config", "digits_relabel", "--out", "z"], "'digits_relabel' is for `paramgen collect_tasks`"),
+        (["collect", "--config", __file__, "--out", "z"], "test_cli.py' is not valid YAML"),
+        (["fit", "--config", "word\n"], "is 'word', expected settings: NAME: VALUE"),
+        ([*COLLECT, "--mode", "sideways"], "mode: Expected one of 'trajectory', 'seeds'. Got value: sideways"),
+        ([*COLLECT, "--parameters", ""], "parameters: Expected a list. Got value: ''"),
+        ([*COLLECT, "--optim.lrr", "1"], "optim: OptimSettings has no argument 'lrr'. Did you mean 'lr'?"),
+        (
+            ["collect_tasks", "--config", "digits_relabel", "--out", "z", "--family.seen", "-3"],
+            "seen is -3, expected 0",
+        ),
+        (
+            [
+                "collect_tasks",
+                "--config",
+                "digits_relabel",
+                "--out",
+                "z",
+                "--start",
+                "converged",
+                "--start_steps",
+                "-2",
+            ],
+            "start_steps is -2, expected 0 or more",
+        ),
         ([*COLLECT, "--device", "gpux"], "device 'gpux' cannot be used"),
         ([*COLLECT, "--out", __file__], "is a file; choose a folder"),
         (["validate", "--config", "pdiff_digits_mlp"], "validate needs a fitted generator: --ckpt_path"),
@@ -290,6 +329,17 @@ def test_mistakes_are_one_line(arguments, expected, tmp_path, monkeypatch, capsy
             "lr: Expected a float. Got value: fast",
         ),
         ({"trainer": {"max_steps": "many"}}, "max_steps"),
+        ({"trainer": {"accumulate_grad_batches": 0}}, "trainer.accumulate_grad_batches is 0, expected 1 or more"),
+        ({"trainer": {"check_val_every_n_epoch": 0}}, "trainer.check_val_every_n_epoch is 0, expected 1 or more"),
+        ({"trainer": {"val_check_interval": 0}}, "trainer.val_check_interval is 0, expected 1 or more"),
+        ({"checkpoint": {"save_top_k": -7}}, "Invalid value for save_top_k=-7. Must be >= -1"),
+        ({"checkpoint": {"dirpath": ""}}, "checkpoint.dirpath is empty, expected a folder"),
+        ({"seed_everything": -1}, "seed_everything is -1, expected an integer from 0 to 2^32 - 1"),
+        ({"data": {"zoo": "zoo", "max_networks": -1}}, "data.max_networks is -1, expected 1 or more"),
+        (
+            {"model": {"class_path": "PDiff", "init_args": {"optimizer": {"lrr": 1}}}},
+            "model: OptimizerSettings has no argument 'lrr'. Did you mean 'lr'?",
+        ),
         ({"trainer": {"precision": "bf17"}}, "'bf16-mixed'"),
         ({"trainer": {"callbacks": [{"class_path": "paramgen.generators.optim.EMAA"}]}}, "has no attribute 'EMAA'"),
         ({"trainer": {"strategy": "ddpp"}}, "trainer: You selected an invalid strategy name: `strategy='ddpp'`"),
@@ -331,11 +381,13 @@ def test_samples_are_refused_before_they_are_drawn(config, tmp_path, capsys):
     command = ["sample", "--ckpt_path", tmp_path / "fit" / "last.ckpt", "--n", "2", "--out"]
     assert "without conditions" in refuses(capsys, *command, tmp_path / "s", "--condition", "[1, 2]")
     assert "is a file" in refuses(capsys, *command, tmp_path / "config.yaml")
+    write_zoo(tmp_path / "z")
+    assert "z holds a zoo; choose another folder" in refuses(capsys, *command, tmp_path / "z", "--overwrite", "true")
 
 
 def test_broken_yaml_is_one_line(tmp_path, capsys):
     (tmp_path / "bad.yaml").write_text("trainer: {max_steps: 20\nmodel: [")
-    assert "parsing" in refuses(capsys, "fit", "--config", tmp_path / "bad.yaml")
+    assert "bad.yaml' is not valid YAML: while parsing" in refuses(capsys, "fit", "--config", tmp_path / "bad.yaml")
 
 
 def test_verify_names_the_damaged_file(tiny_zoo, capsys):

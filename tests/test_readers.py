@@ -224,6 +224,7 @@ def test_a_mistake_is_one_line_that_says_what_to_do(options, message, tmp_path, 
     ("rows", "message"),
     [
         ("run,step\n1,2", "has no column 'path'"),
+        ("path,step\n", "lists no network: expected a header with the column 'path', and a row per network"),
         ("path,ruu\na.pt,1", "unknown field 'ruu'. Did you mean 'run'?"),
         ("path,step\na.pt,x", "step is 'x', expected a number"),
         ("path,step\na.pt,1.5", "step is '1.5', expected a whole number"),

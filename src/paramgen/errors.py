@@ -124,6 +124,21 @@ def require_non_negative(**numbers: float | None) -> None:
             raise ParamgenError(f"{name} is {number}, expected 0 or more")
 
 
+def require_seed(seed: int, of: str = "seed", bits: int = 63) -> None:
+    """Raise unless a number can seed the generators of numpy and torch.
+
+    Args:
+        seed: The number.
+        of: Its name in messages.
+        bits: That it may have.
+
+    Raises:
+        ParamgenError: It is negative or has more bits.
+    """
+    if not 0 <= seed < 2**bits:
+        raise ParamgenError(f"{of} is {seed}, expected an integer from 0 to 2^{bits} - 1")
+
+
 def require_fraction(**numbers: float) -> None:
     """Raise unless every number is between 0 and 1.
 

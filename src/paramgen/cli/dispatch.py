@@ -5,19 +5,22 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from importlib import import_module
 from inspect import isclass, signature
 from types import UnionType
 from typing import Any, NamedTuple, get_args
 
 from paramgen import __version__
-from paramgen.cli.given import require_fit, require_plan, require_zoo
+from paramgen.cli.given import require_fit, require_plan, require_recipe, require_zoo
 from paramgen.cli.next_step import next_step
 from paramgen.core.command_line import typed
 from paramgen.core.locks import locked
 from paramgen.core.shards import parse_shard
-from paramgen.errors import ParamgenError, did_you_mean
+from paramgen.errors import ParamgenError, did_you_mean, require_seed
 
+NAMED_FILES = ("out", "source", "samples", "ckpt_path", "start", "base", "table", "results", "card")
+"""Options that name files or folders. An empty one would be the working folder."""
 LIGHTNING = {
     "fit": "fit a generator on a zoo",
     "validate": "compute losses on the zoo's validation runs",
@@ -47,8 +50,15 @@ class Command(NamedTuple):
 
 
 FUNCTIONS = {
-    "collect": Command("train networks and save them as a zoo", "collect.single", "zoo"),
-    "collect_tasks": Command("train one network or adapter per task of a family", "collect.multi", "zoo"),
+    "collect": Command(
+        "train networks and save them as a zoo", "collect.single", "zoo", check=partial(require_recipe, "collect")
+    ),
+    "collect_tasks": Command(
+        "train one network or adapter per task of a family",
+        "collect.multi",
+        "zoo",
+        check=partial(require_recipe, "collect_tasks"),
+    ),
     "zoo": Command(
         "show, check, import, change, merge or share zoos: "
         "info | verify | import | convert | align | prune | quantise | merge | push | pull",
@@ -180,8 +190,17 @@ def arguments_of(function: Any, prog: str, folder: str, args: list[str]) -> dict
         prog: Names it in messages.
         folder: Of shipped configs whose names are accepted.
         args: The words after the command.
+
+    Raises:
+        ParamgenError: A word that the parser refuses, an empty name of a file, or a number that cannot be a seed.
     """
-    return parsed_values(parser_of(function, prog, folder), _switched_on(args, function))
+    values = parsed_values(parser_of(function, prog, folder), _switched_on(args, function))
+    for name in NAMED_FILES:
+        if values.get(name) == "":
+            raise ParamgenError(f"--{name} is empty, expected a file or a folder")
+    for seed in [*(values.get("seeds") or ()), values.get("seed") or 0]:
+        require_seed(seed)
+    return values
 
 
 def parsed_values(parser: Any, args: list[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import yaml
 
 from paramgen.core.hub import is_hub, local_checkpoint
 from paramgen.core.paths import find_config, find_zoo, find_zoo_or_recipe
-from paramgen.errors import ParamgenError, did_you_mean
+from paramgen.errors import ParamgenError, did_you_mean, one_line, shown
 from paramgen.generators.recipe import needs_recipe
 
 EXPLAINING = ("-h", "--help", "--print_config")  # a command line that only explains itself needs no zoo
@@ -47,22 +47,23 @@ def options(words: list[str]) -> Iterator[Option]:
 
 
 def read_config(name: str, folder: str = "") -> dict[str, Any]:
-    """A config; empty if it cannot be read here: the parser says what is wrong.
+    """A config.
 
     Args:
         name: A path, a shipped name, or YAML text.
         folder: Of shipped configs, as of :func:`find_config`.
 
     Raises:
-        ParamgenError: No such file and no such name.
+        ParamgenError: No such file and no such name, or it is not YAML with names and values.
     """
     found = find_config(name, folder)
-    text = Path(found).read_text(encoding="utf-8", errors="replace") if Path(found[:255]).is_file() else found
     try:
-        config: Any = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return {}
-    return config if isinstance(config, dict) else {}
+        config: Any = yaml.safe_load(Path(found).read_bytes() if Path(found[:255]).is_file() else found)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamgenError(f"config {name!r} is not valid YAML: {one_line(error)}") from error
+    if config is not None and not isinstance(config, dict):
+        raise ParamgenError(f"config {name!r} is {shown(config)}, expected settings: NAME: VALUE")
+    return config or {}
 
 
 def value_given(words: list[str], key: str, folder: str = "") -> str | None:
@@ -137,6 +138,22 @@ def require_zoo(words: list[str], key: str = "zoo") -> None:
     """
     if not _explains(words) and (zoo := value_given(words, key)) is not None:
         find_zoo(zoo)
+
+
+def require_recipe(command: str, words: list[str]) -> None:
+    """Refuse a config that cannot be read, or a recipe of a zoo that is for the other command.
+
+    Args:
+        command: ``collect``, for zoos of one task, or ``collect_tasks``.
+        words: The command line after it.
+
+    Raises:
+        ParamgenError: The command of the recipe is named.
+    """
+    other, key = ("collect_tasks", "family") if command == "collect" else ("collect", "task")
+    for option in options(words):
+        if option.name in ("-c", "--config") and key in read_config(option.value, "zoo"):
+            raise ParamgenError(f"config {option.value!r} is for `paramgen {other}`")
 
 
 def require_fit(verb: str, words: list[str]) -> None:

@@ -28,7 +28,7 @@ from paramgen.cli.recipes import facts_of, with_recipes
 from paramgen.core.hub import local_checkpoint
 from paramgen.core.plugins import is_installed
 from paramgen.core.signals import restored
-from paramgen.errors import ParamgenError, first_line
+from paramgen.errors import ParamgenError, first_line, require_positive, require_seed
 from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.callbacks import LearningRates, SampleQuality, SparingProgressBar
 from paramgen.generators.checkpoints import Checkpoints, CompleteCheckpoints, StopRequests
@@ -94,6 +94,7 @@ class GeneratorCLI(LightningCLI):
         self.requested: Namespace = self.config.clone()
         if verb := self.config.get("subcommand"):
             config = self.config[verb]
+            _check_values(config)
             logger = config.trainer.logger
             if (
                 isinstance(logger, Namespace)
@@ -145,8 +146,11 @@ class GeneratorCLI(LightningCLI):
         config = self.config.get(self.subcommand or "")
         sharded = config and config.trainer.strategy == FSDP and LAYOUT not in config.model.init_args
         first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # set when it is imported
-        with without_values() if sharded and not first else nullcontext():
-            super().instantiate_classes()
+        try:
+            with without_values() if sharded and not first else nullcontext():
+                super().instantiate_classes()
+        except MisconfigurationException as error:
+            raise ParamgenError(first_line(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer, or a one-line error; its checkpoints are complete unless a plugin writes them."""
@@ -200,6 +204,19 @@ def is_lost_process(error: BaseException) -> bool:
     """Whether an error of torch.distributed means that another process of this fit has ended."""
     signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
     return isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in signs)
+
+
+def _check_values(config: Namespace) -> None:
+    """Refuse settings that Lightning takes, and then fails or writes elsewhere."""
+    if not isinstance(seed := config.seed_everything, bool | None):
+        require_seed(seed, "seed_everything", bits=32)
+    trainer = config.trainer
+    numbers = {name: trainer[name] for name in ("accumulate_grad_batches", "check_val_every_n_epoch")}
+    if isinstance(trainer.val_check_interval, int | float):  # else a time
+        numbers["val_check_interval"] = trainer.val_check_interval
+    require_positive("trainer.", **numbers)
+    if config.checkpoint.dirpath == "":
+        raise ParamgenError("checkpoint.dirpath is empty, expected a folder")
 
 
 def _last_checkpoint(folder: str | None, root: Path) -> str:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from paramgen.collect.announce import announce
 from paramgen.collect.doubts import zoo_doubts
 from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
+from paramgen.core.devices import usable_device
 from paramgen.core.intake import Architecture, check_network
 from paramgen.core.io import read_tensors, write_tensors
 from paramgen.core.locks import locked
@@ -32,7 +33,7 @@ from paramgen.core.shards import SHARED, Shard, finished
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo import PARTS, START, Split, Zoo
 from paramgen.core.zoo_writer import REST_FILE, ZooWriter, check_resumable
-from paramgen.errors import ParamgenError, first_line
+from paramgen.errors import ParamgenError
 from paramgen.tasks import SplitData, TaskFamily
 from paramgen.tasks.items import side_by_side
 from paramgen.tasks.score import plain_scores
@@ -162,10 +163,7 @@ class Collector:
         self.of_zoo = self.population or family  # what the zoo says that its networks do
         self.out, self.shared = (out, out) if shard is None else (shard.folder(out), out / SHARED)
         self.recording = recording or Recording()
-        try:
-            torch.empty(0, device=device)
-        except RuntimeError as error:
-            raise ParamgenError(f"device {device!r} cannot be used: {first_line(error)}") from error
+        usable_device(device)
         self.network = network
         Architecture(network)  # refuses networks that a zoo cannot hold, before training
         self.names = select_tensors(network, parameters)

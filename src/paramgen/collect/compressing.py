@@ -14,6 +14,7 @@ from paramgen.collect.collector import NUMBERS_AT_ONCE
 from paramgen.collect.single import first_network
 from paramgen.collect.train import GroupTrainer, NetworkGroup, OptimSettings
 from paramgen.core.counting import counted
+from paramgen.core.devices import usable_device
 from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec, StateDict, can_be_generated, state_tensors
 from paramgen.core.seeds import mix
@@ -57,6 +58,7 @@ def prune(
         ParamgenError: A sparsity that is not between 0 and 1, a zoo of several tasks, or one that does not generate all weights.
     """
     require_non_negative(steps=steps)
+    usable_device(device)
     opened, optim = Zoo(zoo, trust), optim or OptimSettings(lr=1e-3)
     task = PrunedTask(_plain_task(opened), sparsity)
     layers = compressible(task.of.build())
@@ -91,6 +93,7 @@ def quantise(zoo: str, out: str, device: str = "cpu", trust: bool = False) -> Zo
     Raises:
         ParamgenError: A zoo of several tasks, or one that does not generate all weights.
     """
+    usable_device(device)
     opened = Zoo(zoo, trust)
     task = QuantisedTask(_plain_task(opened))
     layers = compressible(task.of.build())

@@ -1,9 +1,26 @@
-"""Copies to a device that do not make the host wait for it, and random numbers that leave no trace."""
+"""Devices by name, copies to a device that do not make the host wait for it, and random numbers that leave no trace."""
 
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
+
+from paramgen.errors import ParamgenError, first_line
+
+
+def usable_device(name: str) -> torch.device:
+    """A device that can be used.
+
+    Args:
+        name: As torch has it: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Raises:
+        ParamgenError: No such device, or it is not there.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise ParamgenError(f"device {name!r} cannot be used: {first_line(error)}") from error
 
 
 def forked_random(device: torch.device) -> AbstractContextManager[None]:

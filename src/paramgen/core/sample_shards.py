@@ -31,8 +31,7 @@ def merge_samples(out: Path, command: str | None = None, overwrite: bool = False
     saved = [read_json(folder / INDEX, "samples") for folder in folders]
     for folder, other in zip(folders, saved, strict=True):
         _check_alike(folders[0], saved[0], folder, other)
-    if not overwrite:
-        refuse_samples(out)
+    refuse_samples(out, overwrite)
     files = [
         inside(folder, entry["file"])
         for folder, index in zip(folders, saved, strict=True)

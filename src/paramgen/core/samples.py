@@ -172,8 +172,7 @@ def write_samples(
     for name, given in about.items():
         if given is not None and len(given) != len(networks):
             raise ValueError(f"expected one {name} a network, got {len(given)} for {len(networks)}")
-    if not overwrite:
-        refuse_samples(path)
+    refuse_samples(path, overwrite)
     begin_samples(path, len(networks))
     listed = []
     for i, state in enumerate(networks):
@@ -218,14 +217,20 @@ def is_torn(folder: str | Path) -> bool:
     return (Path(folder) / PARTIAL).exists() and not (Path(folder) / INDEX).exists()
 
 
-def refuse_samples(folder: str | Path) -> None:
+def refuse_samples(folder: str | Path, overwrite: bool = False) -> None:
     """Refuse a folder that networks cannot be written to, before any is drawn.
 
+    Args:
+        folder: The folder.
+        overwrite: It may hold samples.
+
     Raises:
-        ParamgenError: It holds samples already, or is a file.
+        ParamgenError: It holds a zoo, or samples already, or is a file.
     """
     path = Path(folder)
-    if (path / INDEX).exists():
+    if (path / "zoo.json").exists():
+        raise ParamgenError(f"{path} holds a zoo; choose another folder for the samples")
+    if (path / INDEX).exists() and not overwrite:
         raise ParamgenError(f"{path} already holds samples; choose another folder or overwrite them (--overwrite true)")
     if path.exists() and not path.is_dir():
         raise ParamgenError(f"{path} is a file; choose a folder for the samples")

@@ -9,10 +9,11 @@ from hashlib import sha256
 import torch
 
 from paramgen import __version__
+from paramgen.core.devices import usable_device
 from paramgen.core.params import state_digest
 from paramgen.core.samples import Samples
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, first_line, require_positive
+from paramgen.errors import ParamgenError, require_positive
 from paramgen.evaluation.baselines import all_baselines, check_baselines
 from paramgen.tasks import Task, TaskFamily
 
@@ -71,7 +72,7 @@ class Setup:
         tasks = _one_or_many(zoo, tasks, aligned)
         names = all_baselines(tasks, finetune) if baselines is None else list(baselines)
         check_baselines(names, tasks)
-        return cls(zoo, tasks, samples, names, n, seed, _device(device), train_items, aligned, finetune, split)
+        return cls(zoo, tasks, samples, names, n, seed, usable_device(device), train_items, aligned, finetune, split)
 
     @property
     def each(self) -> int:
@@ -109,10 +110,3 @@ def _one_or_many(zoo: Zoo, tasks: TaskFamily | None, aligned: bool) -> TaskFamil
     if aligned:
         raise ParamgenError(f"zoo {zoo.name!r} has many tasks; aligned needs a zoo of one task")
     return tasks
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise ParamgenError(f"device {name!r} cannot be used: {first_line(error)}") from error

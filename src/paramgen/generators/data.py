@@ -73,7 +73,11 @@ class ParameterDataModule(LightningDataModule):
                 "data.balance needs all networks in memory, expected data.residency auto, device or ram"
             )
         require_positive(
-            "data.", batch_size=batch_size, steps_per_epoch=steps_per_epoch, tokens_per_step=tokens_per_step
+            "data.",
+            batch_size=batch_size,
+            steps_per_epoch=steps_per_epoch,
+            tokens_per_step=tokens_per_step,
+            max_networks=max_networks,
         )
         require_non_negative(**{"data.seed": seed})
         self.zoo = Zoo(zoo, trust)

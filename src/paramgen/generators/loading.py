@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from paramgen.core.arguments import check_arguments
 from paramgen.core.codec import ParamCodec
+from paramgen.core.devices import usable_device
 from paramgen.core.trust import find_class
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
@@ -28,8 +29,9 @@ def load_generator(path: str | Path, device: str = "cpu", trust: bool = False) -
 
     Raises:
         UntrustedError: The checkpoint names such a class, and `trust` is false.
-        ParamgenError: No such file, no checkpoint of paramgen, a backend that does not exist or does not fit.
+        ParamgenError: No such file or device, no checkpoint of paramgen, a backend that does not exist or does not fit.
     """
+    usable_device(device)
     checkpoint = read_checkpoint(path, parts=("state_dict",))
     from paramgen.generators.base import ParameterGenerator
 

@@ -13,7 +13,7 @@ from paramgen.core.io import write_atomic, write_json
 from paramgen.core.paths import find_config, find_zoo
 from paramgen.core.samples import samples_folder
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, UnscoredError, did_you_mean
+from paramgen.errors import ParamgenError, UnscoredError, did_you_mean, require_non_negative, require_positive
 from paramgen.evaluation.compare import Report, differences, machine, summarise, summary_table
 from paramgen.evaluation.unseen import has_conditions, many_tasks
 from paramgen.evaluation.weight_baselines import find_baseline
@@ -73,7 +73,9 @@ def main(
         UnscoredError: After the comparison is written: a scoring function raised an error on some networks.
     """
     command = command_line("paramgen compare", main, locals())
-    generators, seeds = generators or {}, seeds or [0]
+    generators, seeds = generators or {}, [0] if seeds is None else seeds
+    require_positive(n=n, per_task=per_task)
+    require_non_negative(seen_tasks=seen_tasks)
     on_device = {} if device is None else {"device": device}
     zoos = {name: source.given(on_device) for name, source in zoos.items()}
     _check(zoos, generators, seeds)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from paramgen.collect.symmetries import symmetries_of
 from paramgen.core.command_line import command_line
+from paramgen.core.devices import usable_device
 from paramgen.core.io import read_tensors
 from paramgen.core.params import StateDict
 from paramgen.core.samples import SampleInfo, refuse_samples, write_samples
@@ -71,8 +72,8 @@ def main(
     """
     command = command_line("paramgen merge", main, locals())
     require_positive(n=n)
-    if not overwrite:
-        refuse_samples(out)
+    usable_device(device)
+    refuse_samples(out, overwrite)
     opened = Zoo(zoo, trust)
     begun = time.perf_counter()
     rows, m = _chosen(opened, networks)

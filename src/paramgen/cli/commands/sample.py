@@ -16,7 +16,7 @@ from paramgen.core.sample_shards import merge_samples
 from paramgen.core.samples import INDEX, refuse_samples, write_samples
 from paramgen.core.shards import MERGE, finished, parse_shard
 from paramgen.core.zoo import Zoo
-from paramgen.errors import ParamgenError, first_line, require_non_negative, require_positive
+from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.evaluation.recalibration import recalibrated
 from paramgen.evaluation.unseen import conditions_to_draw, has_conditions, tasks_to_draw
 from paramgen.generators.loading import check_conditional, load_generator
@@ -96,16 +96,13 @@ def main(
     if zoo is not None and condition is not None:
         raise ParamgenError("both zoo and condition were given; the zoo's tasks have their own conditions")
     require_positive(n=n, num_inference_steps=num_inference_steps, per_task=per_task)
-    require_non_negative(temperature=temperature)
-    for folder in {target, target if part is None else part.folder(target)} if not overwrite else ():
-        refuse_samples(folder)
+    require_non_negative(temperature=temperature, seen_tasks=seen_tasks)
+    for folder in {target, target if part is None else part.folder(target)}:
+        refuse_samples(folder, overwrite)
     checkpoint = local_checkpoint(ckpt_path)
     torch.set_flush_denormal(True)
-    try:
-        model = load_generator(checkpoint, device, trust)
-        noise = torch.Generator(device).manual_seed(seed)
-    except RuntimeError as error:
-        raise ParamgenError(f"device {device!r} cannot be used: {first_line(error)}") from error
+    model = load_generator(checkpoint, device, trust)
+    noise = torch.Generator(device).manual_seed(seed)
     given = None if condition is None else torch.tensor(condition).expand(n, -1)
     names: list[str] | None = None
     if zoo is not None:

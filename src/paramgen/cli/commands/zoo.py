@@ -15,7 +15,7 @@ from paramgen.collect.readers.conditions import RECORDED, condition_words
 from paramgen.core.counting import counted
 from paramgen.core.zoo import PARTS, Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, require_non_negative
 
 
 def info(zoo: str) -> None:
@@ -75,12 +75,13 @@ def align(zoo: str, out: str, rounds: int = 4, scale: bool = True, seed: int = 0
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
-        ParamgenError: None of the network's symmetries can be read from its graph, or `out` already contains a zoo.
+        ParamgenError: rounds below 0, none of the network's symmetries can be read from its graph, or `out` already contains a zoo.
     """
     # imported here because they bring scipy, 41 MB that the other commands do not need
     from paramgen.collect.symmetries import symmetries_of
     from paramgen.symmetry import align_with
 
+    require_non_negative(rounds=rounds)
     opened = Zoo(zoo, trust)
     recipe = {
         "aligned_from": str(opened.path),

@@ -17,7 +17,7 @@ def read_table(path: str) -> dict[str, dict[str, str]]:
     """The rows of a table, by the path of the network.
 
     Raises:
-        ParamgenError: No such file, no column ``path``, an unknown column, or a path that is missing or occurs twice.
+        ParamgenError: No such file, no row, no column ``path``, an unknown column, or a path that is missing or occurs twice.
     """
     rows: dict[str, dict[str, str]] = {}
     for line, row in enumerate(csv_rows(Path(path)), 2):
@@ -31,6 +31,8 @@ def read_table(path: str) -> dict[str, dict[str, str]]:
         if not name or name in rows:
             raise ParamgenError(f"{path}, line {line}: {'no path' if not name else f'{name!r} is there twice'}")
         rows[name] = row
+    if not rows:
+        raise ParamgenError(f"{path} lists no network: expected a header with the column 'path', and a row per network")
     return rows
 
 

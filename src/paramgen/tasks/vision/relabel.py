@@ -134,9 +134,11 @@ def _divide(classes: int, seen: int | list[str], unseen: int | list[str], seed: 
             )
     if len(set(named)) < len(named):
         raise ParamgenError("a code is given twice, or as both seen and unseen")
+    for name, given in (("seen", seen), ("unseen", unseen)):
+        require_non_negative(**{name: given if isinstance(given, int) else None})
     counts = sum(given for given in (seen, unseen) if isinstance(given, int))
     remaining = [code for code in codes if code not in named]
-    if counts > len(remaining) or min(g if isinstance(g, int) else len(g) for g in (seen, unseen)) < 0:
+    if counts > len(remaining):
         raise ParamgenError(
             f"seen and unseen request {counts} codes, but only {len(remaining)} of the codes of {classes} classes are left"
         )
