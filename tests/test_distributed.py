@@ -88,6 +88,13 @@ def test_a_sharded_fit_in_bf16_equals_one_process(two_processes, tmp_path):
     check_equal(tmp_path / "bf16", folder / "sharded_bf16", rel=2e-2)
 
 
+def test_all_processes_are_told_that_a_sharded_checkpoint_cannot_be_written(two_processes):
+    _, folder, _ = two_processes
+    first, second = ((folder / f"rich.{rank}.error").read_text() for rank in (0, 1))
+    assert first == second
+    assert "no.ckpt" in first
+
+
 def test_a_sharded_checkpoint_holds_what_the_file_of_one_process_holds(two_processes, tmp_path, capsys):
     """Averaged weights, the weights themselves, the optimizer's state, the codec."""
     _, folder, _ = two_processes

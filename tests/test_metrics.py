@@ -7,6 +7,8 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from paramgen.core import distances
 from paramgen.evaluation import metrics
+from paramgen.evaluation.context import RowScores
+from paramgen.tasks.score import Scores
 
 
 @pytest.fixture
@@ -28,6 +30,12 @@ def test_one_network_has_no_spread():
     assert math.isnan(summary.selected)
     assert math.isnan(metrics.dispersion(torch.zeros(1, 3), torch.randn(4, 3)))
     assert math.isnan(metrics.disagreement_among(torch.zeros(1, 5, dtype=torch.long)))
+
+
+def test_scores_that_are_not_finite_have_no_part_in_what_rows_are_compared_with():
+    scores = torch.tensor([1.0, math.inf, 3.0, math.nan])
+    assert RowScores(Scores(scores)).mean == metrics.finite_mean(scores) == 2
+    assert math.isnan(metrics.finite_mean(scores[[1, 3]]))
 
 
 def test_nearest_equals_scipy_far_from_the_origin(rng):

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 import gaussian_backend
 from every_backend import build, cases
 from paramgen.cli.main import main
+from paramgen.errors import ParamgenError
 from paramgen.generators.checkpoints import CompleteCheckpoints
 from paramgen.generators.optim import EMA
 
@@ -45,6 +46,19 @@ class Losses(Callback):
             "noise": torch.rand(1).item(),
         }
         self.path.with_suffix(f".{trainer.global_rank}.json").write_text(json.dumps(saved))
+
+
+class RefusedSave(Callback):
+    """A checkpoint at a place that no folder can have; each process keeps the error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer, module):
+        try:
+            trainer.save_checkpoint(self.path)
+        except ParamgenError as error:
+            self.path.parent.with_suffix(f".{trainer.global_rank}.error").write_text(str(error))
 
 
 def fit(
@@ -103,7 +117,7 @@ def sharded(zoo: str, out: Path) -> None:
     """The fits of one process again, each weight in two parts; they go on from a file of one process."""
     two = {"devices": 2, "strategy": "fsdp2"}
     for case in SHARDED:
-        fit(case, zoo, out / f"sharded_{case}", **two)
+        fit(case, zoo, out / f"sharded_{case}", callbacks=[RefusedSave(out / "rich.ckpt" / "no.ckpt")], **two)
     fit(RICH, zoo, out / "sharded_bf16", precision="bf16-mixed", **two)
     fit_rich(zoo, out / "sharded_rich", save=out / "sharded_rich.ckpt", **two)
     fit_rich(zoo, out / "sharded_resumed", steps=2 * STEPS, ckpt_path=out / "rich.ckpt", **two)

@@ -55,7 +55,7 @@ class RowScores:
     @cached_property
     def mean(self) -> float:
         """Mean test score of the networks that have one; of a family, the mean over its unseen tasks."""
-        return self.test.value.nanmean().item() if self.tasks is None else self.tasks.mean
+        return metrics.finite_mean(self.test.value) if self.tasks is None else self.tasks.mean
 
     def right(self, targets: Tensor) -> Tensor | None:
         """Whether each prediction (N, M) is right; None where predictions cannot be compared with the targets (M, ...)."""

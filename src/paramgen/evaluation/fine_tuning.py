@@ -14,6 +14,7 @@ from paramgen.collect.finetune import steps_to_reach, validation_scores
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
+from paramgen.evaluation.metrics import finite_mean
 from paramgen.evaluation.network_set import NetworkSet
 from paramgen.evaluation.score_store import Measure, ScoreStore
 from paramgen.tasks import TaskFamily
@@ -28,7 +29,7 @@ class FineTuning:
     Args:
         tasks: What the networks do.
         zoo: Says which tensors are trained, and gives the others.
-        first: The first row. To be reached is its mean on val, task by task, less the score's margin.
+        first: The first row. To be reached is the mean of its finite scores on val, task by task, less the score's margin.
         states: Its networks, complete.
         device: Where networks are trained.
         store: Steps and val scores that shards computed; None: all are computed here.
@@ -53,7 +54,7 @@ class FineTuning:
         names: Sequence[str | None] = tasks.unseen or [None]
         for name in names:
             trained = [state for state, task in zip(states, _tasks_of(first), strict=True) if task == name]
-            score = validation_scores(tasks.task(name), trained, device).mean().item()
+            score = finite_mean(validation_scores(tasks.task(name), trained, device))
             self.targets[name] = tasks.score.floor(score)
 
     def steps(self, networks: NetworkSet) -> float | None:

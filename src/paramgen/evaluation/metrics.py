@@ -63,6 +63,11 @@ def score_summary(test: Tensor, train: Tensor | None = None, sign: int = 1) -> S
     )
 
 
+def finite_mean(scores: Tensor) -> float:
+    """Mean of the finite ones among scores (N,); nan if there is none."""
+    return scores[scores.isfinite()].double().mean().item()
+
+
 def median_by_run(distance: Tensor, runs: Tensor) -> Tensor:
     """One value for each run, the median over its networks, in the order of the runs' numbers: (R,) float64.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.evaluation.context import Failures, RowScores
+from paramgen.evaluation.metrics import finite_mean
 from paramgen.evaluation.network_set import NetworkSet
 from paramgen.evaluation.results import TaskScores
 from paramgen.evaluation.score_store import Measure, ScoreStore
@@ -159,7 +160,7 @@ class Scoring:
             return chance
         fresh = fresh_networks(self.task, zoo, UNTRAINED, 0)
         states = [zoo.complete(zoo.spec.unflatten(row)) for row in fresh]
-        return self.task.evaluate(states, self.split, device=self.device).value.nanmean().item()
+        return finite_mean(self.task.evaluate(states, self.split, device=self.device).value)
 
     def _recalibration_inputs(self) -> list[Tensor]:
         """Batches of train items; none for a family, nor for networks without batch norm."""

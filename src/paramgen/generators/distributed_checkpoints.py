@@ -8,7 +8,7 @@ torch's own format has an index that can. A folder is read by any number of proc
 import json
 import shutil
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -52,19 +52,22 @@ def write_shards(checkpoint: Mapping[str, Any], path: Path) -> None:
     sharded: dict[str, Tensor] = {}
     plain = _without_shards(checkpoint, [], sharded)
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
-    first = dist.get_rank() == 0
+
+    def make_folder() -> None:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        temporary.mkdir(parents=True)
+
+    def complete_folder() -> None:
+        files = sorted(file.name for file in temporary.glob("*.safetensors"))
+        shapes = {name: list(tensor.shape) for name, tensor in sharded.items()}
+        with replacing(temporary / PLAIN_PART) as file:
+            torch.save({**plain, SHARDS: {"files": files, "shapes": shapes}}, file)
+        replace_folder(temporary, path)
+
     try:
-        if first:
-            shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-            temporary.mkdir(parents=True)
-        dist.barrier()
+        _by_first(make_folder)
         save(sharded, storage_writer=HuggingFaceStorageWriter(str(temporary), save_distributed=True))
-        if first:
-            files = sorted(file.name for file in temporary.glob("*.safetensors"))
-            shapes = {name: list(tensor.shape) for name, tensor in sharded.items()}
-            with replacing(temporary / PLAIN_PART) as file:
-                torch.save({**plain, SHARDS: {"files": files, "shapes": shapes}}, file)
-            replace_folder(temporary, path)
+        _by_first(complete_folder)
     except OSError as error:
         raise cannot_write(path, error) from error
     except CheckpointException as error:  # on all processes; it is no Exception
@@ -72,7 +75,19 @@ def write_shards(checkpoint: Mapping[str, Any], path: Path) -> None:
         if isinstance(reason, OSError):
             raise cannot_write(path, reason) from reason
         raise RuntimeError(f"cannot write {path}: {reason}") from error
-    dist.barrier()
+
+
+def _by_first(action: Callable[[], None]) -> None:
+    """Run something on the first process while the others wait for it; its error is raised on all of them, so that none waits forever."""
+    raised: list[Exception | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            action()
+        except (OSError, ParamgenError) as error:
+            raised = [error]
+    dist.broadcast_object_list(raised)
+    if raised[0] is not None:
+        raise raised[0]
 
 
 def read_shards(path: Path, parts: Collection[str] | None = None, mesh: DeviceMesh | None = None) -> dict[str, Any]:
