@@ -323,6 +323,7 @@ def test_network_that_became_nan_is_named_and_refused(tmp_path):
         ({"parameters": ["layers.0.wieght"]}, "'layers.0.wieght' matches nothing. Did you mean 'layers.0.weight'"),
         ({"mode": "seeds", "parameters": ["classifier", "layers.1.*"]}, "mode seeds generates all parameters"),
         ({"mode": "seeds", "start": "pretrained"}, "start needs mode trajectory"),
+        ({"mode": "trajectry"}, "mode is 'trajectry', expected trajectory or seeds"),
         ({"mode": "seeds", "checkpoints": 17, "save_every": 1}, "of 16 steps in total: too many"),
         ({"start": "pretrained"}, "no published weights"),
         ({"start": "nowhere.safetensors"}, "cannot read nowhere.safetensors: no such file"),

@@ -180,6 +180,8 @@ def test_reweighted_batches_show_every_class_equally_often():
     ("settings", "message"),
     [
         ({"steps": 0}, "steps is 0"),
+        ({"start": "converge"}, "start is 'converge', expected random, same or converged"),
+        ({"gauge": "sdv"}, "gauge is 'sdv', expected none, svd or reference"),
         ({"start": "converged", "start_task": "010"}, "unknown seen task '010'.*pooled"),
         ({"gauge": "svd"}, "gauge 'svd' is for adapters"),
         ({"condition": CodeCondition(dim=9)}, "10 numbers, expected 9"),

@@ -123,6 +123,7 @@ def test_embeddings_from_files_go_by_name_or_by_order(tmp_path):
         (describe(), "cod", {}, "Unknown condition kind 'cod'. Did you mean 'code'"),
         (describe(), "code", {"dims": 3}, "has no argument 'dims'"),
         (describe(), "code", {"dim": 4}, "has 3 numbers, expected 4"),
+        (describe(), "label", {"num_tasks": 3, "width": 0}, "condition width is 0, expected 1 or more"),
         (describe(code=None), "code", {"dim": 3}, "'task0' has no code"),
         (describe(background=False), "image", TOWER, "'task0' has no background"),
         (describe(images=0), "statistics", {}, "has 0 image"),

@@ -181,6 +181,8 @@ def test_mistakes_are_named(tmp_path):
         inject(plain(), LoraSettings(["haed"]))
     with pytest.raises(ParamgenError, match=r"lora\.r is 0"):
         LoraSettings(["head"], r=0)
+    with pytest.raises(ParamgenError, match=r"lora\.dropout is 1\.5, expected 0 or more and less than 1"):
+        LoraSettings(["head"], dropout=1.5)
     with pytest.raises(ParamgenError, match="is empty"):
         LoraSettings([])
     with pytest.raises(ParamgenError, match="no adapters"):

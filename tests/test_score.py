@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from paramgen.cli.main import main
-from paramgen.collect.train import fresh_states
+from paramgen.collect.train import OptimSettings, fresh_states
 from paramgen.core.score import ACCURACY, ScoreSpec
 from paramgen.core.seeds import mix
 from paramgen.core.zoo import Zoo
@@ -74,6 +74,9 @@ def test_splits_of_the_text_follow_each_other_and_share_no_position():
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
+        (lambda: ScoreSpec("R2", unit="%"), "score.unit is '%', expected percent, dB or plain"),
+        (lambda: OptimSettings(optimizer="adan"), "optimizer is 'adan', expected sgd, adam or adamw"),
+        (lambda: OptimSettings(weight_decay=-1), "weight_decay is -1, expected 0 or more"),
         (lambda: FieldTask(picture=1797), "picture is 1797, expected 0 to 1796"),
         (lambda: FieldTask().data("tset"), "Unknown split 'tset'"),
         (lambda: TextTask(train=10**7).data("train"), "need 10010018 characters; the text has"),

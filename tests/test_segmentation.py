@@ -123,7 +123,7 @@ def test_one_class_everywhere_has_the_score_of_chance():
 def test_mistakes_are_one_line(tmp_path):
     with pytest.raises(ParamgenError, match=r"Unknown dataset 'vox'\. Did you mean 'voc'"):
         SegmentationTask("vox")
-    with pytest.raises(ParamgenError, match="metric is 'IoU', expected mIoU, mAcc, accuracy"):
+    with pytest.raises(ParamgenError, match="metric is 'IoU', expected mIoU, mAcc or accuracy"):
         SegmentationTask(metric="IoU")
     for name in LAYOUTS:
         with pytest.raises(ParamgenError, match=rf"dataset '{name}' cannot be read in .*Expected there"):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from reprlib import Repr
-from typing import Any
+from typing import Any, get_args
 
 
 class ParamgenError(Exception):
@@ -151,6 +151,23 @@ def require_fraction(**numbers: float) -> None:
     for name, number in numbers.items():
         if not 0 < number < 1:
             raise ParamgenError(f"{name} is {number}, expected a number between 0 and 1")
+
+
+def require_choice(choices: Any, of: str = "", **values: object) -> None:
+    """Raise unless every value is one of some texts: a function that is called from Python gets any.
+
+    Args:
+        choices: A ``Literal`` of the texts.
+        of: Prefix of the names in messages, for example ``model.``.
+        **values: Values by name.
+
+    Raises:
+        ParamgenError: A value is another one.
+    """
+    *others, last = get_args(choices)
+    for name, value in values.items():
+        if value not in (*others, last):
+            raise ParamgenError(f"{of}{name} is {value!r}, expected {', '.join(others)} or {last}")
 
 
 @contextmanager

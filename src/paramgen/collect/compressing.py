@@ -20,7 +20,7 @@ from paramgen.core.params import ParamSpec, StateDict, can_be_generated, state_t
 from paramgen.core.seeds import mix
 from paramgen.core.zoo import PARTS, Zoo
 from paramgen.core.zoo_writer import ZooWriter, check_resumable
-from paramgen.errors import ParamgenError, require_non_negative
+from paramgen.errors import ParamgenError, require_choice, require_non_negative
 from paramgen.tasks import PrunedTask, QuantisedTask, Task, task_of
 from paramgen.tasks.compressed import CompressedTask, compressible
 from paramgen.tasks.pruned import PRUNING_MASK, magnitude_masks, pruned_state
@@ -28,6 +28,7 @@ from paramgen.tasks.quantised import quantised_state
 from paramgen.tasks.score import plain_scores
 
 ORIGIN = "origin.safetensors"  # in a zoo of pruned networks: the plain, untrained network that all runs started from
+Masks = Literal["own", "shared"]
 SCORED = 10_000  # items of a split that each network is scored on
 
 
@@ -35,7 +36,7 @@ def prune(
     zoo: str,
     out: str,
     sparsity: float = 0.8,
-    masks: Literal["own", "shared"] = "own",
+    masks: Masks = "own",
     steps: int = 100,
     optim: OptimSettings | None = None,
     device: str = "cpu",
@@ -57,6 +58,7 @@ def prune(
     Raises:
         ParamgenError: A sparsity that is not between 0 and 1, a zoo of several tasks, or one that does not generate all weights.
     """
+    require_choice(Masks, masks=masks)
     require_non_negative(steps=steps)
     usable_device(device)
     opened, optim = Zoo(zoo, trust), optim or OptimSettings(lr=1e-3)

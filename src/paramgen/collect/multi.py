@@ -17,7 +17,7 @@ from paramgen.core.params import StateDict, state_tensors, with_versions
 from paramgen.core.seeds import mix
 from paramgen.core.shards import MERGE, Shard, parse_shard
 from paramgen.core.zoo import PARTS, Zoo
-from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
+from paramgen.errors import ParamgenError, did_you_mean, require_choice, require_non_negative, require_positive
 from paramgen.tasks import SplitData, TaskFamily
 from paramgen.tasks.conditions import ConditionEncoder
 from paramgen.tasks.lora import adapter_names, align_gauge, fix_gauge, into_adapted
@@ -60,8 +60,10 @@ class FamilyRecipe:
     seed: int
 
     def __post_init__(self) -> None:
+        require_choice(Start, start=self.start)
+        require_choice(Gauge, gauge=self.gauge)
+        require_non_negative(seed=self.seed, start_steps=self.start_steps)
         require_positive(steps=self.steps, networks=self.networks, save_every=self.save_every)
-        require_non_negative(start_steps=self.start_steps)
 
 
 def main(

@@ -16,7 +16,7 @@ from paramgen.core.params import REAL, can_be_generated, state_tensors
 from paramgen.core.seeds import mix
 from paramgen.core.shards import MERGE, Shard, parse_shard
 from paramgen.core.zoo import Split, Zoo
-from paramgen.errors import ParamgenError, require_non_negative, require_positive
+from paramgen.errors import ParamgenError, require_choice, require_non_negative, require_positive
 from paramgen.tasks import Task
 
 Mode = Literal["trajectory", "seeds"]
@@ -42,6 +42,7 @@ class Recipe:
     score_images: int = 10_000
 
     def __post_init__(self) -> None:
+        require_choice(Mode, mode=self.mode)
         require_positive(
             runs=self.runs, checkpoints=self.checkpoints, save_every=self.save_every, score_images=self.score_images
         )

@@ -21,11 +21,14 @@ from torch import Tensor, nn
 from paramgen.collect.lanes import in_whole_vectors, take_gradient, whole_memory
 from paramgen.core.params import StateDict, can_be_generated, state_tensors, tied_names
 from paramgen.core.seeds import generator, mix
-from paramgen.errors import ParamgenError, require_positive
+from paramgen.errors import ParamgenError, require_choice, require_non_negative, require_positive
 from paramgen.tasks.base import SplitData
 from paramgen.tasks.forward import Caller, loadable
 from paramgen.tasks.score import cross_entropy
 from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
+
+_Optimizer = Literal["sgd", "adam", "adamw"]
+_Schedule = Literal["constant", "cosine", "one_cycle"]
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,23 @@ class OptimSettings:
         batch_size: Images per step. The last incomplete batch of an epoch is dropped.
         momentum: Momentum of SGD.
         weight_decay: Weight decay, as defined by the optimizer.
+
+    Raises:
+        ParamgenError: An unknown optimizer or schedule, or a number that is too small.
     """
 
-    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    optimizer: _Optimizer = "adam"
     lr: float = 3e-3
-    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    schedule: _Schedule = "constant"
     batch_size: int = 64
     momentum: float = 0.9
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        require_choice(_Optimizer, optimizer=self.optimizer)
+        require_choice(_Schedule, schedule=self.schedule)
         require_positive(lr=self.lr, batch_size=self.batch_size)
+        require_non_negative(momentum=self.momentum, weight_decay=self.weight_decay)
 
     def epoch(self, items: int) -> int:
         """Steps of an epoch of some items; the last incomplete batch is dropped."""

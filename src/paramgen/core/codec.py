@@ -20,9 +20,10 @@ from paramgen.core.blocks import Block, TokenPieces
 from paramgen.core.params import ParamSpec, StateDict, TensorSpec
 from paramgen.core.stored import Numbers, StoredTensors
 from paramgen.core.trust import find_class
-from paramgen.errors import ParamgenError, require_positive
+from paramgen.errors import ParamgenError, require_choice, require_positive
 
 Normalisation = Literal["layer", "weight", "centre"]
+Strategy = Literal["layer", "channel", "flatten"]
 _CPU = torch.device("cpu")
 _LOG_EPS = 1e-5
 _ALL = slice(None)
@@ -41,8 +42,7 @@ class ParamCodec(ABC):
     """
 
     def __init__(self, normalisation: Normalisation = "layer") -> None:
-        if normalisation not in ("layer", "weight", "centre"):
-            raise ParamgenError(f"normalisation is {normalisation!r}, expected layer, weight or centre")
+        require_choice(Normalisation, normalisation=normalisation)
         self.normalisation: Normalisation = normalisation
         self.spec: ParamSpec | None = None
 
@@ -284,13 +284,12 @@ class TokenCodec(ParamCodec):
     def __init__(
         self,
         token_dim: int = 256,
-        strategy: Literal["layer", "channel", "flatten"] = "layer",
+        strategy: Strategy = "layer",
         normalisation: Normalisation = "layer",
     ) -> None:
         super().__init__(normalisation)
         require_positive(token_dim=token_dim)
-        if strategy not in ("layer", "channel", "flatten"):
-            raise ParamgenError(f"strategy is {strategy!r}, expected layer, channel or flatten")
+        require_choice(Strategy, strategy=strategy)
         self.token_dim, self.strategy = token_dim, strategy
 
     def arguments(self) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from paramgen.errors import require_choice
+
 Unit = Literal["percent", "dB", "plain"]
 ScoreAxis = Literal["error", "log", "linear"]
 
@@ -20,6 +22,9 @@ class ScoreSpec:
         higher_is_better: The direction.
         margin: A network is good when its score is not worse than the zoo's mean by more than this.
         axis: How a picture spreads it: ``error`` (logarithm of 1 - score), ``log`` or ``linear``.
+
+    Raises:
+        ParamgenError: Another unit or axis.
     """
 
     name: str = "accuracy"
@@ -27,6 +32,10 @@ class ScoreSpec:
     higher_is_better: bool = True
     margin: float = 0.01
     axis: ScoreAxis = "error"
+
+    def __post_init__(self) -> None:
+        require_choice(Unit, "score.", unit=self.unit)
+        require_choice(ScoreAxis, "score.", axis=self.axis)
 
     @property
     def sign(self) -> int:

@@ -21,11 +21,12 @@ from paramgen.core.arguments import check_arguments
 from paramgen.core.counting import counted
 from paramgen.core.io import read_tensors
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError
-from paramgen.errors import ParamgenError, did_you_mean, first_line, require_positive
+from paramgen.errors import ParamgenError, did_you_mean, first_line, require_choice, require_positive
 from paramgen.tasks.base import Description
 from paramgen.tasks.published import require_timm_weights
 
 CLIP = "vit_base_patch32_clip_224"
+Space = Literal["pixels", "features"]
 
 
 class ConditionEncoder(ABC):
@@ -62,6 +63,7 @@ class CodeCondition(ConditionEncoder):
     kind = "code"
 
     def __init__(self, dim: int) -> None:
+        require_positive("condition ", dim=dim)
         self._dim = dim
 
     @property
@@ -90,6 +92,7 @@ class LabelCondition(ConditionEncoder):
     kind = "label"
 
     def __init__(self, num_tasks: int, width: int | None = None, seed: int = 0) -> None:
+        require_positive("condition ", num_tasks=num_tasks, width=width)
         self.num_tasks, self.width, self.seed = num_tasks, width, seed
 
     @property
@@ -192,7 +195,7 @@ class StatisticsCondition(_Tower):
 
     def __init__(
         self,
-        space: Literal["pixels", "features"] = "pixels",
+        space: Space = "pixels",
         channels: int = 1,
         size: int = 8,
         images: int = 16,
@@ -202,11 +205,10 @@ class StatisticsCondition(_Tower):
         weights: str | None = None,
         seed: int = 0,
     ) -> None:
-        if space not in ("pixels", "features"):
-            raise ParamgenError(f"condition space is {space!r}, expected pixels or features")
+        require_choice(Space, "condition ", space=space)
         if images < 2:
             raise ParamgenError(f"condition images is {images}, expected 2 or more: one has no spread")
-        require_positive("condition ", classes=classes)
+        require_positive("condition ", channels=channels, size=size, classes=classes)
         self.space, self.channels, self.size, self.images, self.classes = space, channels, size, images, classes
         self.name, self.pretrained, self.weights, self.seed = name, pretrained, weights, seed
 

@@ -44,7 +44,7 @@ class LoraSettings:
         dora: DoRA: adapters that also learn the lengths of the changed weight's rows.
 
     Raises:
-        ParamgenError: No layers, or a rank below 1.
+        ParamgenError: No layers, a rank below 1, or a number that is out of range.
     """
 
     target_modules: list[str]
@@ -56,7 +56,9 @@ class LoraSettings:
     def __post_init__(self) -> None:
         if not self.target_modules:
             raise ParamgenError("lora.target_modules is empty; give names of layers or globs")
-        require_positive("lora.", r=self.r)
+        require_positive("lora.", r=self.r, alpha=self.alpha)
+        if not 0 <= self.dropout < 1:
+            raise ParamgenError(f"lora.dropout is {self.dropout}, expected 0 or more and less than 1")
 
 
 def lora_settings(given: LoraSettings | Mapping[str, Any] | None) -> LoraSettings | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.score import ScoreSpec
-from paramgen.errors import ParamgenError, did_you_mean, require_fraction, require_positive
+from paramgen.errors import ParamgenError, did_you_mean, require_fraction, require_non_negative, require_positive
 from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.score import Classifies, Measured, at_least_float32
@@ -52,6 +52,7 @@ class TabularTask(Task):
         if dataset not in available:
             raise ParamgenError(f"Unknown table {dataset!r}. {did_you_mean(dataset, available)}")
         require_fraction(val_fraction=val_fraction)
+        require_non_negative(split_seed=split_seed)
         for width in hidden:
             require_positive(hidden=width)
         self.dataset, self.hidden = dataset, list(hidden)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from paramgen.core.io import inside, read_json
-from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
+from paramgen.errors import ParamgenError, did_you_mean, require_fraction, require_non_negative, require_positive
 from paramgen.tasks.base import Description, Outline, SplitData, TaskFamily
 from paramgen.tasks.lora import LoraSettings, inject, lora_settings
 from paramgen.tasks.score import Classifies
@@ -113,6 +113,7 @@ class CameraTrapFamily(Classifies, TaskFamily):
         num_workers: int = 0,
     ) -> None:
         require_positive(image_size=image_size)
+        require_fraction(val_fraction=val_fraction, test_fraction=test_fraction)
         require_non_negative(split_seed=split_seed, num_workers=num_workers)
         self.annotations, self.root, self._root = annotations, root, data_root(root)
         self.classes, self.exclude = classes, list(exclude or [])

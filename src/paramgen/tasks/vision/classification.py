@@ -6,13 +6,15 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from paramgen.errors import ParamgenError, require_fraction, require_non_negative, require_positive
+from paramgen.errors import ParamgenError, require_choice, require_fraction, require_non_negative, require_positive
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.score import Classifies
 from paramgen.tasks.vision.datasets import SOURCES, ImagePool, Source, data_root, find_source, load_pool, stratified
 from paramgen.tasks.vision.folders import ImageFolders
 from paramgen.tasks.vision.networks import Shape, build_network
 from paramgen.tasks.vision.splits import StreamedSplit, TensorSplit
+
+Images = Literal["auto", "streamed"]
 
 
 class ClassificationTask(Classifies, Task):
@@ -50,13 +52,12 @@ class ClassificationTask(Classifies, Task):
         augment: bool = True,
         image_size: int | None = None,
         num_workers: int = 0,
-        images: Literal["auto", "streamed"] = "auto",
+        images: Images = "auto",
     ) -> None:
         require_fraction(val_fraction=val_fraction)
         require_positive(image_size=image_size)
         require_non_negative(split_seed=split_seed, num_workers=num_workers)
-        if images not in ("auto", "streamed"):
-            raise ParamgenError(f"images is {images!r}, expected auto or streamed")
+        require_choice(Images, images=images)
         self._named, self.images = find_source(dataset), images
         self.dataset, self.network, self.network_args = dataset, network, dict(network_args or {})
         self.root, self.download, self.num_workers = root, download, num_workers

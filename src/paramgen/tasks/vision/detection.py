@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.score import ScoreSpec
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, require_choice
 from paramgen.tasks.score import Measured, Scores
 from paramgen.tasks.scoring import run_many
 from paramgen.tasks.vision.annotated import DETECTED
@@ -71,8 +71,7 @@ class DetectionTask(DenseTask):
         self._read_arguments(
             dataset, network, network_args, root, image_size, val_fraction, split_seed, augment, num_workers, scenes
         )
-        if metric not in ("mAP", "mAP50"):
-            raise ParamgenError(f"metric is {metric!r}, expected mAP or mAP50")
+        require_choice(DetectionMetric, metric=metric)
         self.metric = metric
         self.score = ScoreSpec(metric)
 

@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError, did_you_mean, first_line, require_non_negative, require_positive
+from paramgen.errors import (
+    ParamgenError,
+    did_you_mean,
+    first_line,
+    require_fraction,
+    require_non_negative,
+    require_positive,
+)
 from paramgen.tasks.base import Description, SplitData, TaskFamily
 from paramgen.tasks.lora import LoraSettings, lora_settings
 from paramgen.tasks.score import Classifies
@@ -50,6 +57,7 @@ class DomainFamily(Classifies, TaskFamily):
         pretrained: bool = False,
     ) -> None:
         require_positive(image_size=image_size)
+        require_fraction(val_fraction=val_fraction, test_fraction=test_fraction)
         require_non_negative(split_seed=split_seed)
         self._root = data_root(root)
         domains = sorted(p.name for p in self._root.iterdir() if p.is_dir()) if self._root.is_dir() else []

@@ -17,6 +17,7 @@ from paramgen.errors import (
     ParamgenError,
     arguments_for,
     did_you_mean,
+    require_choice,
     require_fraction,
     require_non_negative,
     require_positive,
@@ -113,8 +114,7 @@ class ImageGenerationTask(Task):
             raise ParamgenError(f"Unknown dataset {dataset!r}. {did_you_mean(dataset, available)}")
         if network not in UNETS:
             raise ParamgenError(f"Unknown network {network!r}. {did_you_mean(network, UNETS)}")
-        if features not in ("cnn", "inception"):
-            raise ParamgenError(f"features is {features!r}, expected cnn or inception")
+        require_choice(Features, features=features)
         require_positive(images=images, steps=steps, num_train_timesteps=num_train_timesteps)
         require_non_negative(split_seed=split_seed, noise_seed=noise_seed)
         if images < 2 or steps > num_train_timesteps:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paramgen.core.score import ScoreSpec
-from paramgen.errors import ParamgenError
+from paramgen.errors import require_choice
 from paramgen.tasks.score import Measured, Scores, at_least_float32
 from paramgen.tasks.scoring import run_many
 from paramgen.tasks.vision.annotated import SEGMENTED, VOID
@@ -71,11 +71,9 @@ class SegmentationTask(DenseTask):
         self._read_arguments(
             dataset, network, network_args, root, image_size, val_fraction, split_seed, augment, num_workers, scenes
         )
-        names = {"mIoU": "mIoU", "mAcc": "mAcc", "accuracy": "pixel accuracy"}
-        if metric not in names:
-            raise ParamgenError(f"metric is {metric!r}, expected {', '.join(names)}")
+        require_choice(SegmentationMetric, metric=metric)
         self.metric = metric
-        self.score = ScoreSpec(names[metric])
+        self.score = ScoreSpec("pixel accuracy" if metric == "accuracy" else metric)
 
     def prepared(self, network: nn.Module) -> nn.Module:
         """The network, made to return logits (B, C, H, W)."""
