@@ -5,6 +5,7 @@ import gzip
 import json
 import warnings
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from conftest import write_own_module
 from hub_server import serving
 from paramgen.cli.main import main
+from paramgen.collect.readers.models import read_model_folder
 from paramgen.core.zoo import Zoo
 from test_readers import import_line, imported, network, refused, same, state, write
 
@@ -70,6 +73,44 @@ def test_a_trainers_checkpoints_are_steps_and_its_final_model_a_copy(tmp_path, c
     assert [(e.run, e.step) for e in zoo.entries] == [(0, 500), (0, 1000)]
     assert same(zoo, 1, 1000)
     assert "skipped model.safetensors: the same network as checkpoint-1000" in capsys.readouterr().err
+
+
+VISION = """
+from transformers import ViTConfig, ViTForImageClassification
+
+
+class Vision(ViTForImageClassification):
+    def __init__(self):
+        size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        super().__init__(ViTConfig(image_size=8, patch_size=4, num_channels=1, num_labels=10, **size))
+
+
+def score(network):
+    return 0.5
+"""
+
+
+def test_folders_whose_names_differ_in_memory_fit_the_network(tmp_path, monkeypatch, capsys):
+    from transformers import ViTForImageClassification
+
+    own = write_own_module(tmp_path, monkeypatch, VISION)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    saved = []
+    for i in range(2):
+        torch.manual_seed(i)
+        network = ViTForImageClassification(import_module(own).Vision().config)
+        network.save_pretrained(tmp_path / "theirs" / f"net{i}", max_shard_size="2KB" if i else "1GB")
+        saved.append(network.state_dict())
+    capsys.readouterr()
+    zoo = imported(tmp_path / "theirs", "--scorer", f"{own}.score", "--network", f"{own}.Vision")
+    assert all(equal(zoo, i, state) for i, state in enumerate(saved))
+    assert "Loading weights" not in capsys.readouterr().err
+
+    config = tmp_path / "theirs" / "net0" / "config.json"  # one that could make transformers import or fetch more
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "code.Model"}}))
+    names = read_model_folder(config.parent, None).keys()
+    assert names != saved[0].keys()
+    assert len(names) == len(saved[0])
 
 
 def test_distributed_checkpoints_are_put_together(tmp_path, capsys):

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from paramgen.collect.readers.renamed import named_as_in_memory
 from paramgen.collect.readers.sharded import INDEX_ENDS, read_index
 from paramgen.core.weight_files import read_state_dict
 from paramgen.errors import ParamgenError, did_you_mean
 
 _STEMS = ("model", "pytorch_model", "diffusion_pytorch_model", "pytorch_lora_weights")  # the libraries' names of files
 _ENDS = (*INDEX_ENDS[:1], ".safetensors", *INDEX_ENDS[1:], ".bin")  # the first that exists is read
+_WHOLE = ("model.safetensors", "pytorch_model.bin")  # and their indices: what transformers itself reads from a folder
 _PIPELINE = "model_index.json"
 
 
@@ -41,7 +43,8 @@ def read_model_folder(folder: Path, key: str | None) -> Mapping[str, Any]:
             f"{folder} holds several networks: {', '.join(names)}; choose one with --key, for example --key {names[0]}"
         )
     (path,) = wanted.values()
-    return read_index(path) if path.name.endswith(INDEX_ENDS) else read_state_dict(path)
+    tensors = read_index(path) if path.name.endswith(INDEX_ENDS) else read_state_dict(path)
+    return named_as_in_memory(path, tensors) if path.name.startswith(_WHOLE) else tensors
 
 
 def _networks(folder: Path) -> dict[str, Path]:
