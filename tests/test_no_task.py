@@ -240,7 +240,7 @@ def test_distances_are_evaluated_without_scores(capsys):
         assert not [
             key for key in ("mean", "best", "std", "selected", "iou_wrong_max") if row["values"][key] is not None
         ]
-    assert any("takes a task" in note for note in results["notes"])
+    assert any("needs a task with data" in note for note in results["notes"])
     page = Path("report/report.html").read_text()
     assert "accuracy" not in page.partition("<script")[0].partition("<body")[2]
     assert sorted(path.name for path in Path("report").glob("*.png")) == ["map.png", "strips.png"]

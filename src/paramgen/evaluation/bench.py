@@ -91,12 +91,12 @@ class Bench:
         """Also measure after alignment, where the network's symmetries can be read."""
         task = None if self.scoring is None else self.scoring.task
         if task is None or not task.has_data:
-            self.notes.append("Distances are raw alone: to align networks takes a task with data.")
+            self.notes.append("Distances are not aligned: alignment needs a task with data.")
             return
         try:
             spec = symmetries_of(self.zoo, task)
         except CannotAlign as error:
-            self.notes.append(f"Distances are raw alone: this network cannot be aligned ({error}).")
+            self.notes.append(f"Distances are not aligned: this network cannot be aligned ({error}).")
             return
         self.distances.align(spec)
         if spec.stopped:

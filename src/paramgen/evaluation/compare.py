@@ -99,7 +99,7 @@ def score_of(zoo: str, comparison: dict[str, Any]) -> ScoreSpec:
 def differences(reports: Sequence[Report]) -> list[dict[str, Any]]:
     """How far each generator of a zoo lies from the other generators and from the baselines in mean score, seed by seed.
 
-    Of a family of tasks the references are among the baselines: what direct training and the start reach.
+    For a family of tasks the references are among the baselines: what direct training and the start reach.
 
     Args:
         reports: Of every zoo and seed.

@@ -19,7 +19,7 @@ from paramgen.tasks.score import Scores
 
 Need = Literal["score", "predictions", "answers", "accuracy", "one_task", "tasks", "renders", "labels"]
 """What a metric needs: scores; discrete predictions; predictions that are right or wrong; accuracy as the score; a zoo of one task;
-a family of tasks; networks that are data themselves, some of them held out; such networks with conditions."""
+a family of tasks; networks that are themselves data, some of them held out; such networks with conditions."""
 
 
 class Failures(NamedTuple):
@@ -39,10 +39,10 @@ class RowScores:
     """Scores of a row's networks.
 
     Args:
-        test: On the test split; of a family, each network on its own unseen task.
+        test: On the test split; for a family, each network on its own unseen task.
         train: (N,) on train; None where nothing is chosen by them.
         recalibrated: (N,) on test with batch-norm statistics measured again; None for networks without them.
-        tasks: Of a family: means by task.
+        tasks: For a family: means by task.
         failures: How many networks have no score, and why; None where all have one.
     """
 
@@ -54,7 +54,7 @@ class RowScores:
 
     @cached_property
     def mean(self) -> float:
-        """Mean test score of the networks that have one; of a family, the mean over its unseen tasks."""
+        """Mean test score of the networks that have one; for a family, the mean over its unseen tasks."""
         return metrics.finite_mean(self.test.value) if self.tasks is None else self.tasks.mean
 
     def right(self, targets: Tensor) -> Tensor | None:
@@ -92,8 +92,8 @@ class ZooContext:
         heldout_runs: One distance per held-out run.
         spec: What the score is; None for a zoo without a task.
         scored: Scores of the first row: of the zoo's own networks, or of networks trained on the unseen tasks; None without a task.
-        targets: (M, ...) of the test split; None of a family.
-        renders: What the training networks and the held-out ones are, of networks that are data themselves.
+        targets: (M, ...) of the test split; None for a family.
+        renders: What the training networks and the held-out ones are, for networks that are themselves data.
     """
 
     weights: Tensor
@@ -167,7 +167,7 @@ class Context:
 
     @cached_property
     def tasks(self) -> TaskScores | None:
-        """Scores by task, of a family."""
+        """Scores by task, for a family."""
         return None if self.scored is None else self.scored.tasks
 
     @cached_property

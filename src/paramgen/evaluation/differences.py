@@ -1,7 +1,7 @@
-"""How far each generator lies from other rows, in the way that what was measured allows.
+"""Differences in score between each generator and other rows, with intervals.
 
-Of one task, by a bootstrap over networks and test items, against baselines and other generators. Of a family, paired over the unseen tasks,
-each of which is one observation, against every other row.
+For one task: from baselines and other generators, by a bootstrap over networks and test items. For a family: from every other row, paired
+over the unseen tasks, each of which is one observation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from paramgen.evaluation.results import Row
 
 
 def with_differences(rows: Sequence[Row], resampled: Mapping[str, Resampled], sign: int) -> list[Row]:
-    """The rows, generators with their differences from others.
+    """The rows; generators have their differences from other rows.
 
     Args:
         rows: All rows.
-        resampled: By name of the row, what the bootstrap made of it; of rows that are not there nothing is said, as of references.
+        resampled: What the bootstrap made of each row, by name; rows that are not in it, such as references, are not compared.
         sign: 1 where a higher score is better, else -1.
     """
 

@@ -1,6 +1,6 @@
 """The evaluation: references, generators and every baseline, all measured alike.
 
-A single task is a family of one. Of one task the rows are compared with the zoo's own networks; of a family of tasks, every network is
+A single task is a family of one. For one task the rows are compared with the zoo's own networks; for a family of tasks, every network is
 scored on its own unseen task and compared with networks trained on that task.
 
 Distances are plain L2 in raw weight space over the generated tensors alone, the same for every row. The test split is predicted here and
@@ -25,7 +25,7 @@ from paramgen.evaluation.score_store import ScoreStore
 from paramgen.evaluation.setup import Setup
 from paramgen.tasks import TaskFamily
 
-RENDERS = 8  # networks of each row that the page shows, where networks are data themselves
+RENDERS = 8  # networks of each row that the page shows, where networks are themselves data
 
 
 def evaluate(
@@ -45,26 +45,26 @@ def evaluate(
     """Measure everything: the references first, then the generators, and the baselines at the same N.
 
     Args:
-        zoo: What the generators learnt from. Of a family it holds networks of the unseen tasks too, as held-out ones.
+        zoo: What the generators learnt from. For a family it holds networks of the unseen tasks too, as held-out ones.
         tasks: What its networks do: a task or a family of tasks (:func:`paramgen.tasks.family_of`), which gives the data and the network.
             None for a zoo of weights alone: distances are measured, and no scores.
-        samples: One set of networks a generator; of a family, each says what task each network is for.
+        samples: One set of networks for each generator; for a family, each names the task of each network.
         baselines: Names in :data:`paramgen.evaluation.baselines.BASELINES`. Default: all that the zoo can have.
-        n: Networks of every row but the references; the smallest set of samples lowers it for all: best and worst depend on it. Of a
-            family, baselines have one network per unseen task, and generators all of theirs.
+        n: Networks of every row except the references, at most as many as the smallest set of samples has: best and worst depend on it.
+            For a family, baselines have one network per unseen task, and generators all of theirs.
         seed: Of the baselines.
         device: Where networks run.
         train_images: `selected` is chosen on this many train items, evenly spaced.
-        aligned: Also measure distances after alignment: a permuted copy is a copy. About a second a row of 100 small networks.
-        finetune: Train the first 16 networks of every row (for each task) on until they are as good as the first row's on val, and say how
-            many steps it took (Wild-P-Diff's Fig. 3). Of a family, fresh weights and a noised copy of the nearest task's are rows then too.
-        split: Items to score on; what is chosen must be chosen on ``val``.
-        errors: Receives a sentence for each row with networks that a scoring function raised an error on.
+        aligned: Also measure distances after alignment: a permuted copy is a copy. Takes about a second per row of 100 small networks.
+        finetune: Also count the training steps after which the first 16 networks of every row (for each task) are as good on val as the
+            first row's (Wild-P-Diff's Fig. 3). For a family this adds two rows: fresh weights, and a noised copy of the nearest task's.
+        split: Items to score on. Choose hyperparameters on ``val``.
+        errors: Receives a sentence for each row that has networks on which a scoring function raised an error.
 
     Raises:
         ParamgenError: n below 1, an unknown baseline, a zoo with fewer than two training networks, a device that cannot be used, or
-            finetune without a task that has data. Of a family: no unseen tasks, or none with networks; aligned; samples that name no tasks,
-            none of an unseen one, or one that the family does not have.
+            finetune without a task that has data. For a family: no unseen tasks, or none with networks; aligned; samples that name no
+            tasks, no unseen task, or a task that the family does not have.
     """
     setup = Setup.of(zoo, tasks, samples, baselines, n, seed, device, train_images, aligned, finetune, split)
     return results_of(setup, errors=errors)

@@ -55,13 +55,13 @@ class Interval(NamedTuple):
 
 
 class Against(NamedTuple):
-    """One row less another.
+    """The difference between a row and another one.
 
     Args:
         name: The other row.
         verdict: Whether the row has the better score.
-        score: Of mean test scores.
-        distance: Of median distances to the nearest training network, in the unit of distances; None where it is not compared.
+        score: Difference of mean test scores.
+        distance: Difference of median distances to the nearest training network, in the unit of distances; None if it is not compared.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Against(NamedTuple):
 
 
 class Resampled(NamedTuple):
-    """What a row gives in each resample, all of it first: mean score and median distance, (1 + B,) float64 each."""
+    """A row's mean score and median distance, first over all of it, then in each resample: (1 + B,) float64 each."""
 
     score: Tensor
     distance: Tensor
@@ -148,7 +148,7 @@ class Bootstrap:
 
 
 def against(name: str, row: Resampled, other: Resampled, sign: int = 1) -> Against:
-    """A row less another, by what they give in the same resamples.
+    """The difference between a row and another one, with its intervals over the same resamples.
 
     Args:
         name: The other row.
@@ -188,10 +188,10 @@ def paired_p(gaps: Sequence[float]) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's correction: p-values so that the chance of one false finding among all of them stays at the level; nan ones stay apart.
+    """Holm's correction: p-values for which the chance of any false finding among all of them is at most the level; nan stays nan.
 
     Args:
-        p: Of every comparison of one family.
+        p: One for each comparison.
     """
     order = sorted((i for i, value in enumerate(p) if value == value), key=lambda i: p[i])
     corrected, worst = list(p), 0.0

@@ -29,7 +29,7 @@ class MeasuredRow(NamedTuple):
     Args:
         row: Its values.
         resampled: What the bootstrap made of it; None of references, without scores and for a family.
-        renders: (N, H, W) what its networks are, of networks that are data themselves.
+        renders: (N, H, W) what its networks are, for networks that are themselves data.
         failures: Its networks without a score.
     """
 

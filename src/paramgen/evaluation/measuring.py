@@ -24,7 +24,7 @@ class Measuring:
         store: Scores that shards computed; None: all are computed here.
 
     Raises:
-        ParamgenError: The zoo has fewer than two training networks; finetune without a task that has data; of a family: no networks of the
+        ParamgenError: The zoo has fewer than two training networks; finetune without a task that has data; for a family: no networks of the
             unseen tasks, or samples that name no tasks, none of an unseen one, or one that the family does not have.
     """
 

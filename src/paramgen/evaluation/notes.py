@@ -37,8 +37,8 @@ def notes_of(
     Args:
         weights: (K, P) training networks.
         novelty: Both scales of distance.
-        reference: What structure is measured by; None of a family, where it is not measured.
-        drawn: How many networks each generator drew; none of a family, which uses them all.
+        reference: What structure is measured by; None for a family, where it is not measured.
+        drawn: How many networks each generator drew; none for a family, which uses them all.
         n: How many were requested.
     """
     notes: list[str] = []
@@ -66,10 +66,12 @@ def notes_of(
         notes.append("At least half of the zoo's networks have an exact twin, so tau is 0 and distances have no scale.")
     if (largest := weights.abs().max().item()) > HUGE:
         notes.append(
-            f"Weights of the zoo reach {largest:.1e}: products of such numbers overflow, and predictions and distances mean nothing."
+            f"Weights of the zoo reach {largest:.1e}: products of such numbers overflow, so predictions and distances are meaningless."
         )
     elif largest < TINY:
-        notes.append(f"No weight of the zoo is larger than {largest:.1e}: its networks say the same of every image.")
+        notes.append(
+            f"No weight of the zoo is larger than {largest:.1e}: its networks give the same output for every input."
+        )
     fewest = min(drawn, default=n)
     if fewest < n:
         notes.append(

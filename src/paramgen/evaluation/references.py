@@ -1,6 +1,6 @@
 """The rows that others are compared with; the first is the reference of them all.
 
-Of one task: the zoo's own networks, then those of held-out runs. Of a family: networks trained on the unseen tasks themselves, then what
+For one task: the zoo's own networks, then those of held-out runs. For a family: networks trained on the unseen tasks themselves, then what
 all adapters started from, and adapters that do nothing.
 """
 

@@ -71,7 +71,7 @@ class Row:
         uses_task_data: Whether the row saw the task's data.
         flags: What to know before believing the row.
         points: One value per network.
-        tasks: Of a family of tasks: the scores behind the mean, which is over its unseen tasks.
+        tasks: For a family of tasks: the scores behind the mean, which is over its unseen tasks.
         against: Of a generator: its differences from the baselines and the other generators.
     """
 
@@ -104,11 +104,11 @@ class Results:
         task: Its config, ``{"class_path", "init_args"}``; None for a zoo without a task.
         score: What networks are scored by; None for a zoo without a task.
         networks: K, training networks in the zoo.
-        runs: Training runs that they come from; of a family, seen tasks.
+        runs: Training runs that they come from; for a family, seen tasks.
         heldout: Held-out networks.
         params: P, generated parameters of one network.
-        test_items: Items (images, sequences, points) that networks are scored on; of a family, of the unseen task that has the fewest.
-        train_items: Train items that `selected` is chosen on; of a family, which chooses nothing, of the first seen task.
+        test_items: Items (images, sequences, points) that networks are scored on; for a family, of the unseen task that has the fewest.
+        train_items: Train items that `selected` is chosen on; for a family, which chooses nothing, of the first seen task.
         n: Networks of every baseline and generator.
         seed: Of the baselines.
         tau: The zoo's step: the median distance of a training network to the nearest other one.
@@ -118,13 +118,13 @@ class Results:
         generators: Where each generator's networks come from.
         trajectories: By generator, networks on their way from noise through the zoo's principal plane: lines of places.
         notes: What this evaluation could not do, and why.
-        rows: The zoo first; of a family of tasks, networks trained on the unseen tasks (`direct`).
+        rows: The zoo first; for a family of tasks, networks trained on the unseen tasks (`direct`).
         checkpoints: The most training networks of one run.
         unit: What the distances of `points` and of `against` are divided by: the run scale, or tau where there is none.
         run_scale: How far a new run lies from its nearest training network.
         subspace: What structure is measured by.
         thresholds: Numbers that flags and verdicts use.
-        renders: By row, the first networks' grey values (H, W), of networks that are data themselves.
+        renders: By row, the first networks' grey values (H, W), for networks that are themselves data.
         command: The command line that made it.
         format: Version of this layout.
         paramgen: Version of the program.

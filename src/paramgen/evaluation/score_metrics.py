@@ -63,7 +63,7 @@ SCORE_METRICS = [
     Metric(
         "mean",
         "Mean",
-        "Mean test score of all N networks, without selection. Compare this figure first. Of a family of tasks: each network is "
+        "Mean test score of all N networks, without selection. Compare this figure first. For a family of tasks: each network is "
         "scored on its own unseen task, and this is the mean over these tasks.",
         _mean,
         SCORE,
@@ -75,7 +75,7 @@ SCORE_METRICS = [
     Metric(
         "worst_task",
         "Worst task",
-        "Of a family of tasks: the mean test score on the unseen task where it is worst.",
+        "For a family of tasks: the mean test score on the unseen task where it is worst.",
         _worst_task,
         SCORE,
         needs("score", "tasks"),
@@ -86,7 +86,7 @@ SCORE_METRICS = [
     Metric(
         "seen",
         "Seen",
-        "Of a family of tasks: mean test score on seen tasks, from whose networks the generators learnt.",
+        "For a family of tasks: mean test score on seen tasks, from whose networks the generators learnt.",
         _seen,
         SCORE,
         needs("score", "tasks"),
@@ -151,7 +151,7 @@ SCORE_METRICS = [
     Metric(
         "gap",
         "vs zoo",
-        "Mean test score minus the zoo's mean (of a family: minus the mean of networks trained on the unseen tasks). Over "
+        "Mean test score minus the zoo's mean (for a family: minus the mean of networks trained on the unseen tasks). Over "
         "several seeds, the differences are taken seed by seed, and the spread is theirs.",
         _gap,
         GAP,

@@ -33,7 +33,7 @@ class Scoring:
         tasks: What the networks do.
         device: Where networks run.
         split: Items that networks are scored on; what is chosen must be chosen on ``val``.
-        train_items: `selected` is chosen on at most this many train items; of a family nothing is chosen.
+        train_items: `selected` is chosen on at most this many train items; for a family nothing is chosen.
         store: Scores that shards computed; None: all are computed here.
     """
 
@@ -58,7 +58,7 @@ class Scoring:
     def score(self, networks: NetworkSet, states: Sequence[StateDict]) -> RowScores:
         """Scores of a row's networks on their own tasks.
 
-        Of one task also those on train, and on test with batch norm recalibrated; of a family those of networks for unseen tasks, and
+        For one task also those on train, and on test with batch norm recalibrated; for a family those of networks for unseen tasks, and
         the means of all tasks.
 
         Args:
@@ -106,7 +106,7 @@ class Scoring:
         return self.store.scores(kind, states, names, measure)
 
     def _kinds(self, states: Sequence[StateDict], names: Sequence[str | None]) -> list[tuple[str, Measure]]:
-        """What a row's networks are scored on: their own task; of one task also train items, and with batch norm recalibrated."""
+        """What a row's networks are scored on: their own task; for one task also train items, and with batch norm recalibrated."""
 
         def on(split: str, most: int | None = None, prepared: bool = False) -> tuple[str, Measure]:
             def measure(places: Sequence[int]) -> Scores:

@@ -1,4 +1,4 @@
-"""Metrics of sets of networks that are data themselves, such as fields: what they are, compared with what held-out networks are.
+"""Metrics of sets of networks that are themselves data, such as fields: what they are, compared with what held-out networks are.
 
 As HyperDiffusion (Erkoc et al. 2023, arXiv:2303.17015) and PointFlow (Yang et al. 2019, arXiv:1906.12320) measure shapes. Departs: the
 distance of two renders is the root mean squared difference of their grey values, in place of the Chamfer distance.
@@ -83,7 +83,7 @@ SET_METRICS = [
     Metric(
         "nna",
         "1-NNA",
-        "Of networks that are data themselves (fields): among the row's images and equally many held-out ones, the share, in "
+        "For networks that are themselves data (fields): among the row's images and equally many held-out ones, the share, in "
         "percent, whose nearest neighbour is from the same set. 50: the sets cannot be told apart; 100: they differ. Copies of "
         "training networks reach 50 too: read it with picture_ratio. Rows are compared with every second held-out network; the "
         "row of held-out runs has the others and is the ceiling.",
@@ -131,7 +131,7 @@ SET_METRICS = [
     Metric(
         "label_match",
         "label_match",
-        "Of networks that are data themselves, generated with a condition such as a label: the share, in percent, whose nearest "
+        "For networks that are themselves data, generated with a condition such as a label: the share, in percent, whose nearest "
         "training image has that condition. The zoo's and held-out networks are judged by their own condition. Networks near "
         "training networks match more easily.",
         _label_match,

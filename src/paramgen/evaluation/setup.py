@@ -66,7 +66,7 @@ class Setup:
         """Check the arguments of an evaluation and complete them.
 
         Raises:
-            ParamgenError: n below 1, an unknown baseline, a device that cannot be used; of a family: no unseen tasks, or aligned.
+            ParamgenError: n below 1, an unknown baseline, a device that cannot be used; for a family: no unseen tasks, or aligned.
         """
         require_positive(n=n, train_images=train_items)
         tasks = _one_or_many(zoo, tasks, aligned)

@@ -31,7 +31,7 @@ def unseen_family(zoo: Zoo) -> TaskFamily:
 
 
 def has_conditions(zoo: Zoo) -> bool:
-    """Whether a zoo is of one task and its networks have conditions: labels of networks that are data themselves."""
+    """Whether a zoo is of one task and its networks have conditions: labels of networks that are themselves data."""
     return not many_tasks(zoo) and any(entry.condition is not None for entry in zoo.entries)
 
 

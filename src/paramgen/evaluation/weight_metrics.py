@@ -191,7 +191,7 @@ ORIGIN_METRICS = [
         "Steps to zoo",
         "Training steps from the row's first 16 networks (Adam, rate 0.001, 64 train items per step) until their score on the "
         "val split reaches the zoo's mean there, minus the score's margin: the median, checked every 5 steps. Empty if half of "
-        "them need more than 500 steps. Of a family: from the first 16 networks for each unseen task, until they are as good as "
+        "them need more than 500 steps. For a family: from the first 16 networks for each unseen task, until they are as good as "
         "networks trained on the task, minus the margin.",
         lambda c: c.finetune_steps,
         COUNT,

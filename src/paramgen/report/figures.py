@@ -64,7 +64,7 @@ FIGURES = (
         "renders",
         "The networks as images",
         "The first networks of every row as images. A copy looks as good as a new one: read it with picture_ratio.",
-        "Networks that are data themselves, such as fields: each is run on the pixels of a grid. The grey values are what 1-NNA, COV and "
+        "Networks that are themselves data, such as fields: each is run on the pixels of a grid. The grey values are what 1-NNA, COV and "
         "MMD compare.",
         details.renders,
         wide=True,
