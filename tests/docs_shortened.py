@@ -129,7 +129,7 @@ INSTEAD = [
         make.resolved_recipe,
     ),
     Instead("needs machines", r"srun --ntasks 8 paramgen ", make.as_two_tasks),
-    Instead("is the reader's", r"cd ", make.not_run),
+    Instead("is the reader's", r"cd |python3 -m venv |source ", make.not_run),
     Instead("runs on pages of its own", r"paramgen (?:interpolate|flips|tickets) .*digits_small", make.parsed),
     Instead("runs on pages of its own", r"paramgen (?:unseen|adapters|sample .*) .*--zoo digits_small", make.parsed),
     Instead("needs a comparison", r"paramgen interpolate --comparison", make.parsed, quick=True),

@@ -48,8 +48,8 @@ def seeds(out, chosen=None, **options):
 def families(out, **options):
     """Five tasks, all from a start that was trained for 16 steps."""
     family = RelabelFamily(network_args={"hidden": [12]}, seen=4, unseen=1)
-    settings = {"steps": 4, "networks": 2, "save_every": 2, "start": "converged", "start_steps": 16, **options}
-    multi.main(family, str(out), CodeCondition(dim=10), optim=FAST["optim"], **settings)
+    settings = {"steps": 4, "networks": 2, "save_every": 2, "start": "converged", "start_steps": 16}
+    multi.main(family, str(out), **{"condition": CodeCondition(dim=10), "optim": FAST["optim"], **settings, **options})
     return Zoo(out)
 
 
@@ -192,11 +192,13 @@ def test_networks_of_a_family_record_their_loss_and_the_seed_of_their_run(tmp_pa
     assert len({entry.seed for entry in zoo.entries}) == 5
 
 
-def test_a_finished_zoo_is_refused_before_the_start_of_a_family_is_trained(tmp_path, monkeypatch):
-    families(tmp_path)
+def test_a_finished_zoo_of_a_family_stays_unless_its_settings_differ(tmp_path, monkeypatch):
+    made = content(families(tmp_path).path)
     monkeypatch.setattr(GroupTrainer, "run", lambda self: pytest.fail("trained in vain"))
-    with pytest.raises(ParamgenError, match="already holds a zoo"):
-        families(tmp_path)
+    assert content(families(tmp_path).path) == made
+    for changed in ({"steps": 9}, {"heldout": False}, {"score": False}, {"condition": None}):
+        with pytest.raises(ParamgenError, match="already holds a zoo"):
+            families(tmp_path, **changed)
 
 
 # ---- interruptions
@@ -268,10 +270,12 @@ def test_half_written_zoo_of_another_recipe_is_refused_by_the_key(tmp_path, monk
         trajectory(tmp_path, task(split_seed=5))
 
 
-def test_finished_zoo_is_not_overwritten(tmp_path):
-    trajectory(tmp_path)
-    with pytest.raises(ParamgenError, match="already holds a zoo"):
-        trajectory(tmp_path)
+def test_finished_zoo_stays_as_it_is(tmp_path, monkeypatch):
+    made = content(trajectory(tmp_path).path)
+    monkeypatch.setattr(GroupTrainer, "run", lambda self: pytest.fail("trained in vain"))
+    assert content(trajectory(tmp_path).path) == made
+    with pytest.raises(ParamgenError, match="already holds a zoo made with save_every=2, now save_every=3"):
+        trajectory(tmp_path, save_every=3)
 
 
 def test_full_disk_is_one_line_and_what_was_written_is_whole(tmp_path, monkeypatch, capsys):

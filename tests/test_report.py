@@ -191,7 +191,7 @@ def test_verdict_says_that_spread_without_structure_is_noise(results):
     changed["rows"][3]["values"] |= {"dispersion": 0.92, "variance_inside": 0.041}
     changed["subspace"] |= {"share": 0.52}
     said = " ".join(verdict(changed["rows"][3], changed))
-    assert "Dispersion 0.92: as varied as the zoo, or more, but without its structure: 4.1 % of the variance" in said
+    assert "Dispersion 0.92: about as varied as the zoo, but without its structure: 4.1 % of the variance" in said
     assert "against 52 % of held-out networks. They are a mean with independent noise on each weight" in said
 
 

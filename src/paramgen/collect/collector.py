@@ -32,7 +32,7 @@ from paramgen.core.shard_progress import ShardProgress
 from paramgen.core.shards import SHARED, Shard, finished
 from paramgen.core.subsets import select_tensors
 from paramgen.core.zoo import PARTS, START, Split, Zoo
-from paramgen.core.zoo_writer import REST_FILE, ZooWriter, check_resumable
+from paramgen.core.zoo_writer import REST_FILE, ZooWriter, check_resumable, finished_zoo
 from paramgen.errors import ParamgenError
 from paramgen.tasks import SplitData, TaskFamily
 from paramgen.tasks.items import side_by_side
@@ -168,8 +168,11 @@ class Collector:
         Architecture(network)  # refuses networks that a zoo cannot hold, before training
         self.names = select_tensors(network, parameters)
         self.spec = ParamSpec.of(network, self.names)
-        for folder in {out, self.out}:
-            check_resumable(folder, self.of_zoo.config(), recipe)
+        places, config = dict.fromkeys((out, self.out)), self.of_zoo.config()  # a merged zoo, or a shard's
+        self.finished = next((zoo for place in places if (zoo := finished_zoo(place, config, recipe))), None)
+        if self.finished is None:
+            for place in places:
+                check_resumable(place, config, recipe)
         made_by = json.dumps([self.of_zoo.config(), recipe], sort_keys=True)
         self.digest = sha256(made_by.encode()).hexdigest()[:12]  # the state of another recipe's training is never used
         self.writer: ZooWriter | None = None
@@ -180,13 +183,18 @@ class Collector:
         self._data: dict[str | None, SplitData] = {}
 
     def collect(self, plan: Callable[["Collector"], Plan], networks: int, **meta: Any) -> Zoo:
-        """The finished zoo.
+        """The finished zoo; nothing is trained if the folder holds it already.
 
         Args:
             plan: Makes the plan, and trains what the runs start from.
             networks: Number of networks of the zoo.
             **meta: More plain values for ``zoo.json``.
+
+        Raises:
+            ParamgenError: The folder holds a zoo of this recipe with other networks, conditions or scores.
         """
+        if self.finished is not None:
+            return self._again(self.finished, networks, meta.get("condition"))
         torch.set_flush_denormal(True)  # converged networks have many denormal numbers, which are slow
         begun = time.perf_counter()
         if self.recording.parts:
@@ -206,6 +214,19 @@ class Collector:
         zoo = writer.close(score=self.family.score.to_dict(), **meta)
         if self.shard is not None:
             print(finished(self.out.parent, self.shard, "zoo.json"))
+        return zoo
+
+    def _again(self, zoo: Zoo, networks: int, condition: object) -> Zoo:
+        """A zoo that an earlier command finished, if it is what this command would make."""
+        count = len(zoo) if zoo.path == self.out and self.shard is not None else networks
+        parts = {part for entry in zoo.entries for part in entry.scores}
+        expected = (count, json.loads(json.dumps(condition)), {*self.recording.parts})
+        if (len(zoo), zoo.meta.get("condition"), parts) != expected:
+            raise ParamgenError(
+                f"{zoo.path} already holds a zoo of this recipe with other networks, conditions or scores; "
+                "choose another folder or delete it"
+            )
+        _log.info("%s already holds the zoo of this recipe: nothing to train", zoo.path)
         return zoo
 
     def trained(self, training: Training) -> StateDict:

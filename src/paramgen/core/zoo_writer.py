@@ -223,12 +223,32 @@ def check_resumable(path: str | Path, task_config: dict[str, Any] | None, recipe
         return
     check(contents.header, "zoo#header", f"{journal.path}, line 1")
     old = {"task": contents.header["task"], **contents.header["recipe"]}
-    new = json.loads(json.dumps({"task": task_config, **recipe}))
+    _require_alike(f"{path} contains an incomplete zoo", old, {"task": task_config, **recipe})
+
+
+def finished_zoo(path: str | Path, task_config: dict[str, Any] | None, recipe: dict[str, Any]) -> Zoo | None:
+    """The finished zoo that a folder holds, which a command need not make again; None if it holds none.
+
+    Raises:
+        ParamgenError: It is of another task or recipe (the first differing key is named).
+    """
+    path = Path(path)
+    if not (path / "zoo.json").exists():
+        return None
+    tidy(path)  # its command may have been killed between its last two files
+    zoo = Zoo(path)
+    old = {"task": zoo.task_config, **zoo.meta["recipe"]}
+    _require_alike(f"{path} already holds a zoo", old, {"task": task_config, **recipe})
+    return zoo
+
+
+def _require_alike(what: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Refuse a zoo that was made with other settings."""
+    new = json.loads(json.dumps(new))
     if differing := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
         key = differing[0]
         raise ParamgenError(
-            f"{path} contains an incomplete zoo made with {key}={old.get(key)!r}, now {key}={new.get(key)!r}; "
-            "choose another folder or delete it"
+            f"{what} made with {key}={old.get(key)!r}, now {key}={new.get(key)!r}; choose another folder or delete it"
         )
 
 

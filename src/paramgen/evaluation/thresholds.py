@@ -9,6 +9,7 @@ class Thresholds(NamedTuple):
     Args:
         collapsed: Dispersion below which a generator has collapsed.
         narrow: Dispersion below which it is narrower than the zoo.
+        wide: Dispersion above which it is more varied than the zoo.
         copies: nn_ratio below which networks are copies of training networks.
         within_run: run_ratio below which networks stay within a training run, where runs have several checkpoints.
         nearer: Share of a scale below which networks are nearer to the zoo than what the scale is measured on.
@@ -26,6 +27,7 @@ class Thresholds(NamedTuple):
 
     collapsed: float = 0.5
     narrow: float = 0.8
+    wide: float = 1.25
     copies: float = 0.25
     within_run: float = 0.5
     nearer: float = 0.8

@@ -136,14 +136,16 @@ def _on_score(row: RowDict, zoo: RowDict, spec: ScoreSpec) -> str:
     if mean is None or reference is None:
         return _no_mean(row, spec)
     gap = mean - reference
-    side = "above" if gap >= 0 else "below"
+    beside = (
+        "equal to" if spec.full(mean) == spec.full(reference) else f"{spec.gap(gap)} {'above' if gap > 0 else 'below'}"
+    )
     inside = ", inside the zoo's own spread" if abs(gap) <= (zoo["values"]["std"] or 0) else ""
     networks = "Its network has" if row["n"] == 1 else f"Its {row['n']} networks have"
     selected = row["values"]["selected"]
     best = "" if selected is None else f"; the one best on train has {spec.full(selected)}"
     direction = "" if spec.higher_is_better else " (lower is better)"
     return (
-        f"{networks} a mean {spec.name} of {spec.full(mean)}, {spec.gap(gap)} {side} the zoo's "
+        f"{networks} a mean {spec.name} of {spec.full(mean)}, {beside} the zoo's "
         f"{spec.full(reference)}{direction}{inside}{best}."
     )
 
@@ -207,7 +209,9 @@ def _on_spread(row: RowDict, results: ResultsDict, flags: Sequence[Flag]) -> str
         if "collapsed" in kinds
         else "narrower than the zoo"
         if "narrow" in kinds
-        else "as varied as the zoo, or more"
+        else "more varied than the zoo"
+        if row["values"]["dispersion"] > THRESHOLDS.wide
+        else "about as varied as the zoo"
     )
     if "mean_plus_noise" not in kinds:
         return sentence + "."
