@@ -14,8 +14,6 @@ from torch import Tensor
 from paramgen.core.factors import nearest_turn
 from paramgen.symmetry.groups import PermutationSpec, Place, unit_of
 
-_PRICE_STEPS = 5
-_NEAR = 0.1  # share of units at home from which prices save more than they cost
 _LEAST = 1e-6  # minimum relative gain of a change
 _LEAST_TURN = 1e-5  # the same for turns, which are never exact
 
@@ -127,23 +125,7 @@ def _assign(cost: Tensor) -> tuple[Tensor, Tensor]:
     R, U, _ = cost.shape
     stay = cost.diagonal(dim1=1, dim2=2)  # (R, U)
     best = torch.arange(U).repeat(R, 1)
-    home = (cost.amax(2) <= stay).float().mean(1)  # (R,) share of units that are best where they are
-    for r in (home <= _NEAR).nonzero()[:, 0].tolist():
+    for r in (cost.amax(2) > stay).any(1).nonzero()[:, 0].tolist():  # else each unit is best where it is
         best[r] = torch.from_numpy(linear_sum_assignment(cost[r].numpy(), maximize=True)[1])
-    near = ((home > _NEAR) & (home < 1)).nonzero()[:, 0]  # if all units are at home, staying is optimal
-    for r, matrix in zip(near.tolist(), _reduced(cost[near]).numpy(), strict=True):
-        best[r] = torch.from_numpy(linear_sum_assignment(matrix)[1])
     gain = cost.gather(2, best[:, :, None])[:, :, 0].sum(1) - stay.sum(1)
     return best, gain
-
-
-def _reduced(cost: Tensor) -> Tensor:
-    """The same assignment problem (R, U, U), to be minimised, with column prices near those at which staying is optimal.
-
-    Any prices leave the optimum where it is; with these, most units of a nearly aligned network find their own column at once.
-    """
-    regret = cost.diagonal(dim1=1, dim2=2)[:, :, None] - cost  # (R, U, U)
-    price = torch.zeros_like(cost[:, 0])  # (R, U)
-    for _ in range(_PRICE_STEPS):
-        price = torch.minimum(price, (price[:, :, None] + regret).amin(1))
-    return regret - price[:, None, :]
