@@ -101,7 +101,7 @@ def make_zoo(folder: Path, hidden: list[int] | None, networks: int) -> None:
         torch.nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
         optimizer.zero_grad()
-        writer.add(model.state_dict(), run=0, step=step, seed=0, sync=False)
+        writer.add(model.state_dict(), run=0, step=step, seed=0)
     writer.sync()
     writer.close()
 

@@ -92,7 +92,7 @@ def write_zoo(path: Path) -> Zoo:
     writer = open_writer(path)
     for i in range(3):
         scores = {"val": {"score": 0.5, "loss": 0.7}}
-        writer.add(state(i), run=i, step=1, seed=i, scores=scores, condition=[0.5, float(i)], task=f"t{i}", sync=False)
+        writer.add(state(i), run=i, step=1, seed=i, scores=scores, condition=[0.5, float(i)], task=f"t{i}")
     return writer.close(seconds=1.0)
 
 

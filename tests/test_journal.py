@@ -126,8 +126,10 @@ def test_a_header_of_another_kind_is_refused_by_its_line(tmp_path, header):
         writer_at(tmp_path)
 
 
-def test_each_entry_is_on_the_disk_when_it_is_added(tmp_path, monkeypatch):
+def test_entries_reach_the_disk_after_their_networks_once_some_seconds_have_passed(tmp_path, monkeypatch):
     writer, synced, fsync = writer_at(tmp_path), [], os.fsync
+    writer.add(vary(TinyNet(), 1), run=1, step=0, seed=0)  # at once
+    monkeypatch.setattr("paramgen.core.zoo_writer.SECONDS_BETWEEN_SYNCS", -1)
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd)))
     writer.add(vary(TinyNet(), 0), run=0, step=0, seed=0)
     assert synced[-1] == str(tmp_path / JOURNAL)

@@ -357,7 +357,7 @@ class Collector:
                 number, seed, split, task, condition = run
                 task = task if self.population is None else None
                 described = {"split": split, "task": task, "condition": condition}
-                self.writer.add(state, run=number, step=step, seed=seed, scores=own, sync=False, **described)
+                self.writer.add(state, run=number, step=step, seed=seed, scores=own, **described)
             self.writer.sync()
             self.progress.written += len(self.pending)
             self.pending = []

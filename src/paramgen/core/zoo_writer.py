@@ -5,6 +5,7 @@ While a zoo is being collected its entries are in ``zoo.partial.jsonl``, one lin
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from math import isfinite
@@ -26,6 +27,7 @@ from paramgen.core.zoo import BASE, ZOO_FORMAT, SplitScores, Zoo, ZooEntry
 from paramgen.errors import ParamgenError
 
 JOURNAL = "zoo.partial.jsonl"
+SECONDS_BETWEEN_SYNCS = 5.0  # each takes milliseconds of waiting for the disk
 REST_FILE = "rest-"  # the start of the name of a file with a training's state, to resume from
 
 _log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class ZooWriter:
             self._check_base(read_tensors(self.path / BASE))
         elif base:
             write_tensors(self.path / BASE, base)
+        self._synced = time.monotonic()
         self._resume()
 
     @property
@@ -77,11 +80,10 @@ class ZooWriter:
         run: int,
         step: int,
         seed: int,
-        sync: bool = True,
         scores: SplitScores | None = None,
         **more: Any,
     ) -> ZooEntry:
-        """Write one network and record it.
+        """Write one network and record it. A killed process loses nothing, a loss of power the entries of some seconds.
 
         Args:
             state: Its state dict, of which each tensor is asked for several times; only the generated tensors are stored, and any others
@@ -89,7 +91,6 @@ class ZooWriter:
             run: Training run.
             step: Optimizer step.
             seed: The run's seed.
-            sync: Put its entry on the disk at once; otherwise :meth:`sync` does so for several.
             scores: As in :class:`ZooEntry`; a loss that is NaN or infinite is recorded as None, which JSON can hold.
             **more: Other fields of :class:`ZooEntry`.
 
@@ -104,7 +105,7 @@ class ZooWriter:
         entry = ZooEntry(file=file, run=run, step=step, seed=seed, sha256=digest, scores=_plain(scores or {}), **more)
         self._journal.append(asdict(entry))
         self.entries.append(entry)
-        if sync:
+        if time.monotonic() - self._synced > SECONDS_BETWEEN_SYNCS:
             self.sync()
         return entry
 
@@ -136,6 +137,7 @@ class ZooWriter:
         Networks are checked against their entries when a zoo goes on, so the order in which they reach the disk does not matter.
         """
         self._journal.sync()
+        self._synced = time.monotonic()
 
     def close(self, **meta: Any) -> Zoo:
         """Write ``zoo.json`` and hand back the finished zoo.
