@@ -30,6 +30,7 @@ from paramgen.evaluation.results import Points, Row, TaskScores
 from paramgen.evaluation.score_store import ScoreStore
 from paramgen.evaluation.setup import Setup
 from paramgen.evaluation.share import Share
+from paramgen.generators.sampling import SampleRequest
 from paramgen.tasks import ClassificationTask, RelabelFamily, family_of
 from paramgen.tasks.conditions import CodeCondition
 from paramgen.tasks.score import Scores
@@ -209,6 +210,30 @@ def test_merged_samples_are_those_of_one_process_bit_for_bit(checkpoint, tmp_pat
         file.rename(tmp_path / "parts" / file.name)
     sample(checkpoint, n=20, out=str(tmp_path / "parts"), shard="merge", overwrite=True)
     assert drawn(tmp_path / "parts") == drawn(tmp_path / "whole")
+
+
+def test_a_shard_counts_its_networks_while_it_samples(checkpoint, tmp_path, monkeypatch):
+    counts = []
+    monkeypatch.setattr(ShardProgress, "update", lambda self, done: counts.append(done))
+    folder = sample(checkpoint, n=20, out=str(tmp_path / "parts"), shard="1/2", num_inference_steps=10)
+    networks = len([*folder.glob("*.safetensors")])
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, networks)
+    assert len(counts) > 10
+    saved = json.loads((folder / "progress.json").read_text())
+    assert (saved["total"], saved["running"]) == (networks, False)
+
+
+@pytest.mark.parametrize("size", [3, 8])
+def test_the_progress_of_parts_goes_from_start_to_end(size):
+    counts = []
+    for part in SampleRequest(8, progress=counts.append).parts(size):
+        watch = part.watch(lambda done, x: None)
+        watch(0.0, None)
+        watch(1.0, None)
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 1)
+    assert SampleRequest(8).watch(None) is None
 
 
 def test_shards_of_other_samples_and_impossible_ones_are_named(checkpoint, tmp_path):

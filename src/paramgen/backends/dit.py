@@ -145,7 +145,7 @@ class DiT(ParameterGenerator):
         states = torch.stack(kept.states) * mask if kept.states else None
         return Drawn(torch.cat(pieces) * mask, trajectory=states)
 
-    def _solve(self, request: SampleRequest, watch: Trajectory | None) -> Tensor:
+    def _solve(self, request: SampleRequest, path: Trajectory | None) -> Tensor:
         """Tokens (n, L, D) of the wanted networks."""
         assert request.scheduler is not None
         assert request.num_inference_steps is not None
@@ -162,7 +162,7 @@ class DiT(ParameterGenerator):
             temperature=request.temperature,
             generator=request.generator,
             device=self.device,
-            callback=watch,
+            callback=request.watch(path),
             rows=request.rows,
         )
 

@@ -135,7 +135,7 @@ class GraphDiffusion(ParameterGenerator):
                 temperature=request.temperature,
                 generator=request.generator,
                 device=self.device,
-                callback=kept if part.keep_trajectory else None,
+                callback=part.watch(kept if part.keep_trajectory else None),
                 rows=part.rows,
             )
             chunks.append(self._tokens(x))

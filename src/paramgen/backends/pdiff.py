@@ -236,7 +236,7 @@ class PDiff(ParameterGenerator):
         states = torch.stack([self._decode(z) for z in kept.states]) if kept.states else None
         return Drawn(torch.cat(chunks), trajectory=states)
 
-    def _sample_latents(self, request: SampleRequest, watch: Trajectory | None) -> Tensor:
+    def _sample_latents(self, request: SampleRequest, path: Trajectory | None) -> Tensor:
         """Standardised latents (n, C, l) of the wanted networks."""
         size, generator, wanted = (request.n, *self.latent_shape), request.generator, request.wanted
         if self.denoiser is None:
@@ -253,7 +253,7 @@ class PDiff(ParameterGenerator):
             temperature=request.temperature,
             generator=generator,
             device=self.device,
-            callback=watch,
+            callback=request.watch(path),
             rows=request.rows,
         )
 

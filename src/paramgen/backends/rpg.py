@@ -242,7 +242,8 @@ class RPG(ParameterGenerator):
                 apart = partial(self._denoise, projected[which_without].flatten(0, 1))
                 denoise = guided(denoise, apart, scale)
             path = Trajectory() if request.keep_trajectory else None
-            tokens = self._solve(request, denoise, (n, z.shape[1], D), path)
+            piece = request.between(place / L, (place + z.shape[1]) / L)
+            tokens = self._solve(piece, denoise, (n, z.shape[1], D), path)
             if path is not None:
                 paths.append(path.states)
             out[:, place : place + z.shape[1]] = tokens.to(out.device)
@@ -275,7 +276,7 @@ class RPG(ParameterGenerator):
             temperature=request.temperature,
             generator=request.generator,
             device=self.device,
-            callback=path,
+            callback=request.watch(path),
             rows=request.rows,
         )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
 
 State = int | Sequence[int] | Tensor | Literal["random", "mixture"]
+Watch = Callable[[float, Tensor], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class SampleRequest:
         generator: Source of randomness; torch's global one when None.
         rows: Which of the n networks are wanted, in rising order: those that a request for all n would give, from the same noise.
             None: all. A backend that ignores it draws all, and the others are dropped.
+        progress: Called with the share that is done, 0 to 1, while networks are drawn. A backend that ignores it reports nothing.
 
     Raises:
         ParamgenError: `n` or `num_inference_steps` below 1, a temperature below 0, a trajectory of some rows.
@@ -51,6 +53,7 @@ class SampleRequest:
     keep_trajectory: bool = False
     generator: torch.Generator | None = None
     rows: Sequence[int] | None = None
+    progress: Callable[[float], None] | None = None
 
     def __post_init__(self) -> None:
         require_positive(n=self.n, num_inference_steps=self.num_inference_steps)
@@ -72,13 +75,33 @@ class SampleRequest:
             n = min(size, self.n - first)
             chosen = [row for row in self.wanted if first <= row < first + n]
             yield replace(
-                self,
+                self.between(first / self.n, (first + n) / self.n),
                 n=n,
                 rows=None if self.rows is None else [row - first for row in chosen],
                 condition=None if self.condition is None else self.condition[chosen],
                 start=None if self.start is None else self.start[chosen],
                 keep_trajectory=self.keep_trajectory and first == 0,
             )
+
+    def between(self, begin: float, end: float) -> "SampleRequest":
+        """The same request as a part of the work: its progress goes from `begin` to `end`."""
+        report = self.progress
+        if report is None:
+            return self
+        return replace(self, progress=lambda done: report(begin + done * (end - begin)))
+
+    def watch(self, path: Watch | None) -> Watch | None:
+        """What a solver calls with the share of its steps that is done and its state: reports the progress, and calls `path`."""
+        report = self.progress
+        if report is None:
+            return path
+
+        def watch(done: float, x: Tensor) -> None:
+            report(done)
+            if path is not None:
+                path(done, x)
+
+        return watch
 
 
 class Drawn(NamedTuple):

@@ -12,16 +12,18 @@ from paramgen.core.command_line import command_line
 from paramgen.core.counting import counted
 from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import fingerprint
+from paramgen.core.progress import ProgressDisplay
 from paramgen.core.sample_shards import merge_samples
 from paramgen.core.samples import INDEX, refuse_samples, write_samples
-from paramgen.core.shards import MERGE, finished, parse_shard
+from paramgen.core.shard_progress import ShardProgress
+from paramgen.core.shards import MERGE, Shard, finished, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
 from paramgen.evaluation.recalibration import recalibrated
 from paramgen.evaluation.unseen import conditions_to_draw, has_conditions, tasks_to_draw
 from paramgen.generators.loading import check_conditional, load_generator
 from paramgen.generators.prompts import beyond, parse_prompt
-from paramgen.generators.sampling import SampleRequest
+from paramgen.generators.sampling import Drawn, SampleRequest
 from paramgen.generators.starts import start_tokens
 
 if TYPE_CHECKING:  # it imports Lightning, which takes seconds
@@ -130,7 +132,7 @@ def main(
     )
     torch.manual_seed(seed)
     begun = time.perf_counter()
-    drawn = model.draw(request)
+    drawn = _draw(model, request, part, target)
     networks = model.decode(drawn.tokens)
     if recalibrate:
         networks = recalibrated(Zoo(model.zoo_info["path"], trust), networks, model.device)
@@ -160,6 +162,15 @@ def main(
     if part is not None:
         print(finished(out, part, INDEX))
     return folder
+
+
+def _draw(model: "ParameterGenerator", request: SampleRequest, part: Shard | None, out: Path) -> Drawn:
+    """The networks of a request, under a bar that counts them as the solver's steps go by."""
+    wanted = len(request.wanted)
+    with ProgressDisplay() if part is None else ShardProgress(part, out) as bar:
+        bar.expect("sample", wanted)
+        bar.begin("sample", wanted)
+        return model.draw(replace(request, progress=lambda done: bar.update(round(done * wanted))))
 
 
 def _requested(
