@@ -78,6 +78,8 @@ def test_mistakes_in_names_are_answered_before_lightning_is_imported(tmp_path):
         "zoo of a config that follows it": ["fit", "--config", "pdiff"],
         "setting of the trainer": ["fit", "--config", "pdiff", "--data.zoo", zoo, "--trainer.max_stepz", "5"],
         "setting of the data": ["fit", "--config", "pdiff", "--data.zoo", zoo, "--data.batchsize=3"],
+        "option of fit": ["fit", "--config", "pdiff", "--data.zoo", zoo, "--ckpt_pth", "last"],
+        "setting without its section": ["fit", "--config", "pdiff", "--data.zoo", zoo, "--max_steps", "5"],
         "section": ["fit", "--config", "pdiff", "--data.zoo", zoo, "--trainr.max_steps", "5"],
         "setting in a config": [
             "fit",
@@ -104,7 +106,8 @@ def test_mistakes_in_names_are_answered_before_lightning_is_imported(tmp_path):
     done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert dict(zip(mistakes, done.stdout.splitlines(), strict=True)) == dict.fromkeys(mistakes, "2 False")
     assert done.stderr.count("\n") == len(mistakes), done.stderr
-    assert "unknown option --ckpt_pth. Did you mean '--ckpt_path'?" in done.stderr
+    assert done.stderr.count("unknown option --ckpt_pth. Did you mean '--ckpt_path'?") == 2
+    assert "unknown option --max_steps. Did you mean '--trainer.max_steps'?" in done.stderr
 
 
 def test_settings_that_are_known_without_an_import_are_those_of_the_classes():
@@ -115,12 +118,22 @@ def test_settings_that_are_known_without_an_import_are_those_of_the_classes():
     classes = {name: import_class(path, object, "class") for name, path in SECTIONS.items() if path}
     for name, cls in {**classes, "checkpoint": Checkpoints, "lr_monitor": LearningRates}.items():
         assert arguments_in_source(SECTIONS[name]) == [*signature(cls).parameters], name
-    require_known_names(["--trainer.callbacks+=X", "--model.anything", "3", "--trainer.logger.save_dir", "-0.5"])
+    for verb in LIGHTNING:
+        assert (
+            arguments_in_source(SECTIONS["trainer"], verb)
+            == [*signature(getattr(classes["trainer"], verb)).parameters][1:]
+        )
+    require_known_names("fit", ["--trainer.callbacks+=X", "--model.anything", "3", "--trainer.logger.save_dir", "-0.5"])
+    require_known_names(
+        "fit", ["--seed_everything", "3", "--ckpt_path=last", "--model", "PDiff", "--trainer", "t.yaml"]
+    )
+    require_known_names("validate", ["--verbose", "true"])
+    require_known_names("plan", ["--json", "--device", "h100"])
 
 
 @pytest.mark.parametrize("config", [*list_configs(), *(f"trainer/{name}" for name in list_configs("trainer"))])
 def test_the_settings_of_each_shipped_config_are_known(config):
-    require_known_names(["--config", config])
+    require_known_names("fit", ["--config", config])
 
 
 @pytest.mark.parametrize("config", list_configs())

@@ -92,11 +92,12 @@ def value_given(words: list[str], key: str, folder: str = "") -> str | None:
 
 
 @cache
-def arguments_in_source(path: str) -> list[str]:
-    """Names of the arguments of a class, read from its source without importing it; none if they are not all there.
+def arguments_in_source(path: str, method: str = "__init__") -> list[str]:
+    """Names of the arguments of a method, read from its source without importing it; none if they are not all there.
 
     Args:
-        path: ``package.module.Class``.
+        path: Its class, ``package.module.Class``.
+        method: Its name.
     """
     (package, *modules), name = (parts := path.split("."))[:-1], parts[-1]
     found = find_spec(package)
@@ -104,30 +105,54 @@ def arguments_in_source(path: str) -> list[str]:
         if (file := Path(folder, *modules).with_suffix(".py")).is_file():
             classes = [node for node in ast.parse(file.read_bytes()).body if isinstance(node, ast.ClassDef)]
             made = [node for cls in classes if cls.name == name for node in cls.body]
-            takes = [node.args for node in made if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+            takes = [node.args for node in made if isinstance(node, ast.FunctionDef) and node.name == method]
             return [arg.arg for args in takes if args.kwarg is None for arg in [*args.args[1:], *args.kwonlyargs]]
     return []
 
 
-def require_known_names(words: list[str]) -> None:
-    """Refuse a section that a fit does not have, or a setting that its class does not have, on the command line or in a config.
+def require_known_names(command: str, words: list[str]) -> None:
+    """Refuse options that a fit does not have, and settings that the class of a section does not have, also in configs.
+
+    Args:
+        command: One of Lightning's verbs, or ``plan``.
+        words: The command line after it.
 
     Raises:
         ParamgenError: Similar names are listed.
     """
     for option in options(words):
-        given: dict[str, list[str]] = {}
         if option.name in ("-c", "--config"):
-            given = {name: list(part) for name, part in read_config(option.value).items() if isinstance(part, dict)}
-        elif option.name.startswith("--") and "." in option.name:
-            section, setting = option.name.removeprefix("--").split(".")[:2]
-            given = {section: [setting.removesuffix("+")]}  # --trainer.callbacks+=NAME appends
-        for section, settings in given.items():
-            if section not in SECTIONS:
-                raise ParamgenError(f"a fit has no section {section!r}. {did_you_mean(section, SECTIONS)}")
-            known = arguments_in_source(path) if (path := SECTIONS[section]) else []
-            if known and (unknown := [setting for setting in settings if setting not in known]):
-                raise ParamgenError(f"{section} has no setting {unknown[0]!r}. {did_you_mean(unknown[0], known)}")
+            for section, part in read_config(option.value).items():
+                for setting in part if isinstance(part, dict) else ():
+                    _require_setting(section, setting)
+        elif option.name.startswith("--"):
+            section, dot, rest = option.name.removeprefix("--").partition(".")
+            if dot:
+                _require_setting(section, rest.partition(".")[0].removesuffix("+"))  # --trainer.callbacks+=NAME appends
+            else:
+                _require_option(command, section)
+
+
+def _require_setting(section: str, setting: str) -> None:
+    if section not in SECTIONS:
+        raise ParamgenError(f"a fit has no section {section!r}. {did_you_mean(section, SECTIONS)}")
+    known = _settings(section)
+    if known and setting not in known:
+        raise ParamgenError(f"{section} has no setting {setting!r}. {did_you_mean(setting, known)}")
+
+
+def _require_option(command: str, name: str) -> None:
+    """Refuse an option that is neither one of the command nor a whole section; settings of sections are suggested too."""
+    own = PLAN_OPTIONS if command == "plan" else arguments_in_source(str(SECTIONS["trainer"]), command)
+    known = [*own, *SECTIONS, "config", "seed_everything"]
+    if own and name not in known:
+        settings = [f"{section}.{setting}" for section in SECTIONS for setting in _settings(section)]
+        listed = [f"--{other}" for other in (*known, *settings)]
+        raise ParamgenError(f"unknown option --{name}. {did_you_mean(f'--{name}', listed)}")
+
+
+def _settings(section: str) -> list[str]:
+    return [] if (path := SECTIONS[section]) is None else arguments_in_source(path)
 
 
 def require_zoo(words: list[str], key: str = "zoo") -> None:
@@ -168,7 +193,7 @@ def require_fit(verb: str, words: list[str]) -> None:
     """
     if _explains(words):
         return
-    require_known_names(words)
+    require_known_names(verb, words)
     require_zoo(words, "data.zoo")
     require_zoo_to_follow(words)
     path = value_given(words, "ckpt_path")
@@ -198,7 +223,7 @@ def require_plan(words: list[str]) -> None:
     """
     if _explains(words):
         return
-    require_known_names(words)
+    require_known_names("plan", words)
     if (zoo := value_given(words, "data.zoo")) is not None:
         find_zoo_or_recipe(zoo)
     require_zoo_to_follow(words)
