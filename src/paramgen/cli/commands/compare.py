@@ -1,5 +1,6 @@
 """``paramgen compare``: compare generators on one or more zoos, over seeds, in one report."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from paramgen.report.page import comparison_page
 from paramgen.report.verdicts import over_seeds
 from paramgen.studies.prompts import PromptedScores, prompted_scores, write_prompts
 from paramgen.tasks import family_of
+
+LOG_WIDTH = 160  # width of a table that is written to a file
+_ZOO_ORIGINS = ("collect", "collect_tasks", *CHANGES, "path")
+_GENERATOR_ORIGINS = ("fit", "fit_of", "ckpt_path", "samples", "baseline", "merge")
+_FILE_NAME = re.compile(r"[^<>:\"/\\|?*\x00-\x1f]*[^<>:\"/\\|?*\x00-\x1f. ]")  # on Windows too
 
 
 def main(
@@ -90,11 +96,7 @@ def main(
             if zoo.task_config is not None:
                 family_of(zoo)  # refused before the fits
             selected = [k for k, g in generators.items() if not g.zoos or name in g.zoos]
-            requested: dict[str, Any] = {"n": n, **on_device}
-            if many_tasks(zoo):
-                requested = {"zoo": str(zoo.path), "per_task": per_task, "seen_tasks": seen_tasks, **on_device}
-            elif has_conditions(zoo):
-                requested["zoo"] = str(zoo.path)
+            requested = _requested(zoo, n, per_task, seen_tasks) | on_device
             samples = [draw(place, zoo, k, generators, requested, seed) for k in selected]
             options = {"n": n, "baselines": baselines, "seed": seed, "aligned": aligned, "finetune": finetune}
             try:
@@ -118,13 +120,8 @@ def main(
     write_json(folder / "comparison.json", comparison)
     write_json(folder / "results.json", reports[0].results)
     write_atomic(folder / "report.html", comparison_page(comparison, [r.results for r in reports]).encode())
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
-    for name in zoos:
-        console.print(summary_table(name, comparison))
-        for line in over_seeds(name, comparison):
-            console.print(line, highlight=False)
     files = [folder / "comparison.json", folder / "report.html", *write_prompts(folder, prompted, title or folder.name)]
-    console.print(f"wrote {', '.join(map(str, files))}", style="dim", soft_wrap=True)
+    _print(comparison, [*zoos], files)
     if unscored:
         raise UnscoredError(
             f"a scoring function raised an error on networks that the notes of these reports name: {', '.join(unscored)}. "
@@ -133,11 +130,32 @@ def main(
     return comparison
 
 
+def _requested(zoo: Zoo, n: int, per_task: int, seen_tasks: int) -> dict[str, Any]:
+    """Arguments of ``sample`` that say how many networks are drawn, or for which tasks or conditions of the zoo."""
+    if many_tasks(zoo):
+        return {"zoo": str(zoo.path), "per_task": per_task, "seen_tasks": seen_tasks}
+    return {"n": n, "zoo": str(zoo.path)} if has_conditions(zoo) else {"n": n}
+
+
+def _print(comparison: dict[str, Any], zoos: list[str], files: list[Path]) -> None:
+    """The table and the verdicts of each zoo, and which files were written."""
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+    for name in zoos:
+        console.print(summary_table(name, comparison))
+        for line in over_seeds(name, comparison):
+            console.print(line, highlight=False)
+    console.print(f"wrote {', '.join(map(str, files))}", style="dim", soft_wrap=True)
+
+
 def _check(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSource], seeds: list[int]) -> None:
     if not zoos or not seeds:
         raise ParamgenError("a comparison needs at least one zoo and one seed")
+    if len(set(seeds)) < len(seeds):
+        raise ParamgenError(f"seeds is {seeds}, expected each seed once: a repetition is no further evidence")
     for kind, sources, origins in (("zoo", zoos, _ZOO_ORIGINS), ("generator", generators, _GENERATOR_ORIGINS)):
         for name, source in sources.items():
+            if not _FILE_NAME.fullmatch(name):
+                raise ParamgenError(f"{kind} {name!r} cannot be the name of a folder; rename it in this comparison")
             if sum(getattr(source, origin) is not None for origin in origins) != 1:
                 raise ParamgenError(f"{kind} {name!r} needs exactly one of {', '.join(origins)}")
     for source in generators.values():
@@ -165,8 +183,3 @@ def _find_files(zoos: dict[str, ZooSource], generators: dict[str, GeneratorSourc
             local_checkpoint(source.ckpt_path)
         if source.samples:
             samples_folder(source.samples)
-
-
-LOG_WIDTH = 160  # width of a table that is written to a file
-_ZOO_ORIGINS = ("collect", "collect_tasks", *CHANGES, "path")
-_GENERATOR_ORIGINS = ("fit", "fit_of", "ckpt_path", "samples", "baseline", "merge")

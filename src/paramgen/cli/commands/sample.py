@@ -110,9 +110,10 @@ def main(
     if zoo is not None:
         names, given = _requested(model, Zoo(zoo, trust), n, per_task, seen_tasks)
     count = n if given is None else len(given)
+    rows: list[int] | None = None
     if part is not None:
         part.require(count, "networks")
-    rows = None if part is None else part.rows(count)
+        rows = part.rows(count)
     prompted = None if prompt is None else parse_prompt(prompt)
     for line in beyond(prompted or {}, model.prompts):
         _log.info(line)
