@@ -10,13 +10,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from paramgen.cli.main import main as paramgen
+from paramgen.collect.single import main as collect_zoo
 from paramgen.core import locks
 from paramgen.core.io import replacing, write_atomic
 from paramgen.core.locks import LOCK, locked, remove_dead
+from paramgen.core.samples import SampleInfo, write_samples
 from paramgen.core.signals import StopRequested
 from paramgen.errors import ParamgenError
+from paramgen.tasks import FieldTask
 
 HOLDING = """
 import os, sys
@@ -51,6 +55,11 @@ def test_a_folder_that_another_process_writes_is_refused_and_the_process_is_name
         expected = rf"x is being written by process {process.pid} \(paramgen .*\) since 20..-..-.. ..:..: wait"
         with pytest.raises(ParamgenError, match=expected), locked(tmp_path / "x"):
             pass
+        with pytest.raises(ParamgenError, match="x is being written by"):  # from Python too
+            write_samples(tmp_path / "x", [{"a": torch.zeros(1)}], SampleInfo())
+        task = FieldTask(hidden=4, octaves=1, resolution=4)
+        with pytest.raises(ParamgenError, match="x is being written by"):
+            collect_zoo(task, str(tmp_path / "x"), checkpoints=2, epochs=0)
     with locked(tmp_path / "x"):
         pass
 

@@ -191,7 +191,7 @@ class Collector:
             **meta: More plain values for ``zoo.json``.
 
         Raises:
-            ParamgenError: The folder holds a zoo of this recipe with other networks, conditions or scores.
+            ParamgenError: The folder holds a zoo of this recipe with other networks, conditions or scores, or another process writes to it.
         """
         if self.finished is not None:
             return self._again(self.finished, networks, meta.get("condition"))
@@ -200,7 +200,8 @@ class Collector:
         if self.recording.parts:
             first = self.family.task(self.family.names[0])
             announce(first, state_tensors(self.network), networks, self.recording.most, self.device)
-        with ProgressDisplay() if self.shard is None else ShardProgress(self.shard, self.out.parent) as self.progress:
+        display = ProgressDisplay() if self.shard is None else ShardProgress(self.shard, self.out.parent)
+        with locked(self.out), display as self.progress:
             run_plan = plan(self)
             writer = self._run(run_plan)
             self._flush()

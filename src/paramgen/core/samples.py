@@ -25,6 +25,7 @@ from paramgen.core.io import (
     write_json,
     write_tensors,
 )
+from paramgen.core.locks import locked
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
@@ -163,7 +164,7 @@ def write_samples(
         row: Of a shard: the place of each among the networks of all shards.
 
     Raises:
-        ParamgenError: No network, samples already there, or a full disk.
+        ParamgenError: No network, samples already there, another process that writes to the folder, or a full disk.
     """
     path = Path(folder)
     if not networks:
@@ -173,18 +174,19 @@ def write_samples(
         if given is not None and len(given) != len(networks):
             raise ValueError(f"expected one {name} a network, got {len(given)} for {len(networks)}")
     refuse_samples(path, overwrite)
-    begin_samples(path, len(networks))
-    listed = []
-    for i, state in enumerate(networks):
-        file = file_name(i, len(networks))
-        digest = write_tensors(path / file, state, sync=False)
-        details = {name: None if given is None else given[i] for name, given in about.items()}
-        listed.append({"file": file, "sha256": digest, **details})
-    if trajectory is not None:
-        write_tensors(path / TRAJECTORY, {"trajectory": trajectory})
-    sync_folder(path)  # the index is the last to appear
-    write_json(path / INDEX, {"format": SAMPLES_FORMAT, **asdict(info), "networks": listed})
-    (path / PARTIAL).unlink()
+    with locked(path):
+        begin_samples(path, len(networks))
+        listed = []
+        for i, state in enumerate(networks):
+            file = file_name(i, len(networks))
+            digest = write_tensors(path / file, state, sync=False)
+            details = {name: None if given is None else given[i] for name, given in about.items()}
+            listed.append({"file": file, "sha256": digest, **details})
+        if trajectory is not None:
+            write_tensors(path / TRAJECTORY, {"trajectory": trajectory})
+        sync_folder(path)  # the index is the last to appear
+        write_json(path / INDEX, {"format": SAMPLES_FORMAT, **asdict(info), "networks": listed})
+        (path / PARTIAL).unlink()
     return path
 
 
