@@ -334,6 +334,7 @@ def test_mistakes_are_one_line(arguments, expected, tmp_path, monkeypatch, capsy
         ({"trainer": {"max_steps": "many"}}, "max_steps"),
         ({"trainer": {"accumulate_grad_batches": 0}}, "trainer.accumulate_grad_batches is 0, expected 1 or more"),
         ({"trainer": {"check_val_every_n_epoch": 0}}, "trainer.check_val_every_n_epoch is 0, expected 1 or more"),
+        ({"trainer": {"precision": "bf16-true"}}, "trainer.precision is bf16-true, but generators keep their weights"),
         ({"trainer": {"val_check_interval": 0}}, "trainer.val_check_interval is 0, expected 1 or more"),
         ({"checkpoint": {"save_top_k": -7}}, "Invalid value for save_top_k=-7. Must be >= -1"),
         ({"checkpoint": {"dirpath": ""}}, "checkpoint.dirpath is empty, expected a folder"),

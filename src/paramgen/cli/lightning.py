@@ -215,6 +215,10 @@ def _check_values(config: Namespace) -> None:
     if isinstance(trainer.val_check_interval, int | float):  # else a time
         numbers["val_check_interval"] = trainer.val_check_interval
     require_positive("trainer.", **numbers)
+    if str(trainer.precision).endswith("16-true"):
+        raise ParamgenError(
+            f"trainer.precision is {trainer.precision}, but generators keep their weights in float32; expected bf16-mixed or 16-mixed"
+        )
     if config.checkpoint.dirpath == "":
         raise ParamgenError("checkpoint.dirpath is empty, expected a folder")
 
