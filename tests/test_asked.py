@@ -3,6 +3,7 @@
 from math import log10
 
 import pytest
+import torch
 
 from paramgen.collect.single import main as collect
 from paramgen.core.io import read_json
@@ -37,6 +38,15 @@ def test_reached_scores_are_those_of_the_networks(zoo, tmp_path):
     assert high.reached == pytest.approx([recorded[0]], rel=1e-4)
     assert low.range == [min(recorded[:8]), max(recorded[:8])]  # of the training networks
     assert (low.row, high.row, high.asked) == ("gpt", "gpt, guidance 2", 2.0)
+
+
+def test_networks_without_a_score_are_counted_in_a_warning(zoo, tmp_path, caplog):
+    broken = {name: torch.full_like(tensor, torch.nan) for name, tensor in zoo.full(0).items()}
+    about = SampleInfo(generator="DiT", checkpoint="fits/gpt/last.ckpt", prompt={"val.loss": 0.5})
+    folder = write_samples(tmp_path / "some", [zoo.full(3), broken], about)
+    (found,) = prompted_scores("raw", 0, zoo, [folder])
+    assert len(found.reached) == 1
+    assert "1 of 2 networks have no val.loss and are left out" in caplog.text
 
 
 def test_figures_are_means_over_seeds():

@@ -3,6 +3,7 @@
 Scored on the split that the prompt names, whose scores the generators learnt. S: seeds, A: asked values.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, pstdev, stdev
@@ -14,6 +15,8 @@ from paramgen.core.zoo import Zoo
 from paramgen.generators.prompts import prompt_ranges
 from paramgen.report.asked import asked_picture, save_asked_page
 from paramgen.tasks import task_of
+
+_log = logging.getLogger(__name__)
 
 
 class PromptedScores(NamedTuple):
@@ -49,6 +52,10 @@ def prompted_scores(name: str, seed: int, zoo: Zoo, folders: Sequence[Path]) -> 
         values = scores.loss if score.endswith(".loss") else scores.value
         limits = prompt_ranges(zoo, zoo.indices("train"), [score])[score]
         reached = [] if values is None else values[values.isfinite()].tolist()
+        if missing := len(samples.weights) - len(reached):
+            _log.warning(
+                "%s: %d of %d networks have no %s and are left out", folder, missing, len(samples.weights), score
+            )
         results.append(PromptedScores(name, seed, _row(samples.info), score, asked, reached, limits))
     return results
 
