@@ -54,7 +54,7 @@ from paramgen.generators.base import ParameterGenerator
 from paramgen.generators.loading import load_generator
 from paramgen.symmetry.groups import Place
 from paramgen.symmetry.layout import UnitLayout
-from paramgen.tasks.vision.networks import read_weights
+from paramgen.tasks.weights import read_weights
 
 SECONDS = 10  # an input may take; the slowest takes a few milliseconds
 MEMORY = 1 << 30  # bytes that reading may take on top of what is there

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import network_kinds
@@ -15,7 +16,8 @@ from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 from paramgen.tasks import ClassificationTask
-from paramgen.tasks.vision.networks import build_network, load_weights
+from paramgen.tasks.vision.networks import build_network
+from paramgen.tasks.weights import load_weights, load_weights_file
 
 
 def make(kind, seed=0):
@@ -194,6 +196,15 @@ def test_an_unfinished_zoo_goes_on_with_the_tensors_that_its_networks_share_and_
     assert again.done == {(0, 0)}
     with pytest.raises(ParamgenError, match="incomplete zoo with another 'perm'"):
         zoo_of("Permuted", tmp_path / "zoo", seed=1)
+
+
+def test_a_weights_file_whose_names_all_begin_like_a_wrappers_prefix_is_loaded(tmp_path):
+    inner = torch.nn.ModuleDict({"model": torch.nn.Linear(2, 2)})
+    for name, prefix in (("own", ""), ("wrapped", "module.")):
+        save_file({prefix + k: v for k, v in inner.state_dict().items()}, tmp_path / f"{name}.safetensors")
+        other = torch.nn.ModuleDict({"model": torch.nn.Linear(2, 2)})
+        load_weights_file(other, tmp_path / f"{name}.safetensors")
+        assert torch.equal(other["model"].weight, inner["model"].weight)
 
 
 def test_start_weights_are_checked_like_any_others():

@@ -15,7 +15,7 @@ from paramgen.core.samples import INDEX, each_network, samples_folder
 from paramgen.core.zoo import Split, Zoo
 from paramgen.errors import ParamgenError
 from paramgen.tasks import TaskFamily, family_of
-from paramgen.tasks.vision.networks import load_weights
+from paramgen.tasks.weights import load_weights
 
 
 class NamedState(NamedTuple):

@@ -17,9 +17,9 @@ from paramgen.core.params import with_versions
 from paramgen.errors import ParamgenError, did_you_mean, one_line, shown
 from paramgen.tasks.items import FirstImages, SplitData, spread
 from paramgen.tasks.lora import LoraSettings, inject
-from paramgen.tasks.score import Measured, Scored, Scores
+from paramgen.tasks.score import Scored, ScoredAs, Scores
 from paramgen.tasks.scoring import score_each, score_networks
-from paramgen.tasks.vision.networks import load_weights, read_weights
+from paramgen.tasks.weights import load_weights_file
 
 __all__ = ["UNLABELLED", "Description", "FirstImages", "Member", "SplitData", "Task", "TaskFamily"]
 
@@ -283,7 +283,7 @@ class Task(TaskFamily):
             ParamgenError: The task has no such weights, or they do not fit.
         """
         network = self.build()
-        load_weights(network, read_weights(source), where=source)
+        load_weights_file(network, source)
         return network
 
     @cached_property
@@ -306,7 +306,7 @@ class Task(TaskFamily):
         return data
 
 
-class Member(Task):
+class Member(ScoredAs, Task):
     """One task of a family, by itself.
 
     Args:
@@ -321,8 +321,8 @@ class Member(Task):
 
     def __init__(self, family: TaskFamily, name: str) -> None:
         family.check([name])
-        self.family, self.name, self.score = family, name, family.score
-        self.takes_targets = family.takes_targets
+        self.family, self.name = family, name
+        self.take_score(family)
 
     def build(self) -> nn.Module:
         """The family's network."""
@@ -331,22 +331,6 @@ class Member(Task):
     def data(self, split: str) -> SplitData:
         """A split of this task alone."""
         return self.family.pooled([self.name], split)
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """The family's."""
-        return self.family.loss(output, target)
-
-    def measure(self, output: Tensor, target: Tensor) -> Measured:
-        """The family's."""
-        return self.family.measure(output, target)
-
-    def value(self, items: Tensor) -> Tensor:
-        """The family's."""
-        return self.family.value(items)
-
-    def chance(self, targets: Tensor) -> float | None:
-        """The family's."""
-        return self.family.chance(targets)
 
 
 def _plain(value: Any) -> Any:

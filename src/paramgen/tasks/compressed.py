@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from paramgen.core.params import StateDict, tied_names
 from paramgen.errors import ParamgenError
 from paramgen.tasks.base import SplitData, Task
-from paramgen.tasks.score import Measured, Scores
+from paramgen.tasks.score import ScoredAs, Scores
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
@@ -44,7 +44,7 @@ def with_layers(network: nn.Module, make: Callable[[nn.Module], nn.Module]) -> n
     return network
 
 
-class CompressedTask(Task):
+class CompressedTask(ScoredAs, Task):
     """A task of networks in another form; the arguments are those of its subclasses.
 
     Args:
@@ -54,8 +54,8 @@ class CompressedTask(Task):
     within: ClassVar[str | None] = "of"
 
     def __init__(self, of: Task) -> None:
-        self.of, self.score = of, of.score
-        self.has_data, self.takes_targets = of.has_data, of.takes_targets
+        self.of, self.has_data = of, of.has_data
+        self.take_score(of)
 
     @abstractmethod
     def plain_state(self, state: Mapping[str, Tensor]) -> StateDict:
@@ -82,19 +82,3 @@ class CompressedTask(Task):
     def data(self, split: str) -> SplitData:
         """The plain task's."""
         return self.of.items(split)
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """The plain task's."""
-        return self.of.loss(output, target)
-
-    def measure(self, output: Tensor, target: Tensor) -> Measured:
-        """The plain task's."""
-        return self.of.measure(output, target)
-
-    def value(self, items: Tensor) -> Tensor:
-        """The plain task's."""
-        return self.of.value(items)
-
-    def chance(self, targets: Tensor) -> float | None:
-        """The plain task's."""
-        return self.of.chance(targets)

@@ -84,6 +84,32 @@ class Scored(ABC):
         return None
 
 
+class ScoredAs(Scored):
+    """What is trained and scored as something else is; a subclass calls :meth:`take_score` in its constructor."""
+
+    _scored: Scored
+
+    def take_score(self, of: Scored) -> None:
+        """Take the score and the losses of another task or family."""
+        self._scored, self.score, self.takes_targets = of, of.score, of.takes_targets
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The other's."""
+        return self._scored.loss(output, target)
+
+    def measure(self, output: Tensor, target: Tensor) -> Measured:
+        """The other's."""
+        return self._scored.measure(output, target)
+
+    def value(self, items: Tensor) -> Tensor:
+        """The other's."""
+        return self._scored.value(items)
+
+    def chance(self, targets: Tensor) -> float | None:
+        """The other's."""
+        return self._scored.chance(targets)
+
+
 class Classifies(Scored):
     """Classification: accuracy, by cross-entropy. Networks return logits, targets are classes."""
 

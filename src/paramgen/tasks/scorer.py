@@ -14,7 +14,8 @@ from paramgen.core.trust import import_class, import_function
 from paramgen.errors import ParamgenError, arguments_for, one_line
 from paramgen.tasks.base import Task
 from paramgen.tasks.score import Scores
-from paramgen.tasks.vision.networks import build_network, load_weights
+from paramgen.tasks.vision.networks import build_network
+from paramgen.tasks.weights import load_weights
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 

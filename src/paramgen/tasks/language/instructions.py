@@ -22,7 +22,7 @@ from paramgen.tasks.language.models import IGNORED, Model, PredictsTokens, causa
 from paramgen.tasks.language.texts import load_tokenizer
 from paramgen.tasks.lora import LoraSettings, inject, lora_settings
 from paramgen.tasks.score import Measured, Scores
-from paramgen.tasks.vision.networks import load_weights, read_weights
+from paramgen.tasks.weights import load_weights_file
 
 COMMONSENSE = ("boolq", "piqa", "social_iqa", "hellaswag", "arc_easy", "arc_challenge", "openbookqa")  # lm-eval's names
 PROMPT = (  # Alpaca's, which the commonsense instructions are used with
@@ -93,7 +93,7 @@ class InstructionTask(PredictsTokens, Task):
             network = logits_only(self._model(pretrained=True))
         else:
             network = self.plain()
-            load_weights(network, read_weights(source), where=source)
+            load_weights_file(network, source)
         return network if self.lora is None else inject(network, self.lora)
 
     def data(self, split: str) -> SplitData:

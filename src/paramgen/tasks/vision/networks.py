@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
-from paramgen.core.intake import Architecture
-from paramgen.core.params import StateDict, with_versions
+from paramgen.core.params import with_versions
 from paramgen.core.trust import HOW, SOMEWHERE, UntrustedError, import_class, refusal
-from paramgen.core.weight_files import read_state_dict, wrapper_prefix
 from paramgen.errors import ParamgenError, arguments_for, did_you_mean, first_line, one_line
 from paramgen.tasks.published import require_timm_weights
+from paramgen.tasks.weights import load_weights_file
 
 Shape = tuple[int, int, int]
 
@@ -246,7 +245,7 @@ def build_network(
         network = _imported(name, num_classes, in_shape, network_args)
     _give_shapes(network, in_shape)
     if checkpoint is not None:
-        load_weights(network, read_weights(checkpoint), where=str(checkpoint))
+        load_weights_file(network, checkpoint)
     return network
 
 
@@ -323,32 +322,3 @@ def _call(make: Callable[..., nn.Module], name: str, given: dict[str, Any], args
         raise
     except Exception as error:  # each library raises different errors
         raise ParamgenError(f"network {name!r} does not take these arguments: {first_line(error)}") from error
-
-
-def read_weights(path: str | Path) -> StateDict:
-    """Tensors of a weights file, bare or in a checkpoint, without the prefixes of wrappers.
-
-    Raises:
-        ParamgenError: The file is missing, damaged, or holds more than tensors and plain values.
-    """
-    tensors = {name: value for name, value in read_state_dict(path, first=True).items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise ParamgenError(f"{path} holds no state dict")
-    prefix = wrapper_prefix(tensors)
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-
-
-def load_weights(network: nn.Module, weights: StateDict, where: str) -> None:
-    """Load a complete state dict into a network.
-
-    Args:
-        network: Changed in place.
-        weights: Its state dict, complete.
-        where: Where the weights come from, for the message.
-
-    Raises:
-        ParamgenError: Missing, unexpected or differently shaped tensors, or others that the network cannot take unchanged; the first is
-            named.
-    """
-    architecture = Architecture(network)
-    network.load_state_dict(with_versions({**architecture.extra, **architecture.fit(weights, where)}, network))
