@@ -467,6 +467,14 @@ def judged(accuracy: float, **figures: float) -> Row:
     return replace(blank, kind="generator", n=10, flags=[], values=values)
 
 
+@pytest.mark.parametrize("names", [["gaussian"], ["zoo"], ["held-out runs"], ["mine", "mine"]])
+def test_samples_with_the_name_of_another_row_are_refused(zoo, names):
+    """Their differences would be those of the other row."""
+    samples = [Samples(name, zoo.matrix([0, 1]), SampleInfo(), total=2) for name in names]
+    with pytest.raises(ParamgenError, match=f"samples '{names[-1]}' have the name of another row"):
+        evaluate(zoo, load_task(zoo.task_config), samples, ["gaussian"], n=2)
+
+
 def test_one_network_per_row_is_compared_with_nothing_and_a_note_says_so(zoo):
     alone = Samples("alone", zoo.matrix([0]), SampleInfo(), total=1)
     results = evaluate(zoo, load_task(zoo.task_config), [alone], ["gaussian"], n=1)

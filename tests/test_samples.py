@@ -8,10 +8,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from measured import folder_of, make_zoo
-from paramgen.cli.commands.evaluate import with_distinct_names
 from paramgen.cli.main import main
 from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec
+from paramgen.core.paths import distinct_names
 from paramgen.core.samples import INDEX, PARTIAL, SampleInfo, read_samples, write_samples
 from paramgen.core.schema import load_schema
 from paramgen.core.zoo import Zoo
@@ -111,14 +111,13 @@ def test_samples_are_not_overwritten_unasked(zoo, tmp_path):
     assert len(list((tmp_path / "s").glob("*.safetensors"))) == 1
 
 
-def test_equal_folder_names_are_told_apart(zoo, tmp_path):
+def test_equal_folder_names_are_told_apart(tmp_path):
     folders = [tmp_path / "a" / "samples", tmp_path / "b" / "samples"]
-    read = [read_samples(write_samples(f, complete(zoo, 1), SampleInfo()), zoo) for f in folders]
-    assert [s.name for s in with_distinct_names(read, folders)] == ["a/samples", "b/samples"]
+    assert distinct_names([*folders, tmp_path / "other"]) == ["a/samples", "b/samples", "other"]
     seeds = [f"/runs/seed{n}/pdiff/samples" for n in range(2)]
-    assert [s.name for s in with_distinct_names(read, seeds)] == ["seed0/pdiff/samples", "seed1/pdiff/samples"]
+    assert distinct_names(seeds) == ["seed0/pdiff/samples", "seed1/pdiff/samples"]
     with pytest.raises(ParamgenError, match=r"samples folder '/runs/seed0/pdiff/samples' is given twice"):
-        with_distinct_names(read, [seeds[0], f"{seeds[0]}/."])
+        distinct_names([seeds[0], f"{seeds[0]}/."])
 
 
 def test_no_networks_are_refused(zoo, tmp_path):

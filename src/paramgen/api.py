@@ -19,6 +19,7 @@ from torch import Tensor
 from paramgen.cli.commands.evaluate import baseline_names, tasks_to_score
 from paramgen.cli.given import require_fit
 from paramgen.core.command_line import words
+from paramgen.core.paths import distinct_names
 from paramgen.core.samples import GeneratedNetworks, Samples, read_samples, samples_of
 from paramgen.core.zoo import Zoo
 from paramgen.errors import require_positive
@@ -136,12 +137,10 @@ def _by_name(networks: Networks | Sequence[str | Path] | Mapping[str, Networks] 
     if networks is None or isinstance(networks, Mapping):
         return networks or {}
     if isinstance(networks, str | Path):
-        return {Path(networks).resolve().name: networks}
+        return {distinct_names([networks])[0]: networks}
     folders = [given for given in networks if isinstance(given, str | Path)]
     if folders:
-        names = [Path(folder).resolve().name for folder in folders]
-        last = [2 if names.count(name) > 1 else 1 for name in names]
-        return {"/".join(Path(f).resolve().parts[-k:]): f for k, f in zip(last, folders, strict=True)}
+        return dict(zip(distinct_names(folders), folders, strict=True))
     made = networks.info.generator if isinstance(networks, GeneratedNetworks) else None
     return {made or "samples": cast("Sequence[Mapping[str, Tensor]]", networks)}
 

@@ -1,6 +1,9 @@
-"""Find configs and zoos by short name."""
+"""Find configs and zoos by short name; names of folders."""
 
 import os
+from collections import Counter
+from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,6 +164,24 @@ def how_to_make(zoo: str | Path) -> str:
     """The commands that make a zoo, as a sentence; empty if no shipped recipe does."""
     commands = commands_for(zoo)
     return f"{' && '.join(commands)} makes it." if commands else ""
+
+
+def distinct_names(folders: Iterable[str | Path]) -> list[str]:
+    """Names of folders; those of the same name have the names of their parents too, as many as tell them apart.
+
+    Raises:
+        ParamgenError: A folder is given twice.
+    """
+    paths = [Path(folder).resolve() for folder in folders]
+    if twice := next((path for path, n in Counter(paths).items() if n > 1), None):
+        raise ParamgenError(f"samples folder {str(twice)!r} is given twice")
+
+    def distinct(path: Path) -> str:
+        alike = [other for other in paths if other.name == path.name]
+        depth = next(n for n in count(1) if len({other.parts[-n:] for other in alike}) == len(alike))
+        return "/".join(path.parts[-depth:])
+
+    return [distinct(path) for path in paths]
 
 
 def _shipped(folder: str) -> list[Path]:

@@ -18,6 +18,11 @@ from paramgen.evaluation.zoo_weights import ZooWeights
 from paramgen.tasks import TaskFamily
 from paramgen.tasks.lora import is_magnitude, plain_weights
 
+OF_RUNS = ("zoo", HELDOUT)
+"""Names of the rows that can be references of one task."""
+OF_TASKS = ("direct", "start", POOLED, "no adapter")
+"""Of those of a family."""
+
 
 def references(zoo: Zoo, weights: ZooWeights, tasks: TaskFamily | None) -> list[NetworkSet]:
     """The reference rows of an evaluation.

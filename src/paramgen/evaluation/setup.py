@@ -15,6 +15,7 @@ from paramgen.core.samples import Samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.evaluation.baselines import all_baselines, check_baselines
+from paramgen.evaluation.references import OF_RUNS, OF_TASKS
 from paramgen.tasks import Task, TaskFamily
 
 
@@ -66,12 +67,15 @@ class Setup:
         """Check the arguments of an evaluation and complete them.
 
         Raises:
-            ParamgenError: n below 1, an unknown baseline, a device that cannot be used; for a family: no unseen tasks, or aligned.
+            ParamgenError: n below 1, an unknown baseline, samples with the name of another row, a device that cannot be used; for a
+                family: no unseen tasks, or aligned.
         """
         require_positive(n=n, train_images=train_items)
         tasks = _one_or_many(zoo, tasks, aligned)
         names = all_baselines(tasks, finetune) if baselines is None else list(baselines)
         check_baselines(names, tasks)
+        references = OF_TASKS if tasks is not None and tasks.unseen else OF_RUNS
+        check_names([s.name for s in samples], [*references, *names])
         return cls(zoo, tasks, samples, names, n, seed, usable_device(device), train_items, aligned, finetune, split)
 
     @property
@@ -99,6 +103,21 @@ class Setup:
         options = [self.n, self.seed, self.device.type, self.train_items, self.aligned, self.finetune, self.split]
         everything = [__version__, self.zoo.meta, task, samples, list(self.baselines), options]
         return sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def check_names(generators: Sequence[str], others: Sequence[str]) -> None:
+    """Refuse names of generators that another row has: rows are compared by their names.
+
+    Args:
+        generators: Names of the generators' rows.
+        others: Of the references and baselines.
+
+    Raises:
+        ParamgenError: A name that another row has.
+    """
+    for i, name in enumerate(generators):
+        if name in (*others, *generators[:i]):
+            raise ParamgenError(f"samples {name!r} have the name of another row of the report; rename them")
 
 
 def _one_or_many(zoo: Zoo, tasks: TaskFamily | None, aligned: bool) -> TaskFamily | None:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from paramgen.cli.commands.compare_steps import CHANGES, GeneratorSource, ZooSource, draw, make_zoo, measure
+from paramgen.cli.commands.evaluate import baseline_names
 from paramgen.core.command_line import command_line
 from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import write_atomic, write_json
@@ -15,7 +16,10 @@ from paramgen.core.paths import find_config, find_zoo
 from paramgen.core.samples import samples_folder
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, UnscoredError, did_you_mean, require_non_negative, require_positive
+from paramgen.evaluation.baselines import shown_in
 from paramgen.evaluation.compare import Report, differences, machine, summarise, summary_table
+from paramgen.evaluation.references import OF_RUNS
+from paramgen.evaluation.setup import check_names
 from paramgen.evaluation.unseen import has_conditions, many_tasks
 from paramgen.evaluation.weight_baselines import find_baseline
 from paramgen.report.page import comparison_page
@@ -85,6 +89,8 @@ def main(
     on_device = {} if device is None else {"device": device}
     zoos = {name: source.given(on_device) for name, source in zoos.items()}
     _check(zoos, generators, seeds)
+    shown = baseline_names(baselines)
+    check_names([*generators], [*OF_RUNS, *(shown_in("one_task") if shown is None else shown)])
     _find_files(zoos, generators)
     folder, reports, prompted, unscored = Path(out), list[Report](), list[PromptedScores](), list[str]()
     for seed in seeds:

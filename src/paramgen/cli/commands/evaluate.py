@@ -1,9 +1,6 @@
 """``paramgen evaluate``: compare generated networks with the zoo, held-out runs and baselines."""
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +10,8 @@ from paramgen.core.command_line import command_line
 from paramgen.core.counting import counted
 from paramgen.core.intake import Architecture
 from paramgen.core.io import write_json
-from paramgen.core.samples import Samples, read_samples
+from paramgen.core.paths import distinct_names
+from paramgen.core.samples import read_samples
 from paramgen.core.shards import MERGE, Shard, complete_shards, delete_shards, finished, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, UnscoredError, require_positive
@@ -80,9 +78,8 @@ def main(
     tasks = tasks_to_score(opened, task)
     folders = [samples] if isinstance(samples, str) else samples or []
     limit = None if tasks is not None and tasks.unseen else n
-    read = with_distinct_names(
-        [read_samples(folder, opened, limit=limit, partial=partial) for folder in folders], folders
-    )
+    names = distinct_names(folders)
+    read = [read_samples(folder, opened, limit, partial, name) for folder, name in zip(folders, names, strict=True)]
     setup = Setup.of(opened, tasks, read, baseline_names(baselines), n, seed, device, train_images, aligned, finetune)
     if (part := parse_shard(shard)) is not None:
         _share(part, Path(out), setup)
@@ -124,24 +121,6 @@ def tasks_to_score(zoo: Zoo, given: Task | None) -> TaskFamily | None:
         raise ParamgenError(f"zoo {zoo.name!r} is of many tasks, which score their own networks; remove --task")
     Architecture(given.build()).fit(zoo.full(0), f"zoo {zoo.name!r}")
     return given
-
-
-def with_distinct_names(samples: Iterable[Samples], folders: Iterable[str | Path]) -> list[Samples]:
-    """Give folders of the same name the names of their parents too, as many as tell them apart: row names are unique.
-
-    Raises:
-        ParamgenError: A folder is given twice.
-    """
-    pairs = [(s, Path(f).resolve()) for s, f in zip(samples, folders, strict=True)]
-    if twice := next((path for path, n in Counter(path for _, path in pairs).items() if n > 1), None):
-        raise ParamgenError(f"samples folder {str(twice)!r} is given twice")
-
-    def distinct(name: str, path: Path) -> str:
-        alike = [other for s, other in pairs if s.name == name]
-        depth = next(n for n in count(1) if len({other.parts[-n:] for other in alike}) == len(alike))
-        return name if len(alike) == 1 else "/".join(path.parts[-depth:])
-
-    return [replace(s, name=distinct(s.name, path)) for s, path in pairs]
 
 
 def baseline_names(requested: str | list[str]) -> list[str] | None:
