@@ -273,15 +273,12 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
         ParamgenError: A mistake in a config, a zoo or a checkpoint.
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_TIPS)
-    before = sys.argv
-    if args is not None:
-        sys.argv = [before[0], *args]  # Lightning starts its other processes with this command line
     try:
         # Lightning ignores SIGINT once a fit is interrupted
         with restored([signal.SIGINT]), warnings.catch_warnings():
             # Lightning 2.6.6 makes a LeafSpec for each data loader, which torch 2.14 calls deprecated
             warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated", FutureWarning)
-            return run_command_line(GeneratorCLI)
+            return run_command_line(GeneratorCLI, words=args)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning treats this as an exit
             raise stop.__context__ from None
@@ -290,33 +287,40 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
         if is_lost_process(error):
             raise ParamgenError(LOST_PROCESS) from error
         raise
-    finally:
-        sys.argv = before
 
 
-def run_command_line(cli: type[T], parser: type[Parser] = Parser, command: str | None = None) -> T:
-    """Parse the process's command line, with the defaults of every fit.
+def run_command_line(
+    cli: type[T], parser: type[Parser] = Parser, command: str | None = None, words: list[str] | None = None
+) -> T:
+    """Parse a command line, with the defaults of every fit.
 
     Args:
         cli: What to make of it.
         parser: Class of its parser.
         command: The command of paramgen that it is. Default: its first word is one of Lightning's verbs.
+        words: The command line after ``paramgen`` or, with ``command``, after that; the process's own when None.
     """
-    return cli(
-        ParameterGenerator,
-        ParameterDataModule,
-        parser_class=parser,
-        run=command is None,
-        subclass_mode_model=True,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        trainer_defaults={
-            "default_root_dir": RUNS,
-            "max_epochs": -1,
-            "enable_model_summary": False,  # it ends with 'Total FLOPs: 0'
-            "num_sanity_val_steps": 0,
-            "logger": {"class_path": LOGGER, "init_args": {"save_dir": RUNS}},
-        },
-        save_config_kwargs={"overwrite": True},
-        parser_kwargs={"prog": f"paramgen {command}" if command else "paramgen"},
-    )
+    before = sys.argv
+    if words is not None:
+        sys.argv = [before[0], *words]  # Lightning starts its other processes with this command line
+    try:
+        return cli(
+            ParameterGenerator,
+            ParameterDataModule,
+            parser_class=parser,
+            run=command is None,
+            subclass_mode_model=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults={
+                "default_root_dir": RUNS,
+                "max_epochs": -1,
+                "enable_model_summary": False,  # it ends with 'Total FLOPs: 0'
+                "num_sanity_val_steps": 0,
+                "logger": {"class_path": LOGGER, "init_args": {"save_dir": RUNS}},
+            },
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"prog": f"paramgen {command}" if command else "paramgen"},
+        )
+    finally:
+        sys.argv = before

@@ -1,8 +1,8 @@
-"""Memory of trained tensors such that an optimizer's step does not depend on where in a tensor a number lies.
+"""Memory for trained tensors in which an optimizer's step on a number does not depend on the number's position.
 
-A CPU steps most numbers of a tensor by vector instructions and the last ones, which fill no vector, one by one. The two round differently,
-so that the last of R networks trained at once would not be bit for bit what it is among other networks. Memory that ends with whole vectors
-leaves no such rest. P: numbers of a tensor, Q: P rounded up to whole vectors.
+A CPU updates most numbers of a tensor with vector instructions, and the last ones, which do not fill a vector, one by one. The two round
+differently: the last of R networks that are trained together would differ, in some bits, from the same network in another group. Memory
+that is padded to whole vectors has no such remainder. P: numbers of a tensor, Q: P rounded up to whole vectors.
 """
 
 from torch import Tensor
@@ -11,7 +11,7 @@ LANES = 32  # numbers in the largest vector: bfloat16 in 512 bits
 
 
 def in_whole_vectors(tensor: Tensor) -> Tensor:
-    """A copy of a tensor whose memory ends with whole vectors; zeros fill the rest."""
+    """A copy of a tensor, in memory that is padded with zeros to whole vectors."""
     memory = tensor.new_zeros(-(-tensor.numel() // LANES) * LANES)  # (Q,)
     memory[: tensor.numel()] = tensor.flatten()
     return memory[: tensor.numel()].view(tensor.shape)
@@ -24,7 +24,7 @@ def whole_memory(tensor: Tensor) -> Tensor:
 
 
 def take_gradient(memory: Tensor, leaf: Tensor) -> None:
-    """Give the memory (Q,) of a leaf its gradient, 0 in the rest, and clear the leaf's own; nothing where it has none."""
+    """Move the gradient of a leaf, if it has one, to the leaf's memory (Q,); it is 0 in the padding."""
     gradient, leaf.grad = leaf.grad, None
     if gradient is None or len(memory) == gradient.numel():
         memory.grad = None if gradient is None else gradient.flatten()

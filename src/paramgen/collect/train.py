@@ -2,10 +2,10 @@
 
 R: networks trained at once. B: batch.
 
-Every network has its own initialisation, its own order of the data and its own augmentation, all drawn from its own seed, and the
-optimizers are elementwise, so that network r of R is what it would be alone. Parameters that are not selected are frozen; so are the
-statistics of batch-norm layers whose statistics are not selected: those layers normalise as in evaluation, and the frozen tensors are
-those of the zoo's base.
+Every network has its own initialisation, order of the data and augmentation, all drawn from its own seed, and the optimizers are
+elementwise, so that network r of R is what it would be alone. Parameters that are not selected are frozen. So are the statistics of
+batch-norm layers whose statistics are not selected: these layers normalise as in evaluation. The frozen tensors are those of the
+zoo's base.
 """
 
 import copy

@@ -1,7 +1,7 @@
-"""One writer for each folder, and temporary files that outlive their writer by one start at most.
+"""One writer per folder, and the temporary files of killed processes, which the next process that locks the folder deletes.
 
 Both use ``flock``, which the system releases when a process ends for any reason: a lock is never stale, and a temporary file
-that nobody holds belongs to a process that is gone. Process ids would not suffice, because the system reuses them.
+that is not locked belongs to a process that has ended. Process ids would not do, because the system reuses them.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The zoos that this user made on this machine with classes that the user typed: these classes run again without ``trust``.
 
-As with direnv's ``allow``, a file of the user's says which zoo is meant, by its path, and what was in it, by the digest of its
-``zoo.json``. A downloaded, copied, moved or modified zoo does not match. The file also says where the classes came from, so
-that a module of the same name in another working folder does not run in their place.
+As with direnv's ``allow``, a file of the user's identifies each zoo by its path and by the digest of its ``zoo.json``. A downloaded,
+copied, moved or modified zoo does not match. The file also says where the classes came from, so that a module of the same name in
+another working folder does not run in their place.
 """
 
 import logging

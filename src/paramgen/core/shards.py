@@ -1,7 +1,7 @@
 """Shards: the work of one command, divided among processes or machines. Each writes a folder of its own and resumes by itself.
 
-Shard i of N, counted from 1, writes ``OUT/shard-i-of-N``. Who does what follows from i and N alone, so shards need not run at the same time
-nor see each other's files; what they have in common is put in ``OUT/shared``.
+Shard i of N, counted from 1, writes ``OUT/shard-i-of-N``. The division depends on i and N alone, so shards need not run at the same time or
+see each other's files. Files that all of them use are in ``OUT/shared``.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import TypeVar
 from paramgen.errors import ParamgenError
 
 MERGE = "merge"  # --shard merge: put the shards together
-BLOCK = 8  # rows that a CPU computes together at most, of float32 in 256 bits
+BLOCK = 8  # most rows that a CPU computes together: float32 in 256 bits
 SHARED = "shared"  # folder of files that all shards use
 LAUNCHERS = (  # rank from 0, number of processes
     ("torchrun", "RANK", "WORLD_SIZE"),
@@ -44,14 +44,14 @@ class Shard:
         return f"{self.number}/{self.count}"
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """Its items: every N-th one, so that shares cost alike where items that follow each other do."""
+        """Its items: every N-th one. Neighbouring items often cost the same, so that the shares do too."""
         return list(items[self.number - 1 :: self.count])
 
     def rows(self, n: int) -> list[int]:
         """Its rows of n that are computed together, in rising order.
 
-        They come in whole blocks where every shard gets one, and the incomplete last block stays last: a CPU computes the rest of a
-        batch that fills no vector in another way, so that other shares would equal all n rows to rounding alone.
+        Rows are assigned in whole blocks if every shard gets one, and an incomplete last block stays last. A CPU computes the rows that do
+        not fill a vector in another way: with any other division, they would equal those of a single process only up to rounding.
         """
         size = BLOCK if n > BLOCK * (self.count - 1) else 1
         return [row for first in self.share(range(0, n, size)) for row in range(first, min(first + size, n))]

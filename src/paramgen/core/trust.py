@@ -1,10 +1,9 @@
-"""Names of classes that files hold: looked up, never imported, unless the user vouches for the file.
+"""Class names in files: they are looked up, and imported only if the user vouches for the file.
 
 A zoo or a checkpoint says by name which class makes its task or its generator. Files may come from others, and importing a module
 runs it. So a name from a file is compared with the classes that are imported already: those of paramgen, and those that installed packages
 register by entry points (:mod:`paramgen.core.plugins`). Anything else needs ``trust``, except in zoos that the user made here
-(:mod:`paramgen.core.remembered`). What the user types (options, the config of a command) is
-imported; what Python does not find is also searched for in the working folder.
+(:mod:`paramgen.core.remembered`). What the user types (options, the config of a command) is imported; the working folder is searched last.
 """
 
 import os

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -90,13 +89,8 @@ def main(args: list[str]) -> FitPlan:
 
 def parsed(words: list[str]) -> Namespace:
     """The settings of a command line."""
-    before = sys.argv
-    sys.argv = [before[0], *words]
-    try:
-        config: Namespace = run_command_line(PlanCLI, PlanParser, "plan").config
-        return config
-    finally:
-        sys.argv = before
+    config: Namespace = run_command_line(PlanCLI, PlanParser, "plan", words).config
+    return config
 
 
 @contextmanager
