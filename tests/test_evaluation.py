@@ -471,7 +471,7 @@ def judged(accuracy: float, **figures: float) -> Row:
 def test_samples_with_the_name_of_another_row_are_refused(zoo, names):
     """Their differences would be those of the other row."""
     samples = [Samples(name, zoo.matrix([0, 1]), SampleInfo(), total=2) for name in names]
-    with pytest.raises(ParamgenError, match=f"samples '{names[-1]}' have the name of another row"):
+    with pytest.raises(ParamgenError, match=f"generator '{names[-1]}' has the name of another row"):
         evaluate(zoo, load_task(zoo.task_config), samples, ["gaussian"], n=2)
 
 

@@ -117,7 +117,7 @@ def check_names(generators: Sequence[str], others: Sequence[str]) -> None:
     """
     for i, name in enumerate(generators):
         if name in (*others, *generators[:i]):
-            raise ParamgenError(f"samples {name!r} have the name of another row of the report; rename them")
+            raise ParamgenError(f"generator {name!r} has the name of another row of the report; rename it")
 
 
 def _one_or_many(zoo: Zoo, tasks: TaskFamily | None, aligned: bool) -> TaskFamily | None:

@@ -22,6 +22,7 @@ from paramgen.core.score import ScoreSpec
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.evaluation.pool import conditions_of
+from paramgen.evaluation.setup import check_names
 from paramgen.generators.loading import load_conditional
 from paramgen.report.mixtures import mixtures
 from paramgen.report.png import save_picture
@@ -30,7 +31,7 @@ from paramgen.tasks import TaskFamily, family_of, score_family
 if TYPE_CHECKING:  # it imports Lightning, which takes seconds
     from paramgen.generators.base import ParameterGenerator
 
-AVERAGED = "averaged weights"
+AVERAGED, COMMON_START = "averaged weights", "start"  # rows
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ def _measured(name: str, places: Sequence[_Place], study: _Study) -> dict[str, A
         family = family_of(zoo)
         family.check(study.tasks)
         score = family.score
+        check_names([*place.checkpoints], [AVERAGED, COMMON_START])
         models = {name: load_conditional(path, zoo) for name, path in place.checkpoints.items()}
         for reference, scores in _references(zoo, family, study).items():
             kinds = ("baseline", "baseline") if reference == AVERAGED else ("reference", "start")
@@ -197,7 +199,7 @@ def _references(zoo: Zoo, family: TaskFamily, study: _Study) -> dict[str, Tensor
     averages = [zoo.spec.unflatten(row) for w in study.weights for row in torch.lerp(first, second, w)]
     references = {AVERAGED: _on_both(zoo, family, averages, study)}
     if (start := zoo.start()) is not None:
-        references["start"] = _on_both(zoo, family, [start] * len(study.weights), study)
+        references[COMMON_START] = _on_both(zoo, family, [start] * len(study.weights), study)
     return references
 
 

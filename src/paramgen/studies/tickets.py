@@ -20,13 +20,18 @@ from paramgen.core.command_line import command_line
 from paramgen.core.discrete import ones_at_largest
 from paramgen.core.io import plain_values, read_tensors, write_json
 from paramgen.core.params import StateDict, can_be_generated
+from paramgen.core.paths import distinct_names
 from paramgen.core.samples import read_samples
 from paramgen.core.score import ScoreSpec
 from paramgen.core.seeds import generator, mix
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
+from paramgen.evaluation.setup import check_names
 from paramgen.tasks import PrunedTask, task_of
 from paramgen.tasks.pruned import PRUNING_MASK, pruned_state
+
+MASK_ROWS = ("zoo", "random", "zoo, other start", "no mask")
+"""Names of the rows besides those of generators."""
 
 
 def main(
@@ -60,10 +65,13 @@ def main(
         trust: Run code of classes that these files name and that are not part of paramgen. Use only for files from people you trust.
 
     Raises:
-        ParamgenError: Numbers below 1, or a zoo without masks of its own or without a common start.
+        ParamgenError: Numbers below 1, a zoo without masks of its own or without a common start, or samples with the name of another row.
     """
     command = command_line("paramgen tickets", main, locals())
     require_positive(n=n, steps=steps)
+    folders = [samples] if isinstance(samples, str) else samples or []
+    names = distinct_names(folders)
+    check_names(names, MASK_ROWS)
     opened, optim = Zoo(zoo, trust), optim or OptimSettings(lr=3e-3)
     task = task_of(opened)
     if not isinstance(task, PrunedTask) or not (opened.path / ORIGIN).exists():
@@ -79,10 +87,10 @@ def main(
         torch.manual_seed(mix(seed, 1))
         other = dict(task.of.build().state_dict())
     starts = {"zoo": [pruned_state(origin, masks) for masks in own]}
-    for folder in [samples] if isinstance(samples, str) else samples or []:
-        read = read_samples(folder, opened)
-        drawn = [masks_of(opened.spec.unflatten(row)) for row in read.weights[:n]]
-        starts[read.name] = [pruned_state(origin, masks) for masks in drawn]
+    for folder, name in zip(folders, names, strict=True):
+        read = read_samples(folder, opened, limit=n)
+        drawn = [masks_of(opened.spec.unflatten(row)) for row in read.weights]
+        starts[name] = [pruned_state(origin, masks) for masks in drawn]
     random = [random_masks(own[0], mix(seed, 2, i)) for i in range(n)]
     starts["random"] = [pruned_state(origin, masks) for masks in random]
     starts["zoo, other start"] = [pruned_state(other, masks) for masks in own]
