@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,18 @@ def collect_family(out, shard=None):
     return multi.main(family, str(out), CodeCondition(dim=10), shard=shard, **options)
 
 
+def killed_while_deleting(merging, monkeypatch):
+    """Run a merge that ends while it deletes the shards."""
+
+    def killed(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            merging()
+
+
 def content(folder):
     """Every file of a finished zoo; the seconds it took are no part of it."""
     found = {p.name: p.read_bytes() for p in Path(folder).iterdir() if p.name != "zoo.json"}
@@ -102,7 +115,8 @@ def test_a_killed_shard_goes_on_by_itself(tmp_path, monkeypatch):
     journal = tmp_path / "parts/shard-1-of-2/zoo.partial.jsonl"
     assert len(journal.read_text().splitlines()) == 1 + 3
     collect_seeds(tmp_path / "parts", "1/2")
-    collect_seeds(tmp_path / "parts", "merge")
+    killed_while_deleting(lambda: merge(str(tmp_path / "parts")), monkeypatch)
+    assert len(merge(str(tmp_path / "parts"))) == 5 * 2
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
 
 
@@ -198,7 +212,7 @@ def drawn(folder):
     return found | {"samples.json": {k: v for k, v in index.items() if k not in ("command", "sample_seconds")}}
 
 
-def test_merged_samples_are_those_of_one_process_bit_for_bit(checkpoint, tmp_path, capsys):
+def test_merged_samples_are_those_of_one_process_bit_for_bit(checkpoint, tmp_path, capsys, monkeypatch):
     sample(checkpoint, n=20, out=str(tmp_path / "whole"))
     sample(checkpoint, n=20, out=str(tmp_path / "parts"), shard="2/2")
     with pytest.raises(ParamgenError, match="missing shard 1/2; run the command with --shard 1/2"):
@@ -208,7 +222,9 @@ def test_merged_samples_are_those_of_one_process_bit_for_bit(checkpoint, tmp_pat
     sample(checkpoint, n=21, out=str(tmp_path / "earlier"), trajectory=True)  # samples that the merge replaces
     for file in (tmp_path / "earlier").iterdir():
         file.rename(tmp_path / "parts" / file.name)
-    sample(checkpoint, n=20, out=str(tmp_path / "parts"), shard="merge", overwrite=True)
+    settings = {"n": 20, "out": str(tmp_path / "parts"), "shard": "merge"}
+    killed_while_deleting(lambda: sample(checkpoint, overwrite=True, **settings), monkeypatch)
+    sample(checkpoint, **settings)
     assert drawn(tmp_path / "parts") == drawn(tmp_path / "whole")
 
 

@@ -7,7 +7,7 @@ from paramgen.core.counting import counted
 from paramgen.core.intake import first_difference
 from paramgen.core.io import read_tensors, sha256, write_tensors
 from paramgen.core.locks import locked
-from paramgen.core.shards import complete_shards, delete_shards
+from paramgen.core.shards import complete_merge, complete_shards, delete_shards
 from paramgen.core.zoo import START, Zoo
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
@@ -29,6 +29,8 @@ def merge(zoo: str, trust: bool = False) -> Zoo:
     Raises:
         ParamgenError: A shard is missing, incomplete, damaged or of another recipe; it is named.
     """
+    if complete_merge(zoo, "zoo.json"):
+        return Zoo(zoo, trust)
     shards = [Zoo(folder, trust) for folder in complete_shards(zoo, "zoo.json")]
     for shard in shards[1:]:
         _check_alike(shards[0], shard)

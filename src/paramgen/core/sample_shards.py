@@ -8,7 +8,7 @@ from paramgen.core.counting import counted
 from paramgen.core.io import inside, link_or_copy, read_json, sha256, sync_folder, write_json
 from paramgen.core.locks import locked
 from paramgen.core.samples import INDEX, PARTIAL, begin_samples, file_name, refuse_samples
-from paramgen.core.shards import complete_shards, delete_shards
+from paramgen.core.shards import complete_merge, complete_shards, delete_shards
 from paramgen.errors import ParamgenError
 
 _OF_EACH = ("networks", "command", "sample_seconds")  # what samples.json of a shard says of itself alone
@@ -27,6 +27,8 @@ def merge_samples(out: Path, command: str | None = None, overwrite: bool = False
     Raises:
         ParamgenError: A shard is missing, incomplete, damaged or drawn with other settings; it is named.
     """
+    if complete_merge(out, INDEX):
+        return out
     folders = complete_shards(out, INDEX)
     saved = [read_json(folder / INDEX, "samples") for folder in folders]
     for folder, other in zip(folders, saved, strict=True):

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -160,6 +161,31 @@ def finished(out: str | Path, shard: Shard, last: str) -> str:
 
 
 def delete_shards(out: str | Path) -> None:
-    """Delete the shards of a folder, once what they hold is in the folder itself."""
-    for folder in [*(shard.folder(out) for shard in shards_in(out)), Path(out) / SHARED]:
+    """Delete the shards of a folder, once what they hold is in the folder itself.
+
+    They are first moved to ``OUT/shared``, which takes no time: a killed deletion leaves no part of a shard that would be resumed.
+    """
+    shared = Path(out) / SHARED
+    shared.mkdir(exist_ok=True)
+    for shard in shards_in(out):
+        with suppress(OSError):  # a mounted folder stays where it is
+            shard.folder(out).rename(shard.folder(shared))
+    for folder in [*(shard.folder(out) for shard in shards_in(out)), shared]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def complete_merge(out: str | Path, last: str) -> bool:
+    """Complete a merge that was interrupted while it deleted the shards.
+
+    Args:
+        out: The folder that was given to each of them.
+        last: The file that a merge writes last.
+
+    Returns:
+        Whether there was one.
+    """
+    if shards_in(out) or not shards_in(Path(out) / SHARED) or not (Path(out) / last).exists():
+        return False
+    delete_shards(out)
+    print(f"an earlier command merged the shards, in {out}")
+    return True

@@ -12,7 +12,7 @@ from paramgen.core.intake import Architecture
 from paramgen.core.io import write_json
 from paramgen.core.paths import distinct_names
 from paramgen.core.samples import read_samples
-from paramgen.core.shards import MERGE, Shard, complete_shards, delete_shards, finished, parse_shard
+from paramgen.core.shards import MERGE, Shard, complete_merge, complete_shards, delete_shards, finished, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, UnscoredError, require_positive
 from paramgen.evaluation.evaluate import results_of
@@ -84,7 +84,7 @@ def main(
     if (part := parse_shard(shard)) is not None:
         _share(part, Path(out), setup)
         return None
-    if shard == MERGE:
+    if shard == MERGE and not complete_merge(out, "results.json"):
         complete_shards(out, DONE)
     store = ScoreStore(Path(out)) if shard == MERGE else None
     errors: list[str] = []
