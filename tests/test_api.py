@@ -154,7 +154,7 @@ def test_a_report_is_a_data_frame_and_names_pandas_where_it_is_missing(made, mon
     assert frame.loc["PDiff", "mean"] == pytest.approx(report.rows[2].value("mean"), rel=1e-6)
     assert frame.loc["PDiff", "kind"] == "generator"
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(paramgen.ParamgenError, match="pip install pandas"):
+    with pytest.raises(paramgen.ParamgenError, match=r"pip install 'paramgen\[notebook\]'"):
         report.to_pandas()
 
 

@@ -169,6 +169,15 @@ def test_the_last_word_on_a_zoo_counts_and_help_needs_none(tmp_path, monkeypatch
     assert without_options(words, ("device", "devices", "json"), ("json",)) == ["--config", "x", "--data.zoo", "z"]
 
 
+@pytest.mark.parametrize(("task", "follows"), [(None, "sample --ckpt_path c.ckpt --zoo"), ("0110", "evaluate --zoo")])
+def test_samples_that_no_task_scores_lead_to_samples_that_tasks_score(task, follows, tmp_path):
+    (tmp_path / "zoo.json").write_text(json.dumps({"entries": [{"task": "0110"}]}))
+    (tmp_path / "samples.json").write_text(json.dumps({"zoo": str(tmp_path), "networks": [{"task": task}]}))
+    line = next_step("sample", {"ckpt_path": "c.ckpt", "zoo": None, "trust": False}, tmp_path)
+    assert line is not None
+    assert line.startswith(f"paramgen {follows} {tmp_path}")
+
+
 @pytest.mark.parametrize(
     "command", ["evaluate", "sample", "merge", "unseen", "interpolate", "flips", "tickets", "adapters"]
 )

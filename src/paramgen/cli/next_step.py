@@ -81,7 +81,20 @@ def _after_sample(arguments: Arguments, folder: Path) -> str:
     settings: Any = yaml.safe_load(index.get("fit_config") or "") or {}
     zoo = arguments["zoo"] or settings.get("data", {}).get("zoo") or index.get("zoo")
     trust = " --trust true" if arguments["trust"] else ""
+    if not any(network.get("task") for network in index["networks"]) and _has_tasks(
+        str(zoo)
+    ):  # nothing to score them on
+        return f"paramgen sample --ckpt_path {quote(arguments['ckpt_path'])} --zoo {quote(str(zoo))}{trust}"
     return f"paramgen evaluate --zoo {quote(str(zoo))} --samples {quote(str(folder))}{trust}"
+
+
+def _has_tasks(zoo: str) -> bool:
+    """Whether a zoo that can be found is of a family of tasks."""
+    try:
+        entries: Any = json.loads((find_zoo(zoo) / "zoo.json").read_text(encoding="utf-8"))["entries"]
+    except (ParamgenError, OSError):
+        return False
+    return any(entry["task"] for entry in entries)
 
 
 def _after_unseen(arguments: Arguments, best: str | None) -> str:
@@ -138,7 +151,7 @@ NEXT: Mapping[str, Callable[[Arguments, Any], str | None]] = {
     "zoo pull": _after_zoo("out"),
     "generator push": lambda arguments, _: f"paramgen sample --ckpt_path {quote(_on_hub(arguments['repo']))}",
     "generator pull": lambda arguments, _: f"paramgen sample --ckpt_path {quote(arguments['out'])}/generator.ckpt",
-    "export": lambda arguments, _: f"load {quote(arguments['out'])} with {arguments['format']}: docs/export.md",
+    "export": lambda *_: "load one network with the lines above",
     "fit": _after_fit,
     "validate": _after_fit,
     "test": _after_fit,

@@ -77,7 +77,9 @@ class EvaluationReport:
         try:
             import pandas as pd
         except ImportError as error:
-            raise ParamgenError("to_pandas needs pandas, which is not installed: pip install pandas") from error
+            raise ParamgenError(
+                "to_pandas needs pandas, which is not installed: pip install 'paramgen[notebook]'"
+            ) from error
         columns = with_values(self._values["rows"])
         data = {column.key: [column.value(row) for row in self._values["rows"]] for column in columns}
         about = {key: [row[key] for row in self._values["rows"]] for key in ("kind", "n")}
