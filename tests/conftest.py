@@ -8,11 +8,14 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "60")  # on a busy machine the local Hub answers late
 os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "60")
 
+import random
 import sys
+import zlib
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -26,6 +29,26 @@ NUMBERS = count()
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)
+
+
+def seed_from(name: str) -> None:
+    """Seed every global generator, so that a test draws the same numbers alone, in any order and in any process."""
+    seed = zlib.crc32(name.encode())
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # libraries draw from it
+    torch.manual_seed(seed)
+
+
+@pytest.fixture(autouse=True)
+def seeded(request: pytest.FixtureRequest) -> None:
+    seed_from(request.node.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> None:
+    """A fixture that many tests share is made before `seeded`, by whichever test comes first."""
+    if fixturedef.scope != "function":
+        seed_from(fixturedef.argname)
 
 
 @pytest.fixture(scope="session", autouse=True)
