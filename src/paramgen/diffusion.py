@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from paramgen.core.devices import to_device
-from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
+from paramgen.errors import ParamgenError, did_you_mean, require_choice, require_non_negative, require_positive
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 PredictionType = Literal["epsilon", "sample", "v_prediction", "flow"]
@@ -133,15 +133,9 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         require_positive(num_train_timesteps=self.num_train_timesteps)
-        for name, value, choices in (
-            ("beta_schedule", self.beta_schedule, BetaSchedule.__args__),  # type: ignore[attr-defined]
-            ("prediction_type", self.prediction_type, PredictionType.__args__),  # type: ignore[attr-defined]
-            ("timestep_sampling", self.timestep_sampling, (None, *TimestepSampling.__args__)),  # type: ignore[attr-defined]
-        ):
-            if value not in choices:
-                raise ParamgenError(
-                    f"Unknown diffusion.{name} {value!r}. {did_you_mean(str(value), filter(None, choices))}"
-                )
+        require_choice(BetaSchedule, "diffusion.", beta_schedule=self.beta_schedule)
+        require_choice(PredictionType, "diffusion.", prediction_type=self.prediction_type)
+        require_choice(Literal[TimestepSampling, None], "diffusion.", timestep_sampling=self.timestep_sampling)
 
     @property
     def schedulers(self) -> tuple[str, ...]:

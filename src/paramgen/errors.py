@@ -157,7 +157,7 @@ def require_choice(choices: Any, of: str = "", **values: object) -> None:
     """Raise unless every value is one of some texts: a function that is called from Python gets any.
 
     Args:
-        choices: A ``Literal`` of the texts.
+        choices: A ``Literal`` of the texts; it may have None among them.
         of: Prefix of the names in messages, for example ``model.``.
         **values: Values by name.
 
@@ -167,7 +167,7 @@ def require_choice(choices: Any, of: str = "", **values: object) -> None:
     *others, last = get_args(choices)
     for name, value in values.items():
         if value not in (*others, last):
-            raise ParamgenError(f"{of}{name} is {value!r}, expected {', '.join(others)} or {last}")
+            raise ParamgenError(f"{of}{name} is {value!r}, expected {', '.join(map(str, others))} or {last}")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from paramgen.core.devices import to_device
 from paramgen.diffusion import Denoiser, Trajectory
-from paramgen.errors import ParamgenError, require_positive
+from paramgen.errors import ParamgenError, require_choice, require_positive
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.batches import NetworkTokens, ParamBatch
 from paramgen.generators.optim import check_optimizer, one_phase
@@ -103,8 +103,7 @@ class RPG(ParameterGenerator):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if sampling not in ("sequential", "partial", "full"):
-            raise ParamgenError(f"sampling {sampling!r}: expected sequential, partial or full")
+        require_choice(Sampling, sampling=sampling)
         require_positive(
             tokens_per_step=tokens_per_step,
             states_per_step=states_per_step,

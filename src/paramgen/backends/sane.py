@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from paramgen.core.density import kernel_samples
-from paramgen.errors import ParamgenError, require_positive
+from paramgen.errors import ParamgenError, require_choice, require_positive
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.batches import NetworkTokens, ParamBatch
 from paramgen.generators.optim import one_phase
@@ -27,6 +27,7 @@ from paramgen.generators.settings import OptimizerSettings, settings
 from paramgen.nn.token_autoencoder import TokenAutoencoder, TokenAutoencoderSettings
 
 NETWORKS_READ_AT_ONCE = 50  # training networks read at once
+Independent = Literal["number", "token", "network"]
 TOKENS_CODED_AT_ONCE = 2**15  # of networks encoded or decoded
 _log = logging.getLogger(__name__)
 
@@ -45,15 +46,14 @@ class DensitySettings:
     """
 
     best: float = 0.3
-    independent: Literal["number", "token", "network"] = "number"
+    independent: Independent = "number"
     bandwidth: float | None = None
 
     def __post_init__(self) -> None:
         require_positive("density.", bandwidth=self.bandwidth)
         if not 0 < self.best <= 1:
             raise ParamgenError(f"density.best is {self.best}, expected more than 0 and at most 1")
-        if self.independent not in ("number", "token", "network"):
-            raise ParamgenError(f"density.independent is {self.independent!r}, expected number, token or network")
+        require_choice(Independent, "density.", independent=self.independent)
 
     def count(self, networks: int) -> int:
         """How many of K training networks that is, at least 2."""

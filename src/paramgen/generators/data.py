@@ -15,7 +15,7 @@ from paramgen.core.codec import FlatCodec, ParamCodec
 from paramgen.core.counting import counted
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Split, Zoo
-from paramgen.errors import ParamgenError, require_non_negative, require_positive
+from paramgen.errors import ParamgenError, require_choice, require_non_negative, require_positive
 from paramgen.generators.batches import BatchStream, NetworkTokens, ParamBatch, Residency, resolve_residency
 from paramgen.generators.prompts import training_conditions
 from paramgen.symmetry import PermutationSpec, balance_matrix
@@ -49,7 +49,8 @@ class ParameterDataModule(LightningDataModule):
             loss. Use only for zoos from people you trust.
 
     Raises:
-        ParamgenError: No such zoo, sizes below 1, fewer than two training networks, a damaged file, balance with residency disk.
+        ParamgenError: No such zoo, an unknown choice, sizes below 1, fewer than two training networks, a damaged file, balance with
+            residency disk.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class ParameterDataModule(LightningDataModule):
         trust: bool = False,
     ) -> None:
         super().__init__()
+        require_choice(Residency, "data.", residency=residency)
+        require_choice(Literal["earlier", None], "data.", start=start)
         if balance and residency == "disk":
             raise ParamgenError(
                 "data.balance needs all networks in memory, expected data.residency auto, device or ram"
@@ -85,8 +88,6 @@ class ParameterDataModule(LightningDataModule):
         self.codec.lay_out(self.zoo.spec)
         self.batch_size, self.steps_per_epoch, self.tokens_per_step = batch_size, steps_per_epoch, tokens_per_step
         self.residency: Residency = residency
-        if start not in (None, "earlier"):
-            raise ParamgenError(f"data.start is {start!r}, expected earlier or nothing")
         self.prompt, self.start_weights = tuple(prompt or ()), start is not None
         self.seed, self.balance = seed, balance
         train = self.zoo.indices("train")

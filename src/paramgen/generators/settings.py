@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from paramgen.diffusion import BetaSchedule, Diffusion, PredictionType, TimestepSampling
-from paramgen.errors import ParamgenError, did_you_mean, require_non_negative, require_positive
+from paramgen.errors import ParamgenError, did_you_mean, require_choice, require_non_negative, require_positive
 
 Schedule = Literal["constant", "cosine", "linear"]
 OptimizerName = Literal["adamw", "adamw8bit"]
@@ -82,7 +82,7 @@ class OptimizerSettings:
         name: ``adamw``, or ``adamw8bit`` (needs bitsandbytes and CUDA).
 
     Raises:
-        ParamgenError: A rate that is not above 0, or a number below 0.
+        ParamgenError: An unknown choice, a rate that is not above 0, or a number below 0.
     """
 
     lr: float = 1e-3
@@ -92,6 +92,8 @@ class OptimizerSettings:
     name: OptimizerName = "adamw"
 
     def __post_init__(self) -> None:
+        require_choice(Schedule, "optimizer.", schedule=self.schedule)
+        require_choice(OptimizerName, "optimizer.", name=self.name)
         require_positive("optimizer.", lr=self.lr)
         require_non_negative(**{f"optimizer.{n}": getattr(self, n) for n in ("warmup_steps", "weight_decay")})
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.devices import to_device
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, require_choice
 
 ConditionEntry = Literal["latent", "film", "concat"]
 """Where a condition enters a denoiser: added to its input, the scale and shift of every layer, or an additional channel."""
@@ -130,10 +130,9 @@ class ConditionedDenoiser(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        require_choice(ConditionEntry, "denoiser.", condition=entry)
         channels, length = latent_shape
         widths = {"latent": channels * length, "film": FILM_WIDTH, "concat": length}
-        if entry not in widths:
-            raise ParamgenError(f"model.denoiser.condition is {entry!r}, expected latent, film or concat")
         self.entry, self.channels = entry, channels
         self.condition = ConditionInput(cond_dim, widths[entry], dropout)
         self.denoiser = make(channels + (entry == "concat"), FILM_WIDTH if entry == "film" else 0)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import nn
 
-from paramgen.errors import ParamgenError, require_positive
+from paramgen.errors import require_choice, require_positive
 from paramgen.nn.autoencoder import Activation, Norm
 from paramgen.nn.condition import ConditionedDenoiser, ConditionEntry
 from paramgen.nn.unet1d import ConvChain, MLPDenoiser, TimeEntry, UNet1d
@@ -31,7 +31,7 @@ class DenoiserSettings:
             additional channel of the input).
 
     Raises:
-        ParamgenError: A size below 1.
+        ParamgenError: An unknown choice, or a size below 1.
     """
 
     kind: DenoiserKind = "unet"
@@ -46,6 +46,11 @@ class DenoiserSettings:
     condition: ConditionEntry = "film"
 
     def __post_init__(self) -> None:
+        require_choice(DenoiserKind, "denoiser.", kind=self.kind)
+        require_choice(Norm, "denoiser.", norm=self.norm)
+        require_choice(Activation, "denoiser.", activation=self.activation)
+        require_choice(TimeEntry, "denoiser.", time=self.time)
+        require_choice(ConditionEntry, "denoiser.", condition=self.condition)
         require_positive("denoiser.", width=self.width, depth=self.depth)
 
     def make(self, latent_shape: tuple[int, int], cond_dim: int = 0, cond_dropout: float = 0.0) -> nn.Module | None:
@@ -55,9 +60,6 @@ class DenoiserSettings:
             latent_shape: (C, l).
             cond_dim: Numbers of a condition; 0 for none.
             cond_dropout: Share of training conditions that are dropped.
-
-        Raises:
-            ParamgenError: An unknown kind or entry.
         """
         if self.kind == "none":
             return None
@@ -79,6 +81,4 @@ class DenoiserSettings:
         if self.kind == "conv":
             widths = self.channels or (64, 128, 256, 512, 256, 128, 64)
             return ConvChain((channels, length), widths, *form, cond_width)
-        if self.kind == "mlp":
-            return MLPDenoiser((channels, length), self.width, self.depth, cond_width)
-        raise ParamgenError(f"model.denoiser.kind is {self.kind!r}, expected unet, conv, mlp or none")
+        return MLPDenoiser((channels, length), self.width, self.depth, cond_width)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from paramgen.errors import ParamgenError, require_positive
+from paramgen.errors import require_choice, require_positive
 from paramgen.nn.autoencoder import Activation, ConvAutoencoder, LinearAutoencoder, Norm
 from paramgen.nn.pca import PCA
 
@@ -35,7 +35,7 @@ class AutoencoderSettings:
         standardise: Standardise latents over the zoo: ``each`` number separately, the ``whole`` latent with one scale, or ``none``.
 
     Raises:
-        ParamgenError: A size below 1, or a rate that is not above 0.
+        ParamgenError: An unknown choice, a size below 1, or a rate that is not above 0.
     """
 
     kind: LatentKind = "conv"
@@ -56,6 +56,10 @@ class AutoencoderSettings:
     standardise: Standardise = "each"
 
     def __post_init__(self) -> None:
+        require_choice(LatentKind, "autoencoder.", kind=self.kind)
+        require_choice(Norm, "autoencoder.", norm=self.norm)
+        require_choice(Activation, "autoencoder.", activation=self.activation)
+        require_choice(Standardise, "autoencoder.", standardise=self.standardise)
         require_positive("autoencoder.", lr=self.lr, batch_size=self.batch_size, latent_dim=self.latent_dim)
 
     @property
@@ -69,9 +73,6 @@ class AutoencoderSettings:
         Args:
             size: P.
             num_networks: K, which bounds the components of ``pca``.
-
-        Raises:
-            ParamgenError: An unknown kind.
         """
         variational = self.kl_weight > 0
         if self.kind == "none":
@@ -81,8 +82,6 @@ class AutoencoderSettings:
         if self.kind == "linear":
             widths = self.channels or (512, 256)
             return LinearAutoencoder(size, widths, self.latent_dim or 128, self.activation, variational)
-        if self.kind != "conv":
-            raise ParamgenError(f"model.autoencoder.kind is {self.kind!r}, expected conv, linear, pca or none")
         return ConvAutoencoder(
             size,
             channels=self.channels or (16, 32, 64, 64),

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, require_choice
 
 Position = Literal["layer", "index", "learned"]
 
@@ -60,8 +60,7 @@ class Positions(nn.Module):
 
     def __init__(self, kind: Position, positions: Tensor, width: int) -> None:
         super().__init__()
-        if kind not in ("layer", "index", "learned"):
-            raise ParamgenError(f"position {kind!r}: expected layer, index or learned")
+        require_choice(Position, position=kind)
         self.kind, self.width = kind, width
         self.register_buffer("places", positions.clone())
         start = layer_sinusoid(positions, width) if kind == "learned" else None

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError, require_positive
+from paramgen.errors import ParamgenError, require_choice, require_positive
 from paramgen.nn.mamba import Mamba1, Mamba2
 from paramgen.nn.scan import Kernel
 
@@ -177,7 +177,7 @@ class RecurrenceSettings:
         kernel: Mamba's scan: ``torch``, ``cuda`` (mamba_ssm, or an error) or ``auto``.
 
     Raises:
-        ParamgenError: No layer, or a width below 1.
+        ParamgenError: An unknown choice, no layer, or a width below 1.
     """
 
     kind: Recurrent = "mamba"
@@ -188,6 +188,8 @@ class RecurrenceSettings:
     kernel: Kernel = "auto"
 
     def __post_init__(self) -> None:
+        require_choice(Recurrent, "recurrence.", kind=self.kind)
+        require_choice(Kernel, "recurrence.", kernel=self.kernel)
         if not self.widths:
             raise ParamgenError("recurrence.d_model is empty: give the width of each layer, for example [256, 256]")
         if min(self.widths) < 1:
@@ -205,14 +207,12 @@ class RecurrenceSettings:
             chunk_size: Of the Mambas' scan; by default what is fastest.
 
         Raises:
-            ParamgenError: An unknown kind, a size below 1, or widths that the kind cannot have.
+            ParamgenError: A size below 1, or widths that the kind cannot have.
         """
         if self.kind in ("mamba", "mamba1"):
             require_positive("recurrence.", d_state=self.d_state, d_conv=self.d_conv, expand=self.expand)
             version: Literal[1, 2] = 2 if self.kind == "mamba" else 1
             return MambaStack(self.widths, version, self.d_state, self.d_conv, self.expand, chunk_size, self.kernel)
-        if self.kind not in ("lstm", "transformer", "none"):
-            raise ParamgenError(f"recurrence.kind is {self.kind!r}, expected mamba, mamba1, lstm, transformer or none")
         if len(set(self.widths)) > 1:
             raise ParamgenError(
                 f"recurrence.d_model is {self.widths}: the layers of {self.kind!r} must have one width; only those of mamba may differ"

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, require_choice
 
 Kernel = Literal["auto", "torch", "cuda"]
 log = logging.getLogger(__name__)
@@ -153,8 +153,7 @@ def say_once(message: str) -> None:
 
 def check_kernel(kernel: str) -> None:
     """Raise ParamgenError when `kernel` is unknown, or demands ``mamba_ssm`` where it is missing."""
-    if kernel not in ("auto", "torch", "cuda"):
-        raise ParamgenError(f"kernel {kernel!r}: expected auto, torch or cuda")
+    require_choice(Kernel, "recurrence.", kernel=kernel)
     if kernel == "cuda" and not kernels():
         raise ParamgenError(f"kernel 'cuda' needs mamba_ssm, which cannot be imported here; {INSTALL}")
 

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paramgen.errors import ParamgenError, require_non_negative
+from paramgen.errors import ParamgenError, require_choice, require_non_negative
 
 States = Literal["checkpoint", "run", "none"]
 StateEmbedding = Literal["one_hot", "normal", "trained"]
+RandomState = Literal["random", "mixture"]
 
 
 @dataclass(frozen=True)
@@ -26,21 +27,27 @@ class StateSettings:
         kind: One state per ``checkpoint``, one per ``run``, or ``none``.
         embedding: ``one_hot`` (fixed, the paper), ``normal`` (fixed random vectors), ``trained`` (a trained table).
         sample: Default state of samples: ``random`` (all equally often) or ``mixture`` (of two).
+
+    Raises:
+        ParamgenError: An unknown choice.
     """
 
     kind: States = "checkpoint"
     embedding: StateEmbedding = "one_hot"
-    sample: Literal["random", "mixture"] = "random"
+    sample: RandomState = "random"
+
+    def __post_init__(self) -> None:
+        require_choice(States, "state.", kind=self.kind)
+        require_choice(StateEmbedding, "state.", embedding=self.embedding)
+        require_choice(RandomState, "state.", sample=self.sample)
 
     def make(self, num_networks: int, num_runs: int, width: int) -> "StateEmbeddings":
         """The embeddings of the states of K networks or R runs.
 
         Raises:
-            ParamgenError: An unknown kind, or more one-hot states than the width has room for.
+            ParamgenError: More one-hot states than the width has room for.
         """
-        count = {"checkpoint": num_networks, "run": num_runs, "none": 0}.get(self.kind)
-        if count is None:
-            raise ParamgenError(f"state.kind is {self.kind!r}, expected checkpoint, run or none")
+        count = {"checkpoint": num_networks, "run": num_runs, "none": 0}[self.kind]
         return StateEmbeddings(self.embedding, count, width)
 
 
@@ -58,8 +65,7 @@ class StateEmbeddings(nn.Module):
 
     def __init__(self, kind: StateEmbedding, count: int, width: int) -> None:
         super().__init__()
-        if kind not in ("one_hot", "normal", "trained"):
-            raise ParamgenError(f"state.embedding is {kind!r}, expected one_hot, normal or trained")
+        require_choice(StateEmbedding, "state.", embedding=kind)
         if kind == "one_hot" and count > width:
             raise ParamgenError(
                 f"{count} one-hot states do not fit d_model {width}; use state.embedding: normal or trained, or a larger recurrence.d_model"
@@ -100,7 +106,7 @@ class StateEmbeddings(nn.Module):
     def asked(
         self,
         n: int,
-        state: int | Sequence[int] | Tensor | Literal["random", "mixture"],
+        state: int | Sequence[int] | Tensor | RandomState,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Weights (n, K) of the requested states.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paramgen.errors import ParamgenError, require_non_negative, require_positive
+from paramgen.errors import ParamgenError, require_choice, require_non_negative, require_positive
 from paramgen.nn.positions import Position, Positions
 
 
@@ -39,7 +39,8 @@ class TokenAutoencoderSettings:
         contrast_temperature: Its temperature.
 
     Raises:
-        ParamgenError: A size below 1, a width that its heads do not divide, a share outside 0 to 1, contrast without noise.
+        ParamgenError: An unknown position, a size below 1, a width that its heads do not divide, a share outside 0 to 1, contrast without
+            noise.
     """
 
     latent_dim: int = 32
@@ -56,6 +57,7 @@ class TokenAutoencoderSettings:
     contrast_temperature: float = 0.1
 
     def __post_init__(self) -> None:
+        require_choice(Position, "autoencoder.", position=self.position)
         sizes = ("latent_dim", "width", "depth", "heads", "expansion", "window", "contrast_temperature")
         require_positive("autoencoder.", **{name: getattr(self, name) for name in sizes})
         require_non_negative(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from paramgen.errors import ParamgenError, require_positive
+from paramgen.errors import ParamgenError, require_choice, require_positive
 from paramgen.nn.embeddings import time_features
 from paramgen.nn.rows import conv_row
 
@@ -146,6 +146,9 @@ class HeadSettings:
         blocks: Residual blocks of the mlp head.
         checkpointing: Recompute the conv head's layers in the backward pass to save memory.
         compile: Use torch.compile for the head; faster on CUDA.
+
+    Raises:
+        ParamgenError: An unknown kind.
     """
 
     kind: HeadKind = "conv"
@@ -156,20 +159,21 @@ class HeadSettings:
     checkpointing: bool = False
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        require_choice(HeadKind, "head.", kind=self.kind)
+
     def make(self, token_dim: int, d_model: int) -> ConvHead | MLPHead:
         """The head of tokens of D numbers and prototypes of width d_model.
 
         Raises:
-            ParamgenError: An unknown kind, or sizes that do not fit each other.
+            ParamgenError: Sizes that do not fit each other.
         """
         head: ConvHead | MLPHead
         if self.kind == "conv":
             channels = self.channels or [1, 32, 64, 128, 64, 32, 1]
             head = ConvHead(token_dim, d_model, channels, self.kernel_size, self.checkpointing)
-        elif self.kind == "mlp":
-            head = MLPHead(token_dim, d_model, self.hidden, self.blocks)
         else:
-            raise ParamgenError(f"head.kind is {self.kind!r}, expected conv or mlp")
+            head = MLPHead(token_dim, d_model, self.hidden, self.blocks)
         if self.compile:
             head.compile()
         return head
