@@ -31,7 +31,7 @@ coverage: $(STAMP) ## Run the tests and show the lines that no test reaches (hal
 test-slow: $(STAMP) ## Run all tests, including slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
-test-docs: $(STAMP) ## Run every command and Python block of the documentation, comparisons too (about 10 minutes)
+test-docs: $(STAMP) ## Run every command and Python block of the documentation, comparisons too (about 10 minutes of CPU)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow or not slow" tests/test_docs_run.py $(ARGS)
 
 test-browser: $(STAMP) ## Test the report in headless Chromium (installs it when root on Debian)
@@ -58,7 +58,7 @@ release-generators: $(STAMP) ## Fit three generators of digits and write them to
 release: dist release-generators ## Make all files of a release in dist/
 
 docs: $(STAMP) ## Build the documentation's site in runs/site and check every link
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(STAMP) ## Measure speed against the published code's figures; writes benchmarks/results/
 	$(BIN)/python benchmarks/pdiff_speed.py

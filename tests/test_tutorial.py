@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from docs_pages import commands
 from paramgen.cli.main import main
 from paramgen.core.zoo import Zoo
 
@@ -31,10 +32,10 @@ def test_code_and_commands_lead_from_plain_torch_to_the_report(tmp_path, monkeyp
     for name, code in zip(re.findall(r"[Ss]ave this as `(.*?)`", TEXT), blocks("python"), strict=True):
         assert "paramgen" not in code
         Path(name).write_text(code)
-    first, *commands = blocks("bash")[0].splitlines()
+    first, *lines = commands(blocks("bash")[0])
     assert first == "python train.py"
     runpy.run_path("train.py")
-    for line in commands:
+    for line in lines:
         program, command, *words = shlex.split(line)
         assert program == "paramgen"
         assert main([command, *words, *SMALLER[command]]) == 0, (line, capsys.readouterr().err)
