@@ -44,7 +44,8 @@ from paramgen.backends.rpg import RPG
 from paramgen.core.codec import FlatCodec, ParamCodec
 from paramgen.core.io import inside, read_json, read_tensors, write_tensors
 from paramgen.core.params import ParamSpec
-from paramgen.core.samples import SampleInfo, read_samples, write_samples
+from paramgen.core.sample_writer import PerNetwork, write_samples
+from paramgen.core.samples import SampleInfo, read_samples
 from paramgen.core.stored import StoredTensors
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
@@ -166,7 +167,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
     (journal.parent / "zoo.json").unlink()
     header = {key: zoo.meta[key] for key in ("format", "task", "recipe", "spec")}
     journal.write_text("".join(json.dumps(line) + "\n" for line in (header, *zoo.meta["entries"])))
-    samples = write_samples(folder / "samples", [zoo.full(i) for i in range(2)], SampleInfo(), identity=[0, 1])
+    samples = write_samples(folder / "samples", [zoo.full(i) for i in range(2)], SampleInfo(), PerNetwork([0, 1]))
     lone, weights = folder / "x.safetensors", folder / "x.pt"
     write_tensors(lone, zoo[0])
     torch.save({"state_dict": state(0), "epoch": 3, "args": argparse.Namespace(lr=0.1)}, weights)

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from paramgen.core.params import ParamSpec
-from paramgen.core.samples import SampleInfo, read_samples, write_samples
+from paramgen.core.sample_writer import write_samples
+from paramgen.core.samples import SampleInfo, read_samples
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.evaluation.evaluate import evaluate

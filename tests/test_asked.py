@@ -7,7 +7,8 @@ import torch
 
 from paramgen.collect.single import main as collect
 from paramgen.core.io import read_json
-from paramgen.core.samples import SampleInfo, write_samples
+from paramgen.core.sample_writer import write_samples
+from paramgen.core.samples import SampleInfo
 from paramgen.report.asked import asked_picture
 from paramgen.studies.prompts import PromptedScores, asked_and_reached, prompted_scores, write_prompts
 from paramgen.tasks.vision.classification import ClassificationTask

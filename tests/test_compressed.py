@@ -15,7 +15,8 @@ from paramgen.core.codec import FlatCodec, ParamCodec, TokenCodec
 from paramgen.core.discrete import rounded
 from paramgen.core.io import read_json, read_tensors
 from paramgen.core.params import ParamSpec
-from paramgen.core.samples import SampleInfo, write_samples
+from paramgen.core.sample_writer import write_samples
+from paramgen.core.samples import SampleInfo
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.studies import tickets

@@ -16,7 +16,8 @@ from gaussian_backend import GaussianBackend
 from paramgen.cli.commands.export import main as export
 from paramgen.cli.main import main
 from paramgen.core.params import ParamSpec
-from paramgen.core.samples import SampleInfo, write_samples
+from paramgen.core.sample_writer import write_samples
+from paramgen.core.samples import SampleInfo
 from paramgen.core.zoo_writer import ZooWriter
 from paramgen.errors import ParamgenError
 from paramgen.tasks import ClassificationTask, RelabelFamily, ScorerTask, Task

@@ -14,7 +14,8 @@ from paramgen.cli.commands import compare
 from paramgen.cli.commands.compare_steps import ZooSource, collecting
 from paramgen.cli.main import main
 from paramgen.collect import multi as collect_tasks
-from paramgen.core.samples import SampleInfo, read_samples, write_samples
+from paramgen.core.sample_writer import PerNetwork, write_samples
+from paramgen.core.samples import SampleInfo, read_samples
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.baselines import BASELINES
@@ -47,7 +48,7 @@ def drawn(zoo: Zoo, folder: Path, noise: float, seed: int = 0, **info: object) -
     weights = ridge(seen_tasks(zoo), asked.condition)
     weights = weights + noise * torch.randn(weights.shape, generator=torch.Generator().manual_seed(seed))
     states = [zoo.complete(zoo.spec.unflatten(row)) for row in weights]
-    return write_samples(folder, states, SampleInfo(**info), task=asked.names)  # type: ignore[arg-type]
+    return write_samples(folder, states, SampleInfo(**info), PerNetwork(task=asked.names))  # type: ignore[arg-type]
 
 
 def test_one_evaluation_scores_each_network_on_its_own_unseen_task(zoo, tmp_path, capsys):
@@ -194,7 +195,9 @@ def test_what_is_measured_on_request_is_passed_on(zoo, tmp_path):
 def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
     states = [zoo.full(0)]
     untold = write_samples(tmp_path / "untold", states, SampleInfo())
-    few = write_samples(tmp_path / "few", states, SampleInfo(), task=[load_family(zoo.task_config).unseen[0]])
+    few = write_samples(
+        tmp_path / "few", states, SampleInfo(), PerNetwork(task=[load_family(zoo.task_config).unseen[0]])
+    )
     for arguments, said in (
         (["--samples", str(untold)], "do not say what task"),
         (["--samples", str(few)], "no network for the unseen task"),
@@ -205,7 +208,9 @@ def test_mistakes_are_said_in_one_line(zoo, tmp_path, capsys):
         assert said in " ".join(capsys.readouterr().err.split())
     with pytest.raises(ParamgenError, match="Unknown task '2'"):
         evaluate(
-            zoo, family_of(zoo), [read_samples(write_samples(tmp_path / "odd", states, SampleInfo(), task=["2"]), zoo)]
+            zoo,
+            family_of(zoo),
+            [read_samples(write_samples(tmp_path / "odd", states, SampleInfo(), PerNetwork(task=["2"])), zoo)],
         )
 
 

@@ -9,7 +9,8 @@ from paramgen.cli.commands import evaluate
 from paramgen.collect import multi
 from paramgen.collect.train import OptimSettings
 from paramgen.core.io import read_json
-from paramgen.core.samples import SampleInfo, write_samples
+from paramgen.core.sample_writer import write_samples
+from paramgen.core.samples import SampleInfo
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.schema import results_schema
 from paramgen.evaluation.set_metrics import coverage, minimum_matching_distance, one_nearest_neighbour_accuracy

@@ -15,7 +15,8 @@ from paramgen.collect.multi import Pretraining
 from paramgen.collect.train import OptimSettings
 from paramgen.core.io import read_json, read_tensors
 from paramgen.core.paths import list_configs
-from paramgen.core.samples import SampleInfo, write_samples
+from paramgen.core.sample_writer import PerNetwork, write_samples
+from paramgen.core.samples import SampleInfo
 from paramgen.core.trust import UntrustedError
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
@@ -111,7 +112,7 @@ def test_generated_adapters_go_through_the_report_and_to_peft(zoo, tmp_path):
     seen = [e for e in zoo.entries if e.split == "train"]
     names = [e.task for e in seen] + ["doctest"]
     drawn = [zoo.full(zoo.entries.index(e)) for e in seen] + [zoo.full(0)]
-    samples = write_samples(tmp_path / "copies", drawn, SampleInfo(), task=names)
+    samples = write_samples(tmp_path / "copies", drawn, SampleInfo(), PerNetwork(task=names))
     generated = fitted_samples("pdiff_language", zoo, tmp_path / "pdiff", zoo=str(zoo.path), per_task=1, seen_tasks=3)
     evaluate.main(zoo=str(zoo.path), samples=[str(samples), str(generated)], out=str(tmp_path / "out"), n=2)
     results = read_json(tmp_path / "out" / "results.json")

@@ -17,7 +17,8 @@ from paramgen.collect.single import main as collect_zoo
 from paramgen.core import locks
 from paramgen.core.io import replacing, write_atomic
 from paramgen.core.locks import LOCK, locked, remove_dead
-from paramgen.core.samples import SampleInfo, write_samples
+from paramgen.core.sample_writer import write_samples
+from paramgen.core.samples import SampleInfo
 from paramgen.core.signals import StopRequested
 from paramgen.errors import ParamgenError
 from paramgen.tasks import FieldTask

@@ -12,7 +12,8 @@ from paramgen.cli.main import main
 from paramgen.core.io import write_tensors
 from paramgen.core.params import ParamSpec
 from paramgen.core.paths import distinct_names
-from paramgen.core.samples import INDEX, PARTIAL, SampleInfo, read_samples, write_samples
+from paramgen.core.sample_writer import PerNetwork, write_samples
+from paramgen.core.samples import INDEX, PARTIAL, SampleInfo, read_samples
 from paramgen.core.schema import load_schema
 from paramgen.core.zoo import Zoo
 from paramgen.core.zoo_writer import ZooWriter
@@ -47,7 +48,7 @@ def complete(zoo: Zoo, n: int) -> list[dict[str, torch.Tensor]]:
 def test_what_is_written_loads_strictly_and_reads_back(zoo, tmp_path):
     networks = complete(zoo, 3)
     info = SampleInfo(generator="pdiff", seed=7, scheduler="DDIM", num_inference_steps=20, fit_seconds=1.5)
-    write_samples(tmp_path / "s", networks, info, identity=[2, 0, 1], run=[1, 0, 0])
+    write_samples(tmp_path / "s", networks, info, PerNetwork([2, 0, 1], [1, 0, 0]))
     files = sorted((tmp_path / "s").glob("*.safetensors"))
     assert len(files) == 3
     for file in files:
@@ -246,7 +247,7 @@ def test_samples_of_a_killed_command_are_refused_unless_asked_for_and_replaced_b
         return write_tensors(path, tensors, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr("paramgen.core.samples.write_tensors", killed)
+        patch.setattr("paramgen.core.sample_writer.write_tensors", killed)
         with pytest.raises(Killed):
             write_samples(folder, complete(zoo, 4), SampleInfo(), overwrite=True, trajectory=way)
     with pytest.raises(ParamgenError, match=r"s is incomplete: the command that wrote it was stopped.*--partial true"):

@@ -7,7 +7,8 @@ from typing import Any
 from paramgen.core.counting import counted
 from paramgen.core.io import inside, link_or_copy, read_json, sha256, sync_folder, write_json
 from paramgen.core.locks import locked
-from paramgen.core.samples import INDEX, PARTIAL, begin_samples, file_name, refuse_samples
+from paramgen.core.sample_writer import begin_samples, file_name, refuse_samples
+from paramgen.core.samples import INDEX, PARTIAL
 from paramgen.core.shards import complete_merge, complete_shards, delete_shards
 from paramgen.errors import ParamgenError
 

@@ -6,7 +6,7 @@ N: networks, P: parameters.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +15,7 @@ from torch import Tensor
 
 from paramgen.core.counting import counted
 from paramgen.core.intake import check_network
-from paramgen.core.io import (
-    inside,
-    read_json,
-    read_tensors,
-    regular_file,
-    sha256,
-    sync_folder,
-    write_json,
-    write_tensors,
-)
-from paramgen.core.locks import locked
+from paramgen.core.io import inside, read_json, read_tensors, regular_file, sha256
 from paramgen.core.params import StateDict
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
@@ -33,7 +23,6 @@ from paramgen.errors import ParamgenError
 INDEX = "samples.json"
 PARTIAL = "samples.partial"  # exists while networks are being written, and after a command that was interrupted
 TRAJECTORY = "trajectory.safetensors"
-SAMPLES_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -139,103 +128,9 @@ class GeneratedNetworks(list[StateDict]):
         return f"<{counted(len(self), 'network')}{made}>"
 
 
-def write_samples(
-    folder: str | Path,
-    networks: Sequence[Mapping[str, Tensor]],
-    info: SampleInfo,
-    identity: Sequence[int | None] | None = None,
-    overwrite: bool = False,
-    trajectory: Tensor | None = None,
-    run: Sequence[int | None] | None = None,
-    task: Sequence[str] | None = None,
-    row: Sequence[int] | None = None,
-) -> Path:
-    """Write complete state dicts and ``samples.json``, the latter last; files of an interrupted command are deleted first.
-
-    Args:
-        folder: Made if it does not exist.
-        networks: Complete state dicts, as ``load_state_dict(strict=True)`` takes them.
-        info: Where they come from.
-        identity: Which network of the zoo's train split conditioned each.
-        overwrite: Replace samples that are already there.
-        trajectory: (S, m, P) the first m networks on their way from noise to sample.
-        run: Which run of the zoo's train split conditioned each.
-        task: Which task of a family each is for.
-        row: Of a shard: the place of each among the networks of all shards.
-
-    Raises:
-        ParamgenError: No network, samples already there, another process that writes to the folder, or a full disk.
-    """
-    path = Path(folder)
-    if not networks:
-        raise ParamgenError(f"no network to write to {path}: N = 0, expected at least 1")
-    about = {"identity": identity, "run": run, "task": task} | ({} if row is None else {"row": row})
-    for name, given in about.items():
-        if given is not None and len(given) != len(networks):
-            raise ValueError(f"expected one {name} a network, got {len(given)} for {len(networks)}")
-    refuse_samples(path, overwrite)
-    with locked(path):
-        begin_samples(path, len(networks))
-        listed = []
-        for i, state in enumerate(networks):
-            file = file_name(i, len(networks))
-            digest = write_tensors(path / file, state, sync=False)
-            details = {name: None if given is None else given[i] for name, given in about.items()}
-            listed.append({"file": file, "sha256": digest, **details})
-        if trajectory is not None:
-            write_tensors(path / TRAJECTORY, {"trajectory": trajectory})
-        sync_folder(path)  # the index is the last to appear
-        write_json(path / INDEX, {"format": SAMPLES_FORMAT, **asdict(info), "networks": listed})
-        (path / PARTIAL).unlink()
-    return path
-
-
-def begin_samples(folder: Path, n: int) -> None:
-    """Mark a folder as incomplete, and delete the samples in it: all that its index lists, or what an interrupted command left.
-
-    Args:
-        folder: Made if it does not exist.
-        n: How many networks will be written.
-    """
-    if is_torn(folder):
-        networks = [*folder.glob("network_*.safetensors")]
-    else:
-        listed = _read_index(folder / INDEX)[1] if (folder / INDEX).exists() else []
-        networks = [inside(folder, entry["file"]) for entry in listed]
-    write_json(folder / PARTIAL, {"networks": n})
-    (folder / INDEX).unlink(missing_ok=True)  # first: without it, the remaining files count as incomplete
-    for file in (folder / TRAJECTORY, *networks):
-        file.unlink(missing_ok=True)
-
-
-def file_name(i: int, n: int) -> str:
-    """Name of the file of network i of n."""
-    width = max(4, len(str(n - 1)))
-    return f"network_{i:0{width}d}.safetensors"
-
-
 def is_torn(folder: str | Path) -> bool:
     """Whether a folder holds only the files of an interrupted command."""
     return (Path(folder) / PARTIAL).exists() and not (Path(folder) / INDEX).exists()
-
-
-def refuse_samples(folder: str | Path, overwrite: bool = False) -> None:
-    """Refuse a folder that networks cannot be written to, before any is drawn.
-
-    Args:
-        folder: The folder.
-        overwrite: It may hold samples.
-
-    Raises:
-        ParamgenError: It holds a zoo, or samples already, or is a file.
-    """
-    path = Path(folder)
-    if (path / "zoo.json").exists():
-        raise ParamgenError(f"{path} holds a zoo; choose another folder for the samples")
-    if (path / INDEX).exists() and not overwrite:
-        raise ParamgenError(f"{path} already holds samples; choose another folder or overwrite them (--overwrite true)")
-    if path.exists() and not path.is_dir():
-        raise ParamgenError(f"{path} is a file; choose a folder for the samples")
 
 
 def read_samples(
@@ -347,7 +242,7 @@ def _listed(path: Path, partial: bool = False) -> tuple[SampleInfo, list[dict[st
             "(--partial true)"
         )
     if (path / INDEX).exists():
-        info, listed = _read_index(path / INDEX)
+        info, listed = read_samples_index(path / INDEX)
     else:
         files = [p.name for p in sorted(path.glob("*.safetensors")) if p.name != TRAJECTORY]
         info, listed = SampleInfo(), [{"file": name} for name in files]
@@ -356,7 +251,12 @@ def _listed(path: Path, partial: bool = False) -> tuple[SampleInfo, list[dict[st
     return info, listed
 
 
-def _read_index(path: Path) -> tuple[SampleInfo, list[dict[str, Any]]]:
+def read_samples_index(path: Path) -> tuple[SampleInfo, list[dict[str, Any]]]:
+    """What ``samples.json`` says of all networks, and of each.
+
+    Raises:
+        ParamgenError: A damaged index, or one that names a file twice.
+    """
     saved = read_json(path, "samples")
     counts = Counter(entry["file"] for entry in saved["networks"])
     if twice := next((file for file, count in counts.items() if count > 1), None):

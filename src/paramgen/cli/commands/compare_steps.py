@@ -29,7 +29,8 @@ from paramgen.core.io import fingerprint, remove, sha256
 from paramgen.core.locks import locked
 from paramgen.core.made import RecordedResult
 from paramgen.core.paths import find_config
-from paramgen.core.samples import INDEX, SampleInfo, write_samples
+from paramgen.core.sample_writer import write_samples
+from paramgen.core.samples import INDEX, SampleInfo
 from paramgen.core.zoo import Zoo
 from paramgen.errors import DivergedError, ParamgenError, UnscoredError, first_line
 from paramgen.evaluation.merging import MERGED

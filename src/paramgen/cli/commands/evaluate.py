@@ -11,7 +11,7 @@ from paramgen.core.counting import counted
 from paramgen.core.intake import Architecture
 from paramgen.core.io import write_json
 from paramgen.core.paths import distinct_names
-from paramgen.core.samples import read_samples
+from paramgen.core.samples import Samples, read_samples
 from paramgen.core.shards import MERGE, Shard, complete_merge, complete_shards, delete_shards, finished, parse_shard
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, UnscoredError, require_positive
@@ -77,32 +77,36 @@ def main(
     opened = Zoo(zoo, trust)
     tasks = tasks_to_score(opened, task)
     folders = [samples] if isinstance(samples, str) else samples or []
-    limit = None if tasks is not None and tasks.unseen else n
-    names = distinct_names(folders)
-    read = [read_samples(folder, opened, limit, partial, name) for folder, name in zip(folders, names, strict=True)]
+    read = _read(folders, opened, None if tasks is not None and tasks.unseen else n, partial)
     setup = Setup.of(opened, tasks, read, baseline_names(baselines), n, seed, device, train_images, aligned, finetune)
     if (part := parse_shard(shard)) is not None:
         _share(part, Path(out), setup)
         return None
-    if shard == MERGE and not complete_merge(out, "results.json"):
-        complete_shards(out, DONE)
-    store = ScoreStore(Path(out)) if shard == MERGE else None
+    store = _scores_of_shards(Path(out)) if shard == MERGE else None
     errors: list[str] = []
     results = results_of(setup, store, errors)
     if task is not None:
         results = replace(results, task=task.config())
     report = EvaluationReport(results, opened, read, command)
-    files = report.save(out)
-    console = Console()
-    console.print(report, highlight=False)
-    console.print(Text("wrote " + ", ".join(map(str, files)), style="dim"), soft_wrap=True)
+    _print(report, report.save(out))
     if store is not None:
-        if store.computed:
-            print(f"Computed here, as in no shard: {counted(store.computed, 'score')}")
-        delete_shards(out)
+        _end_merge(store, out)
     if errors:
         raise UnscoredError(f"{' '.join(errors)} The report in {out} is complete")
     return report
+
+
+def _read(folders: list[str], zoo: Zoo, limit: int | None, partial: bool) -> list[Samples]:
+    """The generators' networks, under the names of their rows."""
+    names = distinct_names(folders)
+    return [read_samples(folder, zoo, limit, partial, name) for folder, name in zip(folders, names, strict=True)]
+
+
+def _print(report: EvaluationReport, files: list[Path]) -> None:
+    """The report on the terminal, and where its files are."""
+    console = Console()
+    console.print(report, highlight=False)
+    console.print(Text("wrote " + ", ".join(map(str, files)), style="dim"), soft_wrap=True)
 
 
 def _share(part: Shard, out: Path, setup: Setup) -> None:
@@ -111,6 +115,20 @@ def _share(part: Shard, out: Path, setup: Setup) -> None:
     Share(setup, store).run()
     write_json(part.folder(out) / DONE, {"computed": store.computed})
     print(f"{counted(store.computed, 'score')} computed. {finished(out, part, DONE).capitalize()}")
+
+
+def _scores_of_shards(out: Path) -> ScoreStore:
+    """What the shards computed; all of them must be complete."""
+    if not complete_merge(out, "results.json"):
+        complete_shards(out, DONE)
+    return ScoreStore(out)
+
+
+def _end_merge(store: ScoreStore, out: str) -> None:
+    """Delete the shards, whose scores are in the report."""
+    if store.computed:
+        print(f"Computed here, as in no shard: {counted(store.computed, 'score')}")
+    delete_shards(out)
 
 
 def tasks_to_score(zoo: Zoo, given: Task | None) -> TaskFamily | None:

@@ -14,7 +14,8 @@ from paramgen.core.command_line import command_line
 from paramgen.core.devices import usable_device
 from paramgen.core.io import read_tensors
 from paramgen.core.params import StateDict
-from paramgen.core.samples import SampleInfo, refuse_samples, write_samples
+from paramgen.core.sample_writer import PerNetwork, refuse_samples, write_samples
+from paramgen.core.samples import SampleInfo
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.evaluation.baseline import draw_from
@@ -100,7 +101,7 @@ def main(
         uses_task_data=recalibrate or scale == "val",
         command=command,
     )
-    folder = write_samples(out, states, info, overwrite=overwrite, task=names)
+    folder = write_samples(out, states, info, PerNetwork(task=names), overwrite)
     available = len(pool.weights) if pool.new is None else len(pool.new.seen.names)
     made = "1 merged network" if len(states) == 1 else f"{len(states)} merged networks, each"
     print(f"{made} of {min(m, available)}, in {folder}")

@@ -4,9 +4,10 @@ import logging
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from paramgen.core.command_line import command_line
 from paramgen.core.counting import counted
@@ -14,7 +15,8 @@ from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import fingerprint
 from paramgen.core.progress import ProgressDisplay
 from paramgen.core.sample_shards import merge_samples
-from paramgen.core.samples import INDEX, refuse_samples, write_samples
+from paramgen.core.sample_writer import PerNetwork, refuse_samples, write_samples
+from paramgen.core.samples import INDEX
 from paramgen.core.shard_progress import ShardProgress
 from paramgen.core.shards import MERGE, Shard, finished, parse_shard
 from paramgen.core.zoo import Zoo
@@ -99,36 +101,26 @@ def main(
         raise ParamgenError("both zoo and condition were given; the zoo's tasks have their own conditions")
     require_positive(n=n, num_inference_steps=num_inference_steps, per_task=per_task)
     require_non_negative(temperature=temperature, seen_tasks=seen_tasks)
-    for folder in {target, target if part is None else part.folder(target)}:
+    place = target if part is None else part.folder(target)
+    for folder in {target, place}:
         refuse_samples(folder, overwrite)
     checkpoint = local_checkpoint(ckpt_path)
     torch.set_flush_denormal(True)
     model = load_generator(checkpoint, device, trust)
-    noise = torch.Generator(device).manual_seed(seed)
-    given = None if condition is None else torch.tensor(condition).expand(n, -1)
-    names: list[str] | None = None
-    if zoo is not None:
-        names, given = _requested(model, Zoo(zoo, trust), n, per_task, seen_tasks)
-    count = n if given is None else len(given)
-    rows: list[int] | None = None
-    if part is not None:
-        part.require(count, "networks")
-        rows = part.rows(count)
-    prompted = None if prompt is None else parse_prompt(prompt)
-    for line in beyond(prompted or {}, model.prompts):
-        _log.info(line)
+    aims = _aims(n, condition) if zoo is None else _aims_of_zoo(model, Zoo(zoo, trust), n, per_task, seen_tasks)
+    rows = None if part is None else _rows(part, aims.n)
     request = SampleRequest(
-        n=count,
-        condition=given,
+        n=aims.n,
+        condition=aims.condition,
         scheduler=scheduler,
         num_inference_steps=num_inference_steps,
         temperature=temperature,
         guidance_scale=guidance_scale,
         state=state,
-        prompt=prompted,
-        start=None if start is None else start_tokens(model, start, count, trust),
+        prompt=None if prompt is None else _prompt(model, prompt),
+        start=None if start is None else start_tokens(model, start, aims.n, trust),
         keep_trajectory=trajectory,
-        generator=noise,
+        generator=torch.Generator(device).manual_seed(seed),
         rows=rows,
     )
     torch.manual_seed(seed)
@@ -143,26 +135,63 @@ def main(
         checkpoint=ckpt_path,
         checkpoint_sha256=fingerprint(Path(checkpoint)),
         seed=seed,
-        condition=condition if zoo is None or given is None or names else given.tolist(),
+        condition=aims.recorded,
         start=start,
         uses_task_data=model.uses_task_data or recalibrate,
         command=command,
     )
-    folder = write_samples(
-        target if part is None else part.folder(target),
-        networks,
-        info,
-        identity=drawn.identity,
-        overwrite=overwrite,
-        trajectory=_weights(model, drawn.trajectory),
-        run=drawn.run,
-        task=names if names is None or rows is None else [names[row] for row in rows],
-        row=rows,
-    )
-    print(f"{counted(len(networks), 'network')} in {seconds:.2f} s, in {folder}")
+    tasks = None if aims.tasks is None else [aims.tasks[row] for row in request.wanted]
+    each = PerNetwork(drawn.identity, drawn.run, tasks, rows)
+    write_samples(place, networks, info, each, overwrite, _weights(model, drawn.trajectory))
+    print(f"{counted(len(networks), 'network')} in {seconds:.2f} s, in {place}")
     if part is not None:
         print(finished(out, part, INDEX))
-    return folder
+    return place
+
+
+class _Aims(NamedTuple):
+    """What networks are drawn for.
+
+    Args:
+        n: How many.
+        condition: (n, C), or None for networks of any task.
+        recorded: The condition in samples.json; not for a family, whose tasks are recorded by name.
+        tasks: n names of tasks, for a family.
+    """
+
+    n: int
+    condition: Tensor | None
+    recorded: list[Any] | None
+    tasks: list[str] | None = None
+
+
+def _aims(n: int, condition: list[float] | None) -> _Aims:
+    """The same condition for all, or none."""
+    return _Aims(n, None if condition is None else torch.tensor(condition).expand(n, -1), condition)
+
+
+def _aims_of_zoo(model: "ParameterGenerator", zoo: Zoo, n: int, per_task: int, seen_tasks: int) -> _Aims:
+    """The tasks of a family, with their conditions; for a zoo of one task the conditions of its networks."""
+    check_conditional(model, zoo)
+    if has_conditions(zoo):
+        given = conditions_to_draw(zoo, n)
+        return _Aims(n, given, given.tolist())
+    tasks, given = tasks_to_draw(zoo, per_task, seen_tasks)
+    return _Aims(len(tasks), given, None, tasks)
+
+
+def _rows(part: Shard, n: int) -> list[int]:
+    """The networks of a shard, by their place among all n."""
+    part.require(n, "networks")
+    return part.rows(n)
+
+
+def _prompt(model: "ParameterGenerator", text: str) -> dict[str, float]:
+    """The scores to reach; logs those beyond what the generator was fitted on."""
+    scores = parse_prompt(text)
+    for line in beyond(scores, model.prompts):
+        _log.info(line)
+    return scores
 
 
 def _draw(model: "ParameterGenerator", request: SampleRequest, part: Shard | None, out: Path) -> Drawn:
@@ -174,15 +203,7 @@ def _draw(model: "ParameterGenerator", request: SampleRequest, part: Shard | Non
         return model.draw(replace(request, progress=lambda done: bar.update(round(done * wanted))))
 
 
-def _requested(
-    model: "ParameterGenerator", zoo: Zoo, n: int, per_task: int, seen_tasks: int
-) -> tuple[list[str] | None, torch.Tensor]:
-    """The task of every network to draw for a zoo, where the zoo has many, and its condition."""
-    check_conditional(model, zoo)
-    return (None, conditions_to_draw(zoo, n)) if has_conditions(zoo) else tasks_to_draw(zoo, per_task, seen_tasks)
-
-
-def _weights(model: "ParameterGenerator", trajectory: torch.Tensor | None) -> torch.Tensor | None:
+def _weights(model: "ParameterGenerator", trajectory: Tensor | None) -> Tensor | None:
     """Saved states (S, m, L, D) as weights (S, m, P), or None."""
     if trajectory is None:
         return None
