@@ -65,7 +65,7 @@ STAND_INS = [
     StandIn("a new folder", r"(?<=--out )ZOO|(?<=--out )CONVERTED", make.new_folder),
     StandIn("the reader's adapters", r"(?<=--source )ADAPTERS", make.adapters),
     StandIn("the last fit's checkpoint", r"\bCKPT\b|(?<=consolidate --ckpt_path )FOLDER", make.checkpoint),
-    StandIn("a file of a release", r"digits_rpg\.ckpt", make.released_checkpoint),
+    StandIn("a file of a release", r"dist/generators/digits_rpg\.ckpt", make.released_checkpoint),
     StandIn("published networks of planes", make.PLANES, make.planes),
     StandIn("a generator on the Hub", r"hf://owner/name(?= )", make.generator_on_hub),
     StandIn("networks on the Hub", r"hf://owner/name@main", make.networks_on_hub),

@@ -16,6 +16,7 @@ RUN_ELSEWHERE = {
     "own-task.md",
     "python.md",
 }  # test_tutorial.py, test_docs_task.py, test_api.py: with their figures
+REFUSES_FULL = re.compile(r"paramgen +(?:sample|merge|export|adapters|generator|zoo) .*--out ([a-z_/]+)(?!.*--shard)")
 PLACEHOLDER = re.compile(r"(?<![\w/.$])[A-Z]{2,}(?![\w.=-])")
 WORDS_OF_OTHERS = {"DDIM", "DDPM", "OMP", "SBATCH"}
 
@@ -79,3 +80,11 @@ def test_words_to_replace_are_explained_on_their_page(page):
     words = {word for step in steps(page) if step.language == "bash" for word in PLACEHOLDER.findall(step.text)}
     text = FENCED.sub("", page.read_text())
     assert [word for word in sorted(words - WORDS_OF_OTHERS) if f"`{word}`" not in text] == []
+
+
+def test_who_follows_all_pages_in_one_folder_meets_no_folder_that_another_page_filled():
+    pages = [page for page in WITH_STEPS if "in an empty folder" not in page.read_text()]
+    assert len(pages) >= len(WITH_STEPS) - 3  # tutorials
+    written = [match[1] for page in pages for step in steps(page) if (match := REFUSES_FULL.match(step.text))]
+    assert len(written) > 20
+    assert sorted(written) == sorted({*written})
