@@ -202,6 +202,7 @@ def test_each_printed_line_leads_to_the_next_up_to_the_report(tmp_path, monkeypa
     assert not Path("runs").exists()
     line = following(capsys, *shlex.split(line)[1:], "--n", 2)
     assert line == "paramgen evaluate --zoo digits_mlp_trajectory --samples samples"
+    assert next_step("consolidate", {}, "c.ckpt") == "paramgen sample --ckpt_path c.ckpt --out samples_2"
     line = following(capsys, *shlex.split(line)[1:], "--n", 2, "--baselines", "none")
     assert line == "open runs/evaluate/report.html"
     line = following(

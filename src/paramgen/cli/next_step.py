@@ -73,7 +73,15 @@ def _after_fit(_: Arguments, cli: Any) -> str | None:
     zoo, generator = cli.datamodule.zoo, cli.model
     unseen = generator.cond_dim > len(generator.prompts) and any(e.task and e.split == "heldout" for e in zoo.entries)
     tasks = f" --zoo {quote(str(zoo.path))}" if unseen else ""
-    return f"paramgen sample --ckpt_path {quote(path)}{tasks}{' --trust true' if cli.foreign else ''}" if path else None
+    return _sample_of(path, f"{tasks}{' --trust true' if cli.foreign else ''}") if path else None
+
+
+def _sample_of(checkpoint: str, options: str = "") -> str:
+    """Samples of a checkpoint, in a folder that holds no samples yet."""
+    names = ("samples", *(f"samples_{i}" for i in range(2, 100)))
+    free = next((name for name in names if not Path(name, "samples.json").exists()), names[0])
+    out = "" if free == names[0] else f" --out {free}"  # the first is the default
+    return f"paramgen sample --ckpt_path {quote(checkpoint)}{options}{out}"
 
 
 def _after_sample(arguments: Arguments, folder: Path) -> str:
@@ -84,7 +92,7 @@ def _after_sample(arguments: Arguments, folder: Path) -> str:
     if not any(network.get("task") for network in index["networks"]) and _has_tasks(
         str(zoo)
     ):  # nothing to score them on
-        return f"paramgen sample --ckpt_path {quote(arguments['ckpt_path'])} --zoo {quote(str(zoo))}{trust}"
+        return _sample_of(arguments["ckpt_path"], f" --zoo {quote(str(zoo))}{trust}")
     return f"paramgen evaluate --zoo {quote(str(zoo))} --samples {quote(str(folder))}{trust}"
 
 
@@ -99,8 +107,8 @@ def _has_tasks(zoo: str) -> bool:
 
 def _after_unseen(arguments: Arguments, best: str | None) -> str:
     """Samples of the best checkpoint for the tasks of the zoo; a fit where there was none."""
-    zoo = quote(arguments["zoo"])
-    return fit_of(arguments["zoo"]) if best is None else f"paramgen sample --ckpt_path {quote(best)} --zoo {zoo}"
+    zoo = arguments["zoo"]
+    return fit_of(zoo) if best is None else _sample_of(best, f" --zoo {quote(zoo)}")
 
 
 def _place_of(folder: str) -> str:
@@ -149,8 +157,8 @@ NEXT: Mapping[str, Callable[[Arguments, Any], str | None]] = {
         f"paramgen zoo pull --repo {quote(arguments['repo'])} --out {_place_of(arguments['zoo'])}, on another machine"
     ),
     "zoo pull": _after_zoo("out"),
-    "generator push": lambda arguments, _: f"paramgen sample --ckpt_path {quote(_on_hub(arguments['repo']))}",
-    "generator pull": lambda arguments, _: f"paramgen sample --ckpt_path {quote(arguments['out'])}/generator.ckpt",
+    "generator push": lambda arguments, _: _sample_of(_on_hub(arguments["repo"])),
+    "generator pull": lambda arguments, _: _sample_of(f"{arguments['out']}/generator.ckpt"),
     "export": lambda *_: "load one network with the lines above",
     "fit": _after_fit,
     "validate": _after_fit,
@@ -158,7 +166,7 @@ NEXT: Mapping[str, Callable[[Arguments, Any], str | None]] = {
     "predict": _after_fit,
     "sample": _after_sample,
     "merge": _after_sample,
-    "consolidate": lambda arguments, path: f"paramgen sample --ckpt_path {quote(str(path))}",
+    "consolidate": lambda _, path: _sample_of(str(path)),
     "adapters": lambda arguments, _: (
         f"PeftModel.from_pretrained(network, '{arguments['out']}/network_0000') loads the first one"
     ),
