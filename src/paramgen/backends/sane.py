@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from paramgen.core.density import kernel_samples
+from paramgen.core.spacing import evenly_spaced
 from paramgen.errors import ParamgenError, require_choice, require_positive
 from paramgen.generators.base import Denoised, ParameterGenerator
 from paramgen.generators.batches import NetworkTokens, ParamBatch
@@ -119,7 +120,7 @@ class SANE(ParameterGenerator):
                 "SANE draws from the best networks on val, but the zoo records no scores: it takes every %d-th",
                 len(networks) // k,
             )
-            best = torch.arange(k) * len(networks) // k
+            best = evenly_spaced(len(networks), k)
         else:
             best = networks.goodness.argsort(descending=True, stable=True)[:k]
         self.examples.copy_(torch.cat([networks.read(index, None) for index in best.split(NETWORKS_READ_AT_ONCE)]))

@@ -11,6 +11,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from paramgen.core.spacing import evenly_spaced
 from paramgen.evaluation.context import Context
 from paramgen.evaluation.metric import FRACTION, PERCENT, RATIO, Metric, needs
 
@@ -48,12 +49,7 @@ def _same_size(c: Context) -> tuple[Tensor, Tensor]:
     assert c.zoo.renders is not None
     drawn, reference = c.renders.cpu(), c.zoo.renders.reference.cpu()
     n = min(len(drawn), len(reference))
-    return _spaced(drawn, n), _spaced(reference, n)
-
-
-def _spaced(x: Tensor, n: int) -> Tensor:
-    """Evenly spaced rows (n, F) of x."""
-    return x[torch.arange(n) * len(x) // n]
+    return drawn[evenly_spaced(len(drawn), n)], reference[evenly_spaced(len(reference), n)]
 
 
 def _render_ratio(c: Context) -> float:

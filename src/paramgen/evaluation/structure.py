@@ -23,6 +23,7 @@ from torch import Tensor
 
 from paramgen.core.components import principal_axes
 from paramgen.core.distances import column_slices
+from paramgen.core.spacing import first_to_last
 from paramgen.evaluation.thresholds import THRESHOLDS
 
 MOST_NETWORKS = 500  # that a subspace is fitted on, evenly spaced: the decomposition takes time cubic in them
@@ -125,7 +126,7 @@ class Structure:
     """
 
     def __init__(self, weights: Tensor, runs: Tensor, heldout: Tensor) -> None:
-        indices = torch.linspace(0, len(weights) - 1, min(len(weights), MOST_NETWORKS)).round().long()
+        indices = first_to_last(len(weights), min(len(weights), MOST_NETWORKS))
         weights, runs = weights[indices.to(weights.device)], runs[indices]
         self.subspace = Subspace(weights)
         basis: StructureBasis = "held-out networks"

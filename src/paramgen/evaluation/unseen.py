@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from paramgen.core.spacing import evenly_spaced
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_non_negative
 from paramgen.evaluation.pool import conditions_of
@@ -50,7 +51,7 @@ class TaskConditions(NamedTuple):
 def conditions_to_draw(zoo: Zoo, n: int) -> Tensor:
     """The conditions (n, C) of held-out networks of a zoo of one task, evenly spaced; of training networks where none is held out."""
     indices = zoo.indices("heldout") or zoo.indices("train")
-    return torch.tensor([zoo.entries[indices[i * len(indices) // n]].condition for i in range(n)])
+    return torch.tensor([zoo.entries[indices[i]].condition for i in evenly_spaced(len(indices), n)])
 
 
 def tasks_to_draw(zoo: Zoo, per_task: int, seen_tasks: int) -> TaskConditions:

@@ -14,6 +14,7 @@ from paramgen.core.components import principal_components
 from paramgen.core.devices import forked_random
 from paramgen.core.params import StateDict
 from paramgen.core.score import ScoreSpec
+from paramgen.core.spacing import first_to_last
 from paramgen.core.trust import UntrustedError
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
@@ -133,7 +134,7 @@ class SampleQuality(Callback):
             self._find_task(data.zoo)
         if self._family is None and data.on_disk:
             return {}  # nothing can be measured
-        indices = _spread(data.num_networks, self.n)
+        indices = first_to_last(data.num_networks, self.n)
         networks = module.sample(self.n, _conditions(module, data, indices))
         family = self._family
         logged = (
@@ -159,7 +160,7 @@ class SampleQuality(Callback):
         weights, novelty = self._measures(data)
         family = self._family
         assert family is not None  # only scored networks are plotted
-        indices = _spread(len(weights), self.n)
+        indices = first_to_last(len(weights), self.n)
         networks, plane = module.sample(self.n, _conditions(module, data, indices)), principal_components(weights, 2)
         length = novelty.length
 
@@ -290,11 +291,6 @@ def _takes_part(trainer: Trainer) -> bool:
 def _runs(data: ParameterDataModule, indices: list[int]) -> Tensor:
     """The runs (n,) of some of the zoo's networks."""
     return torch.tensor([data.zoo.entries[i].run for i in indices], dtype=torch.int64)
-
-
-def _spread(K: int, n: int) -> Tensor:
-    """Indices of `n` of K training networks, from the first to the last; repeated if K is below `n`."""
-    return torch.linspace(0, K - 1, n).round().long()
 
 
 def _conditions(module: ParameterGenerator, data: ParameterDataModule, indices: Tensor) -> Tensor | None:

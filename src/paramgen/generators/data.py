@@ -14,6 +14,7 @@ from paramgen.collect.symmetries import symmetries_of
 from paramgen.core.codec import FlatCodec, ParamCodec
 from paramgen.core.counting import counted
 from paramgen.core.params import StateDict
+from paramgen.core.spacing import evenly_spaced
 from paramgen.core.zoo import Split, Zoo
 from paramgen.errors import ParamgenError, require_choice, require_non_negative, require_positive
 from paramgen.generators.batches import BatchStream, NetworkTokens, ParamBatch, Residency, resolve_residency
@@ -91,7 +92,7 @@ class ParameterDataModule(LightningDataModule):
         self.prompt, self.start_weights = tuple(prompt or ()), start is not None
         self.seed, self.balance = seed, balance
         train = self.zoo.indices("train")
-        self.train_indices = train if max_networks is None else _spread(train, max_networks)
+        self.train_indices = _some(train, max_networks)
         if len(self.train_indices) < 2:
             raise ParamgenError(
                 f"zoo {self.zoo.name!r} gives {counted(len(self.train_indices), 'training network')}; a distribution needs 2 or more"
@@ -287,8 +288,8 @@ def _taken(networks: list[StateDict]) -> Iterator[StateDict]:
         yield networks.pop()
 
 
-def _spread(indices: list[int], most: int) -> list[int]:
-    """`most` of the indices, evenly spaced."""
-    if most >= len(indices):
+def _some(indices: list[int], most: int | None) -> list[int]:
+    """`most` of the indices, evenly spaced; all of them for None."""
+    if most is None or most >= len(indices):
         return indices
-    return [indices[i * len(indices) // most] for i in range(most)]
+    return [indices[i] for i in evenly_spaced(len(indices), most)]

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from paramgen.core.io import read_tensors
 from paramgen.core.params import StateDict
+from paramgen.core.spacing import evenly_spaced
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError
 
@@ -35,7 +35,7 @@ def start_tokens(model: "ParameterGenerator", start: str, n: int, trust: bool = 
     assert model.codec is not None
     networks = [_network(model, name.strip(), trust) for name in start.split(",")]
     tokens = model.codec.encode_many(networks)  # (m, L, D)
-    return tokens[torch.arange(n) * len(networks) // n]
+    return tokens[evenly_spaced(len(networks), n)]
 
 
 def _network(model: "ParameterGenerator", name: str, trust: bool) -> StateDict:

@@ -19,6 +19,7 @@ from paramgen.core.hub import is_hub, local_checkpoint
 from paramgen.core.io import inside, plain_values, read_json, write_json
 from paramgen.core.params import StateDict
 from paramgen.core.score import ScoreSpec
+from paramgen.core.spacing import evenly_spaced
 from paramgen.core.zoo import Zoo
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.evaluation.pool import conditions_of
@@ -195,7 +196,7 @@ def _references(zoo: Zoo, family: TaskFamily, study: _Study) -> dict[str, Tensor
         if not indices:
             raise ParamgenError(f"zoo {zoo.name!r} holds no network of task {task!r}; collect it with heldout=true")
     n = min(study.per_point, *map(len, kept))
-    first, second = (zoo.matrix([own[i * len(own) // n] for i in range(n)]) for own in kept)  # (n, P)
+    first, second = (zoo.matrix([own[i] for i in evenly_spaced(len(own), n)]) for own in kept)  # (n, P)
     averages = [zoo.spec.unflatten(row) for w in study.weights for row in torch.lerp(first, second, w)]
     references = {AVERAGED: _on_both(zoo, family, averages, study)}
     if (start := zoo.start()) is not None:

@@ -7,6 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from paramgen.core.spacing import evenly_spaced
+
 
 class SplitData(ABC):
     """Items of one split and their targets: images and labels, sequences and what follows, points and values.
@@ -144,4 +146,4 @@ def spread(data: SplitData, most: int | None) -> SplitData:
     """A limited number of a split's items, evenly spaced, so that a dataset sorted by class keeps its class shares; all for None."""
     if most is None or len(data) <= most or not isinstance(data, Takes):
         return data
-    return data.take(torch.arange(most) * len(data) // most)
+    return data.take(evenly_spaced(len(data), most))

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from paramgen.core.io import inside, read_json
+from paramgen.core.spacing import first_to_last
 from paramgen.errors import ParamgenError, did_you_mean, require_fraction, require_non_negative, require_positive
 from paramgen.tasks.base import Description, Outline, SplitData, TaskFamily
 from paramgen.tasks.lora import LoraSettings, inject, lora_settings
@@ -159,7 +160,7 @@ class CameraTrapFamily(Classifies, TaskFamily):
         """Its background, an ``empty`` image of its train split, and some of its images."""
         self.check([name])
         train = self._divided(name)["train"]
-        indices = np.linspace(0, len(train) - 1, min(DESCRIBED, len(train))).round().astype(int)
+        indices = first_to_last(len(train), min(DESCRIBED, len(train)))
         images = torch.stack([self._pixels(train[i].file) for i in indices])
         labels = torch.tensor([self.species.index(train[i].species) for i in indices])
         return Description(name, self.names.index(name), None, self._pixels(self.background(name)), images, labels)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from paramgen.core.spacing import first_to_last
 from paramgen.tasks.base import UNLABELLED
 from paramgen.tasks.items import SplitData, keys_in_order, seeded_keys
 
@@ -158,7 +159,7 @@ class InMemory:
 
     def some(self, most: int = UNLABELLED) -> LabelledImages:
         """Some images, evenly spaced."""
-        indices = torch.linspace(0, len(self.raw) - 1, min(most, len(self.raw))).round().long()
+        indices = first_to_last(len(self.raw), min(most, len(self.raw)))
         return LabelledImages(self.raw[indices].float() / self.white, self.labels[indices])
 
 
