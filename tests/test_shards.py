@@ -26,8 +26,9 @@ from paramgen.errors import ParamgenError
 from paramgen.evaluation.context import Failures
 from paramgen.evaluation.flags import Flag
 from paramgen.evaluation.intervals import Resampled
-from paramgen.evaluation.measured import MeasuredRow, RowStore
 from paramgen.evaluation.results import Points, Row, TaskScores
+from paramgen.evaluation.row_store import RowStore
+from paramgen.evaluation.rows import MeasuredRow
 from paramgen.evaluation.score_store import ScoreStore
 from paramgen.evaluation.setup import Setup
 from paramgen.evaluation.share import Share
@@ -331,7 +332,7 @@ def test_baselines_are_cut_into_pieces_of_equal_size(tmp_path):
     zoo = make_zoo(tmp_path / "zoo", runs=6, hidden=[4])
     setup = Setup.of(zoo, family_of(zoo), n=5)
     shares = [Share(setup, ScoreStore(tmp_path, Shard(i, 3))) for i in (1, 2, 3)]
-    pieces, given = [share.pieces() for share in shares], len(shares[0].measuring.given)
+    pieces, given = [share.pieces() for share in shares], len(shares[0].rows.given)
     sizes = [sum(map(len, piece.values())) for piece in pieces]
     assert max(sizes) - min(sizes) <= 1
     together = sorted((number, place) for piece in pieces for number, places in piece.items() for place in places)

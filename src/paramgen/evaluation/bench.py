@@ -18,10 +18,9 @@ from paramgen.evaluation import metrics
 from paramgen.evaluation.context import Context, RowScores, ZooContext, ZooRenders
 from paramgen.evaluation.fine_tuning import FineTuning
 from paramgen.evaluation.intervals import Bootstrap
-from paramgen.evaluation.measured import MeasuredRow
 from paramgen.evaluation.network_set import HELDOUT, NetworkSet
 from paramgen.evaluation.results import Points
-from paramgen.evaluation.rows import make_row
+from paramgen.evaluation.rows import MeasuredRow, make_row
 from paramgen.evaluation.scoring import Scoring
 from paramgen.evaluation.structure import Structure
 from paramgen.evaluation.zoo_weights import ZooDistances, ZooWeights

@@ -15,12 +15,14 @@ from paramgen.core.progress import ProgressDisplay
 from paramgen.core.samples import Samples
 from paramgen.core.zoo import Zoo
 from paramgen.evaluation.bench import Bench
+from paramgen.evaluation.context import Failures
 from paramgen.evaluation.differences import with_differences
 from paramgen.evaluation.judgement import flags_of
-from paramgen.evaluation.measured import MeasuredRow, RowStore
-from paramgen.evaluation.measuring import Measuring
 from paramgen.evaluation.notes import notes_of, of_other_zoos
+from paramgen.evaluation.numbered_rows import NumberedRows
 from paramgen.evaluation.results import Results, Row
+from paramgen.evaluation.row_store import RowStore
+from paramgen.evaluation.rows import MeasuredRow
 from paramgen.evaluation.score_store import ScoreStore
 from paramgen.evaluation.setup import Setup
 from paramgen.tasks import TaskFamily
@@ -79,23 +81,13 @@ def results_of(setup: Setup, store: ScoreStore | None = None, errors: list[str] 
         errors: Receives a sentence for each row with networks that a scoring function raised an error on.
     """
     start = time.perf_counter()
-    measuring = Measuring(setup, store)
-    rows = None if store is None else RowStore(store.out, setup.key)
-    stored = [None if rows is None else rows.get(number) for number in range(len(measuring))]
-    measured = []
-    with ProgressDisplay() as progress:
-        progress.begin("rows", len(stored))
-        for number, row in enumerate(stored):
-            measured.append(measuring.row_or_reason(number) if row is None else row)
-            progress.update(number + 1)
+    rows = NumberedRows(setup, store)
+    measured = _measured(rows, None if store is None else RowStore(store.out, setup.key))
     failures = [m.failures for m in measured if m.failures is not None]
     if errors is not None:
         errors += [failure.note for failure in failures if failure.error]
-    bench = measuring.bench
+    bench = rows.bench
     novelty, weights, scoring = bench.distances.raw, bench.weights, bench.scoring
-    subspace = None if bench.structure is None else bench.structure.reference
-    family = setup.tasks is not None and bool(setup.tasks.unseen)
-    sizes = [] if family else [len(s.weights) for s in setup.samples]
     zoo, judged = setup.zoo, _judged(measured, bench)
     return Results(
         zoo=zoo.name,
@@ -115,24 +107,44 @@ def results_of(setup: Setup, store: ScoreStore | None = None, errors: list[str] 
         forward_seconds=0.0 if scoring is None else scoring.seconds,
         generators={s.name: asdict(s.info) for s in setup.samples},
         trajectories={s.name: bench.paths(s.trajectory) for s in setup.samples if s.trajectory is not None},
-        notes=[
-            *zoo.meta.get("warnings", []),
-            *of_other_zoos(setup.samples, zoo),
-            *notes_of(weights.training, novelty, subspace, sizes, setup.n),
-            *bench.notes,
-            *(f"{failure.note} They count as the worst, and the row has no mean." for failure in failures),
-        ],
+        notes=_notes(setup, bench, failures),
         rows=judged,
         checkpoints=weights.checkpoints,
         unit=novelty.unit,
         run_scale=novelty.run_scale,
-        subspace=subspace,
+        subspace=None if bench.structure is None else bench.structure.reference,
         renders={
             m.row.name: m.renders[:RENDERS].double().round(decimals=2).tolist()
             for m in measured
             if m.renders is not None
         },
     )
+
+
+def _measured(rows: NumberedRows, store: RowStore | None) -> list[MeasuredRow]:
+    """Every row: as a shard measured it, or measured here."""
+    stored = [None if store is None else store.get(number) for number in range(len(rows))]
+    measured = []
+    with ProgressDisplay() as progress:
+        progress.begin("rows", len(stored))
+        for number, row in enumerate(stored):
+            measured.append(rows.row_or_reason(number) if row is None else row)
+            progress.update(number + 1)
+    return measured
+
+
+def _notes(setup: Setup, bench: Bench, failures: Sequence[Failures]) -> list[str]:
+    """What the zoo, the samples and the measurement warn of."""
+    family = setup.tasks is not None and bool(setup.tasks.unseen)
+    sizes = [] if family else [len(s.weights) for s in setup.samples]
+    reference = None if bench.structure is None else bench.structure.reference
+    return [
+        *setup.zoo.meta.get("warnings", []),
+        *of_other_zoos(setup.samples, setup.zoo),
+        *notes_of(bench.weights.training, bench.distances.raw, reference, sizes, setup.n),
+        *bench.notes,
+        *(f"{failure.note} They count as the worst, and the row has no mean." for failure in failures),
+    ]
 
 
 def _judged(measured: Sequence[MeasuredRow], bench: Bench) -> list[Row]:

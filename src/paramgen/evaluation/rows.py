@@ -2,16 +2,34 @@
 
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from paramgen.errors import ParamgenError
-from paramgen.evaluation.context import Context
+from paramgen.evaluation.context import Context, Failures
 from paramgen.evaluation.flags import Flag
-from paramgen.evaluation.measured import MeasuredRow
+from paramgen.evaluation.intervals import Resampled
 from paramgen.evaluation.network_set import NetworkSet
 from paramgen.evaluation.registry import blank_values, values_of
 from paramgen.evaluation.results import Points, Row
+
+
+class MeasuredRow(NamedTuple):
+    """A row, and what comparisons with other rows and pictures take from its networks.
+
+    Args:
+        row: Its values.
+        resampled: What the bootstrap made of it; None of references, without scores and for a family.
+        renders: (N, H, W) what its networks are, for networks that are themselves data.
+        failures: Its networks without a score.
+    """
+
+    row: Row
+    resampled: Resampled | None = None
+    renders: Tensor | None = None
+    failures: Failures | None = None
 
 
 def make_row(networks: NetworkSet, context: Context, points: Points) -> Row:

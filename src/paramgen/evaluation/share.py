@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from paramgen.core.shard_progress import ShardProgress
 from paramgen.errors import ParamgenError
 from paramgen.evaluation.baselines import by_score
-from paramgen.evaluation.measured import RowStore
-from paramgen.evaluation.measuring import Measuring
 from paramgen.evaluation.network_set import NetworkSet
+from paramgen.evaluation.numbered_rows import NumberedRows
+from paramgen.evaluation.row_store import RowStore
 from paramgen.evaluation.score_store import ScoreStore
 from paramgen.evaluation.setup import Setup
 
@@ -26,7 +26,7 @@ class Share:
         store: Where its scores go; it says which shard this is.
 
     Raises:
-        ParamgenError: A zoo without a task, which has nothing to score; more shards than networks; as :class:`Measuring`.
+        ParamgenError: A zoo without a task, which has nothing to score; more shards than networks; as :class:`NumberedRows`.
     """
 
     def __init__(self, setup: Setup, store: ScoreStore) -> None:
@@ -35,15 +35,15 @@ class Share:
             raise ParamgenError(f"zoo {zoo!r} has no task: without scores there is nothing to divide; remove --shard")
         assert store.shard is not None
         self.setup, self.store, self.shard = setup, store, store.shard
-        self.measuring = Measuring(setup, store)
-        networks = sum(map(len, self.measuring.given)) + len(setup.baselines) * setup.each
+        self.rows = NumberedRows(setup, store)
+        networks = sum(map(len, self.rows.given)) + len(setup.baselines) * setup.each
         self.shard.require(networks, "networks")
-        self.rows = RowStore(store.out, setup.key, store.shard)
+        self.row_store = RowStore(store.out, setup.key, store.shard)
         self._complete = False  # whether all scores of the references have been computed
 
     def run(self) -> None:
         """Compute and store this shard's part, and show how many networks all shards have scored."""
-        given = self.measuring.given
+        given = self.rows.given
         work = {i: self.shard.share(range(len(networks))) for i, networks in enumerate(given)} | self.pieces()
         with ShardProgress(self.shard, self.store.out) as progress:
             progress.expect("score", sum(map(len, work.values())))
@@ -54,12 +54,12 @@ class Share:
                 else:
                     self._baseline(number, places)
                 progress.update(len(places))
-        for number in range(len(self.measuring)):
+        for number in range(len(self.rows)):
             self._measure(number)
 
     def pieces(self) -> dict[int, Sequence[int]]:
         """Which networks of which baselines are scored here; those that choose by scores of the zoo's networks come last."""
-        names, given, each = self.setup.baselines, len(self.measuring.given), self.setup.each
+        names, given, each = self.setup.baselines, len(self.rows.given), self.setup.each
         order = sorted(range(len(names)), key=lambda i: by_score(names[i]))
         if self.setup.finetune:  # steps of the first networks of a row cost more than the others' scores
             return {given + i: self.shard.share(range(each)) for i in order}
@@ -82,39 +82,39 @@ class Share:
         """Measure a row if all scores that it takes have been computed."""
         if not self._references_are_scored():
             return
-        with self.rows.claimed(number) as free:
+        with self.row_store.claimed(number) as free:
             if free and networks is None:
                 networks = self._drawn(number)
             if not free or networks is None:
                 return
             self.store.refresh()
-            if self.measuring.knows(networks):
-                measured = self.measuring.row_or_reason(number, networks)
+            if self.rows.knows(networks):
+                measured = self.rows.row_or_reason(number, networks)
                 if measured.row.n:
-                    self.rows.put(number, measured)
+                    self.row_store.put(number, measured)
 
     def _score(self, networks: NetworkSet, places: Sequence[int]) -> None:
-        assert self.measuring.scoring is not None
-        self.measuring.scoring.share(networks, self.measuring.states(networks), places)
-        if self.measuring.fine_tuning is not None:
-            self.measuring.fine_tuning.share(networks)
+        assert self.rows.scoring is not None
+        self.rows.scoring.share(networks, self.rows.states(networks), places)
+        if self.rows.fine_tuning is not None:
+            self.rows.fine_tuning.share(networks)
 
     def _drawn(self, number: int) -> NetworkSet | None:
         """The networks of a row; None of a baseline that fails, whose row says why when the shards are put together."""
         try:
-            return self.measuring.networks(number)
+            return self.rows.networks(number)
         except Exception:
-            if number < len(self.measuring.given):
+            if number < len(self.rows.given):
                 raise
             return None
 
     def _can_draw(self, number: int) -> bool:
-        name = self.setup.baselines[number - len(self.measuring.given)]
+        name = self.setup.baselines[number - len(self.rows.given)]
         return not by_score(name) or self._references_are_scored()
 
     def _references_are_scored(self) -> bool:
         """Whether all shards have scored their part of the references, with which rows are compared."""
         if not self._complete:
             self.store.refresh()
-            self._complete = all(self.measuring.knows(networks) for networks in self.measuring.references)
+            self._complete = all(self.rows.knows(networks) for networks in self.rows.references)
         return self._complete

@@ -5,18 +5,17 @@ from functools import cached_property
 from paramgen.evaluation.baselines import baseline_networks, by_score
 from paramgen.evaluation.bench import Bench
 from paramgen.evaluation.fine_tuning import FineTuning
-from paramgen.evaluation.measured import MeasuredRow
 from paramgen.evaluation.network_set import NetworkSet, NetworkStates, complete, generated
 from paramgen.evaluation.pool import NewTasks, Pool, conditions_of, seen_tasks
 from paramgen.evaluation.references import references
-from paramgen.evaluation.rows import row_or_reason
+from paramgen.evaluation.rows import MeasuredRow, row_or_reason
 from paramgen.evaluation.score_store import ScoreStore
 from paramgen.evaluation.scoring import Scoring
 from paramgen.evaluation.setup import Setup
 from paramgen.evaluation.zoo_weights import zoo_weights
 
 
-class Measuring:
+class NumberedRows:
     """Draws the networks of rows, scores and measures them.
 
     Args:

@@ -1,14 +1,12 @@
-"""Measured rows, and the files in which shards keep them."""
+"""The files in which the shards of an evaluation keep the rows that they measured."""
 
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from paramgen.core.io import read_tensors, write_tensors
 from paramgen.core.locks import locked
@@ -19,24 +17,9 @@ from paramgen.evaluation.context import Failures
 from paramgen.evaluation.flags import Flag
 from paramgen.evaluation.intervals import Resampled
 from paramgen.evaluation.results import Points, Row, TaskScores
+from paramgen.evaluation.rows import MeasuredRow
 
 ROWS = "rows"  # folder of a shard
-
-
-class MeasuredRow(NamedTuple):
-    """A row, and what comparisons with other rows and pictures take from its networks.
-
-    Args:
-        row: Its values.
-        resampled: What the bootstrap made of it; None of references, without scores and for a family.
-        renders: (N, H, W) what its networks are, for networks that are themselves data.
-        failures: Its networks without a score.
-    """
-
-    row: Row
-    resampled: Resampled | None = None
-    renders: Tensor | None = None
-    failures: Failures | None = None
 
 
 class RowStore:
