@@ -1,14 +1,18 @@
 """The results pages show exactly what the kept comparisons hold."""
 
 import json
+import re
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import results_page  # noqa: E402
 from paramgen.core.score import ACCURACY  # noqa: E402
+from paramgen.evaluation.registry import metric  # noqa: E402
 
 COMPARISON = {
     "title": "Two rows",
@@ -68,3 +72,44 @@ def test_the_pages_are_current():
     pages = results_page.pages(results_page.read(results_page.KEPT))
     assert {path: (results_page.DOCS / path).read_text() for path in pages} == pages
     assert {path.name for path in results_page.KEPT.glob("*.md")} == {path.name for path in pages} - {"results.md"}
+
+
+FIGURE = re.compile(r"[-−+]?\d+\.?\d* ± \d+\.?\d*")
+NAMED = re.compile(r"(?:--config |results/|`)(\w+)")
+IN_PAGES = (
+    "mean",
+    "recalibrated",
+    "dispersion",
+    "structure",
+    "run_ratio",
+    "run_ratio_aligned",
+    "nn_ratio",
+)  # metrics that the pages quote
+PAGES = [
+    "README",
+    *(f"docs/{name}" for name in ("d2nwg", "graph", "language", "merging", "pdiff", "sane", "which-generator")),
+]
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """Means and spreads of each kept comparison, as its page shows them."""
+    return {
+        name: {
+            results_page.show(row["figures"].get(key), metric(key), results_page.score_of(row["zoo"], comparison))
+            for row in comparison["summary"]
+            for key in IN_PAGES
+        }
+        for name, comparison in results_page.read(results_page.KEPT).items()
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_figures_with_a_spread_are_those_of_a_comparison_that_their_line_or_section_names(page, kept):
+    strangers = []
+    for section in re.split(r"^## ", (ROOT / f"{page}.md").read_text(), flags=re.MULTILINE):
+        for line in section.splitlines():
+            names = set(NAMED.findall(line)) & set(kept) or set(NAMED.findall(section)) & set(kept)
+            figures = set().union(*(kept[name] for name in names))
+            strangers += [f"{figure}: {line}" for figure in FIGURE.findall(line) if figure not in figures]
+    assert strangers == []
