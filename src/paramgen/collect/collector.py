@@ -35,7 +35,7 @@ from paramgen.core.zoo import PARTS, START, Split, Zoo
 from paramgen.core.zoo_writer import REST_FILE, ZooWriter, check_resumable, finished_zoo
 from paramgen.errors import ParamgenError
 from paramgen.tasks import SplitData, TaskFamily
-from paramgen.tasks.items import side_by_side
+from paramgen.tasks.items import TrainingData, side_by_side
 from paramgen.tasks.score import plain_scores
 
 _log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Training(NamedTuple):
     network: nn.Module
     starts: Sequence[StateDict]
     names: Sequence[str]
-    data: SplitData
+    data: TrainingData
     optim: OptimSettings
     seeds: Sequence[int]
     steps: int

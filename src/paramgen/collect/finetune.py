@@ -33,48 +33,42 @@ def validation_scores(task: Task, states: Sequence[StateDict], device: torch.dev
 def steps_to_reach(
     task: Task,
     zoo: Zoo,
-    weights: Tensor,
+    starts: Tensor,
     target: float,
     *,
     most: int = MOST,
-    every: int = STEPS_BETWEEN_SCORES,
     settings: OptimSettings = SETTINGS,
-    seed: int = 0,
     device: torch.device | str = "cpu",
     places: Sequence[int] | None = None,
-    among: int = 1,
 ) -> Tensor:
     """Steps on train images after which each start first reaches a score on the val split; inf where it does not.
 
-    The generated tensors alone are trained, all starts at once, each on its own order of the data.
+    The generated tensors alone are trained, all starts at once, each on its own order of the data, which its place seeds.
 
     Args:
         task: Gives the network and the data; the test split is not used.
         zoo: Says which tensors are trained, and gives the others.
-        weights: (R, P), the starts.
+        starts: (R, P).
         target: The score to reach.
         most: Maximum number of steps.
-        every: Steps between two evaluations.
         settings: Optimizer, rate and batch.
-        seed: Of the order of the data.
         device: Device to train on, for example cuda.
-        places: The place of each start, which its order of the data follows. Default: 0 to R - 1.
-        among: Starts that these are a part of: each needs the steps that it would need among all of them.
+        places: Places r of the starts to train; each needs the steps that it would need among all. Default: all.
 
     Returns:
-        (R,) float64: 0 for a start that is good already, else a multiple of `every`, or inf.
+        Float64, one number per place: 0 for a start that is good already, else a multiple of :data:`STEPS_BETWEEN_SCORES`, or inf.
     """
-    states = [zoo.complete(zoo.spec.unflatten(row)) for row in weights.cpu()]
+    chosen = list(range(len(starts)) if places is None else places)
+    states = [zoo.complete(zoo.spec.unflatten(row)) for row in starts[chosen].cpu()]
     needed = torch.where(task.score.good(validation_scores(task, states, device), target), 0.0, inf).double()  # (R,)
     if needed.isfinite().all():
         return needed
     group = NetworkGroup(
-        task.build(), states, zoo.spec.names, device, loss=task.loss, with_targets=task.takes_targets, among=among
+        task.build(), states, zoo.spec.names, device, loss=task.loss, with_targets=task.takes_targets, among=len(starts)
     )
-    seeds = [seed + r for r in places or range(len(states))]
-    trainer = GroupTrainer(group, task.items("train"), settings, seeds, most)
+    trainer = GroupTrainer(group, task.items("train"), settings, chosen, most)
     for step in trainer.run():
-        if step % every:
+        if step % STEPS_BETWEEN_SCORES:
             continue
         reached = task.score.good(validation_scores(task, group.states(), device), target)
         needed[reached & needed.isinf()] = step

@@ -22,8 +22,8 @@ from paramgen.collect.lanes import in_whole_vectors, take_gradient, whole_memory
 from paramgen.core.params import StateDict, can_be_generated, state_tensors, tied_names
 from paramgen.core.seeds import generator, mix
 from paramgen.errors import ParamgenError, require_choice, require_non_negative, require_positive
-from paramgen.tasks.base import SplitData
 from paramgen.tasks.forward import Caller, loadable
+from paramgen.tasks.items import TrainingData
 from paramgen.tasks.score import cross_entropy
 from paramgen.tasks.stacked import can_stack, channels_innermost, stacked_forward, worth_stacking
 
@@ -205,7 +205,7 @@ class GroupTrainer:
     """
 
     def __init__(
-        self, group: NetworkGroup, data: SplitData, settings: OptimSettings, seeds: Sequence[int], steps: int
+        self, group: NetworkGroup, data: TrainingData, settings: OptimSettings, seeds: Sequence[int], steps: int
     ) -> None:
         self.group, self.data, self.settings, self.seeds, self.steps = group, data, settings, seeds, steps
         self.batch_size = min(settings.batch_size, len(data))

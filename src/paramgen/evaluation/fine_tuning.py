@@ -104,9 +104,8 @@ class FineTuning:
 
     def _count(self, name: str | None, starts: Tensor, places: Sequence[int]) -> Scores:
         """Steps of some of the starts (R, P), which are given by their places."""
-        task, target, among = self.tasks.task(name), self.targets[name], len(starts)
-        some = starts[list(places)]
-        return Scores(steps_to_reach(task, self.zoo, some, target, device=self.device, places=places, among=among))
+        task, target = self.tasks.task(name), self.targets[name]
+        return Scores(steps_to_reach(task, self.zoo, starts, target, device=self.device, places=places))
 
 
 def _tasks_of(networks: NetworkSet) -> Sequence[str | None]:

@@ -1,13 +1,32 @@
 """Items of a split: images and labels, sequences and what follows, points and values."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from paramgen.core.spacing import evenly_spaced
+
+
+class TrainingData(Protocol):
+    """Items that networks are trained on."""
+
+    def __len__(self) -> int:
+        """Items of an epoch."""
+
+    def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented batches for R networks, each in its own order.
+
+        Args:
+            order: (steps, R, B) indices of items.
+            generators: One a network; what one network sees never depends on the others.
+
+        Yields:
+            Inputs (R, B, ...) and targets (R, B, ...).
+        """
 
 
 class SplitData(ABC):
@@ -36,15 +55,13 @@ class SplitData(ABC):
 
     @abstractmethod
     def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented batches for R networks, each in its own order.
+        """As of :meth:`TrainingData.training_batches`."""
 
-        Args:
-            order: (steps, R, B) indices into the split.
-            generators: One a network; what one network sees never depends on the others.
-
-        Yields:
-            Inputs (R, B, ...) and targets (R, B, ...).
-        """
+    def relabelled(self, targets: Tensor) -> Self:
+        """The same inputs, in the same memory, under other targets (M, ...)."""
+        other = copy.copy(self)
+        other.targets = targets
+        return other
 
 
 Keys = list[list[tuple[int, int]]]  # for each batch, an item and the seed of its augmentation, item by item
@@ -92,8 +109,8 @@ class FirstImages(SplitData):
                 return
 
 
-class SideBySide(SplitData):
-    """Training data of R networks, each its own task's: network r draws from split r.
+class SideBySide(TrainingData):
+    """Training data of R networks, each its own task's: network r draws from split r. An epoch has the items of one split.
 
     Args:
         splits: R splits of one length.
@@ -105,14 +122,12 @@ class SideBySide(SplitData):
     def __init__(self, splits: Sequence[SplitData]) -> None:
         if len({len(split) for split in splits}) != 1:
             raise ValueError("expected splits of one length")
-        super().__init__(splits[0].targets)
         self.splits = splits
         same = len({id(split.input_source) for split in splits}) == 1
         self._targets = torch.stack([split.targets for split in splits]) if same else None  # (R, M, ...)
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Not defined: networks of several tasks are scored by :meth:`paramgen.tasks.TaskFamily.evaluate_each`."""
-        raise NotImplementedError("parallel splits are for training only")
+    def __len__(self) -> int:
+        return len(self.splits[0])
 
     def training_batches(self, order: Tensor, generators: Sequence[torch.Generator]) -> Iterator[tuple[Tensor, Tensor]]:
         """As in the base class, row r of the order from split r."""
@@ -129,7 +144,7 @@ class SideBySide(SplitData):
             yield torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
-def side_by_side(splits: Sequence[SplitData]) -> SplitData:
+def side_by_side(splits: Sequence[SplitData]) -> TrainingData:
     """Training data of R networks, one split for each; one split alone where all are the same."""
     return splits[0] if all(split is splits[0] for split in splits) else SideBySide(splits)
 

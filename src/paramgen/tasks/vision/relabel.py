@@ -3,7 +3,6 @@
 code: (classes,) one bit a class, the label that its images get. Ten classes have 2^10 - 2 = 1,022 codes, without all zeros and all ones.
 """
 
-import copy
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
@@ -92,8 +91,8 @@ class RelabelFamily(Classifies, TaskFamily):
         self.check(names, split)
         if len(names) != 1:
             raise ParamgenError(f"{len(names)} relabelings cannot be pooled: they label the same images differently")
-        data = self._splits(split)
-        return relabelled(data, self.bits(names[0])[data.targets])
+        data: SplitData = self._splits(split)
+        return data.relabelled(self.bits(names[0])[data.targets])
 
     def describe(self, name: str) -> Description:
         """Its bits; the images are the same for every task, their labels are not."""
@@ -146,10 +145,3 @@ def _divide(classes: int, seen: int | list[str], unseen: int | list[str], seed: 
     first = drawn[:seen] if isinstance(seen, int) else list(seen)
     second = drawn[counts - unseen :] if isinstance(unseen, int) else list(unseen)
     return first, second
-
-
-def relabelled(split: SplitData, labels: Tensor) -> SplitData:
-    """The same images under other labels (M,); pixels are shared."""
-    other = copy.copy(split)
-    other.targets = labels
-    return other
