@@ -73,29 +73,9 @@ def main(
     names = distinct_names(folders)
     check_names(names, MASK_ROWS)
     opened, optim = Zoo(zoo, trust), optim or OptimSettings(lr=3e-3)
-    task = task_of(opened)
-    if not isinstance(task, PrunedTask) or not (opened.path / ORIGIN).exists():
-        raise ParamgenError(
-            f"zoo {opened.name!r} has no pruned networks with a common untrained start; make one with paramgen collect --mode "
-            "trajectory --epochs 0, then paramgen zoo prune"
-        )
-    own = [masks_of(opened[i]) for i in opened.indices("train")[:n]]
-    if not own[0]:
-        raise ParamgenError(f"the masks of zoo {opened.name!r} are not generated; prune with --masks own")
-    origin = read_tensors(opened.path / ORIGIN)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(seed, 1))
-        other = dict(task.of.build().state_dict())
-    starts = {"zoo": [pruned_state(origin, masks) for masks in own]}
-    for folder, name in zip(folders, names, strict=True):
-        read = read_samples(folder, opened, limit=n)
-        drawn = [masks_of(opened.spec.unflatten(row)) for row in read.weights]
-        starts[name] = [pruned_state(origin, masks) for masks in drawn]
-    random = [random_masks(own[0], mix(seed, 2, i)) for i in range(n)]
-    starts["random"] = [pruned_state(origin, masks) for masks in random]
-    starts["zoo, other start"] = [pruned_state(other, masks) for masks in own]
-    whole = {name: torch.ones_like(mask) for name, mask in own[0].items()}
-    starts["no mask"] = [pruned_state(origin, whole)] * n
+    task = _pruned_task(opened)
+    drawn = {name: _drawn_masks(folder, opened, n) for folder, name in zip(folders, names, strict=True)}
+    starts = _starts(opened, task, drawn, n, seed)
     scores = {name: _after_training(task, states, steps, optim, split, seed, device) for name, states in starts.items()}
     rows = {name: row.tolist() for name, row in scores.items()}
     values: dict[str, Any] = {
@@ -112,6 +92,51 @@ def main(
     write_json(Path(out) / "tickets.json", values)
     Console().print(_table(rows, task.score))
     return values
+
+
+def _pruned_task(zoo: Zoo) -> PrunedTask:
+    """The task of a zoo of pruned networks that started from the same untrained one."""
+    task = task_of(zoo)
+    if not isinstance(task, PrunedTask) or not (zoo.path / ORIGIN).exists():
+        raise ParamgenError(
+            f"zoo {zoo.name!r} has no pruned networks with a common untrained start; make one with paramgen collect --mode "
+            "trajectory --epochs 0, then paramgen zoo prune"
+        )
+    return task
+
+
+def _starts(
+    zoo: Zoo, task: PrunedTask, drawn: Mapping[str, list[StateDict]], n: int, seed: int
+) -> dict[str, list[StateDict]]:
+    """The networks of each row before training.
+
+    Args:
+        zoo: Gives the common start, and its own masks.
+        task: Builds the other start.
+        drawn: Masks of generated networks, by row.
+        n: Number of masks of each row.
+        seed: Of the random masks and the other start.
+    """
+    own = [masks_of(zoo[i]) for i in zoo.indices("train")[:n]]
+    if not own[0]:
+        raise ParamgenError(f"the masks of zoo {zoo.name!r} are not generated; prune with --masks own")
+    origin = read_tensors(zoo.path / ORIGIN)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(seed, 1))
+        other = dict(task.of.build().state_dict())
+    random = [random_masks(own[0], mix(seed, 2, i)) for i in range(n)]
+    whole = {name: torch.ones_like(mask) for name, mask in own[0].items()}
+    under = {"zoo": own, **drawn, "random": random}
+    return {
+        **{name: [pruned_state(origin, masks) for masks in row] for name, row in under.items()},
+        "zoo, other start": [pruned_state(other, masks) for masks in own],
+        "no mask": [pruned_state(origin, whole)] * n,
+    }
+
+
+def _drawn_masks(folder: str, zoo: Zoo, n: int) -> list[StateDict]:
+    """The masks of generated networks."""
+    return [masks_of(zoo.spec.unflatten(row)) for row in read_samples(folder, zoo, limit=n).weights]
 
 
 def masks_of(state: Mapping[str, Tensor]) -> StateDict:

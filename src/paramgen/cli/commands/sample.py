@@ -13,6 +13,7 @@ from paramgen.core.command_line import command_line
 from paramgen.core.counting import counted
 from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import fingerprint
+from paramgen.core.params import StateDict
 from paramgen.core.progress import ProgressDisplay
 from paramgen.core.sample_shards import merge_samples
 from paramgen.core.sample_writer import PerNetwork, refuse_samples, write_samples
@@ -126,9 +127,7 @@ def main(
     torch.manual_seed(seed)
     begun = time.perf_counter()
     drawn = _draw(model, request, part, target)
-    networks = model.decode(drawn.tokens)
-    if recalibrate:
-        networks = recalibrated(Zoo(model.zoo_info["path"], trust), networks, model.device)
+    networks = _complete(model, drawn, recalibrate, trust)
     seconds = time.perf_counter() - begun
     info = replace(
         model.describe(request, drawn, seconds),
@@ -201,6 +200,12 @@ def _draw(model: "ParameterGenerator", request: SampleRequest, part: Shard | Non
         bar.expect("sample", wanted)
         bar.begin("sample", wanted)
         return model.draw(replace(request, progress=lambda done: bar.update(round(done * wanted))))
+
+
+def _complete(model: "ParameterGenerator", drawn: Drawn, recalibrate: bool, trust: bool) -> list[StateDict]:
+    """The networks as complete state dicts, with statistics of batch norm measured again on request."""
+    networks = model.decode(drawn.tokens)
+    return recalibrated(Zoo(model.zoo_info["path"], trust), networks, model.device) if recalibrate else networks
 
 
 def _weights(model: "ParameterGenerator", trajectory: Tensor | None) -> Tensor | None:
