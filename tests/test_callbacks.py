@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from gaussian_backend import GaussianBackend
 from measured import make_zoo
 from paramgen.errors import ParamgenError
-from paramgen.generators.callbacks import MOST_POINTS, Float32Ends, SampleQuality
+from paramgen.generators.callbacks import MOST_POINTS, Float32Ends, SampleQuality, SparingProgressBar
 from paramgen.generators.data import ParameterDataModule
 from paramgen.generators.loading import load_generator
 from paramgen.tasks import ClassificationTask
@@ -133,3 +133,16 @@ def test_float32_at_the_ends_needs_a_middle_in_bf16_and_a_last_step(tmp_path):
         )
         with pytest.raises(ParamgenError, match=message):
             trainer.fit(model, data)
+
+
+def test_the_bar_counts_batches_and_names_no_last_epoch():
+    bar = SparingProgressBar()
+    trainer = Trainer(accelerator="cpu", max_steps=200, max_epochs=-1, accumulate_grad_batches=4, callbacks=[bar])
+    trainer.fit_loop.max_batches = 500
+    bar.setup(trainer, None, "fit")
+    assert bar.total_train_batches == 500
+    trainer.fit_loop.max_batches = 1000
+    assert bar.total_train_batches == 800
+    name, *_ = bar.configure_columns(trainer)
+    assert name.render(SimpleNamespace(description="[white]Epoch 3/-2")).plain == "Epoch 3"
+    assert name.render(SimpleNamespace(description="Validation")).plain == "Validation"

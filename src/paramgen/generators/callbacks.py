@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.plugins.precision import Precision
+from rich.progress import ProgressColumn, Task
+from rich.text import Text
 from torch import Tensor
 
 from paramgen.core.components import principal_components
@@ -218,12 +220,33 @@ class SampleQuality(Callback):
                 self._stride *= 2
 
 
+class _BarName(ProgressColumn):
+    """The name of a bar, without the epoch -2 that Lightning counts to if a fit ends after a number of steps."""
+
+    def render(self, task: Task) -> Text:
+        """The name as text."""
+        return Text.from_markup(task.description.removesuffix("/-2"))
+
+
 class SparingProgressBar(RichProgressBar):
     """Lightning's progress bar, which on a GPU shows the losses of every tenth step: to read them, the host waits for the device."""
 
     def __init__(self) -> None:
         super().__init__()
         self._losses: dict[str, float] = {}
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """The batches of this epoch. Lightning takes the steps that are left for batches, also with several batches a step."""
+        trainer = self.trainer
+        if trainer.max_epochs != -1 or trainer.max_steps <= 0:
+            return trainer.num_training_batches
+        left = (trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches
+        return min(trainer.num_training_batches, left)
+
+    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
+        """Lightning's columns, the first of which names the bar."""
+        return [_BarName(), *super().configure_columns(trainer)[1:]]
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
