@@ -21,6 +21,7 @@ from paramgen.core.sample_writer import write_samples
 from paramgen.core.samples import SampleInfo
 from paramgen.core.signals import StopRequested
 from paramgen.errors import ParamgenError
+from paramgen.generators.checkpoints import Checkpoints
 from paramgen.tasks import FieldTask
 
 HOLDING = """
@@ -100,6 +101,30 @@ def test_a_fit_is_refused_where_another_process_writes_its_checkpoints(tmp_path,
         assert f"fit is being written by process {process.pid} (" in capsys.readouterr().err
     assert paramgen([*fit, f"--checkpoint.dirpath={folder}"]) == 0
     assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_other_processes_of_a_refused_fit_end_in_silence(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "fit")
+    strategy = SimpleNamespace(broadcast=lambda mine: mine or "fit is being written by process 1", checkpoint_io=None)
+    trainer = SimpleNamespace(is_global_zero=False, strategy=strategy, fast_dev_run=False, loggers=[])
+    with pytest.raises(SystemExit) as ended:
+        checkpoints.setup(trainer, None, "fit")
+    assert ended.value.code == 0
+
+
+@pytest.mark.slow
+def test_a_refused_fit_on_two_processes_says_so_once(tmp_path):
+    folder, script = tmp_path / "fit", tmp_path / "main.py"
+    script.write_text("import sys\nfrom paramgen.cli.main import main\nsys.exit(main())\n")
+    fit = ["fit", "--config", "pdiff_digits_mlp", "--data.zoo=digits_small", f"--checkpoint.dirpath={folder}"]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.logger=false"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with other_process(folder):
+        ended = subprocess.run([sys.executable, script, *fit, *two], capture_output=True, env=environment, text=True)
+    assert ended.returncode == 2
+    said = [line for line in ended.stderr.splitlines() if line.startswith("paramgen: ")]
+    assert len(said) == 1
+    assert "fit is being written by process" in said[0]
 
 
 def test_a_killed_process_leaves_no_lock_and_its_temporary_file_goes_at_the_next_start(tmp_path):

@@ -79,8 +79,21 @@ class Checkpoints(ModelCheckpoint):
                 trainer.strategy.checkpoint_io.links = True
         super().setup(trainer, pl_module, stage)
         self._lock = ExitStack()
-        if stage == "fit" and trainer.is_global_zero and self.dirpath and "://" not in str(self.dirpath):
-            self._lock.enter_context(locked(self.dirpath))
+        if stage == "fit" and self.dirpath and "://" not in str(self.dirpath):
+            self._take(trainer, self.dirpath, self._lock)
+
+    @staticmethod
+    def _take(trainer: Trainer, folder: str | Path, lock: ExitStack) -> None:
+        """Lock the folder in the first process; if it is refused, all processes end, and none takes another for lost."""
+        refusal = ""
+        try:
+            if trainer.is_global_zero:
+                lock.enter_context(locked(folder))
+        except ParamgenError as error:
+            refusal = str(error)
+        if refusal := trainer.strategy.broadcast(refusal):
+            # the others end in silence and with 0, or their launcher would kill the first before it has said why
+            raise ParamgenError(refusal) if trainer.is_global_zero else SystemExit(0)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the folder."""
