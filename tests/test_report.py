@@ -130,6 +130,18 @@ def test_verdict_says_collapse_copies_and_better_baselines(results):
     assert f"{100 * by_name['copies']['values']['mean']:.1f} %" in copies
 
 
+def test_verdict_tells_networks_without_a_mean_from_a_zoo_without_one(results):
+    holes = json.loads(json.dumps(results))
+    rows = {row["name"]: row for row in holes["rows"]}
+    rows["zoo"]["values"]["mean"] = None
+    mean = f"{100 * rows['copies']['values']['mean']:.1f} %"
+    assert (
+        f"networks have a mean accuracy of {mean}; that of the zoo is not finite." in verdict(rows["copies"], holes)[0]
+    )
+    rows["copies"]["values"]["mean"] = None
+    assert "The mean accuracy of its " in verdict(rows["copies"], holes)[0]
+
+
 @pytest.mark.parametrize(
     ("steps", "ratio", "checkpoints", "said"),
     [

@@ -134,24 +134,28 @@ def _gap(pair: dict[str, Any], spec: ScoreSpec) -> str:
 def _on_score(row: RowDict, zoo: RowDict, spec: ScoreSpec) -> str:
     mean, reference = row["values"]["mean"], zoo["values"]["mean"]
     if mean is None or reference is None:
-        return _no_mean(row, spec)
+        return _no_mean(row, "the zoo", spec)
     gap = mean - reference
     beside = (
         "equal to" if spec.full(mean) == spec.full(reference) else f"{spec.gap(gap)} {'above' if gap > 0 else 'below'}"
     )
     inside = ", inside the zoo's own spread" if abs(gap) <= (zoo["values"]["std"] or 0) else ""
-    networks = "Its network has" if row["n"] == 1 else f"Its {row['n']} networks have"
     selected = row["values"]["selected"]
     best = "" if selected is None else f"; the one best on train has {spec.full(selected)}"
     direction = "" if spec.higher_is_better else " (lower is better)"
-    return (
-        f"{networks} a mean {spec.name} of {spec.full(mean)}, {beside} the zoo's "
-        f"{spec.full(reference)}{direction}{inside}{best}."
-    )
+    return f"{_own_mean(row, spec)}, {beside} the zoo's {spec.full(reference)}{direction}{inside}{best}."
 
 
-def _no_mean(row: RowDict, spec: ScoreSpec) -> str:
-    return f"The mean {spec.name} of its {counted(row['n'], 'network')} is not finite."
+def _own_mean(row: RowDict, spec: ScoreSpec) -> str:
+    networks = "Its network has" if row["n"] == 1 else f"Its {row['n']} networks have"
+    return f"{networks} a mean {spec.name} of {spec.full(row['values']['mean'])}"
+
+
+def _no_mean(row: RowDict, other: str, spec: ScoreSpec) -> str:
+    """That a row, or else the other one that it would be compared with, has no mean."""
+    if row["values"]["mean"] is None:
+        return f"The mean {spec.name} of its {counted(row['n'], 'network')} is not finite."
+    return f"{_own_mean(row, spec)}; that of {other} is not finite."
 
 
 def _on_distance(row: RowDict, results: ResultsDict, flags: Sequence[Flag]) -> list[str]:
@@ -253,7 +257,7 @@ def _on_unseen_tasks(row: RowDict, rows: Sequence[RowDict], spec: ScoreSpec) -> 
     """The same for a generator of networks for unseen tasks; direct training is the first row."""
     unseen, mean, direct = row["tasks"]["unseen"], row["values"]["mean"], rows[0]["values"]["mean"]
     if mean is None or direct is None:
-        return [_no_mean(row, spec)]
+        return [_no_mean(row, "training on these tasks themselves", spec)]
     worst = min(unseen, key=lambda task: spec.sign * unseen[task])
     side = "above" if mean > direct else "below"
     tasks = counted(len(unseen), "unseen task")
