@@ -1,11 +1,13 @@
 import json
 import shutil
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.stats import ttest_1samp, ttest_rel
 
 from examples import example
@@ -65,6 +67,12 @@ def test_a_paper_s_figure_stands_beside_the_row_and_the_zoo_that_it_is_of(compar
     assert columns["two"]["paper: original"][columns["two"]["networks"].index("zoo")] == "88.1"
     assert "paper: original" not in columns["one"]
     assert columns["one"]["paper: mean"][columns["one"]["networks"].index("close")] == "97.5"
+
+
+def test_no_figure_is_cut_in_a_narrow_terminal(compared):
+    console = Console(file=StringIO(), width=90)
+    console.print(summary_table("one", json.loads((compared / "comparison.json").read_text())))
+    assert "…" not in console.file.getvalue()
 
 
 def test_comparison_json_keeps_its_schema(compared):

@@ -172,9 +172,9 @@ def summary_table(zoo: str, comparison: dict[str, Any]) -> Table:
     table.add_column("networks", no_wrap=True)
     paper = paper_of(zoo, comparison)
     for m in columns:
-        table.add_column(m.key.replace("_", " "), justify="right", no_wrap=True)
+        table.add_column(m.key.replace("_", " "), justify="right", overflow="fold")  # never cut
     for column in paper_columns(paper):
-        table.add_column(f"paper: {column}", justify="right")
+        table.add_column(f"paper: {column}", justify="right", overflow="fold")
     for row in rows:
         papers = [paper.get(row["name"], {}).get(column) for column in paper_columns(paper)]
         cells = [
