@@ -143,7 +143,7 @@ def test_mistakes_are_one_line():
 
 def test_recipe_and_generator_config_lead_to_a_report(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    small = ["--task.init_args.images", "32", "--task.init_args.steps", "3", "--checkpoints", "3", "--epochs", "2"]
+    small = ["--task.init_args.images", "16", "--task.init_args.steps", "3", "--checkpoints", "3", "--epochs", "2"]
     collect = collecting("digits_unet_trajectory", *small, "--runs", "2", "--val_runs", "0")
     run(capsys, collect, *line_to_report("zoo", "pdiff_digits_unet", steps="4"))
     assert Zoo("zoo").spec.names[-1] == "conv_out.bias"
