@@ -78,7 +78,7 @@ def test_splits_of_the_text_follow_each_other_and_share_no_position():
         (lambda: OptimSettings(optimizer="adan"), "optimizer is 'adan', expected sgd, adam or adamw"),
         (lambda: OptimSettings(weight_decay=-1), "weight_decay is -1, expected 0 or more"),
         (lambda: FieldTask(picture=1797), "picture is 1797, expected 0 to 1796"),
-        (lambda: FieldTask().data("tset"), "Unknown split 'tset'"),
+        (lambda: FieldTask().data("tset"), "split is 'tset', expected train, val or test"),
         (lambda: TextTask(train=10**7).data("train"), "need 10010018 characters; the text has"),
     ],
 )

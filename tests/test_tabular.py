@@ -54,7 +54,7 @@ def test_every_split_of_a_classified_table_keeps_the_shares_of_the_classes():
         (lambda: RegressionTask(hidden=[0]), "hidden is 0, expected 1 or more"),
         (lambda: RegressionTask(val_fraction=1), "val_fraction is 1, expected a number between 0 and 1"),
         (lambda: RegressionTask(split_seed=-1), "split_seed is -1, expected 0 or more"),
-        (lambda: RegressionTask().data("tset"), "Unknown split 'tset'"),
+        (lambda: RegressionTask().data("tset"), "split is 'tset', expected train, val or test"),
     ],
 )
 def test_mistakes_are_one_line(make, expected):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.core.params import with_versions
-from paramgen.errors import ParamgenError, did_you_mean, one_line, shown
-from paramgen.tasks.items import FirstImages, SplitData, spread
+from paramgen.errors import ParamgenError, did_you_mean, one_line, require_choice, shown
+from paramgen.tasks.items import FirstImages, SplitData, TaskSplit, spread
 from paramgen.tasks.lora import LoraSettings, inject
 from paramgen.tasks.score import Scored, ScoredAs, Scores
 from paramgen.tasks.scoring import score_each, score_networks
@@ -148,8 +148,7 @@ class TaskFamily(Scored):
 
     def check(self, names: Sequence[str | None], split: str = "train") -> None:
         """Raise ParamgenError for an unknown task or split."""
-        if split not in ("train", "val", "test"):
-            raise ParamgenError(f"Unknown split {split!r}. Available: train, val, test.")
+        require_choice(TaskSplit, split=split)
         available = set(self.names)
         for name in names:
             if name not in available:

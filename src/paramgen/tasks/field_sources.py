@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from paramgen.errors import ParamgenError
+from paramgen.errors import ParamgenError, require_choice
+from paramgen.tasks.items import TaskSplit
 from paramgen.tasks.shapes import KINDS, SHAPES, all_shapes, signed_distance
 from paramgen.tasks.vision.datasets import find_source, load_pool
 
@@ -27,8 +28,7 @@ def points_of(split: str, resolution: int) -> Tensor:
     Raises:
         ParamgenError: No such split.
     """
-    if split not in OFFSETS:
-        raise ParamgenError(f"Unknown split {split!r}. Available: {', '.join(OFFSETS)}")
+    require_choice(TaskSplit, split=split)
     side = (torch.arange(resolution) + OFFSETS[split]) / resolution  # (r,)
     return torch.cartesian_prod(side, side)
 

@@ -3,12 +3,14 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from paramgen.core.spacing import evenly_spaced
+
+TaskSplit = Literal["train", "val", "test"]
 
 
 class TrainingData(Protocol):

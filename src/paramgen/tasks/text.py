@@ -4,6 +4,7 @@ M: positions of a split. C: characters of context. V: characters of the vocabula
 """
 
 from functools import cached_property
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,10 @@ from paramgen.core.score import ScoreSpec
 from paramgen.errors import ParamgenError, require_positive
 from paramgen.tasks.arrays import ArraySplit
 from paramgen.tasks.base import SplitData, Task
+from paramgen.tasks.items import TaskSplit
 from paramgen.tasks.score import Measured, cross_entropy
 
 VOCABULARY = "\n !\"'()*,-./0123456789:;=[]_`abcdefghijklmnopqrstuvwxyz"  # V characters; any other is read as a blank
-SPLITS = ("train", "val", "test")
 
 
 class CharMLP(nn.Module):
@@ -68,11 +69,10 @@ class TextTask(Task):
 
     def data(self, split: str) -> SplitData:
         """Contexts (M, C) and the characters that follow (M,), as places in the vocabulary."""
-        if split not in SPLITS:
-            raise ParamgenError(f"Unknown split {split!r}. Available: {', '.join(SPLITS)}")
+        self.check([None], split)
         sizes = (self.train, self.held, self.held)
         parts = self._text[: sum(sizes) + 3 * self.context].split([size + self.context for size in sizes])
-        windows = parts[SPLITS.index(split)].unfold(0, self.context + 1, 1)  # (M, C + 1)
+        windows = parts[get_args(TaskSplit).index(split)].unfold(0, self.context + 1, 1)  # (M, C + 1)
         return ArraySplit(windows[:, :-1].contiguous(), windows[:, -1].contiguous())
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:

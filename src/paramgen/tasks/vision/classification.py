@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from paramgen.errors import ParamgenError, require_choice, require_fraction, require_non_negative, require_positive
+from paramgen.errors import require_choice, require_fraction, require_non_negative, require_positive
 from paramgen.tasks.base import SplitData, Task
 from paramgen.tasks.score import Classifies
 from paramgen.tasks.vision.datasets import SOURCES, ImagePool, Source, data_root, find_source, load_pool, stratified
@@ -97,11 +97,10 @@ class ClassificationTask(Classifies, Task):
         Raises:
             ParamgenError: No such split, or the data are not there.
         """
+        self.check([None], split)
         if split == "test":
             pool = self._pool(train=False)
             return self._split(pool, torch.arange(len(pool.labels)))
-        if split not in ("train", "val"):
-            raise ParamgenError(f"Unknown split {split!r}. Available: train, val, test.")
         pool = self._training_pool
         count = max(1, round(self.val_fraction * len(pool.labels)))
         val, train = stratified(pool.labels, count, self.split_seed)
