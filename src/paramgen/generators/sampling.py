@@ -5,14 +5,15 @@ n: networks. L tokens of D numbers. C: numbers of a condition. K: known states. 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from paramgen.errors import ParamgenError, require_non_negative, require_positive
+from paramgen.nn.states import RandomState
 
-State = int | Sequence[int] | Tensor | Literal["random", "mixture"]
+State = int | Sequence[int] | Tensor | RandomState
 Watch = Callable[[float, Tensor], None]
 
 

@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from paramgen.generators.loading import check_conditional, load_generator
 from paramgen.generators.prompts import beyond, parse_prompt
 from paramgen.generators.sampling import Drawn, SampleRequest
 from paramgen.generators.starts import start_tokens
+from paramgen.nn.states import RandomState
 
 if TYPE_CHECKING:  # it imports Lightning, which takes seconds
     from paramgen.generators.base import ParameterGenerator
@@ -44,7 +45,7 @@ def main(
     temperature: float = 1.0,
     condition: list[float] | None = None,
     guidance_scale: float | None = None,
-    state: int | Literal["random", "mixture"] | None = None,
+    state: int | RandomState | None = None,
     prompt: str | None = None,
     start: str | None = None,
     recalibrate: bool = False,
