@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from paramgen.errors import ParamgenError
+from paramgen.generators.sampling import one_for_each
 from paramgen.nn.condition import ConditionInput, FiLM, guided
 from paramgen.nn.unet1d import ConvChain, MLPDenoiser, UNet1d
 from paramgen.tasks.base import Description
@@ -196,6 +197,18 @@ def test_condition_of_a_wrong_width_or_missing_is_refused():
         ConditionInput(4, 8).mark(torch.zeros(2, 5), 2)
     with pytest.raises(ParamgenError, match="needs a condition of 4 numbers"):
         ConditionInput(4, 8).mark(None, 2)
+
+
+def test_a_condition_is_given_for_each_network_or_for_all():
+    assert one_for_each(None, 2) is None
+    rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert torch.equal(one_for_each(rows, 2), rows)
+    assert torch.equal(one_for_each([1, 2], 3), rows[:1].expand(3, 2))
+    with pytest.raises(ParamgenError, match=r"has the shape \(2, 2\), expected \(3, C\), or \(C,\) for all"):
+        one_for_each(rows, 3)
+    for wrong in ("night", [[1.0], [1.0, 2.0]]):
+        with pytest.raises(ParamgenError, match="expected numbers"):
+            one_for_each(wrong, 2)
 
 
 def test_film_starts_as_the_identity_and_then_scales_and_shifts_each_channel():

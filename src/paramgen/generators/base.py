@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -22,7 +22,7 @@ from paramgen.generators.data import data_of, places
 from paramgen.generators.prompts import prompt_ranges, prompt_row
 from paramgen.generators.recipe import Facts
 from paramgen.generators.restore import check_same_data
-from paramgen.generators.sampling import Drawn, SampleRequest, some_rows
+from paramgen.generators.sampling import Drawn, SampleRequest, one_for_each, some_rows
 from paramgen.generators.settings import plain_arguments
 from paramgen.generators.sharding import Shardable, class_of, not_finite
 
@@ -148,18 +148,20 @@ class ParameterGenerator(Shardable, ABC):
         tensors = [*self.state_dict().values(), self.codec.shift, self.codec.scale]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
-    def sample(self, n: int | SampleRequest, condition: Tensor | None = None, **options: Any) -> GeneratedNetworks:
+    def sample(
+        self, n: int | SampleRequest, condition: Tensor | Sequence[float] | None = None, **options: Any
+    ) -> GeneratedNetworks:
         """New networks: n state dicts that load with ``strict=True`` into the plain network, and where they come from.
 
         Args:
             n: Number of networks, or a request for them.
-            condition: (n, C) or None.
+            condition: (n, C), or (C,) for all networks. None: networks of any task.
             **options: Other fields of :class:`SampleRequest`.
 
         Raises:
-            ParamgenError: As :class:`SampleRequest` and :meth:`draw`.
+            ParamgenError: As :class:`SampleRequest` and :meth:`draw`; a condition of another shape.
         """
-        request = n if isinstance(n, SampleRequest) else SampleRequest(n, condition, **options)
+        request = n if isinstance(n, SampleRequest) else SampleRequest(n, one_for_each(condition, n), **options)
         begun = time.perf_counter()
         drawn = self.draw(request)
         networks = self.decode(drawn.tokens)

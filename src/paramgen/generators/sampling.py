@@ -128,6 +128,27 @@ class Drawn(NamedTuple):
     trajectory: Tensor | None = None
 
 
+def one_for_each(condition: Tensor | Sequence[float] | None, n: int) -> Tensor | None:
+    """A condition of n networks (n, C), or of all of them (C,), as (n, C).
+
+    Raises:
+        ParamgenError: It has another shape, or is not numbers.
+    """
+    if condition is None:
+        return None
+    try:
+        given = torch.as_tensor(condition, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise ParamgenError(f"condition is {condition!r}, expected numbers") from error
+    if given.dim() == 1:
+        return given.expand(n, -1)
+    if given.dim() != 2 or len(given) != n:
+        raise ParamgenError(
+            f"condition has the shape {tuple(given.shape)}, expected ({n}, C), or (C,) for all networks"
+        )
+    return given
+
+
 def some_rows(draw: Callable[[SampleRequest], Drawn], request: SampleRequest) -> Drawn:
     """The wanted rows of a request, whether or not a backend draws them alone.
 
