@@ -282,6 +282,14 @@ def test_last_in_a_folder_of_its_own_is_checked_like_any_path(fit, tmp_path, cap
     assert torch.load(tmp_path / "fit" / "last.ckpt", weights_only=True)["global_step"] == 30
 
 
+def test_a_finished_fit_in_a_moved_folder_names_the_checkpoint_that_is_there(fit, tmp_path, capsys):
+    assert main(fit) == 0
+    moved = (tmp_path / "fit").rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert main([*fit, "--checkpoint.dirpath", str(moved), "--ckpt_path", "last"]) == 0
+    assert f"checkpoint: {moved / 'last.ckpt'}\n" in capsys.readouterr().out
+
+
 def test_doctor_fails_where_it_finds_a_fault(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "_distributed", lambda: "no: this torch has no gloo")
     assert main(["doctor"]) == 1

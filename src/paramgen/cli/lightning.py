@@ -179,7 +179,12 @@ class GeneratorCLI(LightningCLI):
         """Keep and print where the result is."""
         self.model.history = self.config_init[self.subcommand].quality.history
         callback = self.trainer.checkpoint_callback
-        self.saved = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+        known = [getattr(callback, name, "") for name in ("last_model_path", "best_model_path")]
+        # the state of a fit that was resumed elsewhere still names its old folder
+        folder = Path(getattr(callback, "dirpath", None) or ".")
+        here = [path for path in known if path and Path(path).parent == folder]
+        resumed = self.config_init[self.subcommand].ckpt_path  # without steps left nothing is saved
+        self.saved = next(iter(here), str(resumed or ""))
         if self.saved and self.trainer.is_global_zero:
             print(f"checkpoint: {self.saved}")
 
@@ -278,6 +283,7 @@ def main(args: list[str] | None = None) -> GeneratorCLI:
         with restored([signal.SIGINT]), warnings.catch_warnings():
             # Lightning 2.6.6 makes a LeafSpec for each data loader, which torch 2.14 calls deprecated
             warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", "The dirpath has changed")  # resuming in a moved folder is no fault
             return run_command_line(GeneratorCLI, words=args)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning treats this as an exit
