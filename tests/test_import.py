@@ -125,7 +125,9 @@ def test_files_of_the_generated_layers_alone_take_the_rest_from_the_base_file(tm
     torch.save({"model": whole[0]}, tmp_path / "rest.pt")
     chosen = ["--parameters", "[b.*]"]
     assert "give a file that holds the others: --base FILE" in refused(tmp_path, capsys, "Plain", *chosen)
-    zoo = imported(tmp_path, "Plain", *chosen, "--base", str(tmp_path / "rest.pt"))
+    base = ["--base", str(tmp_path / "rest.pt")]
+    assert "say which are generated: --parameters" in refused(tmp_path, capsys, "Plain", *base)
+    zoo = imported(tmp_path, "Plain", *chosen, *base)
     for i in range(3):
         assert torch.equal(zoo.full(i)["b.weight"], whole[i]["b.weight"])
         assert torch.equal(zoo.full(i)["a.weight"], whole[0]["a.weight"])

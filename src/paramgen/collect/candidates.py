@@ -107,6 +107,11 @@ class Candidates:
                 f"{where}: it holds the generated tensors, but not {missing[0]!r} ({len(missing)} missing); "
                 "give a file that holds the others: --base FILE"
             )
+        if self.base_file is not None and (kept := [name for name in missing if name in self._generated]):
+            raise ParamgenError(
+                f"{where}: no tensor {kept[0]!r} ({len(kept)} missing), and the base file gives none of the generated tensors; "
+                "say which are generated: --parameters '[\"*lora*\"]'"
+            )
         return self.architecture.fitted(merged(state, self._rest), where)
 
     def where(self, found: Found) -> str:
