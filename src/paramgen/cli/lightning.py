@@ -40,7 +40,7 @@ from paramgen.generators.sharding import NAME as FSDP
 from paramgen.generators.sharding import without_values
 
 LOST_PROCESS = (
-    "another process of this fit ended unexpectedly (killed, out of memory, or a lost machine); "
+    "another process of this fit ended unexpectedly (if it has not said why: killed, out of memory, or a lost machine); "
     "run the same command with --ckpt_path last to resume from the last checkpoint"
 )
 RUNS = "runs"  # where fits log and save
