@@ -233,7 +233,7 @@ def test_unknown_tasks_splits_and_levels_are_named():
     family = rotations()
     with pytest.raises(ParamgenError, match=r"rotation\+091.*Did you mean 'rotation\+090'"):
         family.task("rotation+091")
-    with pytest.raises(ParamgenError, match="train, val, test"):
+    with pytest.raises(ParamgenError, match="expected train, val or test"):
         family.pooled(family.seen[:1], "dev")
     with pytest.raises(ParamgenError, match="each level once"):
         RotatedFamily(seen=[0.0, 10.0], unseen=[10.0])
