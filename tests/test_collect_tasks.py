@@ -220,7 +220,7 @@ def test_efficientnet_on_camera_traps_end_to_end(tmp_path, monkeypatch):
     assert all(len(e.condition) == 192 for e in zoo.entries)
 
     fast = {
-        "model.init_args.vae_steps": 1,
+        "model.init_args.autoencoder.steps": 1,
         "trainer.max_steps": 2,
         "trainer.precision": 32,
         "trainer.accelerator": "cpu",
