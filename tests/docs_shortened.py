@@ -125,7 +125,7 @@ INSTEAD = [
     Instead("needs GPUs", r"(?:torchrun .*)?paramgen fit .*(?:rpg_vit_base|llama7b|efficientnet)", make.resolved_fit),
     Instead(
         "needs a GPU, data or weights",
-        r"paramgen collect(?:_tasks)? .*(?:_imagenet|_ade20k|_coco|llama7b|efficientnet|mobilenet|ddpm_unet)",
+        r"paramgen collect(?:_tasks)? .*(?:_imagenet|_ade20k|_coco|llama7b|efficientnet|mobilenet|ddpm_unet|resnet18_cifar10(?!_norms))",
         make.resolved_recipe,
     ),
     Instead("needs machines", r"srun --ntasks 8 paramgen ", make.as_two_tasks),
