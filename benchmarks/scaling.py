@@ -273,12 +273,17 @@ def tables(axis: str, results: list[dict[str, Any]], time: str = "") -> list[str
 
 def table(kind: str, axis: str, rows: list[dict[str, Any]], time: str) -> list[str]:
     """The table of one generator along one axis, and its exponents."""
-    heads = [f"{kind}: {axis}", *(f"{time}{title}" if title.startswith("s ") else title for title in FIGURES.values())]
+    heads = [f"{kind}: {axis}", *(heading(title, time) for title in FIGURES.values())]
     lines = [f"| {' | '.join(heads)} |", f"| ---: |{' ---: |' * len(FIGURES)}"]
     lines += [f"| {row[axis]:,} | {' | '.join(short(row[key]) for key in FIGURES)} |" for row in rows]
     columns = [[r[key] for r in rows] for key in FIGURES]
     cells = " | ".join(fitted([r[axis] for r in rows], column).text(column) for column in columns)
     return [*lines, f"| exponent | {cells} |"]
+
+
+def heading(title: str, time: str) -> str:
+    """The title of a figure; `time` says which seconds it counts, if it counts any."""
+    return f"{time}{title}" if title.startswith("s ") else title
 
 
 def short(number: float) -> str:
@@ -343,7 +348,7 @@ def plot(results: list[dict[str, Any]], axis: str, path: Path) -> None:
             x, y = [row[axis] for row in rows], [row[key] for row in rows]
             exponent = fitted(x, y).text(y).partition(" above")[0].partition(":")[0]
             panel.loglog(x, y, marker=marker, label=f"{kind}, exponent {exponent}")
-        panel.set_title(f"CPU {title}" if title.startswith("s ") else title, fontsize=10)
+        panel.set_title(heading(title, "CPU "), fontsize=10)
         panel.set_xlabel("parameters of a network" if axis == "parameters" else "networks of the zoo")
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)

@@ -89,9 +89,8 @@ def _after_sample(arguments: Arguments, folder: Path) -> str:
     settings: Any = yaml.safe_load(index.get("fit_config") or "") or {}
     zoo = arguments["zoo"] or settings.get("data", {}).get("zoo") or index.get("zoo")
     trust = " --trust true" if arguments["trust"] else ""
-    if not any(network.get("task") for network in index["networks"]) and _has_tasks(
-        str(zoo)
-    ):  # nothing to score them on
+    for_tasks = any(network.get("task") for network in index["networks"])
+    if not for_tasks and _has_tasks(str(zoo)):  # nothing to score them on
         return _sample_of(arguments["ckpt_path"], f" --zoo {quote(str(zoo))}{trust}")
     return f"paramgen evaluate --zoo {quote(str(zoo))} --samples {quote(str(folder))}{trust}"
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from paramgen.collect.lanes import in_whole_vectors, take_gradient, whole_memory
+from paramgen.core.devices import forked_random
 from paramgen.core.params import StateDict, can_be_generated, state_tensors, tied_names
 from paramgen.core.seeds import generator, mix
 from paramgen.errors import ParamgenError, require_choice, require_non_negative, require_positive
@@ -118,7 +119,7 @@ class NetworkGroup:
         trained_names = {self._firsts[name] for name in selected}
         loaded = [loadable(self.network, state, self.device) for state in states]
         self.leaves: StateDict = {}  # trained by gradients, (R, …)
-        self.moving: StateDict = {}  # statistics that training moves, and whatever else differs between networks, (R, …)
+        self.moving: StateDict = {}  # statistics that training moves, and all else that differs between networks, (R, …)
         self.fixed: StateDict = {}  # the same for all networks and at all times, (…)
         trained = {n for n, m in self.network.named_modules() if m.training}
         for name in dict.fromkeys(self._firsts.values()):
@@ -281,7 +282,7 @@ def fresh_states(build: Callable[[], nn.Module], seeds: Sequence[int]) -> list[S
 def _randomness(seed: int, device: torch.device) -> Iterator[None]:
     """Global randomness from a seed, and afterwards as it was."""
     if device.type != "cpu":
-        with torch.random.fork_rng(devices=[device]):
+        with forked_random(device):
             torch.manual_seed(seed)
             yield
         return

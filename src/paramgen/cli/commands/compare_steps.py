@@ -16,11 +16,10 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from paramgen import __version__
 from paramgen.cli.commands import evaluate, merge, sample, zoo
 from paramgen.cli.dispatch import arguments_of, parsed_values, parser_of, run
+from paramgen.cli.given import read_config
 from paramgen.collect import multi, single
 from paramgen.core.arguments import Plain
 from paramgen.core.command_line import plain_value, words
@@ -28,11 +27,10 @@ from paramgen.core.hub import local_checkpoint
 from paramgen.core.io import fingerprint, remove, sha256
 from paramgen.core.locks import locked
 from paramgen.core.made import RecordedResult
-from paramgen.core.paths import find_config
 from paramgen.core.sample_writer import write_samples
 from paramgen.core.samples import INDEX, SampleInfo
 from paramgen.core.zoo import Zoo
-from paramgen.errors import DivergedError, ParamgenError, UnscoredError, first_line
+from paramgen.errors import DivergedError, ParamgenError, UnscoredError
 from paramgen.evaluation.merging import MERGED
 from paramgen.evaluation.pool import Pool
 from paramgen.evaluation.unseen import many_tasks
@@ -254,7 +252,7 @@ def draw_baseline(name: str, opened: Zoo, n: int, seed: int, out: Path) -> None:
 def _fit(folder: Path, opened: Zoo, source: GeneratorSource, seed: int) -> Path:
     """The checkpoint of a fit."""
     seeds = {"seed_everything": seed, "data.seed": seed}
-    settings = {**_read_config(str(source.fit)), **seeds, **source.arguments, "zoo": _digest(opened)}
+    settings = {**read_config(str(source.fit)), **seeds, **source.arguments, "zoo": _digest(opened)}
     where = {"data.zoo": str(opened.path), "data.trust": opened.trust, "checkpoint.dirpath": str(folder)}
     line = ["fit", "--config", str(source.fit), *words({**_QUIET, **seeds, **source.arguments, **where})]
     record = folder.with_name(f"{folder.name}.made.json")  # Lightning warns of a folder with anything in it
@@ -315,15 +313,6 @@ def _do(record: RecordedResult, step: Callable[[], Any], alone: bool = True, loc
         record.begin()
         step()
         record.finish()
-
-
-def _read_config(name: str) -> dict[str, Any]:
-    """The content of a fit's YAML."""
-    path = Path(find_config(name))
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamgenError(f"config {name!r} is not valid YAML: {first_line(error)}") from error
 
 
 def _digest(opened: Zoo) -> str:
